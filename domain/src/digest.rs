@@ -1,0 +1,114 @@
+//! Names made from content.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A blake3 digest of 32 bytes, written as 64 lower-case hexadecimal digits.
+///
+/// A file, an artifact (the digest of its manifest) and a task (the digest of
+/// everything that determines its result) are all named by one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(into = "String", try_from = "String")]
+#[schemars(with = "String")]
+pub struct Digest([u8; 32]);
+
+/// The text was not 64 lower-case hexadecimal digits.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: expected 64 lower-case hexadecimal digits, got {0:?}")]
+pub struct InvalidDigest(String);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of a value's JSON form. Structs and ordered maps always
+    /// serialise in the same order, so equal values have equal digests.
+    pub fn of_json<T: Serialize>(value: &T) -> Self {
+        let bytes = serde_json::to_vec(value).expect("domain types serialise to JSON");
+        Self::of(&bytes)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first eight digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..8].to_owned()
+    }
+}
+
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let digits = text.as_bytes();
+        let lower_hex = |d: &u8| d.is_ascii_digit() || (b'a'..=b'f').contains(d);
+        if digits.len() != 64 || !digits.iter().all(lower_hex) {
+            return Err(InvalidDigest(text.chars().take(80).collect()));
+        }
+        let value = |d: u8| if d.is_ascii_digit() { d - b'0' } else { d - b'a' + 10 };
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = value(pair[0]) << 4 | value(pair[1]);
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        let digest = Digest::of(b"stone");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+    }
+
+    #[test]
+    fn wrong_length_and_wrong_digits_are_refused() {
+        let good = Digest::of(b"").to_string();
+        for bad in ["", &good[1..], &good.to_uppercase(), &good.replace('a', "g"), &"é".repeat(32)] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+}

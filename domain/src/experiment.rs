@@ -1,0 +1,601 @@
+//! The spec of a study: every knob with its default.
+//!
+//! The defaults are the paper's study at full size. Presets (`experiments/`)
+//! change sizes; what a knob cannot do yet is not offered as a value. Names
+//! follow the configuration of the published code where it has one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::stone::{Dataset, View};
+
+/// A named size of the study: the preset that a spec builds on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// Every stage runs, nothing is learnt: seconds.
+    Smoke,
+    /// The whole study on small pictures, classifiers that learn: minutes on two cores.
+    Tiny,
+    /// The study as published: GPU-days.
+    #[default]
+    Paper,
+}
+
+impl Scale {
+    /// All presets, smallest first.
+    pub const ALL: [Scale; 3] = [Scale::Smoke, Scale::Tiny, Scale::Paper];
+
+    /// The name used in `--scale` and in spec files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scale::Smoke => "smoke",
+            Scale::Tiny => "tiny",
+            Scale::Paper => "paper",
+        }
+    }
+}
+
+/// The whole spec. A study is determined by it, the data and the code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Experiment {
+    /// The preset whose values hold where the spec says nothing.
+    pub scale: Scale,
+    /// Root of every random number of the study.
+    pub seed: u64,
+    /// Stand-in pictures, drawn when no data are given.
+    pub phantom: Phantom,
+    /// Bringing the training pictures of a diffusion model to one size.
+    pub pad: Pad,
+    /// Training of the diffusion models.
+    pub sinddm: Sinddm,
+    /// Sampling from the diffusion models.
+    pub sampling: Sampling,
+    /// Super-resolution of the samples.
+    pub upscale: Upscale,
+    /// Image property drift between real and synthetic pictures.
+    pub drift: Drift,
+    /// Single-image Fréchet distance.
+    pub sifid: Sifid,
+    /// Cutting pictures into patches.
+    pub patch: Patch,
+    /// Classifiers: baselines and two-step transfer learning.
+    pub tl: TransferLearning,
+}
+
+impl Default for Experiment {
+    fn default() -> Self {
+        Self {
+            scale: Scale::Paper,
+            seed: 3407,
+            phantom: Phantom::default(),
+            pad: Pad::default(),
+            sinddm: Sinddm::default(),
+            sampling: Sampling::default(),
+            upscale: Upscale::default(),
+            drift: Drift::default(),
+            sifid: Sifid::default(),
+            patch: Patch::default(),
+            tl: TransferLearning::default(),
+        }
+    }
+}
+
+/// Sizes of the procedural stand-in pictures, in pixels (width, height).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Phantom {
+    /// Size of the CCD-like pictures of A.
+    pub size_a: [u32; 2],
+    /// Size of the endoscope-like pictures of C.
+    pub size_c: [u32; 2],
+    /// Number of pictures per class as a share of the paper's; at least 4 are drawn.
+    pub share: f64,
+}
+
+impl Default for Phantom {
+    fn default() -> Self {
+        Self { size_a: [4288, 2848], size_c: [768, 576], share: 1.0 }
+    }
+}
+
+/// Canvas that all pictures of A are pasted on, centred (ALGORITHM 1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pad {
+    /// Width and height. Larger pictures are scaled down to fit.
+    pub target: [u32; 2],
+    /// What surrounds the picture.
+    pub fill: Fill,
+}
+
+impl Default for Pad {
+    fn default() -> Self {
+        Self { target: [4288, 2848], fill: Fill::Black }
+    }
+}
+
+/// Colour of the padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// Zero in every channel.
+    Black,
+    /// The median of the picture's border, per channel.
+    BorderMedian,
+}
+
+/// Pyramid, network and training of one diffusion model (ALGORITHM 2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sinddm {
+    /// Pictures that one model learns from, chosen at random from the training
+    /// side of A's split.
+    pub images_per_model: u32,
+    /// Width and height of the finest scale.
+    pub finest: [u32; 2],
+    /// How the canvas is brought to the aspect of `finest`.
+    pub fit: Fit,
+    /// Short side of the coarsest scale; absent: the reference's rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coarsest: Option<u32>,
+    /// Nominal factor between neighbouring scales.
+    pub scale_factor: f64,
+    /// How the difference of two scales is taken for the rescale losses.
+    pub rescale_loss: RescaleLoss,
+    /// How the rescale losses of several pictures become one.
+    pub loss_pool: LossPool,
+    /// Diffusion steps T.
+    pub timesteps: u32,
+    /// Widest number of channels; even.
+    pub dim: u32,
+    /// Pictures per optimiser step.
+    pub batch: u32,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Learning rate of Adam before the first milestone.
+    pub lr: f64,
+    /// Steps after which the learning rate is multiplied by `lr_gamma`.
+    pub milestones: Vec<u32>,
+    /// See `milestones`.
+    pub lr_gamma: f64,
+    /// Decay of the moving average of the weights.
+    pub ema: f64,
+    /// Steps between updates of the moving average.
+    pub ema_every: u32,
+    /// Before this step the moving average is a copy of the weights.
+    pub ema_start: u32,
+}
+
+impl Default for Sinddm {
+    fn default() -> Self {
+        Self {
+            images_per_model: 8,
+            finest: [264, 200],
+            fit: Fit::Letterbox,
+            coarsest: None,
+            scale_factor: 1.411,
+            rescale_loss: RescaleLoss::U8Wrap,
+            loss_pool: LossPool::Mean,
+            timesteps: 100,
+            dim: 160,
+            batch: 32,
+            steps: 120_001,
+            lr: 1e-3,
+            milestones: vec![20_000, 40_000, 70_000, 80_000, 90_000, 110_000],
+            lr_gamma: 0.5,
+            ema: 0.995,
+            ema_every: 10,
+            ema_start: 2_000,
+        }
+    }
+}
+
+/// See [`Sinddm::fit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Extend the canvas with black; no distortion.
+    Letterbox,
+    /// Stretch the canvas; distorts where the aspects differ.
+    Stretch,
+}
+
+/// See [`Sinddm::rescale_loss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RescaleLoss {
+    /// Unsigned 8-bit with wrap-around, as the reference computes it.
+    U8Wrap,
+    /// Signed, for study: sampling starts almost without noise.
+    Signed,
+}
+
+/// See [`Sinddm::loss_pool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossPool {
+    /// Their mean.
+    Mean,
+    /// The largest.
+    Max,
+    /// That of the first picture.
+    First,
+}
+
+/// Sampling from one diffusion model (ALGORITHM 2.6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sampling {
+    /// Synthetic pictures per model.
+    pub per_model: u32,
+    /// Pictures sampled at once.
+    pub batch: u32,
+    /// Share of fresh noise at the finer scales; 0 is deterministic.
+    pub omega: f64,
+    /// Upper bound of the blur weight while sampling.
+    pub gamma_clip: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { per_model: 25, batch: 25, omega: 0.0, gamma_clip: 0.55 }
+    }
+}
+
+/// Super-resolution of synthetic pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upscale {
+    /// How.
+    pub method: UpscaleMethod,
+    /// By how much in each direction.
+    pub factor: u32,
+}
+
+impl Default for Upscale {
+    fn default() -> Self {
+        Self { method: UpscaleMethod::Lanczos, factor: 4 }
+    }
+}
+
+/// See [`Upscale::method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpscaleMethod {
+    /// A fixed filter with three lobes; stands in for Swin2SR.
+    Lanczos,
+    /// A fixed cubic filter; stands in for Swin2SR.
+    Bicubic,
+}
+
+/// Image property drift (ALGORITHM 4.1). Both the Kolmogorov–Smirnov statistic
+/// and the earth mover's distance are always reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drift {
+    /// Share cut from each end of both samples before the earth mover's distance.
+    pub margin: f64,
+    /// Score at and above which a property has drifted.
+    pub threshold: f64,
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        Self { margin: 0.025, threshold: 0.2 }
+    }
+}
+
+/// Single-image Fréchet distance (ALGORITHM 4.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sifid {
+    /// Channels of the feature map: 64 or 192.
+    pub block: u32,
+    /// Which real picture a synthetic one is compared with.
+    pub pairing: Pairing,
+}
+
+impl Default for Sifid {
+    fn default() -> Self {
+        Self { block: 192, pairing: Pairing::AllPairs }
+    }
+}
+
+/// See [`Sifid::pairing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairing {
+    /// With each; the mean counts.
+    AllPairs,
+    /// With each; the smallest distance counts.
+    Nearest,
+    /// The i-th synthetic with the (i mod n)-th real picture.
+    Index,
+}
+
+/// Patches (ALGORITHM 6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Patch {
+    /// Width and height in pixels.
+    pub size: u32,
+    /// Patches of each class of a view, training and test together.
+    pub per_class_view: u32,
+    /// Share of patches, and with one fold of images, kept for testing.
+    pub test_fraction: f64,
+    /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
+    /// 0.5 where a picture has too few such places.
+    pub coverage: f64,
+}
+
+impl Default for Patch {
+    fn default() -> Self {
+        Self { size: 256, per_class_view: 1000, test_fraction: 0.2, coverage: 0.9 }
+    }
+}
+
+/// Classifiers (ALGORITHM 7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferLearning {
+    /// The network.
+    pub network: Network,
+    /// Weights that the first step starts from.
+    pub init: Init,
+    /// Patches per optimiser step.
+    pub batch: u32,
+    /// Epochs of the first and the second step.
+    pub epochs: [u32; 2],
+    /// Learning rates of the first and the second step.
+    pub lr: [f64; 2],
+    /// Momentum of stochastic gradient descent, without dampening.
+    pub momentum: f64,
+    /// Epochs after which the learning rate is multiplied by `lr_gamma`.
+    pub lr_step: u32,
+    /// See `lr_step`.
+    pub lr_gamma: f64,
+    /// Random flips and rotations by up to 45° of training patches.
+    pub augment: bool,
+    /// Share of training patches kept for validation, stratified by class. It
+    /// is reported and decides nothing: the last epoch's weights are used.
+    pub val_fraction: f64,
+    /// Trainings of each model, with seeds of their own.
+    pub repeats: u32,
+    /// 1: one split by `patch.test_fraction`. More: cross-validation by image,
+    /// each fold once the test side.
+    pub folds: u32,
+}
+
+impl Default for TransferLearning {
+    fn default() -> Self {
+        Self {
+            network: Network::default(),
+            init: Init::Random,
+            batch: 24,
+            epochs: [30, 30],
+            lr: [0.001, 0.01],
+            momentum: 0.9,
+            lr_step: 7,
+            lr_gamma: 0.1,
+            augment: true,
+            val_fraction: 0.1,
+            repeats: 5,
+            folds: 1,
+        }
+    }
+}
+
+/// A bottleneck residual network with a head of fully connected layers. The
+/// defaults are ResNet50 with the paper's head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// First layers.
+    pub stem: Stem,
+    /// Channels of the stem; stage i has `width · 2^i` inner channels and four
+    /// times as many at its end.
+    pub width: u32,
+    /// Blocks of each stage.
+    pub blocks: Vec<u32>,
+    /// Widths of the hidden layers of the head.
+    pub head: Vec<u32>,
+    /// Share of activations dropped in the head while training.
+    pub dropout: f64,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { stem: Stem::Imagenet, width: 64, blocks: vec![3, 4, 6, 3], head: vec![768, 256, 128], dropout: 0.5 }
+    }
+}
+
+/// See [`Network::stem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// 7×7 with stride 2, then max-pooling with stride 2, for patches of 100 pixels and more.
+    Imagenet,
+    /// 3×3 with stride 1, for small patches.
+    Small,
+}
+
+/// See [`TransferLearning::init`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Random numbers; stands in for ImageNet weights.
+    Random,
+}
+
+/// What is wrong with a spec: which knob and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct InvalidKnob {
+    /// The knob, as in `--set`.
+    pub key: String,
+    /// What it has to be.
+    pub problem: String,
+}
+
+impl Experiment {
+    /// Checks ranges and the knobs that depend on each other.
+    ///
+    /// # Errors
+    /// The first knob that cannot be.
+    pub fn check(&self) -> Result<(), InvalidKnob> {
+        let fail = |key: &str, problem: String| Err(InvalidKnob { key: key.to_owned(), problem });
+        let at_least = |key: &str, value: u32, least: u32| match value >= least {
+            true => Ok(()),
+            false => fail(key, format!("is {value}, has to be at least {least}")),
+        };
+        let within = |key: &str, value: f64, low: f64, high: f64| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => fail(key, format!("is {value}, has to lie between {low} and {high}")),
+        };
+        let at_most = |key: &str, value: u32, most: u32| match value <= most {
+            true => Ok(()),
+            false => fail(key, format!("is {value}, has to be at most {most}")),
+        };
+        for (key, [width, height]) in [
+            ("phantom.size_a", self.phantom.size_a),
+            ("phantom.size_c", self.phantom.size_c),
+            ("pad.target", self.pad.target),
+            ("sinddm.finest", self.sinddm.finest),
+        ] {
+            at_least(key, width.min(height), 8)?;
+            at_most(key, width.max(height), 32_768)?;
+        }
+        within("phantom.share", self.phantom.share, 0.0, 10.0)?;
+        at_least("sinddm.images_per_model", self.sinddm.images_per_model, 1)?;
+        if let Some(coarsest) = self.sinddm.coarsest {
+            at_least("sinddm.coarsest", coarsest, 4)?;
+            at_most("sinddm.coarsest", coarsest, self.sinddm.finest[0].min(self.sinddm.finest[1]))?;
+        }
+        within("sinddm.scale_factor", self.sinddm.scale_factor, 1.05, 8.0)?;
+        at_least("sinddm.timesteps", self.sinddm.timesteps, 2)?;
+        at_most("sinddm.timesteps", self.sinddm.timesteps, 10_000)?;
+        at_least("sinddm.dim", self.sinddm.dim, 2)?;
+        if !self.sinddm.dim.is_multiple_of(2) {
+            return fail("sinddm.dim", format!("is {}, has to be even", self.sinddm.dim));
+        }
+        at_least("sinddm.batch", self.sinddm.batch, 1)?;
+        at_least("sinddm.steps", self.sinddm.steps, 1)?;
+        within("sinddm.lr", self.sinddm.lr, 0.0, 1.0)?;
+        within("sinddm.lr_gamma", self.sinddm.lr_gamma, 0.0, 1.0)?;
+        within("sinddm.ema", self.sinddm.ema, 0.0, 1.0)?;
+        at_least("sinddm.ema_every", self.sinddm.ema_every, 1)?;
+        at_least("sampling.per_model", self.sampling.per_model, 2)?;
+        at_least("sampling.batch", self.sampling.batch, 1)?;
+        within("sampling.omega", self.sampling.omega, 0.0, 1.0)?;
+        within("sampling.gamma_clip", self.sampling.gamma_clip, 0.0, 0.99)?;
+        at_least("upscale.factor", self.upscale.factor, 1)?;
+        at_most("upscale.factor", self.upscale.factor, 16)?;
+        within("drift.margin", self.drift.margin, 0.0, 0.4)?;
+        within("drift.threshold", self.drift.threshold, 0.0, 1.0)?;
+        if ![64, 192].contains(&self.sifid.block) {
+            return fail("sifid.block", format!("is {}, has to be 64 or 192", self.sifid.block));
+        }
+        at_least("patch.size", self.patch.size, 16)?;
+        at_least("patch.per_class_view", self.patch.per_class_view, 10)?;
+        within("patch.test_fraction", self.patch.test_fraction, 0.05, 0.5)?;
+        within("patch.coverage", self.patch.coverage, 0.5, 1.0)?;
+        let finest = self.sinddm.finest[0].min(self.sinddm.finest[1]) * self.upscale.factor;
+        if self.patch.size > finest {
+            return fail(
+                "patch.size",
+                format!("is {}, larger than a synthetic picture ({finest} pixels after upscaling)", self.patch.size),
+            );
+        }
+        at_least("tl.network.width", self.tl.network.width, 1)?;
+        if self.tl.network.blocks.is_empty() || self.tl.network.blocks.contains(&0) {
+            return fail("tl.network.blocks", "has to name at least one stage, each of at least one block".to_owned());
+        }
+        if self.tl.network.head.contains(&0) {
+            return fail("tl.network.head", "has a layer of width 0".to_owned());
+        }
+        within("tl.network.dropout", self.tl.network.dropout, 0.0, 0.95)?;
+        at_least("tl.batch", self.tl.batch, 2)?;
+        at_least("tl.epochs", self.tl.epochs[0].min(self.tl.epochs[1]), 1)?;
+        within("tl.lr", self.tl.lr[0].min(self.tl.lr[1]), 0.0, 10.0)?;
+        within("tl.lr", self.tl.lr[0].max(self.tl.lr[1]), 0.0, 10.0)?;
+        within("tl.momentum", self.tl.momentum, 0.0, 0.999)?;
+        at_least("tl.lr_step", self.tl.lr_step, 1)?;
+        within("tl.lr_gamma", self.tl.lr_gamma, 0.0, 1.0)?;
+        within("tl.val_fraction", self.tl.val_fraction, 0.0, 0.5)?;
+        at_least("tl.repeats", self.tl.repeats, 1)?;
+        at_most("tl.repeats", self.tl.repeats, 1_000)?;
+        at_least("tl.folds", self.tl.folds, 1)?;
+        at_most("tl.folds", self.tl.folds, 10)
+    }
+
+    /// Which simplified methods stand in for the paper's, in words.
+    pub fn stand_ins(&self) -> Vec<String> {
+        let paper = Experiment::default();
+        let mut stand_ins = Vec::new();
+        if self.scale != Scale::Paper {
+            stand_ins.push(format!("scale {} (sizes and steps are not the paper's)", self.scale.name()));
+        } else if (&self.pad, &self.sinddm, &self.sampling, &self.patch, &self.tl)
+            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.tl)
+        {
+            stand_ins.push("knobs changed from the paper's".to_owned());
+        }
+        match self.upscale.method {
+            UpscaleMethod::Lanczos => stand_ins.push("Lanczos ×4 for Swin2SR".to_owned()),
+            UpscaleMethod::Bicubic => stand_ins.push("bicubic ×4 for Swin2SR".to_owned()),
+        }
+        match self.tl.init {
+            Init::Random => stand_ins.push("random initial weights for ImageNet's".to_owned()),
+        }
+        stand_ins.push("SIFID on Inception features with fixed random weights".to_owned());
+        stand_ins
+    }
+
+    /// Patches of one class and view on the (training, test) side.
+    pub fn patch_quota(&self) -> (u32, u32) {
+        self.patch.quota()
+    }
+
+    /// The number of trainings that each printed mean is over.
+    pub fn runs_per_cell(&self) -> u32 {
+        self.tl.repeats * self.tl.folds
+    }
+
+    /// Distinct diffusion models: one per class of A and view.
+    pub fn diffusion_models(&self) -> usize {
+        View::ALL.len() * Dataset::A.classes().len()
+    }
+}
+
+impl Patch {
+    /// Patches of one class and view on the (training, test) side.
+    pub fn quota(&self) -> (u32, u32) {
+        let test = (f64::from(self.per_class_view) * self.test_fraction).round() as u32;
+        (self.per_class_view - test, test)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass_their_own_check() {
+        assert_eq!(Experiment::default().check(), Ok(()));
+        assert_eq!(Experiment::default().patch_quota(), (800, 200));
+    }
+
+    #[test]
+    fn impossible_knobs_are_named() {
+        let mut experiment = Experiment::default();
+        experiment.sinddm.dim = 15;
+        assert_eq!(experiment.check().unwrap_err().to_string(), "sinddm.dim: is 15, has to be even");
+        experiment = Experiment::default();
+        experiment.tl.lr[1] = f64::NAN;
+        assert_eq!(experiment.check().unwrap_err().key, "tl.lr");
+        experiment = Experiment::default();
+        experiment.patch.size = 801;
+        assert_eq!(experiment.check().unwrap_err().key, "patch.size");
+    }
+}

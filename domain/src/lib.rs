@@ -1,0 +1,34 @@
+//! What an experiment is and how it moves. Pure: no I/O, no clock, no threads
+//! and no randomness, so that the same calls give the same answers anywhere.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`digest`] | blake3 digests: names of files, artifacts and tasks |
+//! | [`seed`] | named random streams: a pure function of (seed, purpose, step) |
+//! | [`stone`] | data sets, views, classes and the order of labels |
+//! | [`paper`] | what the paper printed: Table I, drift scores, SIFID, image counts |
+//! | [`experiment`] | the spec: every knob of the study and its default |
+//! | [`overrides`] | presets, files and `--set key=value` folded into one spec |
+//! | [`stage`] | the catalogue of stages and what a running attempt may do |
+//! | [`artifact`] | immutable outputs: manifests of files by digest |
+//! | [`plan`] | the study as a graph of tasks |
+//! | [`cost`] | how much arithmetic a task is, for estimates |
+//! | [`task`] | one task's life: states, leases, failures |
+//! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
+//! | [`event`] | what the journal holds |
+//! | [`results`] | the table that people read, as data |
+
+pub mod artifact;
+pub mod cost;
+pub mod digest;
+pub mod event;
+pub mod experiment;
+pub mod overrides;
+pub mod paper;
+pub mod plan;
+pub mod results;
+pub mod scheduler;
+pub mod seed;
+pub mod stage;
+pub mod stone;
+pub mod task;

@@ -1,0 +1,226 @@
+//! The numbers of a study, as `lithogen results --json` prints them.
+//!
+//! A stable contract: fields are added, never renamed or removed, unless
+//! [`SCHEMA_VERSION`] is raised. Nothing in it depends on when, where or by how
+//! many workers the study was computed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::paper::Printed;
+use crate::stone::{Class, Dataset, View};
+
+/// Version of the document's form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything the study found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Results {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the preset.
+    pub scale: String,
+    /// Root of every random number of the study.
+    pub seed: u64,
+    /// Whether the numbers may be set beside the paper's.
+    pub comparable: bool,
+    /// If they may not: why, each reason in words.
+    pub stand_ins: Vec<String>,
+    /// Trainings of each model per fold.
+    pub repeats: u32,
+    /// Folds.
+    pub folds: u32,
+    /// What ± means in `cells`.
+    pub spread: String,
+    /// Chance level of six balanced classes, in percent.
+    pub chance: f64,
+    /// One per printed cell of Table I, in the paper's order.
+    pub cells: Vec<Cell>,
+    /// One per view and image property.
+    pub drift: Vec<DriftScore>,
+    /// One per view.
+    pub sifid: Vec<SifidScore>,
+    /// One per view.
+    pub heatmap: Vec<HeatmapScore>,
+    /// One per diffusion model.
+    pub generators: Vec<Generator>,
+}
+
+/// One printed cell of Table I and its counterpart here. Accuracies in percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Cell {
+    /// `<view>-<row>-<step>`, for instance `SUR-8-2`.
+    pub id: String,
+    /// Which half of the table.
+    pub view: View,
+    /// Row within the view, from 1.
+    pub row: u8,
+    /// 1: accuracy on data set I; 2: on data set II after the second step.
+    pub step: u8,
+    /// The training that the cell is about, for instance `A+B → C`.
+    pub training: String,
+    /// The paper's name of the configuration.
+    pub config: String,
+    /// Data sets whose test patches are scored.
+    pub tested_on: Vec<Dataset>,
+    /// The paper's mean.
+    pub paper_mean: f64,
+    /// The paper's ±.
+    pub paper_std: f64,
+    /// Mean over runs; absent if none finished.
+    pub mean: Option<f64>,
+    /// Sample standard deviation (n − 1) over runs; absent below two runs.
+    pub std: Option<f64>,
+    /// Finished runs that the mean is over.
+    pub n: u32,
+    /// Runs asked for.
+    pub n_asked: u32,
+    /// Sample standard deviation over classes of their mean accuracies.
+    pub std_over_classes: Option<f64>,
+    /// Mean accuracy of each class over runs.
+    pub per_class: Vec<ClassAccuracy>,
+    /// Accuracy of each run, by repeat, then fold.
+    pub runs: Vec<f64>,
+    /// How it compares.
+    pub verdict: Verdict,
+}
+
+/// Mean accuracy of one class, in percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClassAccuracy {
+    /// Index of the label.
+    pub label: u8,
+    /// The classes that carry it in the tested data sets (A's and C's differ).
+    pub classes: Vec<Class>,
+    /// Mean over runs.
+    pub mean: f64,
+}
+
+/// How a cell compares with the paper's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Verdict {
+    /// Within the paper's own ± of its mean.
+    Consistent,
+    /// Above the paper's mean by more than its ±.
+    Higher,
+    /// Below the paper's mean by more than its ±.
+    Lower,
+    /// Made on other data or by simpler means; see `stand_ins`.
+    NotComparable,
+    /// No run finished.
+    NotRun,
+}
+
+impl Verdict {
+    /// The verdict on a mean, given whether it may be compared at all.
+    pub fn of(comparable: bool, mean: Option<f64>, paper: Printed) -> Verdict {
+        match mean {
+            None => Verdict::NotRun,
+            Some(_) if !comparable => Verdict::NotComparable,
+            Some(mean) if mean > paper.mean + paper.std => Verdict::Higher,
+            Some(mean) if mean < paper.mean - paper.std => Verdict::Lower,
+            Some(_) => Verdict::Consistent,
+        }
+    }
+
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Consistent => "CONSISTENT",
+            Verdict::Higher => "HIGHER",
+            Verdict::Lower => "LOWER",
+            Verdict::NotComparable => "NOT COMPARABLE",
+            Verdict::NotRun => "NOT RUN",
+        }
+    }
+}
+
+/// Drift of one image property between real and synthetic pictures; both
+/// distances lie in 0..1 and smaller is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DriftScore {
+    /// Which half of the study.
+    pub view: View,
+    /// Name of the property.
+    pub property: String,
+    /// Largest gap between the two empirical distribution functions.
+    pub ks: f64,
+    /// Earth mover's distance of the trimmed samples on their common range.
+    pub emd: f64,
+    /// What `ks` would be, at the 5th, 50th and 95th percentile, for two samples
+    /// of these sizes from one distribution.
+    pub ks_null: [f64; 3],
+    /// Real pictures.
+    pub n_real: u32,
+    /// Synthetic pictures.
+    pub n_synthetic: u32,
+    /// Whether `ks` is below the threshold.
+    pub passed: bool,
+    /// The paper's score.
+    pub paper: f64,
+    /// How it compares: never more than `NOT_COMPARABLE` or `CONSISTENT`/`HIGHER`/`LOWER` by 0.05.
+    pub verdict: Verdict,
+}
+
+/// Single-image Fréchet distance of one view; smaller is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SifidScore {
+    /// Which half of the study.
+    pub view: View,
+    /// Mean over classes.
+    pub mean: f64,
+    /// Sample standard deviation over classes.
+    pub std: f64,
+    /// Mean of each class.
+    pub per_class: Vec<(Class, f64)>,
+    /// The paper's mean.
+    pub paper_mean: f64,
+    /// The paper's ±.
+    pub paper_std: f64,
+    /// How it compares.
+    pub verdict: Verdict,
+}
+
+/// Where pictures are bright, real against synthetic; grey levels 0..255.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HeatmapScore {
+    /// Which half of the study.
+    pub view: View,
+    /// Mean absolute difference of the two mean pictures.
+    pub mean_difference: f64,
+    /// Share of pixels brighter than the background in the mean real picture.
+    pub foreground_real: f64,
+    /// The same of the mean synthetic picture.
+    pub foreground_synthetic: f64,
+}
+
+/// What one diffusion model made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Generator {
+    /// Which half of the study.
+    pub view: View,
+    /// Which class.
+    pub class: Class,
+    /// Synthetic pictures.
+    pub samples: u32,
+    /// Pictures without a visible object. They are kept, not drawn again.
+    pub empty: u32,
+    /// Mean share of foreground pixels.
+    pub foreground: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_made_on_stand_ins_gets_a_verdict_on_the_paper() {
+        let paper = Printed { mean: 80.0, std: 5.0 };
+        assert_eq!(Verdict::of(false, Some(80.0), paper), Verdict::NotComparable);
+        assert_eq!(Verdict::of(true, None, paper), Verdict::NotRun);
+        assert_eq!(Verdict::of(true, Some(85.1), paper), Verdict::Higher);
+        assert_eq!(Verdict::of(true, Some(74.9), paper), Verdict::Lower);
+        assert_eq!(Verdict::of(true, Some(85.0), paper), Verdict::Consistent);
+    }
+}

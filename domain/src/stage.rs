@@ -1,0 +1,383 @@
+//! The catalogue of stages: what each does, with its resolved parameters, and
+//! what a running attempt finds and may do.
+//!
+//! A stage is a pure function of its parameters, its inputs and its seed. Its
+//! version is part of the task's key: whoever changes what a stage computes
+//! raises its number, and nothing computed before is mistaken for the new.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::{Drift, Init, Network, Pad, Patch, Sampling, Sifid, Sinddm, Upscale};
+use crate::stone::{Class, Dataset, View};
+
+/// One kind of work with everything that it depends on, inputs and seed aside.
+///
+/// Each variant says which inputs it reads and which files it writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "stage")]
+pub enum Stage {
+    /// Scans, decodes and validates one view of a data set and splits it by image.
+    ///
+    /// Inputs `raw.<class>`: the class folder as given. Output `images.json`.
+    #[serde(rename = "ingest")]
+    Ingest(Ingest),
+    /// Brings the training pictures of one diffusion model to one canvas.
+    ///
+    /// Inputs `ingest`, `raw`: of one class. Outputs `images/NNN.png`,
+    /// `masks/NNN.png` (255 where the picture is), `pad.json`.
+    #[serde(rename = "pad")]
+    Pad {
+        /// Whose pictures.
+        class: Class,
+        /// The canvas.
+        pad: Pad,
+    },
+    /// Trains one diffusion model.
+    ///
+    /// Input `pad`. Outputs `model.safetensors`, `training.json`, `loss.csv`.
+    #[serde(rename = "sinddm.train")]
+    SinddmTrain {
+        /// Pyramid, network and schedule.
+        sinddm: Sinddm,
+    },
+    /// Samples from one diffusion model.
+    ///
+    /// Input `model`. Outputs `images/NNN.png`, `sheet.png`, `samples.json`.
+    #[serde(rename = "sinddm.sample")]
+    SinddmSample {
+        /// How many and how.
+        sampling: Sampling,
+    },
+    /// Enlarges the samples of one model.
+    ///
+    /// Input `samples`. Outputs `images/NNN.png`, `upscale.json`.
+    #[serde(rename = "upscale")]
+    Upscale {
+        /// How.
+        upscale: Upscale,
+    },
+    /// Scores the drift of image properties of one view.
+    ///
+    /// Inputs `real.<class>` (pad), `synthetic.<class>` (upscale). Output `drift.json`.
+    #[serde(rename = "evaluate.drift")]
+    EvaluateDrift {
+        /// Thresholds.
+        drift: Drift,
+    },
+    /// Compares where the mean real and the mean synthetic picture are bright.
+    ///
+    /// Inputs as for drift. Outputs `heatmap.json`, `real.png`, `synthetic.png`, `difference.png`.
+    #[serde(rename = "evaluate.heatmap")]
+    EvaluateHeatmap,
+    /// Single-image Fréchet distance of one class of one view.
+    ///
+    /// Inputs `real` (pad), `synthetic` (upscale). Output `sifid.json`.
+    #[serde(rename = "evaluate.sifid")]
+    EvaluateSifid {
+        /// Features and pairing.
+        sifid: Sifid,
+    },
+    /// Cuts one view of a data set into patches, images kept on one side.
+    ///
+    /// Inputs for A and C: `ingest`, `raw.<class>`; for B: `synthetic.<class>`
+    /// (upscale). Outputs `train.safetensors`, `test.safetensors` (tensors
+    /// `images` u8 [n, 3, size, size], `labels` u8 [n], `image_ids` u32 [n]),
+    /// `patches.csv`, `patches.json`, `sheet.png`.
+    #[serde(rename = "patches")]
+    Patches(Patches),
+    /// Trains one classifier and tests it on the test side of the same data.
+    ///
+    /// Inputs `patches.<dataset>` for each data set; `init` (classify.train)
+    /// for a second step. Outputs `model.safetensors`, `metrics.json`, `epochs.csv`.
+    #[serde(rename = "classify.train")]
+    ClassifyTrain(ClassifyTrain),
+    /// Brings the numbers of the whole study together.
+    ///
+    /// Inputs: `classify.<model>.r<repeat>.f<fold>` as listed in the
+    /// parameters, `drift.<view>`, `heatmap.<view>`, `sifid.<view>.<class>`,
+    /// `samples.<view>.<class>`. Output `results.json`.
+    #[serde(rename = "aggregate")]
+    Aggregate(Aggregate),
+    /// Writes what people read.
+    ///
+    /// Inputs `results`, `heatmap.<view>`, `samples.<view>.<class>`. Outputs `index.html`,
+    /// `table.md`, `table.csv`, `results.json` and the pictures of `index.html`.
+    #[serde(rename = "report")]
+    Report,
+}
+
+/// Parameters of [`Stage::Ingest`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ingest {
+    /// A or C.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// 1: one split by `test_fraction`. More: each image is tested in one fold.
+    pub folds: u32,
+    /// Share of images tested when there is one fold; at least one image.
+    pub test_fraction: f64,
+    /// Images per class that a diffusion model will learn from. They are on the
+    /// training side of every fold, so that no fold leaks through the generator.
+    pub generator_images: u32,
+    /// Pictures smaller than this in width or height are refused.
+    pub min_side: u32,
+}
+
+/// Parameters of [`Stage::Patches`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patches {
+    /// Whose pictures.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Which images are on the test side, counted from 0.
+    pub fold: u32,
+    /// Out of how many.
+    pub folds: u32,
+    /// Sizes and quotas.
+    pub patch: Patch,
+}
+
+/// Parameters of [`Stage::ClassifyTrain`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassifyTrain {
+    /// The data sets whose patches are learnt and tested, concatenated.
+    pub datasets: Vec<Dataset>,
+    /// The network.
+    pub network: Network,
+    /// First step: where the weights come from. A second step has the input
+    /// `init` instead and keeps all weights of the first, head included.
+    pub init: Option<Init>,
+    /// Patches per optimiser step.
+    pub batch: u32,
+    /// Passes over the training patches.
+    pub epochs: u32,
+    /// Learning rate of the first epoch.
+    pub lr: f64,
+    /// Momentum of stochastic gradient descent.
+    pub momentum: f64,
+    /// Epochs after which the learning rate is multiplied by `lr_gamma`.
+    pub lr_step: u32,
+    /// See `lr_step`.
+    pub lr_gamma: f64,
+    /// Random flips and rotations.
+    pub augment: bool,
+    /// Share of training patches kept for validation.
+    pub val_fraction: f64,
+}
+
+/// Parameters of [`Stage::Aggregate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// Name of the preset.
+    pub scale: String,
+    /// Root seed of the study.
+    pub seed: u64,
+    /// Trainings of each model per fold.
+    pub repeats: u32,
+    /// Folds.
+    pub folds: u32,
+    /// Why the numbers cannot be compared with the paper's; empty if they can.
+    pub stand_ins: Vec<String>,
+    /// Drift score at and above which a property has drifted.
+    pub drift_threshold: f64,
+}
+
+impl Stage {
+    /// The name of every stage with its current version.
+    pub const CATALOGUE: [(&'static str, u32); 12] = [
+        ("ingest", 1),
+        ("pad", 1),
+        ("sinddm.train", 1),
+        ("sinddm.sample", 1),
+        ("upscale", 1),
+        ("evaluate.drift", 1),
+        ("evaluate.heatmap", 1),
+        ("evaluate.sifid", 1),
+        ("patches", 1),
+        ("classify.train", 1),
+        ("aggregate", 1),
+        ("report", 1),
+    ];
+
+    /// The stage's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Stage::Ingest(_) => "ingest",
+            Stage::Pad { .. } => "pad",
+            Stage::SinddmTrain { .. } => "sinddm.train",
+            Stage::SinddmSample { .. } => "sinddm.sample",
+            Stage::Upscale { .. } => "upscale",
+            Stage::EvaluateDrift { .. } => "evaluate.drift",
+            Stage::EvaluateHeatmap => "evaluate.heatmap",
+            Stage::EvaluateSifid { .. } => "evaluate.sifid",
+            Stage::Patches(_) => "patches",
+            Stage::ClassifyTrain(_) => "classify.train",
+            Stage::Aggregate(_) => "aggregate",
+            Stage::Report => "report",
+        }
+    }
+
+    /// The version of what the stage computes.
+    pub fn version(&self) -> u32 {
+        let named = Self::CATALOGUE.iter().find(|(name, _)| *name == self.name());
+        named.expect("every stage is in the catalogue").1
+    }
+}
+
+/// The folder of one attempt: `inputs/<name>/…` to read, `outputs/…` to write.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The folder at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a named input.
+    pub fn input(&self, name: &str) -> PathBuf {
+        self.root.join("inputs").join(name)
+    }
+
+    /// A file to write, by its path in the artifact, for instance `images/000.png`.
+    pub fn output(&self, path: &str) -> PathBuf {
+        self.outputs().join(path)
+    }
+
+    /// The folder that becomes the artifact.
+    pub fn outputs(&self) -> PathBuf {
+        self.root.join("outputs")
+    }
+}
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// What a person wants to know, for instance `epoch 3/4 loss 0.81`.
+    pub note: String,
+}
+
+/// The attempt's line to whoever runs it.
+pub trait Monitor {
+    /// Tells how far the attempt is. Cheap: may be called at every step.
+    fn progress(&mut self, progress: Progress);
+
+    /// Whether the attempt has to end now; asked at step boundaries. The stage
+    /// then returns [`FailureCode::Preempted`].
+    fn stopping(&self) -> bool;
+}
+
+/// A monitor that nobody listens to.
+pub struct Unwatched;
+
+impl Monitor for Unwatched {
+    fn progress(&mut self, _: Progress) {}
+
+    fn stopping(&self) -> bool {
+        false
+    }
+}
+
+/// Why an attempt ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The kind, which decides whether to try again.
+    pub code: FailureCode,
+    /// What went wrong, where, and what to do next.
+    pub message: String,
+}
+
+/// The kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The data cannot be used; trying again gives the same.
+    InvalidInput,
+    /// A loss or a metric is not a number; trying again gives the same.
+    NotANumber,
+    /// Memory ran out.
+    OutOfMemory,
+    /// The disk is full or cannot be written.
+    Storage,
+    /// The process died without saying why.
+    Crashed,
+    /// The attempt was told to stop.
+    Preempted,
+    /// A fault of the program.
+    Internal,
+}
+
+impl FailureCode {
+    /// The name in messages and in `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureCode::InvalidInput => "invalid_input",
+            FailureCode::NotANumber => "not_a_number",
+            FailureCode::OutOfMemory => "out_of_memory",
+            FailureCode::Storage => "storage",
+            FailureCode::Crashed => "crashed",
+            FailureCode::Preempted => "preempted",
+            FailureCode::Internal => "internal",
+        }
+    }
+
+    /// All kinds.
+    pub const ALL: [FailureCode; 7] = [
+        FailureCode::InvalidInput,
+        FailureCode::NotANumber,
+        FailureCode::OutOfMemory,
+        FailureCode::Storage,
+        FailureCode::Crashed,
+        FailureCode::Preempted,
+        FailureCode::Internal,
+    ];
+}
+
+impl Failure {
+    /// A failure of that kind.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The data cannot be used.
+    pub fn invalid_input(message: impl Into<String>) -> Self {
+        Self::new(FailureCode::InvalidInput, message)
+    }
+
+    /// A file could not be read or written.
+    pub fn io(what: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::new(FailureCode::Storage, format!("cannot {what} {}: {error}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_the_stage_as_the_catalogue_does() {
+        let stages =
+            [Stage::EvaluateHeatmap, Stage::Report, Stage::SinddmTrain { sinddm: Sinddm::default() }];
+        for stage in stages {
+            let json = serde_json::to_value(&stage).unwrap();
+            assert_eq!(json["stage"], stage.name());
+            assert_eq!(stage.version(), 1);
+        }
+    }
+}
