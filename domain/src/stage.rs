@@ -372,8 +372,7 @@ mod tests {
 
     #[test]
     fn json_names_the_stage_as_the_catalogue_does() {
-        let stages =
-            [Stage::EvaluateHeatmap, Stage::Report, Stage::SinddmTrain { sinddm: Sinddm::default() }];
+        let stages = [Stage::EvaluateHeatmap, Stage::Report, Stage::SinddmTrain { sinddm: Sinddm::default() }];
         for stage in stages {
             let json = serde_json::to_value(&stage).unwrap();
             assert_eq!(json["stage"], stage.name());

@@ -1,1 +1,25 @@
-//! science
+//! Data, models, training and statistics: the only crate that knows burn and
+//! pictures. It knows nothing of tasks, leases or the network: a stage gets a
+//! folder of inputs and leaves a folder of outputs.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
+//! | [`models`] | one network per file |
+//! | [`stages`] | one stage per file |
+//! | [`records`] | the JSON that one stage leaves for the next |
+//! | [`random`] | generators keyed by (seed, purpose, step) |
+//! | [`stats`] | means, spreads and distances of samples |
+//! | [`weights`] | named tensors in safetensors files |
+//! | [`device`] | which processor computes |
+
+pub mod data;
+pub mod device;
+pub mod models;
+pub mod random;
+pub mod records;
+pub mod stages;
+pub mod stats;
+pub mod weights;
+
+pub use stages::run;

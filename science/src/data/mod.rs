@@ -1,0 +1,1 @@
+//! Pictures: reading, resizing, masks, contact sheets and stand-ins.

@@ -1,0 +1,66 @@
+//! Which processor computes. Chosen by configuration, never by what happens to
+//! be compiled in.
+
+use burn::tensor::Device;
+
+/// A kind of processor that this build may or may not support.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The central processor (burn's `flex`): the reference, bit for bit reproducible.
+    Cpu,
+    /// A GPU through WGSL (feature `webgpu`).
+    Webgpu,
+    /// A GPU through SPIR-V (feature `vulkan`).
+    Vulkan,
+    /// An NVIDIA GPU (feature `cuda`).
+    Cuda,
+}
+
+/// The device cannot be used by this build.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such kind.
+    #[error("unknown device {0:?}: known are cpu, webgpu, vulkan, cuda")]
+    Unknown(String),
+    /// The kind was left out at build time.
+    #[error("this build has no {0} support: build with `--features {0}`")]
+    NotBuilt(&'static str),
+}
+
+impl Kind {
+    /// The kind of that name.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is none.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "cpu" => Ok(Kind::Cpu),
+            "webgpu" => Ok(Kind::Webgpu),
+            "vulkan" => Ok(Kind::Vulkan),
+            "cuda" => Ok(Kind::Cuda),
+            other => Err(Error::Unknown(other.to_owned())),
+        }
+    }
+
+    /// The first device of that kind.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`] if its feature is off.
+    pub fn open(self) -> Result<Device, Error> {
+        match self {
+            Kind::Cpu => Ok(Device::flex()),
+            #[cfg(feature = "webgpu")]
+            Kind::Webgpu => Ok(Device::wgpu(Default::default())),
+            #[cfg(not(feature = "webgpu"))]
+            Kind::Webgpu => Err(Error::NotBuilt("webgpu")),
+            #[cfg(feature = "vulkan")]
+            Kind::Vulkan => Ok(Device::vulkan(Default::default())),
+            #[cfg(not(feature = "vulkan"))]
+            Kind::Vulkan => Err(Error::NotBuilt("vulkan")),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda => Ok(Device::cuda(0)),
+            #[cfg(not(feature = "cuda"))]
+            Kind::Cuda => Err(Error::NotBuilt("cuda")),
+        }
+    }
+}

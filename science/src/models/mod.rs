@@ -1,0 +1,1 @@
+//! Networks, one per file, top to bottom: configuration, blocks, model, forward.

@@ -1,0 +1,241 @@
+//! The JSON that one stage leaves for the next and for people.
+
+use std::fs;
+use std::path::Path;
+
+use domain::stage::{Failure, FailureCode};
+use domain::stone::{Class, Dataset, View};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// `images.json` of `ingest`: the images of one view, by class in label order,
+/// by file name within a class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageList {
+    /// A or C.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Folds of the split.
+    pub folds: u32,
+    /// The images.
+    pub images: Vec<ImageRecord>,
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Index in the list: names the image in every later record.
+    pub id: u32,
+    /// Which class.
+    pub class: Class,
+    /// Name in the class folder.
+    pub file: String,
+    /// blake3 of the file.
+    pub digest: String,
+    /// Width in pixels after applying the EXIF orientation.
+    pub width: u32,
+    /// Height in pixels after applying the EXIF orientation.
+    pub height: u32,
+    /// Colour type as stored, for instance `Rgb8`.
+    pub color: String,
+    /// Whether a diffusion model learns from it.
+    pub generator: bool,
+    /// The fold whose test side it is on; absent if it is always on the training side.
+    pub test_fold: Option<u32>,
+}
+
+/// `pad.json` of `pad`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PadRecord {
+    /// Which class.
+    pub class: Class,
+    /// Width and height of the canvas.
+    pub canvas: [u32; 2],
+    /// Ids of the images, in the order of the files written.
+    pub image_ids: Vec<u32>,
+    /// Share of exactly black pixels of each canvas.
+    pub black: Vec<f64>,
+}
+
+/// `training.json` of `sinddm.train`: with `model.safetensors`, all that sampling needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiffusionRecord {
+    /// The knobs it was trained with.
+    pub sinddm: domain::experiment::Sinddm,
+    /// Width and height of each scale, coarsest first.
+    pub sizes: Vec<[u32; 2]>,
+    /// Factor between neighbouring scales.
+    pub scale_factor: f64,
+    /// Pooled rescale losses, one fewer than scales.
+    pub rescale_losses: Vec<f64>,
+    /// Sampling lengths t*, one per scale.
+    pub sampling_steps: Vec<u32>,
+    /// Parameters of the network.
+    pub parameters: u64,
+    /// Mean loss of the last tenth of the steps.
+    pub final_loss: f64,
+}
+
+/// `samples.json` of `sinddm.sample`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamplesRecord {
+    /// Width and height.
+    pub size: [u32; 2],
+    /// Share of foreground pixels of each sample.
+    pub foreground: Vec<f64>,
+    /// Samples whose foreground is below 2 %: kept, never drawn again.
+    pub empty: u32,
+}
+
+/// `upscale.json` of `upscale`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpscaleRecord {
+    /// The method used, as in the spec.
+    pub method: domain::experiment::UpscaleMethod,
+    /// Width and height.
+    pub size: [u32; 2],
+    /// Pictures.
+    pub images: u32,
+}
+
+/// `drift.json` of `evaluate.drift`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriftRecord {
+    /// Real pictures.
+    pub n_real: u32,
+    /// Synthetic pictures.
+    pub n_synthetic: u32,
+    /// In the order of `domain::paper::DRIFT_PROPERTIES`.
+    pub properties: Vec<PropertyDrift>,
+}
+
+/// One property of [`DriftRecord`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PropertyDrift {
+    /// Its name.
+    pub property: String,
+    /// Kolmogorov–Smirnov statistic.
+    pub ks: f64,
+    /// Earth mover's distance.
+    pub emd: f64,
+    /// 5th, 50th and 95th percentile of the statistic for two samples of these
+    /// sizes from one distribution, by simulation.
+    pub ks_null: [f64; 3],
+    /// Value of each real picture.
+    pub real: Vec<f64>,
+    /// Value of each synthetic picture.
+    pub synthetic: Vec<f64>,
+}
+
+/// `heatmap.json` of `evaluate.heatmap`; grey levels 0..255.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeatmapRecord {
+    /// Width and height of the maps.
+    pub size: [u32; 2],
+    /// Mean absolute difference of the two mean pictures.
+    pub mean_difference: f64,
+    /// Share of pixels brighter than the background in the mean real picture.
+    pub foreground_real: f64,
+    /// The same of the mean synthetic picture.
+    pub foreground_synthetic: f64,
+}
+
+/// `sifid.json` of `evaluate.sifid`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SifidRecord {
+    /// Channels of the feature map.
+    pub block: u32,
+    /// Mean over synthetic pictures.
+    pub mean: f64,
+    /// Distance of each synthetic picture, by the spec's pairing.
+    pub per_image: Vec<f64>,
+}
+
+/// `patches.json` of `patches`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PatchesRecord {
+    /// Whose pictures.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Which images are on the test side.
+    pub fold: u32,
+    /// Width and height of a patch.
+    pub size: u32,
+    /// Classes in label order.
+    pub classes: Vec<ClassPatches>,
+}
+
+/// One class of [`PatchesRecord`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassPatches {
+    /// Which class.
+    pub class: Class,
+    /// Training images and patches.
+    pub train: [u32; 2],
+    /// Test images and patches.
+    pub test: [u32; 2],
+    /// Smallest coverage that had to be accepted.
+    pub coverage: f64,
+    /// Smallest stride that had to be used, in pixels.
+    pub stride: u32,
+}
+
+/// `metrics.json` of `classify.train`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Data sets learnt and tested.
+    pub datasets: Vec<Dataset>,
+    /// Which half of them.
+    pub view: View,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Mean training loss of the last epoch.
+    pub train_loss: f64,
+    /// Share of validation patches recognised after the last epoch; absent without validation.
+    pub val_accuracy: Option<f64>,
+    /// Test patches.
+    pub test_patches: u32,
+    /// Test images.
+    pub test_images: u32,
+    /// Share of test patches recognised, in percent.
+    pub accuracy: f64,
+    /// Share of test images whose patches' majority is right, in percent.
+    pub image_accuracy: f64,
+    /// Counts: row is the true label, column the predicted one.
+    pub confusion: Vec<Vec<u32>>,
+    /// Classes that carry each label in the data sets tested.
+    pub labels: Vec<Vec<Class>>,
+}
+
+/// Reads a record of an input.
+///
+/// # Errors
+/// If the file is missing or not of that form.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())))
+}
+
+/// Writes a record, its folders included.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(record)
+        .map_err(|error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())))?;
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes a file, its folders included.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
+    }
+    fs::write(path, bytes).map_err(|error| Failure::io("write", path, &error))
+}

@@ -1,0 +1,10 @@
+//! (to come)
+
+use domain::stage::{Failure, FailureCode};
+
+use super::Attempt;
+
+/// (to come)
+pub fn run(_attempt: Attempt<'_>) -> Result<(), Failure> {
+    Err(Failure::new(FailureCode::Internal, "not built yet"))
+}

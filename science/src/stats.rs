@@ -1,0 +1,1 @@
+//! Means, spreads and distances of samples. Pure functions.
