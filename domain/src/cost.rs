@@ -1,1 +1,160 @@
-//! (to come)
+//! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
+
+use crate::experiment::{Network, Sinddm, Stem};
+use crate::plan::{Plan, TaskSpec};
+use crate::stage::Stage;
+
+/// Floating-point operations of one task, a multiply-add counted as two.
+///
+/// Stages that move pictures rather than multiply get a flat figure that stands
+/// for their time on a processor of 10 GFLOP/s.
+pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
+    const MOVING_PICTURES: f64 = 5e9;
+    match &task.stage {
+        Stage::SinddmTrain { sinddm } => {
+            let scales = 1.0 + f64::from(scale_count(sinddm) - 1);
+            let shrink = sinddm.scale_factor.powi(-2);
+            let mean_share = (1.0 - shrink.powf(scales)) / (1.0 - shrink) / scales;
+            let pixels = f64::from(sinddm.finest[0]) * f64::from(sinddm.finest[1]) * mean_share;
+            6.0 * diffusion_mac(sinddm) * pixels * f64::from(sinddm.batch) * f64::from(sinddm.steps)
+        }
+        Stage::SinddmSample { sampling } => match trained_with(task, plan) {
+            // The coarsest scale takes all diffusion steps, each finer one about a third.
+            Some(sinddm) => {
+                let pixels = f64::from(sinddm.finest[0]) * f64::from(sinddm.finest[1]);
+                let passes = 0.8 * f64::from(sinddm.timesteps);
+                2.0 * diffusion_mac(sinddm) * pixels * passes * f64::from(sampling.per_model)
+            }
+            None => MOVING_PICTURES,
+        },
+        Stage::ClassifyTrain(training) => {
+            let size = patch_size(task, plan);
+            let (train, test) = patch_quota(task, plan);
+            let (train, test) = (6.0 * f64::from(train), 6.0 * f64::from(test));
+            let sets = training.datasets.len() as f64;
+            let validation = training.val_fraction * train;
+            let epoch = 3.0 * (train - validation) + validation;
+            2.0 * network_mac(&training.network, size) * sets * (f64::from(training.epochs) * epoch + test)
+        }
+        Stage::EvaluateSifid { .. } => 10.0 * MOVING_PICTURES,
+        Stage::Ingest(_) | Stage::Patches(_) => 4.0 * MOVING_PICTURES,
+        Stage::Pad { .. }
+        | Stage::Upscale { .. }
+        | Stage::EvaluateDrift { .. }
+        | Stage::EvaluateHeatmap
+        | Stage::Aggregate(_)
+        | Stage::Report => MOVING_PICTURES,
+    }
+}
+
+/// Number of scales: the rule of the reference (ALGORITHM 2.1).
+pub fn scale_count(sinddm: &Sinddm) -> u32 {
+    let [width, height] = sinddm.finest.map(f64::from);
+    let (short, long) = (width.min(height), width.max(height));
+    let coarsest = sinddm.coarsest.map_or_else(|| coarsest_side(short, long), f64::from);
+    ((short / coarsest).ln() / sinddm.scale_factor.ln()).round().max(0.0) as u32 + 1
+}
+
+/// Short side of the coarsest scale by the reference's rule.
+pub fn coarsest_side(short: f64, long: f64) -> f64 {
+    (3110.0 * short / long).sqrt().round_ties_even().clamp(42.0, 55.0)
+}
+
+/// Multiply-adds per pixel of the diffusion network (ALGORITHM 2.4).
+pub fn diffusion_mac(sinddm: &Sinddm) -> f64 {
+    let wide = f64::from(sinddm.dim);
+    let half = wide / 2.0;
+    let block = |from: f64, to: f64| {
+        let residual = if from == to { 0.0 } else { from * to };
+        25.0 * from + 9.0 * from * to + 9.0 * to * to + residual
+    };
+    block(3.0, half) + block(half, wide) + block(wide, wide) + block(wide, half) + 3.0 * half
+}
+
+/// Multiply-adds of the classifier for one patch of `size` × `size` pixels.
+pub fn network_mac(network: &Network, size: u32) -> f64 {
+    let mut side = f64::from(size);
+    let width = f64::from(network.width);
+    let mut mac = match network.stem {
+        Stem::Imagenet => {
+            side /= 2.0;
+            let mac = side * side * 49.0 * 3.0 * width;
+            side /= 2.0;
+            mac
+        }
+        Stem::Small => side * side * 9.0 * 3.0 * width,
+    };
+    let mut from = width;
+    for (stage, &blocks) in network.blocks.iter().enumerate() {
+        let inner = width * f64::from(1 << stage.min(16));
+        let to = 4.0 * inner;
+        for block in 0..blocks {
+            let before = side;
+            if block == 0 && stage > 0 {
+                side /= 2.0;
+            }
+            let area = side * side;
+            mac += before * before * from * inner + area * (9.0 * inner * inner + inner * to);
+            if block == 0 {
+                mac += area * from * to;
+            }
+            from = to;
+        }
+    }
+    for &to in network.head.iter().chain([&6]) {
+        mac += from * f64::from(to);
+        from = f64::from(to);
+    }
+    mac
+}
+
+fn needed<'a>(task: &'a TaskSpec, plan: &'a Plan) -> impl Iterator<Item = &'a TaskSpec> {
+    task.needs().filter_map(|need| plan.tasks.iter().find(|task| task.key == need))
+}
+
+fn trained_with<'a>(task: &'a TaskSpec, plan: &'a Plan) -> Option<&'a Sinddm> {
+    needed(task, plan).find_map(|task| match &task.stage {
+        Stage::SinddmTrain { sinddm } => Some(sinddm),
+        _ => None,
+    })
+}
+
+fn patches_of<'a>(task: &'a TaskSpec, plan: &'a Plan) -> Option<&'a crate::experiment::Patch> {
+    needed(task, plan).find_map(|task| match &task.stage {
+        Stage::Patches(patches) => Some(&patches.patch),
+        _ => None,
+    })
+}
+
+fn patch_size(task: &TaskSpec, plan: &Plan) -> u32 {
+    patches_of(task, plan).map_or(0, |patch| patch.size)
+}
+
+fn patch_quota(task: &TaskSpec, plan: &Plan) -> (u32, u32) {
+    patches_of(task, plan).map_or((0, 0), crate::experiment::Patch::quota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Experiment;
+    use crate::plan::{Data, plan};
+
+    #[test]
+    fn the_networks_cost_what_the_specification_counts() {
+        assert_eq!(diffusion_mac(&Sinddm::default()), 1_075_115.0);
+        let resnet = network_mac(&Network::default(), 256);
+        assert!((resnet / 5.34e9 - 1.0).abs() < 0.01, "{resnet}");
+        assert_eq!(scale_count(&Sinddm::default()), 5);
+    }
+
+    #[test]
+    fn the_studys_budget_is_that_of_the_specification() {
+        let plan = plan(&Experiment::default(), &Data::of_the_paper()).unwrap();
+        let total = |stage: &str| -> f64 {
+            plan.tasks.iter().filter(|task| task.stage.name() == stage).map(|task| flop(task, &plan)).sum()
+        };
+        assert!((total("sinddm.train") / 6.04e18 - 1.0).abs() < 0.02, "{}", total("sinddm.train"));
+        assert!((total("classify.train") / 4.32e17 - 1.0).abs() < 0.02, "{}", total("classify.train"));
+    }
+}

@@ -518,8 +518,8 @@ impl Experiment {
         within("tl.network.dropout", self.tl.network.dropout, 0.0, 0.95)?;
         at_least("tl.batch", self.tl.batch, 2)?;
         at_least("tl.epochs", self.tl.epochs[0].min(self.tl.epochs[1]), 1)?;
-        within("tl.lr", self.tl.lr[0].min(self.tl.lr[1]), 0.0, 10.0)?;
-        within("tl.lr", self.tl.lr[0].max(self.tl.lr[1]), 0.0, 10.0)?;
+        within("tl.lr", self.tl.lr[0], 0.0, 10.0)?;
+        within("tl.lr", self.tl.lr[1], 0.0, 10.0)?;
         within("tl.momentum", self.tl.momentum, 0.0, 0.999)?;
         at_least("tl.lr_step", self.tl.lr_step, 1)?;
         within("tl.lr_gamma", self.tl.lr_gamma, 0.0, 1.0)?;

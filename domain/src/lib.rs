@@ -20,9 +20,11 @@
 
 pub mod artifact;
 pub mod cost;
+
 pub mod digest;
 pub mod event;
 pub mod experiment;
+
 pub mod overrides;
 pub mod paper;
 pub mod plan;

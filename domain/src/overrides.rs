@@ -1,1 +1,294 @@
-//! (to come)
+//! Presets, spec files and `--set key=value` folded into one [`Experiment`].
+//!
+//! Later layers win: built-in defaults (the paper's), the preset that the spec
+//! names, the spec file, then each override in the order given.
+
+use toml::{Table, Value};
+
+use crate::experiment::{Experiment, InvalidKnob, Scale};
+
+/// Why there is no spec.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file is not a spec: bad syntax, unknown key or wrong type.
+    #[error("{file}:{line}:{column}: {problem}")]
+    File {
+        /// Where it was read from.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// An override is not `key=value`.
+    #[error("--set {0}: expected key=value, for instance tl.repeats=2")]
+    Form(String),
+    /// An override names no knob.
+    #[error("--set {key}: there is no such knob{}", did_you_mean(suggestion))]
+    UnknownKey {
+        /// What was asked for.
+        key: String,
+        /// The nearest knob, if one is near.
+        suggestion: Option<String>,
+    },
+    /// An override has a value of the wrong type.
+    #[error("--set {key}={value}: {problem}")]
+    Value {
+        /// The knob.
+        key: String,
+        /// What it was set to.
+        value: String,
+        /// What was expected.
+        problem: String,
+    },
+    /// A value is out of range or does not go with another.
+    #[error(transparent)]
+    Knob(#[from] InvalidKnob),
+}
+
+fn did_you_mean(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+}
+
+/// A spec file: where it was read from and its text.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecFile<'a> {
+    /// For messages.
+    pub name: &'a str,
+    /// TOML.
+    pub text: &'a str,
+}
+
+/// The text of a preset, also found in `experiments/`.
+pub fn preset(scale: Scale) -> &'static str {
+    match scale {
+        Scale::Smoke => include_str!("../../experiments/smoke.toml"),
+        Scale::Tiny => include_str!("../../experiments/tiny.toml"),
+        Scale::Paper => include_str!("../../experiments/paper.toml"),
+    }
+}
+
+/// Folds all layers into one checked spec. `scale` picks the preset when there
+/// is no file; a file names its own.
+///
+/// # Errors
+/// The first thing that is wrong, and where.
+///
+/// # Examples
+/// ```
+/// use domain::experiment::Scale;
+/// let spec = domain::overrides::resolve(Scale::Tiny, None, &["tl.repeats=3".to_owned()]).unwrap();
+/// assert_eq!(spec.tl.repeats, 3);
+/// ```
+pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Result<Experiment, Error> {
+    let scale = match file {
+        Some(file) => parse(file)?.scale,
+        None => scale,
+    };
+    let preset = SpecFile { name: scale.name(), text: preset(scale) };
+    let mut table = to_table(&Experiment::default());
+    for layer in [Some(preset), file].into_iter().flatten() {
+        parse(layer)?;
+        let text: Table = layer.text.parse().map_err(|error| locate(layer, &error))?;
+        merge(&mut table, text);
+    }
+    for set in sets {
+        table = apply(table, set)?;
+    }
+    let experiment: Experiment = table.try_into().map_err(|error: toml::de::Error| Error::Form(error.to_string()))?;
+    experiment.check()?;
+    Ok(experiment)
+}
+
+/// Checks a file by itself, so that errors have a place in it.
+fn parse(file: SpecFile<'_>) -> Result<Experiment, Error> {
+    toml::from_str(file.text).map_err(|error| locate(file, &error))
+}
+
+fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
+    let offset = error.span().map_or(0, |span| span.start).min(file.text.len());
+    let before = &file.text.as_bytes()[..offset];
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let column = 1 + String::from_utf8_lossy(&before[line_start..]).chars().count();
+    let mut problem = error.message().trim().replace('\n', "; ");
+    if let Some(near) = unknown_field(error.message()).and_then(|field| nearest_leaf(&field)) {
+        problem = format!("{problem}; did you mean {near}?");
+    }
+    Error::File { file: file.name.to_owned(), line, column, problem }
+}
+
+/// The name between the first pair of backticks of "unknown field `x`, …".
+fn unknown_field(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field `")?;
+    Some(rest[..rest.find('`')?].to_owned())
+}
+
+fn nearest_leaf(field: &str) -> Option<String> {
+    let keys = keys(&full_table(), "");
+    let near = |key: &&String| {
+        let leaf = key.rsplit('.').next().unwrap_or(key);
+        strsim::damerau_levenshtein(leaf, field) <= 2
+    };
+    keys.iter().find(near).cloned()
+}
+
+fn to_table(experiment: &Experiment) -> Table {
+    Table::try_from(experiment).expect("a spec is a table")
+}
+
+/// Every knob, those that are absent by default included.
+fn full_table() -> Table {
+    let mut experiment = Experiment::default();
+    experiment.sinddm.coarsest = Some(0);
+    to_table(&experiment)
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+/// Full names of all knobs below a table.
+fn keys(table: &Table, prefix: &str) -> Vec<String> {
+    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    let below = |(key, value): (&String, &Value)| match value {
+        Value::Table(table) => keys(table, &name(key)),
+        _ => vec![name(key)],
+    };
+    table.iter().flat_map(below).collect()
+}
+
+fn apply(mut table: Table, set: &str) -> Result<Table, Error> {
+    let (key, text) = set.split_once('=').ok_or_else(|| Error::Form(set.to_owned()))?;
+    let (key, text) = (key.trim(), text.trim());
+    let known = keys(&full_table(), "");
+    if !known.iter().any(|knob| knob == key) || key == "scale" {
+        let suggestion = nearest(key, &known);
+        return Err(Error::UnknownKey { key: key.to_owned(), suggestion });
+    }
+    let problem =
+        |problem: &str| Error::Value { key: key.to_owned(), value: text.to_owned(), problem: problem.to_owned() };
+    let mut here = &mut table;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            here.insert(part.to_owned(), value_of(text));
+            break;
+        }
+        here = match here.get_mut(part) {
+            Some(Value::Table(inner)) => inner,
+            _ => return Err(Error::UnknownKey { key: key.to_owned(), suggestion: None }),
+        };
+    }
+    match table.clone().try_into::<Experiment>() {
+        Ok(_) => Ok(table),
+        Err(error) => Err(problem(error.message().trim())),
+    }
+}
+
+/// A TOML value, or a bare word as a string: `fit=stretch` needs no quotes.
+fn value_of(text: &str) -> Value {
+    let document: Result<Table, _> = format!("value = {text}").parse();
+    match document {
+        Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or(Value::String(text.to_owned())),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn nearest(key: &str, known: &[String]) -> Option<String> {
+    let leaf = |name: &str| name.rsplit('.').next().map(str::to_owned);
+    let same_leaf = known.iter().find(|knob| leaf(knob) == leaf(key));
+    let similar = || {
+        let scored = known.iter().map(|knob| (strsim::jaro_winkler(key, knob), knob));
+        scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, knob)| knob)
+    };
+    same_leaf.or_else(similar).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(sets: &[&str]) -> Result<Experiment, Error> {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        resolve(Scale::Paper, None, &sets)
+    }
+
+    fn file(text: &str) -> Result<Experiment, Error> {
+        resolve(Scale::Tiny, Some(SpecFile { name: "spec.toml", text }), &[])
+    }
+
+    #[test]
+    fn presets_are_specs_and_the_papers_is_the_default() {
+        for scale in Scale::ALL {
+            assert_eq!(resolve(scale, None, &[]).unwrap().scale, scale);
+        }
+        assert_eq!(resolve(Scale::Paper, None, &[]).unwrap(), Experiment::default());
+        let written: Experiment = toml::from_str(preset(Scale::Paper)).unwrap();
+        assert_eq!(written, Experiment::default());
+        let mut spelt: Table = preset(Scale::Paper).parse().unwrap();
+        merge(&mut spelt, Table::new());
+        assert_eq!(
+            keys(&spelt, ""),
+            keys(&to_table(&Experiment::default()), ""),
+            "experiments/paper.toml names every knob"
+        );
+    }
+
+    #[test]
+    fn overrides_change_one_knob() {
+        let spec = set(&["sinddm.fit=stretch", "tl.lr=[0.1, 0.2]", "seed = 7", "sinddm.coarsest=20"]).unwrap();
+        assert_eq!(spec.sinddm.fit, crate::experiment::Fit::Stretch);
+        assert_eq!(spec.tl.lr, [0.1, 0.2]);
+        assert_eq!(spec.seed, 7);
+        assert_eq!(spec.sinddm.coarsest, Some(20));
+    }
+
+    #[test]
+    fn an_unknown_key_gets_a_suggestion() {
+        let message = |sets: &[&str]| set(sets).unwrap_err().to_string();
+        assert_eq!(message(&["tl.epoch=3"]), "--set tl.epoch: there is no such knob; did you mean tl.epochs?");
+        assert_eq!(message(&["repeats=3"]), "--set repeats: there is no such knob; did you mean tl.repeats?");
+        assert_eq!(message(&["zzz=3"]), "--set zzz: there is no such knob");
+        assert!(message(&["tl"]).contains("expected key=value"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named() {
+        let error = set(&["tl.repeats=many"]).unwrap_err();
+        assert!(matches!(&error, Error::Value { key, .. } if key == "tl.repeats"), "{error}");
+        assert!(set(&["tl.repeats=-1"]).is_err());
+        assert!(set(&["tl.lr=[1]"]).is_err());
+    }
+
+    #[test]
+    fn errors_in_a_file_have_line_and_column() {
+        let error = file("scale = \"tiny\"\n[tl]\nrepeats = \"two\"\n").unwrap_err();
+        assert!(matches!(&error, Error::File { line: 3, column: 11, .. }), "{error}");
+        let error = file("[tl]\nrepaets = 2\n").unwrap_err();
+        assert!(error.to_string().contains("spec.toml:2:1: unknown field `repaets`"), "{error}");
+        assert!(error.to_string().ends_with("did you mean tl.repeats?"), "{error}");
+        assert!(matches!(file("[tl\n").unwrap_err(), Error::File { line: 1, .. }));
+    }
+
+    #[test]
+    fn a_file_builds_on_the_preset_it_names() {
+        let spec = file("scale = \"tiny\"\n[tl]\nrepeats = 7\n").unwrap();
+        let tiny = resolve(Scale::Tiny, None, &[]).unwrap();
+        assert_eq!(spec.tl.repeats, 7);
+        assert_eq!(spec.sinddm, tiny.sinddm);
+    }
+
+    #[test]
+    fn out_of_range_is_refused_whatever_the_layer() {
+        assert!(matches!(set(&["tl.folds=0"]), Err(Error::Knob(_))));
+        assert!(matches!(file("[tl]\nfolds = 0\n"), Err(Error::Knob(_))));
+    }
+}

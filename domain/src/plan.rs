@@ -1,1 +1,553 @@
-//! (to come)
+//! The study as a graph of tasks.
+//!
+//! A task's key is the digest of everything that determines its result: stage,
+//! version, parameters, inputs and seed. An input that another task makes is
+//! named by that task's key, so the whole graph and what of it is already done
+//! are known before anything runs, and equal work is one task: the sixteen rows
+//! of Table I share nine trainings per view, repeat and fold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::experiment::Experiment;
+use crate::paper::{self, FirstStep};
+use crate::seed::Seed;
+use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Stage};
+use crate::stone::{Class, Dataset, View};
+
+/// One class folder of the data as given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawClass {
+    /// A or C.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Which class.
+    pub class: Class,
+    /// The folder as an artifact.
+    pub artifact: Digest,
+    /// Pictures in it.
+    pub images: u32,
+}
+
+/// What the study starts from: every class folder of A and C.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// 24 folders: two data sets, two views, six classes.
+    pub classes: Vec<RawClass>,
+    /// What the pictures are, if they only stand in for real ones.
+    pub stand_in: Option<String>,
+}
+
+/// A class folder that the study needs is not among the data.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no pictures of class {class} in data set {dataset}, view {view}")]
+pub struct MissingClass {
+    /// A or C.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Which class.
+    pub class: Class,
+}
+
+impl Data {
+    /// Every folder of A and C that a study needs.
+    pub fn folders() -> impl Iterator<Item = (Dataset, View, Class)> {
+        [Dataset::A, Dataset::C].into_iter().flat_map(|dataset| {
+            View::ALL
+                .into_iter()
+                .flat_map(move |view| dataset.classes().into_iter().map(move |class| (dataset, view, class)))
+        })
+    }
+
+    /// Data with the paper's counts and no pictures behind them, to plan with.
+    pub fn of_the_paper() -> Self {
+        let raw = |(dataset, view, class)| RawClass {
+            dataset,
+            view,
+            class,
+            artifact: Digest::of_json(&(dataset, view, class)),
+            images: paper::image_count(dataset, view, class).unwrap_or(0),
+        };
+        Self { classes: Self::folders().map(raw).collect(), stand_in: None }
+    }
+
+    /// Why results on these data cannot be set beside the paper's.
+    pub fn stand_ins(&self) -> Vec<String> {
+        if let Some(stand_in) = &self.stand_in {
+            return vec![format!("stand-in data: {stand_in}")];
+        }
+        let differs = |raw: &&RawClass| paper::image_count(raw.dataset, raw.view, raw.class) != Some(raw.images);
+        let count = self.classes.iter().filter(differs).count();
+        match count {
+            0 => vec![],
+            _ => vec![format!("not the paper's data: {count} of 24 class folders have another number of images")],
+        }
+    }
+
+    fn get(&self, dataset: Dataset, view: View, class: Class) -> Result<&RawClass, MissingClass> {
+        let found = self.classes.iter().find(|raw| (raw.dataset, raw.view, raw.class) == (dataset, view, class));
+        found.ok_or(MissingClass { dataset, view, class })
+    }
+}
+
+/// Where an input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// An artifact that exists.
+    Artifact(Digest),
+    /// The result of a task.
+    Task(Digest),
+}
+
+/// One named input of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Where it comes from.
+    pub from: Source,
+    /// Paths of the files that are read; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+}
+
+/// One stage applied to its inputs: a node of the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Digest of stage, version, parameters, inputs and seed.
+    pub key: Digest,
+    /// What it is about, for people, for instance `SUR/IVa`. Not part of the key.
+    pub subject: String,
+    /// What to do.
+    pub stage: Stage,
+    /// What it reads.
+    pub inputs: BTreeMap<String, Input>,
+    /// Root of its random numbers.
+    pub seed: Seed,
+}
+
+impl TaskSpec {
+    fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
+        let key = Digest::of_json(&(stage.name(), stage.version(), &stage, &inputs, seed));
+        Self { key, subject, stage, inputs, seed }
+    }
+
+    /// Whether the key is what the content says. False for a spec that was
+    /// altered on its way or made by another version.
+    pub fn key_is_right(&self) -> bool {
+        let again = Self::new(String::new(), self.stage.clone(), self.inputs.clone(), self.seed);
+        again.key == self.key
+    }
+
+    /// The tasks whose results it reads.
+    pub fn needs(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.inputs.values().filter_map(|input| match input.from {
+            Source::Task(key) => Some(key),
+            Source::Artifact(_) => None,
+        })
+    }
+
+    /// Stage and subject, for people.
+    pub fn label(&self) -> String {
+        match self.subject.is_empty() {
+            true => self.stage.name().to_owned(),
+            false => format!("{} {}", self.stage.name(), self.subject),
+        }
+    }
+}
+
+/// The study: its tasks, each after all that it needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The tasks.
+    pub tasks: Vec<TaskSpec>,
+}
+
+impl Plan {
+    /// Names the plan: equal plans have equal digests.
+    pub fn digest(&self) -> Digest {
+        let keys: Vec<Digest> = self.tasks.iter().map(|task| task.key).collect();
+        Digest::of_json(&keys)
+    }
+
+    /// Number of tasks of each stage, in the order in which stages first appear.
+    pub fn by_stage(&self) -> Vec<(&'static str, usize)> {
+        let mut counts: Vec<(&'static str, usize)> = Vec::new();
+        for task in &self.tasks {
+            match counts.iter_mut().find(|(name, _)| *name == task.stage.name()) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((task.stage.name(), 1)),
+            }
+        }
+        counts
+    }
+}
+
+/// The whole study for these data.
+///
+/// # Errors
+/// Names the first class folder that is missing.
+pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> {
+    let mut study = Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] } };
+    let mut report = Report::default();
+    let mut patches = BTreeMap::new();
+    for view in View::ALL {
+        let ingest_a = study.ingest(Dataset::A, view)?;
+        let ingest_c = study.ingest(Dataset::C, view)?;
+        let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
+        study.evaluate(view, &real, &synthetic, &mut report);
+        for fold in 0..experiment.tl.folds {
+            patches.insert((view, fold, Dataset::A), study.patches_of_raw(Dataset::A, view, fold, ingest_a)?);
+            patches.insert((view, fold, Dataset::B), study.patches_of_synthetic(view, fold, &synthetic));
+            patches.insert((view, fold, Dataset::C), study.patches_of_raw(Dataset::C, view, fold, ingest_c)?);
+        }
+    }
+    for repeat in 0..experiment.tl.repeats {
+        for view in View::ALL {
+            for fold in 0..experiment.tl.folds {
+                let patches = |dataset: Dataset| patches[&(view, fold, dataset)];
+                study.classify(view, repeat, fold, patches, &mut report);
+            }
+        }
+    }
+    study.conclude(report);
+    Ok(study.plan)
+}
+
+/// The distinct trainings behind Table I for one view, repeat and fold: first
+/// steps, then second steps, in the table's order.
+pub fn trainings() -> (Vec<FirstStep>, Vec<(FirstStep, Dataset)>) {
+    let first: BTreeSet<FirstStep> = paper::TABLE_1.iter().map(|row| row.first).collect();
+    let mut second: Vec<(FirstStep, Dataset)> = Vec::new();
+    for row in &paper::TABLE_1 {
+        if let Some(dataset) = row.second
+            && !second.contains(&(row.first, dataset))
+        {
+            second.push((row.first, dataset));
+        }
+    }
+    (FirstStep::ALL.into_iter().filter(|step| first.contains(step)).collect(), second)
+}
+
+/// How a training is called in subjects and in names of inputs: `A+B-C`.
+pub fn training_name(first: FirstStep, second: Option<Dataset>) -> String {
+    match second {
+        None => first.to_string(),
+        Some(second) => format!("{first}-{second}"),
+    }
+}
+
+/// A plan in the making.
+struct Study<'a> {
+    experiment: &'a Experiment,
+    data: &'a Data,
+    seed: Seed,
+    plan: Plan,
+}
+
+/// What the last two tasks read.
+#[derive(Default)]
+struct Report {
+    results: BTreeMap<String, Input>,
+    pictures: BTreeMap<String, Input>,
+}
+
+type Inputs = BTreeMap<String, Input>;
+
+fn all_of(task: Digest) -> Input {
+    Input { from: Source::Task(task), only: vec![] }
+}
+
+fn only(task: Digest, files: &[&str]) -> Input {
+    Input { from: Source::Task(task), only: files.iter().map(|file| (*file).to_owned()).collect() }
+}
+
+impl Study<'_> {
+    /// Adds a task; its random numbers are told apart by `stream`.
+    fn add(&mut self, subject: String, stage: Stage, inputs: Inputs, stream: &str) -> Digest {
+        let seed = self.seed.derive(&format!("{} {stream}", stage.name()), 0);
+        let task = TaskSpec::new(subject, stage, inputs, seed);
+        let key = task.key;
+        self.plan.tasks.push(task);
+        key
+    }
+
+    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, MissingClass> {
+        let experiment = self.experiment;
+        let stage = Stage::Ingest(Ingest {
+            dataset,
+            view,
+            folds: experiment.tl.folds,
+            test_fraction: experiment.patch.test_fraction,
+            generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
+            min_side: experiment.patch.size,
+        });
+        let inputs = self.raw_inputs(dataset, view)?;
+        Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
+    }
+
+    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<Inputs, MissingClass> {
+        let raw = |class| {
+            let artifact = self.data.get(dataset, view, class)?.artifact;
+            Ok((format!("raw.{class}"), Input { from: Source::Artifact(artifact), only: vec![] }))
+        };
+        dataset.classes().into_iter().map(raw).collect()
+    }
+
+    /// Padded pictures and enlarged samples of each class.
+    #[allow(clippy::type_complexity, reason = "two lists of the same shape, used at once")]
+    fn generate(
+        &mut self,
+        view: View,
+        ingest: Digest,
+        report: &mut Report,
+    ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), MissingClass> {
+        let experiment = self.experiment;
+        let (mut real, mut synthetic) = (vec![], vec![]);
+        for class in Dataset::A.classes() {
+            let subject = format!("{view}/{class}");
+            let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
+            let inputs = Inputs::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
+            let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
+            let train = self.add(
+                subject.clone(),
+                Stage::SinddmTrain { sinddm: experiment.sinddm.clone() },
+                Inputs::from([("pad".to_owned(), all_of(pad))]),
+                &subject,
+            );
+            let sample = self.add(
+                subject.clone(),
+                Stage::SinddmSample { sampling: experiment.sampling.clone() },
+                Inputs::from([("model".to_owned(), all_of(train))]),
+                &subject,
+            );
+            let upscale = self.add(
+                subject.clone(),
+                Stage::Upscale { upscale: experiment.upscale.clone() },
+                Inputs::from([("samples".to_owned(), all_of(sample))]),
+                "",
+            );
+            real.push((class, pad));
+            synthetic.push((class, upscale));
+            report.results.insert(format!("samples.{view}.{class}"), only(sample, &["samples.json"]));
+            report.pictures.insert(format!("samples.{view}.{class}"), only(sample, &["sheet.png"]));
+        }
+        Ok((real, synthetic))
+    }
+
+    fn evaluate(&mut self, view: View, real: &[(Class, Digest)], synthetic: &[(Class, Digest)], report: &mut Report) {
+        let both = || {
+            let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
+                list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
+            };
+            Inputs::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
+        };
+        let stream = view.to_string();
+        let drift =
+            self.add(stream.clone(), Stage::EvaluateDrift { drift: self.experiment.drift.clone() }, both(), &stream);
+        report.results.insert(format!("drift.{view}"), only(drift, &["drift.json"]));
+        let heatmap = self.add(stream.clone(), Stage::EvaluateHeatmap, both(), &stream);
+        report.results.insert(format!("heatmap.{view}"), only(heatmap, &["heatmap.json"]));
+        let maps = only(heatmap, &["difference.png", "real.png", "synthetic.png"]);
+        report.pictures.insert(format!("heatmap.{view}"), maps);
+        for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
+            let inputs =
+                Inputs::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
+            let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
+            let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
+            report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
+        }
+    }
+
+    fn patches_stage(&self, dataset: Dataset, view: View, fold: u32) -> Stage {
+        let (folds, patch) = (self.experiment.tl.folds, self.experiment.patch.clone());
+        Stage::Patches(Patches { dataset, view, fold, folds, patch })
+    }
+
+    fn patches_of_raw(
+        &mut self,
+        dataset: Dataset,
+        view: View,
+        fold: u32,
+        ingest: Digest,
+    ) -> Result<Digest, MissingClass> {
+        let mut inputs = self.raw_inputs(dataset, view)?;
+        inputs.insert("ingest".to_owned(), all_of(ingest));
+        let stage = self.patches_stage(dataset, view, fold);
+        Ok(self.add(self.patches_subject(dataset, view, fold), stage, inputs, &format!("{dataset} {view}")))
+    }
+
+    /// The stream leaves the fold out: the split of the synthetic pictures is
+    /// drawn from it, and all folds have to draw the same.
+    fn patches_of_synthetic(&mut self, view: View, fold: u32, synthetic: &[(Class, Digest)]) -> Digest {
+        let named = |(class, task): &(Class, Digest)| (format!("synthetic.{class}"), all_of(*task));
+        let inputs = synthetic.iter().map(named).collect();
+        let stage = self.patches_stage(Dataset::B, view, fold);
+        self.add(self.patches_subject(Dataset::B, view, fold), stage, inputs, &format!("B {view}"))
+    }
+
+    fn patches_subject(&self, dataset: Dataset, view: View, fold: u32) -> String {
+        match self.experiment.tl.folds {
+            1 => format!("{dataset}/{view}"),
+            _ => format!("{dataset}/{view} fold {fold}"),
+        }
+    }
+
+    /// The nine trainings of one view, repeat and fold.
+    fn classify(
+        &mut self,
+        view: View,
+        repeat: u32,
+        fold: u32,
+        patches: impl Fn(Dataset) -> Digest,
+        report: &mut Report,
+    ) {
+        let (first_steps, second_steps) = trainings();
+        let patches = &patches;
+        let named = |dataset: &Dataset| (format!("patches.{dataset}"), all_of(patches(*dataset)));
+        let mut models = BTreeMap::new();
+        for first in first_steps {
+            let inputs = first.datasets().iter().map(named).collect();
+            let stage = self.classify_stage(first.datasets(), 0);
+            let model = self.add_training(view, repeat, fold, training_name(first, None), stage, inputs, report);
+            models.insert(first, model);
+        }
+        for (first, second) in second_steps {
+            let mut inputs = Inputs::from([named(&second)]);
+            inputs.insert("init".to_owned(), only(models[&first], &["model.safetensors"]));
+            let stage = self.classify_stage(vec![second], 1);
+            self.add_training(view, repeat, fold, training_name(first, Some(second)), stage, inputs, report);
+        }
+    }
+
+    fn classify_stage(&self, datasets: Vec<Dataset>, step: usize) -> Stage {
+        let tl = &self.experiment.tl;
+        Stage::ClassifyTrain(ClassifyTrain {
+            datasets,
+            network: tl.network.clone(),
+            init: (step == 0).then_some(tl.init),
+            batch: tl.batch,
+            epochs: tl.epochs[step],
+            lr: tl.lr[step],
+            momentum: tl.momentum,
+            lr_step: tl.lr_step,
+            lr_gamma: tl.lr_gamma,
+            augment: tl.augment,
+            val_fraction: tl.val_fraction,
+        })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the axes of the study")]
+    fn add_training(
+        &mut self,
+        view: View,
+        repeat: u32,
+        fold: u32,
+        name: String,
+        stage: Stage,
+        inputs: Inputs,
+        report: &mut Report,
+    ) -> Digest {
+        let subject = match self.experiment.tl.folds {
+            1 => format!("{view} {name} repeat {repeat}"),
+            _ => format!("{view} {name} repeat {repeat} fold {fold}"),
+        };
+        let task = self.add(subject, stage, inputs, &format!("{view} {name} {repeat}"));
+        report.results.insert(format!("classify.{view}.{name}.r{repeat}.f{fold}"), only(task, &["metrics.json"]));
+        task
+    }
+
+    fn conclude(&mut self, report: Report) {
+        let experiment = self.experiment;
+        let stage = Stage::Aggregate(Aggregate {
+            scale: experiment.scale.name().to_owned(),
+            seed: experiment.seed,
+            repeats: experiment.tl.repeats,
+            folds: experiment.tl.folds,
+            stand_ins: self.data.stand_ins().into_iter().chain(experiment.stand_ins()).collect(),
+            drift_threshold: experiment.drift.threshold,
+        });
+        let aggregate = self.add(String::new(), stage, report.results, "");
+        let mut inputs = report.pictures;
+        inputs.insert("results".to_owned(), all_of(aggregate));
+        self.add(String::new(), Stage::Report, inputs, "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paper_plan() -> Plan {
+        plan(&Experiment::default(), &Data::of_the_paper()).unwrap()
+    }
+
+    #[test]
+    fn the_shape_of_the_study_is_the_papers() {
+        let plan = paper_plan();
+        let count = |name| plan.by_stage().into_iter().find(|(stage, _)| *stage == name).unwrap().1;
+        assert_eq!(count("ingest"), 4);
+        for stage in ["pad", "sinddm.train", "sinddm.sample", "upscale", "evaluate.sifid"] {
+            assert_eq!(count(stage), 12, "{stage}");
+        }
+        assert_eq!(count("evaluate.drift"), 2);
+        assert_eq!(count("evaluate.heatmap"), 2);
+        assert_eq!(count("patches"), 6);
+        assert_eq!(count("classify.train"), 9 * 2 * 5);
+        assert_eq!(count("aggregate") + count("report"), 2);
+    }
+
+    #[test]
+    fn every_task_comes_after_what_it_needs_and_no_key_stands_twice() {
+        let plan = paper_plan();
+        let mut seen = BTreeSet::new();
+        for task in &plan.tasks {
+            assert!(task.needs().all(|key| seen.contains(&key)), "{}", task.label());
+            assert!(task.key_is_right());
+            assert!(seen.insert(task.key), "{} stands twice", task.label());
+        }
+    }
+
+    #[test]
+    fn a_key_changes_with_what_determines_the_result_and_with_nothing_else() {
+        let keys = |experiment: &Experiment| -> BTreeMap<String, Digest> {
+            let plan = plan(experiment, &Data::of_the_paper()).unwrap();
+            plan.tasks.iter().map(|task| (task.label(), task.key)).collect()
+        };
+        let base = keys(&Experiment::default());
+        let mut experiment = Experiment::default();
+        experiment.sampling.omega = 0.1;
+        let changed = keys(&experiment);
+        for (label, key) in &base {
+            let same = ["ingest", "pad", "sinddm.train", "patches A", "patches C", "classify.train SUR A repeat"];
+            let expect_same = same.iter().any(|prefix| label.starts_with(prefix))
+                || label.starts_with("classify.train SUR C ")
+                || label.starts_with("classify.train SUR A-C ")
+                || label.starts_with("classify.train SEC A ")
+                || label.starts_with("classify.train SEC C ")
+                || label.starts_with("classify.train SEC A-C ");
+            assert_eq!(changed[label] == *key, expect_same, "{label}");
+        }
+    }
+
+    #[test]
+    fn a_missing_class_is_named() {
+        let mut data = Data::of_the_paper();
+        data.classes.retain(|raw| (raw.view, raw.class) != (View::Sec, Class::Ivd) || raw.dataset == Dataset::A);
+        let error = plan(&Experiment::default(), &data).unwrap_err();
+        assert_eq!(error.to_string(), "no pictures of class IVd in data set C, view SEC");
+    }
+
+    #[test]
+    fn data_with_the_papers_counts_may_be_compared_and_others_not() {
+        assert_eq!(Data::of_the_paper().stand_ins(), Vec::<String>::new());
+        let mut data = Data::of_the_paper();
+        data.classes[0].images += 1;
+        assert_eq!(data.stand_ins().len(), 1);
+        data.stand_in = Some("drawings".to_owned());
+        assert_eq!(data.stand_ins(), ["stand-in data: drawings"]);
+    }
+}

@@ -1,1 +1,110 @@
-//! (to come)
+//! One task's life.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::plan::TaskSpec;
+use crate::stage::Failure;
+
+/// Names one worker process for as long as it lives, chosen by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(pub String);
+
+/// A number that grows with every lease ever granted and survives restarts. The
+/// coordinator refuses what comes with an older one than the task's current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FencingToken(pub u64);
+
+/// One leased execution of a task, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A worker's right to one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Fences its result.
+    pub token: FencingToken,
+    /// Which attempt it is.
+    pub attempt: Attempt,
+    /// The call that asked for it, so that a repeated call gets the same lease.
+    pub request: u64,
+}
+
+/// Where a task stands. Each state carries only what exists in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Some of its inputs do not exist yet.
+    Waiting {
+        /// How many.
+        unmet: usize,
+    },
+    /// A worker may have it.
+    Ready,
+    /// A worker has it.
+    Leased(Lease),
+    /// Its result exists.
+    Committed {
+        /// The lease that won.
+        token: FencingToken,
+        /// The result.
+        artifact: Digest,
+    },
+    /// It will not be tried again unless somebody asks.
+    Failed(Failure),
+    /// Nobody wants it any more.
+    Cancelled,
+}
+
+/// Why a lease ended without a result and without fault of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Released {
+    /// The worker vanished.
+    Lost,
+    /// The worker was told to stop and gave it back.
+    Preempted,
+}
+
+/// A task of some run.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What to do.
+    pub spec: TaskSpec,
+    /// Place in the order of work: smaller goes first.
+    pub rank: u64,
+    /// Where it stands.
+    pub state: State,
+    /// Leases granted so far.
+    pub attempts: u32,
+    /// Attempts that failed through the task's own fault.
+    pub failures: u32,
+    /// Attempts whose worker vanished.
+    pub losses: u32,
+    /// The lease that ended last, so that a repeated report is recognised.
+    pub last_ended: Option<FencingToken>,
+}
