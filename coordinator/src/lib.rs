@@ -1,1 +1,24 @@
-//! coordinator
+//! The server: keeps the journal, grants leases, stores artifacts.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | where its state lies, how patient it is |
+//! | [`server`] | puts the parts together and serves them until told to stop |
+//! | [`driver`] | the one thread that owns the scheduler: decide, append, apply, sync, reply |
+//! | [`journal`] | events in SQLite |
+//! | [`blobs`] | files by digest in a folder |
+//! | [`sessions`] | which workers are connected and what they said last |
+//! | [`history`] | what happened to tasks, for people |
+//! | [`api`] | one gRPC service per file |
+
+pub mod api;
+pub mod blobs;
+pub mod config;
+pub mod driver;
+pub mod history;
+pub mod journal;
+pub mod server;
+pub mod sessions;
+
+pub use config::Config;
+pub use server::{Error, run};

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::plan::TaskSpec;
-use crate::stage::Failure;
+use crate::seed::Seed;
+use crate::stage::{Failure, Stage};
 
 /// Names one worker process for as long as it lives, chosen by itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,4 +108,34 @@ pub struct Task {
     pub losses: u32,
     /// The lease that ended last, so that a repeated report is recognised.
     pub last_ended: Option<FencingToken>,
+}
+
+/// All that a worker needs to run one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// The task's key.
+    pub task: Digest,
+    /// Fences its result.
+    pub token: FencingToken,
+    /// Which attempt it is.
+    pub attempt: Attempt,
+    /// Stage and subject, for people.
+    pub label: String,
+    /// What to do.
+    pub stage: Stage,
+    /// Root of its random numbers.
+    pub seed: Seed,
+    /// What it reads.
+    pub inputs: Vec<GrantedInput>,
+}
+
+/// One input of a [`Grant`], its artifact known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantedInput {
+    /// The name that the stage knows it by.
+    pub name: String,
+    /// Digest of the manifest.
+    pub artifact: Digest,
+    /// Paths that are read; empty means all.
+    pub only: Vec<String>,
 }

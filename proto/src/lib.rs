@@ -1,1 +1,28 @@
-//! proto
+//! The wire: messages generated from `lithogen/v1/*.proto`, their translation to
+//! domain types, and both ends' channel settings. It translates and rejects; it
+//! does not decide.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`v1`] | generated messages, clients and servers |
+//! | [`convert`] | wire to domain and back; decoding is validating |
+//! | [`status`] | refusals as gRPC statuses with details, and which are final |
+//! | [`channel`] | deadlines and keepalive of both sides |
+//! | [`transfer`] | artifacts to and from folders |
+
+pub mod channel;
+pub mod convert;
+pub mod status;
+pub mod transfer;
+
+/// Generated from `lithogen/v1`.
+#[allow(missing_docs, clippy::all, unreachable_pub, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("lithogen.v1");
+}
+
+/// Version of the protocol. Coordinator and worker have to agree on it.
+pub const PROTOCOL: u32 = 1;
+
+/// The compiled `.proto` files, for the reflection service.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

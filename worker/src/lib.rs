@@ -1,1 +1,162 @@
-//! worker
+//! The hand: leases tasks, runs each in a process of its own, commits results.
+//!
+//! A worker dials out to the coordinator and lives through its restarts: what
+//! runs goes on, and is committed when the coordinator is back. It knows nothing
+//! of what stages do; the program it starts for each attempt does.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | the coordinator, the slots, the program to start |
+//! | [`session`] | the long-lived stream: heartbeats up, commands down |
+//! | [`lease_loop`] | asks for work while there are free slots |
+//! | [`attempt`] | one attempt: fetch, run, store, commit |
+//! | [`child`] | the process of an attempt and the lines it speaks |
+//! | [`store`] | inputs by digest, kept for the next attempt |
+
+pub mod attempt;
+pub mod child;
+pub mod config;
+pub mod lease_loop;
+pub mod session;
+pub mod store;
+
+pub use config::Config;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::digest::Digest;
+use domain::stage::Progress;
+use domain::task::{FencingToken, WorkerId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Why the worker could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is no URL.
+    #[error(transparent)]
+    Url(#[from] proto::channel::InvalidUrl),
+    /// The state folder cannot be used.
+    #[error("cannot use the state folder {}: {source}", path.display())]
+    State {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has the state folder.
+    #[error("{} is in use by another worker; give this one a folder of its own with --state", .0.display())]
+    InUse(std::path::PathBuf),
+    /// The coordinator does not want this worker.
+    #[error("the coordinator refuses this worker: {}", .0.message())]
+    Refused(tonic::Status),
+}
+
+/// What the parts of one worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) id: WorkerId,
+    pub(crate) channel: tonic::transport::Channel,
+    pub(crate) store: store::Store,
+    /// Rung when there may be work.
+    pub(crate) work: Notify,
+    /// Rung when an attempt has something new to tell.
+    pub(crate) news: Notify,
+    /// No new work; what runs may end within the grace period.
+    pub(crate) draining: CancellationToken,
+    running: Mutex<BTreeMap<FencingToken, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    task: Digest,
+    progress: Progress,
+    /// The lease is over: nobody wants the result.
+    revoked: CancellationToken,
+}
+
+impl Shared {
+    /// Notes an attempt; the token says when its lease is over.
+    fn begin(&self, task: Digest, token: FencingToken) -> CancellationToken {
+        let revoked = CancellationToken::new();
+        let progress = Progress { done: 0, total: 0, note: String::new() };
+        self.lock().insert(token, Running { task, progress, revoked: revoked.clone() });
+        revoked
+    }
+
+    fn end(&self, token: FencingToken) {
+        self.lock().remove(&token);
+    }
+
+    fn note(&self, token: FencingToken, progress: Progress) {
+        if let Some(running) = self.lock().get_mut(&token) {
+            running.progress = progress;
+        }
+    }
+
+    fn revoke(&self, token: FencingToken) {
+        if let Some(running) = self.lock().get(&token) {
+            running.revoked.cancel();
+        }
+    }
+
+    fn attempts(&self) -> Vec<(FencingToken, Digest, Progress)> {
+        self.lock().iter().map(|(token, running)| (*token, running.task, running.progress.clone())).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<FencingToken, Running>> {
+        // The map is whole after any panic: no call leaves it half changed.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Works until `drain` is ready, then lets running attempts end within the grace
+/// period, hands back the rest and returns.
+///
+/// # Errors
+/// If the address or the state folder cannot be used, or the coordinator refuses
+/// this worker for good. A coordinator that is away is waited for.
+pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
+    let endpoint = proto::channel::endpoint(&config.coordinator)?;
+    let state_error = |source| Error::State { path: config.state.clone(), source };
+    std::fs::create_dir_all(&config.state).map_err(state_error)?;
+    let lock = std::fs::File::create(config.state.join("lock")).map_err(state_error)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
+        Err(std::fs::TryLockError::Error(source)) => return Err(state_error(source)),
+    }
+    let store = store::Store::open(&config.state).map_err(state_error)?;
+    let shared = Arc::new(Shared {
+        id: WorkerId(config.id.clone()),
+        channel: endpoint.connect_lazy(),
+        store,
+        work: Notify::new(),
+        news: Notify::new(),
+        draining: CancellationToken::new(),
+        running: Mutex::default(),
+        config,
+    });
+    let done = CancellationToken::new();
+    let session = tokio::spawn(session::run(shared.clone(), done.clone()));
+    let leasing = tokio::spawn(lease_loop::run(shared.clone()));
+    tokio::pin!(drain, session);
+    let refused = tokio::select! {
+        () = &mut drain => None,
+        ended = &mut session => ended.ok().and_then(Result::err),
+    };
+    shared.draining.cancel();
+    // A panic there has been reported; its attempts ended with it.
+    let _ = leasing.await;
+    done.cancel();
+    match refused {
+        Some(status) => Err(Error::Refused(status)),
+        None => {
+            let _ = session.await;
+            Ok(())
+        }
+    }
+}

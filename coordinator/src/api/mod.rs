@@ -1,0 +1,38 @@
+//! The gRPC services, one per file: decode, ask the driver, encode.
+
+mod artifacts;
+mod experiments;
+mod workers;
+
+pub use artifacts::Artifacts;
+pub use experiments::Experiments;
+pub use workers::Workers;
+
+use tonic::{Code, Status};
+
+use crate::driver::Gone;
+
+impl From<Gone> for Status {
+    fn from(gone: Gone) -> Self {
+        Status::unavailable(gone.to_string())
+    }
+}
+
+impl From<crate::blobs::Error> for Status {
+    fn from(error: crate::blobs::Error) -> Self {
+        use crate::blobs::Error;
+        let message = error.to_string();
+        match error {
+            Error::Unknown(_) => proto::status::status(Code::NotFound, "UNKNOWN_BLOB", message),
+            Error::Mismatch { .. } => proto::status::status(Code::DataLoss, "DIGEST_MISMATCH", message),
+            Error::NotAManifest { .. } => proto::status::status(Code::DataLoss, "NOT_A_MANIFEST", message),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
+            }
+            Error::Io { .. } => {
+                tracing::error!(message, "blob store");
+                proto::status::status(Code::Internal, "STORAGE", message)
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The one thread that owns the scheduler.
+//!
+//! It takes what waits in a bounded queue. For each request it decides and
+//! applies; then it writes the events of the whole batch to the journal, and
+//! only then replies: nobody learns what is not on disk. If the journal cannot
+//! be written, the process ends and starts again from what is there.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use domain::digest::Digest;
+use domain::event::Event;
+use domain::scheduler::{Reject, Request, Scheduler};
+use domain::stage::Progress;
+use domain::task::{FencingToken, Released, State, WorkerId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::history::History;
+use crate::journal::{self, Journal};
+use crate::sessions::{Commands, Hello, Sessions};
+
+/// Requests that may wait before callers have to.
+const QUEUE: usize = 1024;
+
+/// Requests that share one write.
+const BATCH: usize = 256;
+
+/// How often silence is looked for.
+const SWEEP: Duration = Duration::from_millis(200);
+
+/// The driver has ended; the process is about to.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the coordinator is shutting down")]
+pub struct Gone;
+
+/// Everything that the driver knows, to read from.
+#[derive(Debug)]
+pub struct Knowledge {
+    /// Tasks, runs and leases.
+    pub scheduler: Scheduler,
+    /// Connected workers.
+    pub sessions: Sessions,
+    /// What happened.
+    pub history: History,
+}
+
+type Read = Box<dyn FnOnce(&Knowledge) + Send>;
+
+enum Command {
+    Request(Request, oneshot::Sender<Result<(), Reject>>),
+    Read(Read),
+    Open(Hello, Commands, oneshot::Sender<u64>),
+    Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
+    Close(WorkerId, u64),
+}
+
+/// The way to the driver.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// Has a request decided; returns when its events are on disk.
+    ///
+    /// # Errors
+    /// Outer: the driver has ended. Inner: the request is refused.
+    pub async fn request(&self, request: Request) -> Result<Result<(), Reject>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Request(request, reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Reads what is known, no earlier than all requests answered so far.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Knowledge) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |knowledge| drop(reply.send(read(knowledge))));
+        self.commands.send(Command::Read(read)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// A worker has connected; returns the connection's number.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn open(&self, hello: Hello, commands: Commands) -> Result<u64, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Open(hello, commands, reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// A worker has told what it runs.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn beat(&self, worker: WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>) -> Result<(), Gone> {
+        self.commands.send(Command::Beat(worker, attempts)).await.map_err(|_| Gone)
+    }
+
+    /// A worker's connection has ended.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn close(&self, worker: WorkerId, number: u64) -> Result<(), Gone> {
+        self.commands.send(Command::Close(worker, number)).await.map_err(|_| Gone)
+    }
+
+    /// Follows changes: the value grows with every batch that changed something.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}
+
+/// Replays the journal and starts the driver on a thread of its own. The
+/// receiver gets its end: an error if the journal could not be written.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub fn start(
+    config: &Config,
+    journal: Journal,
+) -> Result<(Handle, oneshot::Receiver<Result<(), journal::Error>>), journal::Error> {
+    let mut knowledge =
+        Knowledge { scheduler: Scheduler::default(), sessions: Sessions::default(), history: History::default() };
+    journal.replay(|at_ms, event| knowledge.note(at_ms, event))?;
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (bell, changed) = watch::channel(0);
+    let (done, end) = oneshot::channel();
+    let driver = Driver {
+        // Leases of before the restart may be taken up again by their workers.
+        orphans_until: Some(Instant::now() + config.lease_ttl),
+        config: config.clone(),
+        knowledge,
+        journal,
+        bell,
+    };
+    let run = move || {
+        // Nobody waits for the end of a server that is being torn down.
+        let _ = done.send(driver.run(queue));
+    };
+    std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(run)
+        .map_err(|error| journal::Error::Event { number: 0, problem: error.to_string() })?;
+    Ok((Handle { commands, changed }, end))
+}
+
+impl Knowledge {
+    fn note(&mut self, at_ms: i64, event: &Event) {
+        let sessions = &self.sessions;
+        let name = |worker: &str| {
+            let session = sessions.get(&WorkerId(worker.to_owned()));
+            session.map_or_else(|| worker.to_owned(), |session| session.hello.name.clone())
+        };
+        self.history.note(at_ms, event, &self.scheduler, name);
+        self.scheduler.apply(event);
+    }
+}
+
+struct Driver {
+    config: Config,
+    knowledge: Knowledge,
+    journal: Journal,
+    bell: watch::Sender<u64>,
+    orphans_until: Option<Instant>,
+}
+
+/// What is owed after the events are on disk.
+type Owed = Box<dyn FnOnce(&Knowledge)>;
+
+impl Driver {
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), journal::Error> {
+        let timer = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| journal::Error::Event { number: 0, problem: error.to_string() })?;
+        let mut next_sweep = Instant::now() + SWEEP;
+        let mut waiting = Vec::with_capacity(BATCH);
+        loop {
+            let wait = next_sweep.saturating_duration_since(Instant::now());
+            let received =
+                timer.block_on(async { tokio::time::timeout(wait, queue.recv_many(&mut waiting, BATCH)).await });
+            if received == Ok(0) {
+                return Ok(()); // every handle is gone
+            }
+            let mut events = Vec::new();
+            let mut owed: Vec<Owed> = Vec::with_capacity(waiting.len());
+            for command in waiting.drain(..) {
+                self.take(command, &mut events, &mut owed);
+            }
+            if Instant::now() >= next_sweep {
+                self.sweep(&mut events);
+                next_sweep = Instant::now() + SWEEP;
+            }
+            if !events.is_empty() {
+                self.journal.append(now_ms(), &events)?;
+            }
+            for owed in owed {
+                owed(&self.knowledge);
+            }
+            if !events.is_empty() {
+                self.bell.send_modify(|rings| *rings += 1);
+                if self.knowledge.scheduler.has_work() {
+                    self.knowledge.sessions.announce_work();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command, events: &mut Vec<Event>, owed: &mut Vec<Owed>) {
+        match command {
+            Command::Request(request, reply) => {
+                let decided = self.decide(request, events);
+                // A caller that has gone away needs no reply.
+                owed.push(Box::new(move |_| drop(reply.send(decided))));
+            }
+            Command::Read(read) => owed.push(read),
+            Command::Open(hello, commands, reply) => {
+                let number = self.knowledge.sessions.open(hello, commands, Instant::now());
+                owed.push(Box::new(move |_| {
+                    // A caller that has gone away needs no reply.
+                    let _ = reply.send(number);
+                }));
+            }
+            Command::Beat(worker, attempts) => self.beat(&worker, attempts),
+            Command::Close(worker, number) => self.knowledge.sessions.close(&worker, number, Instant::now()),
+        }
+    }
+
+    fn decide(&mut self, request: Request, events: &mut Vec<Event>) -> Result<(), Reject> {
+        let decided = self.knowledge.scheduler.decide(request)?;
+        let now = now_ms();
+        let cancels = decided.iter().any(|event| matches!(event, Event::RunCancelled { .. }));
+        let before = if cancels { self.leases() } else { vec![] };
+        for event in &decided {
+            self.knowledge.note(now, event);
+        }
+        events.extend(decided);
+        for (worker, task, token) in before {
+            if !self.holds(task, token)
+                && let Some(session) = self.knowledge.sessions.get(&worker)
+            {
+                session.stop(task, token);
+            }
+        }
+        Ok(())
+    }
+
+    fn leases(&self) -> Vec<(WorkerId, Digest, FencingToken)> {
+        let lease = |(task, lease): (&domain::task::Task, &domain::task::Lease)| {
+            (lease.worker.clone(), task.spec.key, lease.token)
+        };
+        self.knowledge.scheduler.leases().map(lease).collect()
+    }
+
+    fn holds(&self, task: Digest, token: FencingToken) -> bool {
+        let task = self.knowledge.scheduler.task(task);
+        task.is_ok_and(|task| matches!(&task.state, State::Leased(lease) if lease.token == token))
+    }
+
+    /// Notes what a worker runs, and stops what it should not.
+    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>) {
+        if let Some(session) = self.knowledge.sessions.get(worker) {
+            for (task, token, _) in &attempts {
+                if !self.holds(*task, *token) {
+                    session.stop(*task, *token);
+                }
+            }
+        }
+        let progress = attempts.into_iter().map(|(_, token, progress)| (token, progress)).collect();
+        self.knowledge.sessions.beat(worker, progress, Instant::now());
+        self.bell.send_modify(|rings| *rings += 1);
+    }
+
+    /// Releases the leases of workers that are gone.
+    fn sweep(&mut self, events: &mut Vec<Event>) {
+        let now = Instant::now();
+        let gone = self.knowledge.sessions.sweep(self.config.lease_ttl, self.config.reattach, now);
+        for worker in &gone {
+            tracing::warn!(%worker, "worker is gone");
+        }
+        let orphans_may_wait = self.orphans_until.is_some_and(|until| now < until);
+        for (worker, task, token) in self.leases() {
+            let unknown = self.knowledge.sessions.get(&worker).is_none();
+            if gone.contains(&worker) || unknown && !orphans_may_wait {
+                let release = Request::Release { task, token, why: Released::Lost };
+                if let Err(reject) = self.decide(release, events) {
+                    tracing::error!(%reject, "a current lease could not be released");
+                }
+            }
+        }
+        if !orphans_may_wait {
+            self.orphans_until = None;
+        }
+    }
+}
+
+/// Milliseconds since 1970; never used to decide anything.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

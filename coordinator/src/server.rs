@@ -1,0 +1,114 @@
+//! Puts the parts together and serves them until told to stop.
+
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use proto::v1::artifact_service_server::ArtifactServiceServer;
+use proto::v1::experiment_service_server::ExperimentServiceServer;
+use proto::v1::worker_service_server::WorkerServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Artifacts, Experiments, Workers};
+use crate::blobs::{self, Blobs};
+use crate::config::Config;
+use crate::driver;
+use crate::journal::{self, Journal};
+
+/// Why the coordinator could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the state folder.
+    #[error("{} is in use by another coordinator; wait for it to end, or give this one a folder of its own with --state", .0.display())]
+    InUse(PathBuf),
+    /// The state folder cannot be used.
+    #[error("cannot use the state folder {}: {source}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal cannot be read or written. Nothing committed is lost.
+    #[error("{0}; nothing committed is lost: mend the cause (is the disk full?) and start again")]
+    Journal(#[from] journal::Error),
+    /// The blob store cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
+    /// The network says no.
+    #[error("cannot serve: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The reflection service could not be made.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Largest message taken: a spec, a plan's data or one chunk of a file.
+const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// Serves until `shutdown` is ready. Open streams are ended, calls under way are
+/// answered, and the journal is closed before it returns.
+///
+/// # Errors
+/// If the state folder is in use or cannot be used, or the journal fails.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let state_error = |source| Error::State { path: config.state.clone(), source };
+    std::fs::create_dir_all(&config.state).map_err(state_error)?;
+    let lock = File::create(config.state.join("lock")).map_err(state_error)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
+        Err(TryLockError::Error(source)) => return Err(state_error(source)),
+    }
+    let journal = Journal::open(&config.state.join("journal.sqlite"))?;
+    let blobs = Blobs::open(config.state.join("blobs"))?;
+    let (driver, driver_end) = driver::start(&config, journal)?;
+
+    // Streams live as long as their clients; they have to be told.
+    let closing = CancellationToken::new();
+    let stop = {
+        let closing = closing.clone();
+        async move {
+            shutdown.await;
+            closing.cancel();
+        }
+    };
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<WorkerServiceServer<Workers>>().await;
+    health_reporter.set_serving::<ExperimentServiceServer<Experiments>>().await;
+    health_reporter.set_serving::<ArtifactServiceServer<Artifacts>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .build_v1()?;
+    let experiments = Experiments::new(driver.clone(), blobs.clone(), closing.clone());
+    let workers = Workers::new(driver.clone(), blobs.clone(), config.heartbeat, closing.clone());
+    let serving = proto::channel::server()
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(ArtifactServiceServer::new(Artifacts::new(blobs)).max_decoding_message_size(MESSAGE_MAX))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+    drop(driver);
+    let mut serving = Box::pin(serving);
+    tokio::pin!(driver_end);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        ended = &mut driver_end => {
+            // The journal failed: nothing that is said from here on could be kept.
+            closing.cancel();
+            return ended.unwrap_or(Ok(())).map_err(Error::Journal);
+        }
+    };
+    // With its last handle gone the driver ends by itself and closes the journal.
+    drop(serving);
+    driver_end.await.unwrap_or(Ok(()))?;
+    Ok(served?)
+}

@@ -1,0 +1,153 @@
+//! Wire to domain and back. Whatever decodes is valid: a field that is missing
+//! or out of range is refused by name.
+
+use domain::digest::Digest;
+use domain::seed::Seed;
+use domain::stage::{Failure, FailureCode};
+use domain::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
+use serde_json::from_str;
+
+use crate::v1;
+
+/// A field of a message that is missing or out of range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidField {
+    /// Its name in the `.proto` file.
+    pub field: &'static str,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// An error about that field.
+pub fn invalid(field: &'static str, problem: impl ToString) -> InvalidField {
+    InvalidField { field, problem: problem.to_string() }
+}
+
+/// A digest from its 64 digits.
+///
+/// # Errors
+/// Names the field.
+pub fn digest(field: &'static str, text: &str) -> Result<Digest, InvalidField> {
+    text.parse().map_err(|error| invalid(field, error))
+}
+
+/// A fencing token; 0 is none.
+///
+/// # Errors
+/// If it is 0.
+pub fn token(number: u64) -> Result<FencingToken, InvalidField> {
+    match number {
+        0 => Err(invalid("token", "is missing")),
+        number => Ok(FencingToken(number)),
+    }
+}
+
+/// A worker's name for itself: 1 to 100 printable characters.
+///
+/// # Errors
+/// If it is empty, too long or not printable.
+pub fn worker_id(text: &str) -> Result<WorkerId, InvalidField> {
+    match text.len() {
+        1..=100 if text.chars().all(|c| c.is_ascii_graphic()) => Ok(WorkerId(text.to_owned())),
+        _ => Err(invalid("worker_id", "has to be 1 to 100 printable characters")),
+    }
+}
+
+/// A failure as a worker reports it. A code that this version does not know
+/// counts as internal.
+pub fn failure(code: &str, message: &str) -> Failure {
+    let known = FailureCode::ALL.into_iter().find(|known| known.name() == code);
+    Failure::new(known.unwrap_or(FailureCode::Internal), message)
+}
+
+impl From<Grant> for v1::Lease {
+    fn from(grant: Grant) -> Self {
+        let input = |input: GrantedInput| v1::LeaseInput {
+            name: input.name,
+            artifact: input.artifact.to_string(),
+            only: input.only,
+        };
+        v1::Lease {
+            task_key: grant.task.to_string(),
+            token: grant.token.0,
+            attempt: grant.attempt.0,
+            label: grant.label,
+            stage_json: serde_json::to_string(&grant.stage).unwrap_or_default(),
+            seed: grant.seed.0,
+            inputs: grant.inputs.into_iter().map(input).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Lease> for Grant {
+    type Error = InvalidField;
+
+    fn try_from(lease: v1::Lease) -> Result<Self, InvalidField> {
+        let input = |input: v1::LeaseInput| {
+            let plain = !input.name.is_empty() && !input.name.contains(['/', '\\', '\0']) && input.name != "..";
+            if !plain || input.name == "." {
+                return Err(invalid("inputs.name", format!("{:?} is no plain name", input.name)));
+            }
+            let artifact = digest("inputs.artifact", &input.artifact)?;
+            Ok(GrantedInput { name: input.name, artifact, only: input.only })
+        };
+        Ok(Grant {
+            task: digest("task_key", &lease.task_key)?,
+            token: token(lease.token)?,
+            attempt: match lease.attempt {
+                0 => return Err(invalid("attempt", "is missing")),
+                number => Attempt(number),
+            },
+            label: lease.label,
+            stage: from_str(&lease.stage_json).map_err(|error| invalid("stage_json", error))?,
+            seed: Seed(lease.seed),
+            inputs: lease.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::stage::Stage;
+
+    use super::*;
+
+    fn grant() -> Grant {
+        Grant {
+            task: Digest::of(b"task"),
+            token: FencingToken(3),
+            attempt: Attempt(1),
+            label: "report".to_owned(),
+            stage: Stage::Report,
+            seed: Seed(u64::MAX),
+            inputs: vec![GrantedInput {
+                name: "results".to_owned(),
+                artifact: Digest::of(b"artifact"),
+                only: vec!["a/b".to_owned()],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_grant_round_trips() {
+        assert_eq!(Grant::try_from(v1::Lease::from(grant())), Ok(grant()));
+    }
+
+    #[test]
+    fn each_missing_or_wrong_field_is_refused_by_name() {
+        let refused = |spoil: fn(&mut v1::Lease)| {
+            let mut lease = v1::Lease::from(grant());
+            spoil(&mut lease);
+            Grant::try_from(lease).unwrap_err().field
+        };
+        assert_eq!(refused(|lease| lease.task_key.clear()), "task_key");
+        assert_eq!(refused(|lease| lease.token = 0), "token");
+        assert_eq!(refused(|lease| lease.attempt = 0), "attempt");
+        assert_eq!(refused(|lease| lease.stage_json = "{}".to_owned()), "stage_json");
+        assert_eq!(refused(|lease| lease.inputs[0].artifact.push('0')), "inputs.artifact");
+        assert_eq!(refused(|lease| lease.inputs[0].name = "../x".to_owned()), "inputs.name");
+        assert!(worker_id("").is_err() && worker_id(&"x".repeat(101)).is_err() && worker_id("a b").is_err());
+        assert_eq!(failure("from the future", "").code, FailureCode::Internal);
+    }
+}

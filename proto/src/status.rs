@@ -1,0 +1,95 @@
+//! Refusals as gRPC statuses, in one place, and what a caller may do about them.
+
+use std::collections::HashMap;
+
+use domain::scheduler::Reject;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::convert::InvalidField;
+
+/// `domain` of every `google.rpc.ErrorInfo` sent.
+pub const DOMAIN: &str = "lithogen";
+
+/// `reason` of a refusal under a lease that is over.
+pub const FENCED: &str = "FENCED";
+
+/// `reason` where a worker asks for work without a session.
+pub const NO_SESSION: &str = "NO_SESSION";
+
+/// `reason` where the two programs do not understand each other.
+pub const INCOMPATIBLE: &str = "INCOMPATIBLE";
+
+/// A status with `google.rpc.ErrorInfo`.
+pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::<String, String>::new());
+    Status::with_error_details(code, message.into(), details)
+}
+
+/// The `reason` that a status carries, if it is one of ours.
+pub fn reason(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info()?;
+    (info.domain == DOMAIN).then_some(info.reason)
+}
+
+/// The status of a refusal.
+pub fn of_reject(reject: &Reject) -> Status {
+    let message = reject.to_string();
+    match reject {
+        Reject::UnknownTask(_) => status(Code::NotFound, "UNKNOWN_TASK", message),
+        Reject::UnknownRun(_) => status(Code::NotFound, "UNKNOWN_RUN", message),
+        Reject::Fenced { .. } => status(Code::Aborted, FENCED, message),
+        Reject::InvalidPlan { .. } => status(Code::InvalidArgument, "INVALID_PLAN", message),
+    }
+}
+
+/// The status of a message that does not decode, naming the field.
+pub fn of_invalid(invalid: &InvalidField) -> Status {
+    let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
+    details.add_bad_request_violation(invalid.field, &invalid.problem);
+    Status::with_error_details(Code::InvalidArgument, invalid.to_string(), details)
+}
+
+/// Whether the same call can never succeed. All else may be tried again.
+pub fn is_final(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::DataLoss
+        | Code::Unauthenticated
+        | Code::ResourceExhausted => true,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable => {
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::digest::Digest;
+    use domain::task::FencingToken;
+
+    use super::*;
+
+    #[test]
+    fn a_fenced_call_says_so_and_is_final() {
+        let reject = Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) };
+        let status = of_reject(&reject);
+        assert_eq!(status.code(), Code::Aborted);
+        assert_eq!(reason(&status).as_deref(), Some(FENCED));
+        assert!(is_final(&status));
+    }
+
+    #[test]
+    fn an_invalid_field_is_named_in_the_details() {
+        let status = of_invalid(&InvalidField { field: "task_key", problem: "is empty".to_owned() });
+        let request = status.get_details_bad_request().unwrap();
+        assert_eq!(request.field_violations[0].field, "task_key");
+    }
+}

@@ -1,0 +1,191 @@
+//! One attempt: fetch, run, store, commit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use domain::digest::Digest;
+use domain::stage::{Failure, FailureCode, Folder, Progress};
+use domain::task::Grant;
+use proto::channel::call;
+use proto::status::is_final;
+use proto::transfer::{self, Transfer};
+use proto::v1;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::child::{self, ORDER, Order};
+use crate::session::{BACKOFF, BACKOFF_MAX};
+use crate::{Shared, store};
+
+/// Least time between two messages that only tell progress.
+const NEWS_PAUSE: Duration = Duration::from_millis(200);
+
+/// How an attempt ended.
+enum Outcome {
+    Done(Digest),
+    Failed(Failure),
+    /// Handed back, or nobody wants it any more.
+    Stopped,
+}
+
+/// Runs one attempt and tells the coordinator how it ended. It never fails: all
+/// that can go wrong is told.
+pub(crate) async fn run(shared: &Shared, grant: Grant) {
+    let revoked = shared.begin(grant.task, grant.token);
+    let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
+    tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
+    let outcome = work(shared, &grant, &folder, &revoked).await;
+    if let Outcome::Failed(failure) = &outcome {
+        tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
+    }
+    if !revoked.is_cancelled() {
+        tell(shared, &revoked, &grant, &outcome).await;
+    }
+    shared.end(grant.token);
+    // What cannot be removed now is removed at the next start.
+    let _ = tokio::fs::remove_dir_all(&folder).await;
+}
+
+/// Tells the coordinator until it has heard or refuses. While it is away the
+/// attempt's result is kept and offered again.
+async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) {
+    let mut pause = BACKOFF;
+    loop {
+        match send(shared, grant, outcome).await {
+            Ok(()) => return,
+            Err(status) if is_final(&status) => {
+                tracing::warn!(task = grant.label, message = status.message(), "the coordinator refuses the outcome");
+                return;
+            }
+            Err(status) => tracing::debug!(message = status.message(), "the coordinator is away"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
+            () = revoked.cancelled() => return,
+            // A worker that ends does not wait for a coordinator that is away.
+            () = after_grace(shared) => return,
+        }
+    }
+}
+
+async fn send(shared: &Shared, grant: &Grant, outcome: &Outcome) -> Result<(), Status> {
+    let mut client = WorkerServiceClient::new(shared.channel.clone());
+    let (task_key, token) = (grant.task.to_string(), grant.token.0);
+    match outcome {
+        Outcome::Done(artifact) => {
+            let artifact = artifact.to_string();
+            client.commit_task(call(v1::CommitTaskRequest { task_key, token, artifact })).await.map(drop)
+        }
+        Outcome::Failed(failure) => {
+            let (code, message) = (failure.code.name().to_owned(), failure.message.clone());
+            client.fail_task(call(v1::FailTaskRequest { task_key, token, code, message })).await.map(drop)
+        }
+        Outcome::Stopped => client.release_task(call(v1::ReleaseTaskRequest { task_key, token })).await.map(drop),
+    }
+}
+
+/// Ready when the worker drains and the grace period is over.
+async fn after_grace(shared: &Shared) {
+    shared.draining.cancelled().await;
+    tokio::time::sleep(shared.config.grace).await;
+}
+
+async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &CancellationToken) -> Outcome {
+    let transfer = Transfer::new(shared.channel.clone());
+    let fetched = retrying(shared, revoked, || prepare(&shared.store, &transfer, grant, folder)).await;
+    match fetched {
+        Some(Ok(())) => {}
+        Some(Err(error)) => return Outcome::Failed(of_transfer(&error)),
+        None => return Outcome::Stopped,
+    }
+    let stop = CancellationToken::new();
+    let mut last_news = std::time::Instant::now();
+    let tell = |progress: Progress| {
+        shared.note(grant.token, progress);
+        if last_news.elapsed() >= NEWS_PAUSE {
+            last_news = std::time::Instant::now();
+            shared.news.notify_one();
+        }
+    };
+    let ran = {
+        let run = child::run(&shared.config.program, folder, &stop, tell);
+        tokio::pin!(run);
+        tokio::select! {
+            ran = &mut run => ran,
+            () = async { tokio::select! { () = revoked.cancelled() => {}, () = after_grace(shared) => {} } } => {
+                stop.cancel();
+                run.await
+            }
+        }
+    };
+    match ran {
+        Ok(()) => {}
+        Err(failure) if failure.code == FailureCode::Preempted => return Outcome::Stopped,
+        Err(failure) => return Outcome::Failed(failure),
+    }
+    let outputs = Folder::new(folder).outputs();
+    match retrying(shared, revoked, || store_outputs(&transfer, &outputs)).await {
+        Some(Ok(artifact)) => Outcome::Done(artifact),
+        Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
+        None => Outcome::Stopped,
+    }
+}
+
+/// Fetches the inputs and writes the order, in a folder made anew.
+async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root: &Path) -> Result<(), transfer::Error> {
+    let folder = Folder::new(root);
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| transfer::Error::Io { what, path, source }
+    };
+    if root.exists() {
+        tokio::fs::remove_dir_all(root).await.map_err(io("empty", root))?;
+    }
+    tokio::fs::create_dir_all(folder.outputs()).await.map_err(io("create", root))?;
+    for input in &grant.inputs {
+        store.materialise(transfer, input.artifact, &input.only, &folder.input(&input.name)).await?;
+    }
+    let order = Order { stage: grant.stage.clone(), seed: grant.seed };
+    let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
+    let path = root.join(ORDER);
+    tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
+}
+
+async fn store_outputs(transfer: &Transfer, outputs: &Path) -> Result<Digest, transfer::Error> {
+    let root = outputs.to_owned();
+    let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
+    transfer.push(outputs, &manifest).await
+}
+
+/// Repeats a transfer while the coordinator is away; `None` if meanwhile nobody
+/// wants it any more.
+async fn retrying<T, F: Future<Output = Result<T, transfer::Error>>>(
+    shared: &Shared,
+    revoked: &CancellationToken,
+    transfer: impl Fn() -> F,
+) -> Option<Result<T, transfer::Error>> {
+    let mut pause = BACKOFF;
+    loop {
+        match transfer().await {
+            Err(transfer::Error::Rpc(status)) if !is_final(&status) => {
+                tracing::debug!(message = status.message(), "the coordinator is away");
+            }
+            ended => return Some(ended),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
+            () = revoked.cancelled() => return None,
+            () = after_grace(shared) => return None,
+        }
+    }
+}
+
+fn of_transfer(error: &transfer::Error) -> Failure {
+    let code = match error {
+        transfer::Error::Rpc(status) if status.code() == tonic::Code::ResourceExhausted => FailureCode::Storage,
+        transfer::Error::Io { .. } => FailureCode::Storage,
+        _ => FailureCode::Internal,
+    };
+    Failure::new(code, error.to_string())
+}

@@ -1,0 +1,132 @@
+//! The process of an attempt and the lines it speaks.
+//!
+//! The parent writes the order to `order.json` in the attempt's folder and
+//! starts the program with the folder as argument. The child tells its progress
+//! as JSON lines on standard output; what it says on standard error is kept in
+//! `log.txt`. It ends with status 0 and its files in `outputs/`, or leaves
+//! `failure.json`. A line `stop` on its standard input asks it to end; when the
+//! input closes, its parent is gone and it ends at once, so no child outlives
+//! its worker.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use domain::seed::Seed;
+use domain::stage::{Failure, FailureCode, Progress, Stage};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Program;
+
+/// What the child is to do: `order.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// What to do.
+    pub stage: Stage,
+    /// Root of its random numbers.
+    pub seed: Seed,
+}
+
+/// Name of the order's file.
+pub const ORDER: &str = "order.json";
+
+/// Name of the file that says why there is no result.
+pub const FAILURE: &str = "failure.json";
+
+/// Name of the file with what the child said on standard error.
+pub const LOG: &str = "log.txt";
+
+/// The line that asks the child to end.
+pub const STOP: &str = "stop";
+
+/// How long a child that was asked to end may take before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the program on an attempt's folder to its end.
+///
+/// # Errors
+/// Why there is no result. [`FailureCode::Preempted`] if `stop` ended it.
+pub(crate) async fn run(
+    program: &Program,
+    folder: &Path,
+    stop: &CancellationToken,
+    mut tell: impl FnMut(Progress),
+) -> Result<(), Failure> {
+    let log_path = folder.join(LOG);
+    let log = std::fs::File::create(&log_path).map_err(|error| Failure::io("create", &log_path, &error))?;
+    let mut child = Command::new(&program.path)
+        .args(&program.arguments)
+        .arg(folder)
+        .envs(program.environment.iter().cloned())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        // A signal from the terminal is for the worker, which tells the child.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Failure::io("start", &program.path, &error))?;
+    let mut stdin = child.stdin.take();
+    let output = child.stdout.take().ok_or_else(|| Failure::new(FailureCode::Internal, "a child without output"))?;
+    let mut lines = BufReader::new(output).lines();
+    let mut stopped = false;
+    let status = loop {
+        tokio::select! {
+            line = lines.next_line() => match line {
+                Ok(Some(line)) => {
+                    // A line of another form is not for us.
+                    if let Ok(progress) = serde_json::from_str(&line) {
+                        tell(progress);
+                    }
+                }
+                Ok(None) | Err(_) => break child.wait().await,
+            },
+            () = stop.cancelled(), if !stopped => {
+                stopped = true;
+                if let Some(stdin) = &mut stdin {
+                    // A child that has ended already reads no more.
+                    let _ = stdin.write_all(format!("{STOP}\n").as_bytes()).await;
+                }
+            }
+            () = tokio::time::sleep(STOP_PATIENCE), if stopped => {
+                // It may have ended in between.
+                let _ = child.kill().await;
+                break child.wait().await;
+            }
+        }
+    };
+    let status =
+        status.map_err(|error| Failure::new(FailureCode::Internal, format!("waiting for a child: {error}")))?;
+    match status.success() {
+        true => Ok(()),
+        false if stopped => Err(Failure::new(FailureCode::Preempted, "told to stop")),
+        false => Err(why(status, folder)),
+    }
+}
+
+fn why(status: ExitStatus, folder: &Path) -> Failure {
+    let said = std::fs::read(folder.join(FAILURE)).ok();
+    if let Some(failure) = said.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return failure;
+    }
+    let log = std::fs::read(folder.join(LOG)).unwrap_or_default();
+    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(2000)..]).trim().to_owned();
+    let hint = match signal(status) {
+        Some(9) => " (often the system's answer to a lack of memory)",
+        _ => "",
+    };
+    Failure::new(FailureCode::Crashed, format!("the attempt's process ended with {status}{hint}; it said last: {tail}"))
+}
+
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
+}

@@ -1,0 +1,44 @@
+//! The coordinator, the slots, the program to start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of one worker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For instance `http://127.0.0.1:7443`.
+    pub coordinator: String,
+    /// Unique among all workers ever: made anew at each start.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Attempts run at once.
+    pub slots: usize,
+    /// Stages that the program can run, by name and version.
+    pub stages: Vec<(String, u32)>,
+    /// Folder for inputs and attempts; what is in it can be fetched again.
+    pub state: PathBuf,
+    /// How long running attempts may go on after the worker was told to end.
+    pub grace: Duration,
+    /// Started for each attempt, with the attempt's folder as last argument.
+    pub program: Program,
+}
+
+/// A program with its arguments and additions to its environment.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// Arguments before the folder.
+    pub arguments: Vec<String>,
+    /// Variables set for it.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A name for one worker process that no other has: the host's process number
+/// and the time it started.
+pub fn unique_id(name: &str) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    format!("{plain}-{}-{:x}", std::process::id(), since.as_nanos())
+}

@@ -1,0 +1,112 @@
+//! The long-lived stream: heartbeats up, commands down. It is opened again
+//! whenever it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::convert::token;
+use proto::status::is_final;
+use proto::v1;
+use proto::v1::session_request::Message as Up;
+use proto::v1::session_response::Message as Down;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::Shared;
+
+/// First pause after a broken connection; doubled up to [`BACKOFF_MAX`].
+pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Longest pause between two tries to connect.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Keeps a session open until `done`; ends with an error only if the coordinator
+/// refuses this worker for good.
+pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<(), Status> {
+    let mut pause = BACKOFF;
+    loop {
+        let mut welcomed = false;
+        let ended = tokio::select! {
+            ended = one_session(&shared, &mut welcomed) => ended,
+            () = done.cancelled() => return Ok(()),
+        };
+        match ended {
+            Err(status) if is_final(&status) => return Err(status),
+            Err(status) => tracing::debug!(message = status.message(), "no session"),
+            Ok(()) => tracing::debug!("the coordinator ended the session"),
+        }
+        pause = if welcomed { BACKOFF } else { (pause * 2).min(BACKOFF_MAX) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = done.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status> {
+    let (up, requests) = mpsc::channel(4);
+    let hello = v1::Hello {
+        worker_id: shared.id.0.clone(),
+        name: shared.config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: proto::PROTOCOL,
+        slots: u32::try_from(shared.config.slots).unwrap_or(u32::MAX),
+        stages: shared
+            .config
+            .stages
+            .iter()
+            .map(|(name, version)| v1::StageVersion { name: name.clone(), version: *version })
+            .collect(),
+    };
+    // The channel is empty: there is room.
+    let _ = up.try_send(v1::SessionRequest { message: Some(Up::Hello(hello)) });
+    let mut client = WorkerServiceClient::new(shared.channel.clone());
+    let mut down = client.session(ReceiverStream::new(requests)).await?.into_inner();
+    let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            message = down.message() => match message?.and_then(|response| response.message) {
+                Some(Down::Welcome(welcome)) => {
+                    *welcomed = true;
+                    heartbeat = tokio::time::interval(Duration::from_millis(u64::from(welcome.heartbeat_ms.max(10))));
+                    shared.work.notify_one();
+                }
+                Some(Down::WorkAvailable(_)) => shared.work.notify_one(),
+                Some(Down::StopAttempt(stop)) => {
+                    if let Ok(token) = token(stop.token) {
+                        shared.revoke(token);
+                    }
+                }
+                None => return Ok(()),
+            },
+            _ = heartbeat.tick() => {
+                if up.send(beat(shared)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            () = shared.news.notified() => {
+                if up.send(beat(shared)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn beat(shared: &Shared) -> v1::SessionRequest {
+    let attempt =
+        |(token, task, progress): (domain::task::FencingToken, domain::digest::Digest, domain::stage::Progress)| {
+            v1::AttemptProgress {
+                task_key: task.to_string(),
+                token: token.0,
+                done: progress.done,
+                total: progress.total,
+                note: progress.note,
+            }
+        };
+    let attempts = shared.attempts().into_iter().map(attempt).collect();
+    v1::SessionRequest { message: Some(Up::Heartbeat(v1::Heartbeat { attempts })) }
+}
