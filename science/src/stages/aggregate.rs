@@ -1,11 +1,307 @@
-//! (to come)
+//! Brings the numbers of the whole study together, cell by cell of Table I.
+//!
+//! What is missing is not counted: a training that gave up makes `n` smaller
+//! than `n_asked`. What is not a number ends the stage, naming the run, because
+//! a mean that silently skips it would look better than the study is.
 
-use domain::stage::Aggregate;
-use domain::stage::{Failure, FailureCode};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use domain::paper::{self, FirstStep, Printed, Row};
+use domain::results::{
+    Cell, ClassAccuracy, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
+};
+use domain::stage::{Aggregate, Failure, FailureCode, Folder};
+use domain::stone::{Class, Dataset, View};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Attempt;
+use crate::records::{self, DriftRecord, HeatmapRecord, Metrics, SamplesRecord, SifidRecord};
+use crate::stats::{mean, sample_std};
 
-/// (to come)
-pub fn run(_aggregate: &Aggregate, _attempt: Attempt<'_>) -> Result<(), Failure> {
-    Err(Failure::new(FailureCode::Internal, "not built yet"))
+/// By how much a drift score may miss the paper's, which printed no spread.
+const DRIFT_TOLERANCE: f64 = 0.05;
+
+/// The one entry of a record that may be absent without being a failed number.
+const OPTIONAL: &str = "val_accuracy";
+
+/// Runs of one view and model, by repeat, then fold.
+type Runs = BTreeMap<(View, String), BTreeMap<(u32, u32), Metrics>>;
+
+/// Reads every input and writes `results.json`.
+///
+/// # Errors
+/// If a record cannot be read, is not about what its folder is named after, or
+/// holds something that is not a number.
+pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let folder = attempt.folder;
+    let runs = read_runs(folder)?;
+    let comparable = aggregate.stand_ins.is_empty();
+    let results = Results {
+        schema_version: SCHEMA_VERSION,
+        scale: aggregate.scale.clone(),
+        seed: aggregate.seed,
+        comparable,
+        stand_ins: aggregate.stand_ins.clone(),
+        repeats: aggregate.repeats,
+        folds: aggregate.folds,
+        spread: spread(aggregate.repeats, aggregate.folds),
+        chance: 100.0 / Dataset::A.classes().len() as f64,
+        cells: paper::TABLE_1.iter().flat_map(|row| cells_of(row, aggregate, &runs)).collect(),
+        drift: drift(folder, aggregate, comparable)?,
+        sifid: sifid(folder, comparable)?,
+        heatmap: heatmap(folder)?,
+        generators: generators(folder)?,
+    };
+    records::write(&folder.output("results.json"), &results)
 }
+
+/// What ± means, in words.
+fn spread(repeats: u32, folds: u32) -> String {
+    let plural = |count: u32| if count == 1 { "" } else { "s" };
+    format!(
+        "sample standard deviation (n - 1) over {repeats} repeat{} x {folds} fold{}",
+        plural(repeats),
+        plural(folds)
+    )
+}
+
+/// The name of a training in input folders, for instance `A+B-C`.
+fn model_name(first: FirstStep, second: Option<Dataset>) -> String {
+    match second {
+        None => first.to_string(),
+        Some(second) => format!("{first}-{second}"),
+    }
+}
+
+/// The data sets whose test patches score a training.
+fn tested_on(first: FirstStep, second: Option<Dataset>) -> Vec<Dataset> {
+    second.map_or_else(|| first.datasets(), |second| vec![second])
+}
+
+/// Every distinct training of one view.
+fn trainings() -> BTreeMap<String, Vec<Dataset>> {
+    let second_steps = paper::TABLE_1.iter().map(|row| (row.first, row.second));
+    let first_steps = FirstStep::ALL.into_iter().map(|first| (first, None));
+    first_steps
+        .chain(second_steps)
+        .map(|(first, second)| (model_name(first, second), tested_on(first, second)))
+        .collect()
+}
+
+fn read_runs(folder: &Folder) -> Result<Runs, Failure> {
+    let inputs = folder.root().join("inputs");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&inputs).map_err(|error| Failure::io("read", &inputs, &error))? {
+        let entry = entry.map_err(|error| Failure::io("read", &inputs, &error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    // The order of a folder differs between file systems, and with it which
+    // failure would be met first.
+    names.sort();
+    let trainings = trainings();
+    let mut runs = Runs::new();
+    for name in names.iter().filter(|name| name.starts_with("classify.")) {
+        let unknown = || Failure::new(FailureCode::Internal, format!("{name}: not a training of this study"));
+        let (view, model, repeat, fold) = parse_run(name).ok_or_else(unknown)?;
+        let datasets = trainings.get(model).ok_or_else(unknown)?;
+        let metrics: Metrics = read(&folder.input(name), "metrics.json", name)?;
+        if metrics.view != view || metrics.datasets != *datasets {
+            let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
+            return Err(Failure::new(FailureCode::Internal, about));
+        }
+        runs.entry((view, model.to_owned())).or_default().insert((repeat, fold), metrics);
+    }
+    Ok(runs)
+}
+
+/// `classify.<view>.<model>.r<repeat>.f<fold>`, taken apart.
+fn parse_run(name: &str) -> Option<(View, &str, u32, u32)> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let [_, view, model, repeat, fold] = parts.as_slice() else { return None };
+    let view = View::ALL.into_iter().find(|known| known.code() == *view)?;
+    Some((view, model, repeat.strip_prefix('r')?.parse().ok()?, fold.strip_prefix('f')?.parse().ok()?))
+}
+
+fn cells_of(row: &Row, aggregate: &Aggregate, runs: &Runs) -> Vec<Cell> {
+    let first = cell(row, None, row.accuracy_1, aggregate, runs);
+    let second = row.accuracy_2.map(|printed| cell(row, row.second, printed, aggregate, runs));
+    std::iter::once(first).chain(second).collect()
+}
+
+fn cell(row: &Row, second: Option<Dataset>, printed: Printed, aggregate: &Aggregate, runs: &Runs) -> Cell {
+    let step = if second.is_some() { 2 } else { 1 };
+    let finished: Vec<&Metrics> =
+        runs.get(&(row.view, model_name(row.first, second))).into_iter().flat_map(BTreeMap::values).collect();
+    let accuracies: Vec<f64> = finished.iter().map(|metrics| metrics.accuracy).collect();
+    let per_class = class_accuracies(&finished);
+    let class_means: Vec<f64> = per_class.iter().map(|class| class.mean).collect();
+    Cell {
+        id: format!("{}-{}-{step}", row.view, row.row),
+        view: row.view,
+        row: row.row,
+        step,
+        training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
+        config: row.config.to_owned(),
+        tested_on: tested_on(row.first, second),
+        paper_mean: printed.mean,
+        paper_std: printed.std,
+        mean: mean(&accuracies),
+        std: sample_std(&accuracies),
+        n: accuracies.len() as u32,
+        n_asked: aggregate.repeats * aggregate.folds,
+        std_over_classes: sample_std(&class_means),
+        per_class,
+        verdict: Verdict::of(aggregate.stand_ins.is_empty(), mean(&accuracies), printed),
+        runs: accuracies,
+    }
+}
+
+/// Mean over runs of each label's recall. A run without test patches of a label
+/// says nothing about it.
+fn class_accuracies(runs: &[&Metrics]) -> Vec<ClassAccuracy> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let of_label = |(label, classes): (usize, &Vec<Class>)| {
+        let recalls: Vec<f64> = runs.iter().filter_map(|run| recall(run, label)).collect();
+        Some(ClassAccuracy { label: label as u8, classes: classes.clone(), mean: mean(&recalls)? })
+    };
+    first.labels.iter().enumerate().filter_map(of_label).collect()
+}
+
+/// Share of the patches of one label that were recognised, in percent.
+fn recall(run: &Metrics, label: usize) -> Option<f64> {
+    let counts = run.confusion.get(label)?;
+    let all: u32 = counts.iter().sum();
+    let right = *counts.get(label)?;
+    (all > 0).then(|| 100.0 * f64::from(right) / f64::from(all))
+}
+
+fn drift(folder: &Folder, aggregate: &Aggregate, comparable: bool) -> Result<Vec<DriftScore>, Failure> {
+    let mut scores = Vec::new();
+    for view in View::ALL {
+        let Some(record) = read_if_there::<DriftRecord>(folder, &format!("drift.{view}"), "drift.json")? else {
+            continue;
+        };
+        for (property, printed) in paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)) {
+            let Some(found) = record.properties.iter().find(|found| found.property == property) else { continue };
+            scores.push(DriftScore {
+                view,
+                property: property.to_owned(),
+                ks: found.ks,
+                emd: found.emd,
+                ks_null: found.ks_null,
+                n_real: record.n_real,
+                n_synthetic: record.n_synthetic,
+                passed: found.ks < aggregate.drift_threshold,
+                paper: printed,
+                verdict: Verdict::of(comparable, Some(found.ks), Printed { mean: printed, std: DRIFT_TOLERANCE }),
+            });
+        }
+    }
+    Ok(scores)
+}
+
+/// The paper's mean is over six classes, so a view that lacks one has no score.
+fn sifid(folder: &Folder, comparable: bool) -> Result<Vec<SifidScore>, Failure> {
+    let mut scores = Vec::new();
+    for view in View::ALL {
+        let mut per_class = Vec::new();
+        for class in Dataset::A.classes() {
+            let name = format!("sifid.{view}.{class}");
+            if let Some(record) = read_if_there::<SifidRecord>(folder, &name, "sifid.json")? {
+                per_class.push((class, record.mean));
+            }
+        }
+        let means: Vec<f64> = per_class.iter().map(|(_, mean)| *mean).collect();
+        if let (6, Some(centre), Some(std)) = (means.len(), mean(&means), sample_std(&means)) {
+            let printed = paper::sifid(view);
+            scores.push(SifidScore {
+                view,
+                mean: centre,
+                std,
+                per_class,
+                paper_mean: printed.mean,
+                paper_std: printed.std,
+                verdict: Verdict::of(comparable, Some(centre), printed),
+            });
+        }
+    }
+    Ok(scores)
+}
+
+fn heatmap(folder: &Folder) -> Result<Vec<HeatmapScore>, Failure> {
+    let mut scores = Vec::new();
+    for view in View::ALL {
+        if let Some(record) = read_if_there::<HeatmapRecord>(folder, &format!("heatmap.{view}"), "heatmap.json")? {
+            scores.push(HeatmapScore {
+                view,
+                mean_difference: record.mean_difference,
+                foreground_real: record.foreground_real,
+                foreground_synthetic: record.foreground_synthetic,
+            });
+        }
+    }
+    Ok(scores)
+}
+
+fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
+    let mut generators = Vec::new();
+    for view in View::ALL {
+        for class in Dataset::A.classes() {
+            let name = format!("samples.{view}.{class}");
+            if let Some(record) = read_if_there::<SamplesRecord>(folder, &name, "samples.json")? {
+                generators.push(Generator {
+                    view,
+                    class,
+                    samples: record.foreground.len() as u32,
+                    empty: record.empty,
+                    foreground: mean(&record.foreground).unwrap_or(0.0),
+                });
+            }
+        }
+    }
+    Ok(generators)
+}
+
+fn read_if_there<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {
+    let input = folder.input(name);
+    if !input.exists() {
+        return Ok(None);
+    }
+    read(&input, file, name).map(Some)
+}
+
+/// Reads a record all of whose numbers are numbers: JSON has no NaN and writes
+/// it as null.
+fn read<T: DeserializeOwned>(input: &Path, file: &str, name: &str) -> Result<T, Failure> {
+    let path = input.join(file);
+    let value: Value = records::read(&path)?;
+    if let Some(entry) = null_entry(&value) {
+        let message = format!("{name}: {entry} is not a number; see {file} of that task");
+        return Err(Failure::new(FailureCode::NotANumber, message));
+    }
+    serde_json::from_value(value)
+        .map_err(|error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())))
+}
+
+/// Where the first null is, if any.
+fn null_entry(value: &Value) -> Option<String> {
+    let join = |key: &str, inner: String| if inner.is_empty() { key.to_owned() } else { format!("{key}.{inner}") };
+    match value {
+        Value::Null => Some(String::new()),
+        Value::Array(values) => values
+            .iter()
+            .enumerate()
+            .find_map(|(index, value)| null_entry(value).map(|inner| join(&index.to_string(), inner))),
+        Value::Object(entries) => entries
+            .iter()
+            .filter(|(key, _)| *key != OPTIONAL)
+            .find_map(|(key, value)| null_entry(value).map(|inner| join(key, inner))),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

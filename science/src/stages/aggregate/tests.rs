@@ -1,0 +1,190 @@
+use domain::seed::Seed;
+use domain::stage::{Stage, Unwatched};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::records::PropertyDrift;
+
+const REPEATS: u32 = 2;
+const FOLDS: u32 = 2;
+
+fn params(stand_ins: &[&str]) -> Aggregate {
+    Aggregate {
+        scale: "tiny".to_owned(),
+        seed: 7,
+        repeats: REPEATS,
+        folds: FOLDS,
+        stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+        drift_threshold: 0.2,
+    }
+}
+
+/// Six labels of ten patches; `right` of each are recognised.
+fn metrics(view: View, datasets: &[Dataset], right: [u32; 6]) -> Metrics {
+    let row = |label: usize| -> Vec<u32> {
+        let mut counts = vec![0; 6];
+        counts[label] = right[label];
+        counts[(label + 1) % 6] = 10 - right[label];
+        counts
+    };
+    let label = |index: usize| {
+        let mut classes: Vec<Class> = datasets.iter().map(|dataset| dataset.classes()[index]).collect();
+        classes.dedup();
+        classes
+    };
+    Metrics {
+        datasets: datasets.to_vec(),
+        view,
+        steps: 10,
+        train_loss: 0.5,
+        val_accuracy: None,
+        test_patches: 60,
+        test_images: 6,
+        accuracy: 100.0 * f64::from(right.iter().sum::<u32>()) / 60.0,
+        image_accuracy: 50.0,
+        confusion: (0..6).map(row).collect(),
+        labels: (0..6).map(label).collect(),
+    }
+}
+
+/// Every input of a finished study.
+fn study() -> TempDir {
+    let root = TempDir::new().unwrap();
+    let folder = Folder::new(root.path());
+    for view in View::ALL {
+        for (model, datasets) in trainings() {
+            for (repeat, fold) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let name = format!("classify.{view}.{model}.r{repeat}.f{fold}");
+                let better = repeat * 2 + fold;
+                let record = metrics(view, &datasets, [5 + better, 5, 5, 5, 5, 5]);
+                records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
+            }
+        }
+        let properties = paper::DRIFT_PROPERTIES
+            .into_iter()
+            .map(|property| PropertyDrift {
+                property: property.to_owned(),
+                ks: 0.19,
+                emd: 0.1,
+                ks_null: [0.1, 0.2, 0.3],
+                real: vec![1.0],
+                synthetic: vec![2.0],
+            })
+            .collect();
+        let drift = DriftRecord { n_real: 8, n_synthetic: 25, properties };
+        records::write(&folder.input(&format!("drift.{view}")).join("drift.json"), &drift).unwrap();
+        let heatmap =
+            HeatmapRecord { size: [4, 4], mean_difference: 3.0, foreground_real: 0.5, foreground_synthetic: 0.4 };
+        records::write(&folder.input(&format!("heatmap.{view}")).join("heatmap.json"), &heatmap).unwrap();
+        for (index, class) in Dataset::A.classes().into_iter().enumerate() {
+            let sifid = SifidRecord { block: 192, mean: index as f64, per_image: vec![index as f64] };
+            records::write(&folder.input(&format!("sifid.{view}.{class}")).join("sifid.json"), &sifid).unwrap();
+            let samples = SamplesRecord { size: [4, 4], foreground: vec![0.25, 0.75], empty: 1 };
+            let samples_path = folder.input(&format!("samples.{view}.{class}")).join("samples.json");
+            records::write(&samples_path, &samples).unwrap();
+        }
+    }
+    root
+}
+
+fn aggregate(root: &Path, params: &Aggregate) -> Result<Results, Failure> {
+    let folder = Folder::new(root);
+    let device = burn::tensor::Device::flex();
+    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device };
+    crate::run(&Stage::Aggregate(params.clone()), attempt)?;
+    records::read(&folder.output("results.json"))
+}
+
+#[test]
+fn a_finished_study_fills_every_cell_in_the_papers_order() {
+    let root = study();
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    let ids: Vec<&str> = results.cells.iter().map(|cell| cell.id.as_str()).collect();
+    assert_eq!(ids.len(), 26);
+    assert_eq!(ids[..5], ["SUR-1-1", "SUR-2-1", "SUR-3-1", "SUR-4-1", "SUR-4-2"]);
+    assert_eq!(ids[25], "SEC-8-2");
+    assert!(results.cells.iter().all(|cell| cell.n == 4 && cell.n_asked == 4));
+    assert_eq!(results.spread, "sample standard deviation (n - 1) over 2 repeats x 2 folds");
+
+    let last = &results.cells[25];
+    assert_eq!((last.training.as_str(), last.tested_on.as_slice()), ("A+B → C", &[Dataset::C][..]));
+    assert_eq!(last.runs, [50.0, 100.0 * 31.0 / 60.0, 100.0 * 32.0 / 60.0, 55.0]);
+    assert!((last.mean.unwrap() - 52.5).abs() < 1e-9);
+    assert_eq!(last.per_class[0].mean, 65.0);
+    assert_eq!(last.per_class[0].classes, [Class::Iiia]);
+    assert!((last.std_over_classes.unwrap() - (37.5_f64).sqrt()).abs() < 1e-9);
+    assert_eq!(last.verdict, Verdict::Lower);
+    assert_eq!(results.cells[24].tested_on, [Dataset::A, Dataset::B]);
+}
+
+#[test]
+fn the_other_scores_are_per_view() {
+    let root = study();
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    assert_eq!((results.drift.len(), results.sifid.len(), results.heatmap.len()), (10, 2, 2));
+    assert_eq!(results.generators.len(), 12);
+    assert_eq!(results.generators[0].foreground, 0.5);
+    assert_eq!(results.sifid[0].mean, 2.5);
+    assert!((results.sifid[0].std - 3.5_f64.sqrt()).abs() < 1e-9);
+    assert!(results.drift[0].passed);
+    assert_eq!(results.drift[0].verdict, Verdict::Consistent);
+    assert_eq!(results.drift[2].verdict, Verdict::Higher);
+}
+
+#[test]
+fn stand_ins_are_never_judged_against_the_paper() {
+    let root = study();
+    let results = aggregate(root.path(), &params(&["drawn pictures"])).unwrap();
+    assert!(!results.comparable);
+    assert!(results.cells.iter().all(|cell| cell.verdict == Verdict::NotComparable));
+    assert!(results.drift.iter().all(|score| score.verdict == Verdict::NotComparable));
+    assert!(results.sifid.iter().all(|score| score.verdict == Verdict::NotComparable));
+}
+
+#[test]
+fn missing_runs_are_not_counted() {
+    let root = study();
+    let inputs = root.path().join("inputs");
+    fs::remove_dir_all(inputs.join("classify.SUR.B.r0.f1")).unwrap();
+    for run in ["r0.f0", "r0.f1", "r1.f0", "r1.f1"] {
+        fs::remove_dir_all(inputs.join(format!("classify.SUR.C.{run}"))).unwrap();
+    }
+    fs::remove_dir_all(inputs.join("sifid.SUR.Ia")).unwrap();
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    assert_eq!((results.cells[0].n, results.cells[0].n_asked), (3, 4));
+    let none = &results.cells[2];
+    assert_eq!((none.n, none.mean, none.std, none.std_over_classes), (0, None, None, None));
+    assert_eq!(none.verdict, Verdict::NotRun);
+    assert_eq!(results.sifid.len(), 1);
+}
+
+#[test]
+fn what_is_not_a_number_is_named() {
+    let root = study();
+    let path = root.path().join("inputs/classify.SEC.A+B-C.r1.f0/metrics.json");
+    let mut record: Value = records::read(&path).unwrap();
+    record["train_loss"] = json!(null);
+    records::write(&path, &record).unwrap();
+    let failure = aggregate(root.path(), &params(&[])).unwrap_err();
+    assert_eq!(failure.code, FailureCode::NotANumber);
+    assert!(failure.message.contains("classify.SEC.A+B-C.r1.f0: train_loss"), "{failure}");
+}
+
+#[test]
+fn metrics_in_the_wrong_folder_are_refused() {
+    let root = study();
+    let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
+    records::write(&path, &metrics(View::Sec, &[Dataset::B], [5; 6])).unwrap();
+    assert_eq!(aggregate(root.path(), &params(&[])).unwrap_err().code, FailureCode::Internal);
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let root = study();
+    aggregate(root.path(), &params(&[])).unwrap();
+    let path = root.path().join("outputs/results.json");
+    let once = fs::read(&path).unwrap();
+    aggregate(root.path(), &params(&[])).unwrap();
+    assert_eq!(once, fs::read(&path).unwrap());
+}
