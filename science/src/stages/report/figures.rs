@@ -1,0 +1,129 @@
+//! Charts as inline SVG. Coordinates have one decimal, so that the same numbers
+//! draw the same bytes; colours come from the page's style.
+
+use std::fmt::Write as _;
+
+use domain::results::{Cell, DriftScore, Results};
+use domain::stone::View;
+
+const WIDTH: f64 = 720.0;
+/// Left edge of the axis; what is left of it names the rows.
+const LEFT: f64 = 150.0;
+const RIGHT: f64 = 700.0;
+const TOP: f64 = 46.0;
+const LINE: f64 = 30.0;
+/// The two marks of one line stand this far above and below its middle.
+const OFFSET: f64 = 5.5;
+
+/// A mark with a ± bar.
+struct Mark {
+    class: &'static str,
+    mean: f64,
+    std: Option<f64>,
+    filled: bool,
+}
+
+/// Table I of one view: the paper as rings, ours as dots. Cells that repeat a
+/// training of an earlier row are drawn too: the paper printed them.
+pub(super) fn table_1(results: &Results, view: View) -> String {
+    let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
+    let bottom = TOP + LINE * cells.len() as f64;
+    let mut svg = open(WIDTH, bottom + 42.0, &format!("Accuracy of each cell of Table I, view {view}"));
+    legend(&mut svg, results.comparable);
+    for percent in (0..=100).step_by(20) {
+        let x = at(f64::from(percent), 100.0);
+        line(&mut svg, "grid", [x, TOP, x, bottom]);
+        text(&mut svg, "tick", "middle", x, bottom + 16.0, &percent.to_string());
+    }
+    let chance = at(results.chance, 100.0);
+    line(&mut svg, "chance", [chance, TOP, chance, bottom]);
+    text(&mut svg, "tick", "middle", chance, TOP - 5.0, "chance");
+    text(&mut svg, "tick", "middle", (LEFT + RIGHT) / 2.0, bottom + 34.0, "accuracy (%)");
+    for (index, cell) in cells.into_iter().enumerate() {
+        let y = TOP + LINE * (index as f64 + 0.5);
+        if cell.step == 1 && index > 0 {
+            line(&mut svg, "rule", [0.0, y - LINE / 2.0, RIGHT, y - LINE / 2.0]);
+        }
+        text(&mut svg, "name", "start", 0.0, y + 4.0, &cell.training);
+        text(&mut svg, "tick", "end", LEFT - 12.0, y + 4.0, &cell.id);
+        let paper = Mark { class: "paper", mean: cell.paper_mean, std: Some(cell.paper_std), filled: false };
+        mark(&mut svg, &paper, y - OFFSET, 100.0);
+        if let Some(mean) = cell.mean {
+            mark(&mut svg, &Mark { class: "ours", mean, std: cell.std, filled: true }, y + OFFSET, 100.0);
+        }
+    }
+    svg + "</svg>"
+}
+
+/// One drift score on 0..1: what chance alone gives as a band, the paper as a
+/// ring, ours as a dot.
+pub(super) fn drift(score: &DriftScore) -> String {
+    let (width, height) = (220.0, 22.0);
+    let x = |value: f64| 6.0 + value.clamp(0.0, 1.0) * (width - 12.0);
+    let label = format!("{} drift of {}: {:.3}", score.property, score.view, score.ks);
+    let mut svg = open(width, height, &label);
+    line(&mut svg, "grid", [x(0.0), 11.0, x(1.0), 11.0]);
+    let [low, median, high] = score.ks_null.map(x);
+    let _ = write!(
+        svg,
+        r#"<rect class="null" x="{low:.1}" y="5" width="{:.1}" height="12" rx="3"/>"#,
+        (high - low).max(0.0)
+    );
+    line(&mut svg, "median", [median, 5.0, median, 17.0]);
+    let _ = write!(svg, r#"<circle class="paper ring" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.paper));
+    let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.ks));
+    svg + "</svg>"
+}
+
+fn open(width: f64, height: f64, label: &str) -> String {
+    format!(r#"<svg viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{}">"#, escape(label))
+}
+
+fn legend(svg: &mut String, comparable: bool) {
+    let _ = write!(svg, r#"<circle class="paper ring" cx="{:.1}" cy="12" r="4.5"/>"#, LEFT + 5.0);
+    text(svg, "name", "start", LEFT + 15.0, 16.0, "paper, ±");
+    let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="12" r="4.5"/>"#, LEFT + 95.0);
+    text(svg, "name", "start", LEFT + 105.0, 16.0, "this run, ±");
+    if !comparable {
+        text(svg, "warn", "end", RIGHT, 16.0, "STAND-IN: not comparable with the paper");
+    }
+}
+
+/// Where a value of an axis that ends at `end` stands.
+fn at(value: f64, end: f64) -> f64 {
+    LEFT + (RIGHT - LEFT) * value.clamp(0.0, end) / end
+}
+
+fn mark(svg: &mut String, mark: &Mark, y: f64, end: f64) {
+    if let Some(std) = mark.std {
+        line(svg, &format!("{} bar", mark.class), [at(mark.mean - std, end), y, at(mark.mean + std, end), y]);
+    }
+    let shape = if mark.filled { "dot" } else { "ring" };
+    let x = at(mark.mean, end);
+    let _ = write!(svg, r#"<circle class="{} {shape}" cx="{x:.1}" cy="{y:.1}" r="4.5"/>"#, mark.class);
+}
+
+fn line(svg: &mut String, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
+    let _ = write!(svg, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
+}
+
+fn text(svg: &mut String, class: &str, anchor: &str, x: f64, y: f64, content: &str) {
+    let content = escape(content);
+    let _ = write!(svg, r#"<text class="{class}" text-anchor="{anchor}" x="{x:.1}" y="{y:.1}">{content}</text>"#);
+}
+
+/// Text that cannot be markup, in content and in attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '&' => escaped += "&amp;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,237 @@
+//! The page: what the results say, arranged for `templates/report.html`, which
+//! escapes all text; only the charts are markup, and they escape their own.
+
+use askama::Template;
+use domain::results::{Cell, DriftScore, HeatmapScore, Results, SifidScore, Verdict};
+use domain::stone::{Class, Dataset, View};
+
+use super::{Pictures, figures, tables};
+
+/// Contrasts that the paper's text draws from Table I: minuend, subtrahend, meaning.
+const CLAIMS: [((u8, u8), (u8, u8), &str); 4] = [
+    ((8, 2), (3, 1), "A+B, then C, against C alone"),
+    ((7, 2), (3, 1), "A, then C, against C alone"),
+    ((8, 2), (7, 2), "synthetic images added to A before C"),
+    ((6, 2), (7, 2), "synthetic images in place of A before C"),
+];
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    results: &'a Results,
+    verdicts: Vec<(&'static str, &'static str, usize)>,
+    finished: (u32, u32),
+    claims: Vec<Claim>,
+    views: Vec<Half<'a>>,
+}
+
+/// One contrast in percentage points.
+struct Claim {
+    view: View,
+    meaning: &'static str,
+    cells: String,
+    paper: String,
+    ours: String,
+}
+
+/// One view.
+struct Half<'a> {
+    view: View,
+    title: &'static str,
+    chart: String,
+    rows: Vec<Row<'a>>,
+    per_class: Vec<PerClass>,
+    drift: Vec<Drift<'a>>,
+    sifid: Option<&'a SifidScore>,
+    heatmap: Option<&'a HeatmapScore>,
+    maps: Vec<(&'static str, &'a str)>,
+    sheets: Vec<Sheet<'a>>,
+}
+
+/// One cell of Table I.
+struct Row<'a> {
+    cell: &'a Cell,
+    tested_on: String,
+    paper: String,
+    ours: String,
+    count: String,
+    /// The earlier cell that is about the same training.
+    same_as: Option<&'a str>,
+    mark: &'static str,
+}
+
+/// Accuracies of the trainings that are scored on the same classes.
+struct PerClass {
+    classes: Vec<String>,
+    rows: Vec<ClassRow>,
+}
+
+struct ClassRow {
+    training: String,
+    id: String,
+    means: Vec<f64>,
+    spread: String,
+}
+
+struct Drift<'a> {
+    score: &'a DriftScore,
+    chart: String,
+    mark: &'static str,
+}
+
+/// Samples of one generator.
+struct Sheet<'a> {
+    class: Class,
+    path: &'a str,
+    samples: u32,
+    empty: u32,
+}
+
+/// The page as HTML.
+pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::Error> {
+    let page = Page {
+        results,
+        verdicts: verdicts(results),
+        finished: finished(results),
+        claims: claims(results),
+        views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
+    };
+    page.render()
+}
+
+/// How often each verdict was given, with the class of its style.
+fn verdicts(results: &Results) -> Vec<(&'static str, &'static str, usize)> {
+    use Verdict::{Consistent, Higher, Lower, NotComparable, NotRun};
+    [Consistent, Higher, Lower, NotComparable, NotRun]
+        .into_iter()
+        .map(|verdict| {
+            let count = results.cells.iter().filter(|cell| cell.verdict == verdict).count();
+            (verdict.words(), mark(verdict), count)
+        })
+        .filter(|(_, _, count)| *count > 0)
+        .collect()
+}
+
+/// Finished and asked runs of all distinct trainings.
+fn finished(results: &Results) -> (u32, u32) {
+    let distinct = results.cells.iter().filter(|cell| same_as(results, cell).is_none());
+    distinct.fold((0, 0), |(n, asked), cell| (n + cell.n, asked + cell.n_asked))
+}
+
+/// The class of a verdict's style.
+fn mark(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Consistent => "good",
+        Verdict::Higher | Verdict::Lower => "off",
+        Verdict::NotComparable | Verdict::NotRun => "none",
+    }
+}
+
+fn claims(results: &Results) -> Vec<Claim> {
+    let find = |view: View, (row, step): (u8, u8)| {
+        results.cells.iter().find(|cell| (cell.view, cell.row, cell.step) == (view, row, step))
+    };
+    let mut claims = Vec::new();
+    for view in View::ALL {
+        for (of, against, meaning) in CLAIMS {
+            let (Some(of), Some(against)) = (find(view, of), find(view, against)) else { continue };
+            let ours = of.mean.zip(against.mean).map(|(of, against)| format!("{:+.2}", of - against));
+            claims.push(Claim {
+                view,
+                meaning,
+                cells: format!("{} − {}", of.id, against.id),
+                paper: format!("{:+.2}", of.paper_mean - against.paper_mean),
+                ours: ours.unwrap_or_else(|| "–".to_owned()),
+            });
+        }
+    }
+    claims
+}
+
+fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a> {
+    let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
+    Half {
+        view,
+        title: match view {
+            View::Sur => "surface",
+            View::Sec => "section",
+        },
+        chart: figures::table_1(results, view),
+        rows: cells.iter().map(|cell| row(results, cell)).collect(),
+        per_class: [false, true].into_iter().filter_map(|endoscopic| per_class(results, &cells, endoscopic)).collect(),
+        drift: results
+            .drift
+            .iter()
+            .filter(|score| score.view == view)
+            .map(|score| Drift { score, chart: figures::drift(score), mark: mark(score.verdict) })
+            .collect(),
+        sifid: results.sifid.iter().find(|score| score.view == view),
+        heatmap: results.heatmap.iter().find(|score| score.view == view),
+        maps: pictures
+            .maps
+            .iter()
+            .filter(|(of, _, _)| *of == view)
+            .map(|(_, caption, path)| (*caption, path.as_str()))
+            .collect(),
+        sheets: sheets(results, pictures, view),
+    }
+}
+
+fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
+    Row {
+        cell,
+        tested_on: tables::tested_on(cell),
+        paper: tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
+        ours: tables::plus_minus(cell.mean, cell.std),
+        count: tables::count(cell),
+        same_as: same_as(results, cell),
+        mark: mark(cell.verdict),
+    }
+}
+
+/// The first cell about the same training, if this is not the first.
+fn same_as<'a>(results: &'a Results, cell: &Cell) -> Option<&'a str> {
+    let first = results.cells.iter().find(|other| (other.view, &other.training) == (cell.view, &cell.training))?;
+    (first.id != cell.id).then_some(first.id.as_str())
+}
+
+/// The trainings scored on C, or those scored on A and B: their labels stand
+/// for different classes.
+fn per_class(results: &Results, cells: &[&Cell], endoscopic: bool) -> Option<PerClass> {
+    let scored: Vec<&&Cell> = cells
+        .iter()
+        .filter(|cell| cell.tested_on.contains(&Dataset::C) == endoscopic)
+        .filter(|cell| same_as(results, cell).is_none() && !cell.per_class.is_empty())
+        .collect();
+    let classes = scored.iter().map(|cell| &cell.per_class).max_by_key(|classes| classes.len())?;
+    let labels: Vec<u8> = classes.iter().map(|class| class.label).collect();
+    let names = classes.iter().map(|class| {
+        let names: Vec<String> = class.classes.iter().map(|class| format!("{class} {}", class.mineral())).collect();
+        names.join(" / ")
+    });
+    let row = |cell: &&&Cell| ClassRow {
+        training: cell.training.clone(),
+        id: cell.id.clone(),
+        means: labels
+            .iter()
+            .map(|label| cell.per_class.iter().find(|class| class.label == *label).map_or(f64::NAN, |class| class.mean))
+            .collect(),
+        spread: cell.std_over_classes.map_or_else(|| "–".to_owned(), |std| format!("{std:.1}")),
+    };
+    Some(PerClass { classes: names.collect(), rows: scored.iter().map(row).collect() })
+}
+
+fn sheets<'a>(results: &Results, pictures: &'a Pictures, view: View) -> Vec<Sheet<'a>> {
+    let of_view = pictures.sheets.iter().filter(|(of, _, _)| *of == view);
+    of_view
+        .map(|(_, class, path)| {
+            let generator = results.generators.iter().find(|made| (made.view, made.class) == (view, *class));
+            Sheet {
+                class: *class,
+                path,
+                samples: generator.map_or(0, |made| made.samples),
+                empty: generator.map_or(0, |made| made.empty),
+            }
+        })
+        .collect()
+}

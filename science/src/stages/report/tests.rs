@@ -1,0 +1,230 @@
+use domain::paper::{self, Printed};
+use domain::results::{Cell, ClassAccuracy, DriftScore, Generator, HeatmapScore, SifidScore, Verdict};
+use domain::seed::Seed;
+use domain::stage::{Stage, Unwatched};
+use image::{Rgb, RgbImage};
+use tempfile::TempDir;
+
+use super::*;
+
+/// Results with a number in every place.
+fn results(stand_ins: &[&str]) -> Results {
+    let comparable = stand_ins.is_empty();
+    let cell = |row: &paper::Row, second: Option<Dataset>, printed: Printed| {
+        let tested_on = second.map_or_else(|| row.first.datasets(), |second| vec![second]);
+        let mean = printed.mean - f64::from(row.row) * 1.5;
+        let step = if second.is_some() { 2 } else { 1 };
+        let classes = |label: usize| {
+            let mut classes: Vec<Class> = tested_on.iter().map(|dataset| dataset.classes()[label]).collect();
+            classes.dedup();
+            classes
+        };
+        Cell {
+            id: format!("{}-{}-{step}", row.view, row.row),
+            view: row.view,
+            row: row.row,
+            step,
+            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
+            config: row.config.to_owned(),
+            paper_mean: printed.mean,
+            paper_std: printed.std,
+            mean: Some(mean),
+            std: Some(3.25),
+            n: if row.row == 3 { 3 } else { 4 },
+            n_asked: 4,
+            std_over_classes: Some(11.0),
+            per_class: (0..6)
+                .map(|label| ClassAccuracy {
+                    label: label as u8,
+                    classes: classes(label),
+                    mean: mean - 25.0 + 10.0 * label as f64,
+                })
+                .collect(),
+            runs: vec![mean; 4],
+            verdict: Verdict::of(comparable, Some(mean), printed),
+            tested_on,
+        }
+    };
+    Results {
+        schema_version: domain::results::SCHEMA_VERSION,
+        scale: "tiny".to_owned(),
+        seed: 3407,
+        comparable,
+        stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+        repeats: 2,
+        folds: 2,
+        spread: "sample standard deviation (n - 1) over 2 repeats x 2 folds".to_owned(),
+        chance: 100.0 / 6.0,
+        cells: paper::TABLE_1
+            .iter()
+            .flat_map(|row| {
+                let second = row.accuracy_2.map(|printed| cell(row, row.second, printed));
+                std::iter::once(cell(row, None, row.accuracy_1)).chain(second)
+            })
+            .collect(),
+        drift: View::ALL
+            .into_iter()
+            .flat_map(|view| paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)).map(move |it| (view, it)))
+            .map(|(view, (property, printed))| DriftScore {
+                view,
+                property: property.to_owned(),
+                ks: printed + 0.11,
+                emd: printed / 2.0,
+                ks_null: [0.08, 0.13, 0.21],
+                n_real: 48,
+                n_synthetic: 150,
+                passed: printed + 0.11 < 0.2,
+                paper: printed,
+                verdict: Verdict::of(comparable, Some(printed + 0.11), Printed { mean: printed, std: 0.05 }),
+            })
+            .collect(),
+        sifid: View::ALL
+            .into_iter()
+            .map(|view| SifidScore {
+                view,
+                mean: 2.9,
+                std: 0.8,
+                per_class: Dataset::A.classes().into_iter().zip([2.1, 3.3, 2.8, 4.0, 2.5, 2.7]).collect(),
+                paper_mean: paper::sifid(view).mean,
+                paper_std: paper::sifid(view).std,
+                verdict: Verdict::of(comparable, Some(2.9), paper::sifid(view)),
+            })
+            .collect(),
+        heatmap: View::ALL
+            .into_iter()
+            .map(|view| HeatmapScore { view, mean_difference: 7.4, foreground_real: 0.47, foreground_synthetic: 0.44 })
+            .collect(),
+        generators: View::ALL
+            .into_iter()
+            .flat_map(|view| Dataset::A.classes().map(|class| (view, class)))
+            .map(|(view, class)| Generator { view, class, samples: 25, empty: 1, foreground: 0.4 })
+            .collect(),
+    }
+}
+
+/// A blot of light: something to look at.
+fn picture(tint: [f32; 3]) -> RgbImage {
+    RgbImage::from_fn(264, 200, |x, y| {
+        let (dx, dy) = ((x as f32 - 132.0) / 90.0, (y as f32 - 100.0) / 70.0);
+        let light = (1.0 - dx * dx - dy * dy).max(0.0).sqrt();
+        Rgb(tint.map(|channel| (channel * light) as u8))
+    })
+}
+
+fn study(results: &Results, pictures: bool) -> TempDir {
+    let root = TempDir::new().unwrap();
+    let folder = Folder::new(root.path());
+    records::write(&folder.input("results").join("results.json"), results).unwrap();
+    let save = |path: &Path, tint| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        picture(tint).save(path).unwrap();
+    };
+    for view in View::ALL.into_iter().filter(|_| pictures) {
+        for (index, (map, _)) in MAPS.into_iter().enumerate() {
+            let tint = [220.0 - 90.0 * index as f32; 3];
+            save(&folder.input(&format!("heatmap.{view}")).join(format!("{map}.png")), tint);
+        }
+        for (index, class) in Dataset::A.classes().into_iter().enumerate() {
+            let tint = [200.0, 120.0 + 20.0 * index as f32, 40.0 * index as f32];
+            save(&folder.input(&format!("samples.{view}.{class}")).join("sheet.png"), tint);
+        }
+    }
+    root
+}
+
+fn report(root: &Path) -> String {
+    let folder = Folder::new(root);
+    let device = burn::tensor::Device::flex();
+    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device };
+    crate::run(&Stage::Report, attempt).unwrap();
+    fs::read_to_string(folder.output("index.html")).unwrap()
+}
+
+/// Every path that the page loads or links to.
+fn links(html: &str) -> Vec<&str> {
+    let after = |mark| html.split(mark).skip(1).filter_map(|rest: &str| rest.split('"').next());
+    after("src=\"").chain(after("href=\"")).filter(|path| !path.starts_with('#')).collect()
+}
+
+#[test]
+fn the_page_has_every_cell_and_loads_only_what_is_beside_it() {
+    let results = results(&["drawn pictures"]);
+    let root = study(&results, true);
+    let html = report(root.path());
+    if let Ok(keep) = std::env::var("LITHOGEN_KEEP_REPORT") {
+        let from = root.path().join("outputs");
+        for path in links(&html).into_iter().chain(["index.html"]) {
+            copy(&from.join(path), &Path::new(&keep).join(path)).unwrap();
+        }
+    }
+    for cell in &results.cells {
+        assert!(html.contains(&cell.id), "{}", cell.id);
+    }
+    let links = links(&html);
+    assert_eq!(links.len(), 3 + 2 * (3 + 6));
+    for path in links {
+        assert!(root.path().join("outputs").join(path).is_file(), "{path}");
+    }
+    assert!(!html.contains("http") && !html.contains("<script"));
+    assert!(html.contains("3 of 4"));
+}
+
+#[test]
+fn results_are_passed_on_byte_for_byte() {
+    let root = study(&results(&[]), false);
+    report(root.path());
+    let from = fs::read(root.path().join("inputs/results/results.json")).unwrap();
+    assert_eq!(from, fs::read(root.path().join("outputs/results.json")).unwrap());
+}
+
+#[test]
+fn stand_ins_are_named_in_page_chart_and_table() {
+    let root = study(&results(&["drawn pictures"]), false);
+    let html = report(root.path());
+    assert!(html.contains("STAND-IN: NOT COMPARABLE WITH THE PAPER"));
+    assert!(html.contains("<li>drawn pictures</li>"));
+    assert_eq!(html.matches("STAND-IN: not comparable with the paper</text>").count(), 2);
+    let table = fs::read_to_string(root.path().join("outputs/table.md")).unwrap();
+    assert!(table.contains("STAND-IN") && table.contains("- drawn pictures"));
+
+    let root = study(&results(&[]), false);
+    assert!(!report(root.path()).contains("STAND-IN"));
+}
+
+#[test]
+fn text_from_the_data_is_never_markup() {
+    let mut hostile = results(&["<script>alert('1')</script>|x"]);
+    hostile.scale = "\"><img src=x>".to_owned();
+    hostile.cells[0].training = "<b>,\"|".to_owned();
+    hostile.drift[0].property = "\"><b>".to_owned();
+    let root = study(&hostile, false);
+    let html = report(root.path());
+    assert!(!html.contains("<script") && !html.contains("<img") && !html.contains("<b>,") && !html.contains("\"><b>"));
+    let read = |file: &str| fs::read_to_string(root.path().join("outputs").join(file)).unwrap();
+    assert!(read("table.csv").contains("SUR-1-1,SUR,1,1,\"<b>,\"\"|\",Baseline"));
+    let table = read("table.md");
+    assert!(!table.contains("<script"));
+    assert!(table.contains(r#"| SUR-1-1 | &lt;b&gt;,"\| | B |"#), "{table}");
+}
+
+#[test]
+fn a_study_without_numbers_still_has_a_page() {
+    let mut empty = results(&[]);
+    for cell in &mut empty.cells {
+        (cell.mean, cell.std, cell.std_over_classes, cell.n) = (None, None, None, 0);
+        (cell.per_class, cell.runs, cell.verdict) = (Vec::new(), Vec::new(), Verdict::NotRun);
+    }
+    (empty.drift, empty.sifid, empty.heatmap, empty.generators) = Default::default();
+    let root = study(&empty, false);
+    let html = report(root.path());
+    assert!(html.contains("0 of 72") && html.contains("NOT RUN") && !html.contains("NaN"));
+    let table = fs::read_to_string(root.path().join("outputs/table.csv")).unwrap();
+    assert!(table.contains("SEC-8-2,SEC,8,2,A+B → C,TwoStepTL,C,80.76,4.91,,,0,4,,NOT RUN\n"));
+    assert_eq!(table.lines().count(), 27);
+}
+
+#[test]
+fn the_same_results_give_the_same_page() {
+    let root = study(&results(&["drawn pictures"]), true);
+    assert_eq!(report(root.path()), report(root.path()));
+}
