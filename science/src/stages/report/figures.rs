@@ -10,7 +10,7 @@ const WIDTH: f64 = 720.0;
 /// Left edge of the axis; what is left of it names the rows.
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 700.0;
-const TOP: f64 = 46.0;
+const TOP: f64 = 80.0;
 const LINE: f64 = 30.0;
 /// The two marks of one line stand this far above and below its middle.
 const OFFSET: f64 = 5.5;
@@ -28,24 +28,24 @@ struct Mark {
 pub(super) fn table_1(results: &Results, view: View) -> String {
     let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
     let bottom = TOP + LINE * cells.len() as f64;
-    let mut svg = open(WIDTH, bottom + 42.0, &format!("Accuracy of each cell of Table I, view {view}"));
+    let mut svg = open(WIDTH, bottom + 50.0, &format!("Accuracy of each cell of Table I, view {view}"));
     legend(&mut svg, results.comparable);
     for percent in (0..=100).step_by(20) {
         let x = at(f64::from(percent), 100.0);
         line(&mut svg, "grid", [x, TOP, x, bottom]);
-        text(&mut svg, "tick", "middle", x, bottom + 16.0, &percent.to_string());
+        text(&mut svg, "tick", "middle", x, bottom + 18.0, &percent.to_string());
     }
     let chance = at(results.chance, 100.0);
     line(&mut svg, "chance", [chance, TOP, chance, bottom]);
-    text(&mut svg, "tick", "middle", chance, TOP - 5.0, "chance");
-    text(&mut svg, "tick", "middle", (LEFT + RIGHT) / 2.0, bottom + 34.0, "accuracy (%)");
+    text(&mut svg, "tick", "middle", chance, TOP - 6.0, "chance");
+    text(&mut svg, "tick", "middle", (LEFT + RIGHT) / 2.0, bottom + 40.0, "accuracy (%)");
     for (index, cell) in cells.into_iter().enumerate() {
         let y = TOP + LINE * (index as f64 + 0.5);
         if cell.step == 1 && index > 0 {
             line(&mut svg, "rule", [0.0, y - LINE / 2.0, RIGHT, y - LINE / 2.0]);
         }
         text(&mut svg, "name", "start", 0.0, y + 4.0, &cell.training);
-        text(&mut svg, "tick", "end", LEFT - 12.0, y + 4.0, &cell.id);
+        text(&mut svg, "id", "end", LEFT - 12.0, y + 4.0, &cell.id);
         let paper = Mark { class: "paper", mean: cell.paper_mean, std: Some(cell.paper_std), filled: false };
         mark(&mut svg, &paper, y - OFFSET, 100.0);
         if let Some(mean) = cell.mean {
@@ -81,11 +81,11 @@ fn open(width: f64, height: f64, label: &str) -> String {
 
 fn legend(svg: &mut String, comparable: bool) {
     let _ = write!(svg, r#"<circle class="paper ring" cx="{:.1}" cy="12" r="4.5"/>"#, LEFT + 5.0);
-    text(svg, "name", "start", LEFT + 15.0, 16.0, "paper, ±");
-    let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="12" r="4.5"/>"#, LEFT + 95.0);
-    text(svg, "name", "start", LEFT + 105.0, 16.0, "this run, ±");
+    text(svg, "name", "start", LEFT + 15.0, 16.0, "paper, mean ±");
+    let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="12" r="4.5"/>"#, LEFT + 185.0);
+    text(svg, "name", "start", LEFT + 195.0, 16.0, "this run, mean ±");
     if !comparable {
-        text(svg, "warn", "end", RIGHT, 16.0, "STAND-IN: not comparable with the paper");
+        text(svg, "warn", "start", LEFT, 44.0, "STAND-IN: not comparable with the paper");
     }
 }
 

@@ -42,7 +42,7 @@ struct Half<'a> {
     rows: Vec<Row<'a>>,
     per_class: Vec<PerClass>,
     drift: Vec<Drift<'a>>,
-    sifid: Option<&'a SifidScore>,
+    sifid: Option<(&'a SifidScore, &'static str)>,
     heatmap: Option<&'a HeatmapScore>,
     maps: Vec<(&'static str, &'a str)>,
     sheets: Vec<Sheet<'a>>,
@@ -127,6 +127,11 @@ fn mark(verdict: Verdict) -> &'static str {
     }
 }
 
+/// With its sign, minus as wide as plus.
+fn signed(difference: f64) -> String {
+    format!("{difference:+.2}").replace('-', "−")
+}
+
 fn claims(results: &Results) -> Vec<Claim> {
     let find = |view: View, (row, step): (u8, u8)| {
         results.cells.iter().find(|cell| (cell.view, cell.row, cell.step) == (view, row, step))
@@ -135,12 +140,12 @@ fn claims(results: &Results) -> Vec<Claim> {
     for view in View::ALL {
         for (of, against, meaning) in CLAIMS {
             let (Some(of), Some(against)) = (find(view, of), find(view, against)) else { continue };
-            let ours = of.mean.zip(against.mean).map(|(of, against)| format!("{:+.2}", of - against));
+            let ours = of.mean.zip(against.mean).map(|(of, against)| signed(of - against));
             claims.push(Claim {
                 view,
                 meaning,
                 cells: format!("{} − {}", of.id, against.id),
-                paper: format!("{:+.2}", of.paper_mean - against.paper_mean),
+                paper: signed(of.paper_mean - against.paper_mean),
                 ours: ours.unwrap_or_else(|| "–".to_owned()),
             });
         }
@@ -165,7 +170,7 @@ fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a
             .filter(|score| score.view == view)
             .map(|score| Drift { score, chart: figures::drift(score), mark: mark(score.verdict) })
             .collect(),
-        sifid: results.sifid.iter().find(|score| score.view == view),
+        sifid: results.sifid.iter().find(|score| score.view == view).map(|score| (score, mark(score.verdict))),
         heatmap: results.heatmap.iter().find(|score| score.view == view),
         maps: pictures
             .maps
