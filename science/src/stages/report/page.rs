@@ -7,26 +7,33 @@ use domain::stone::{Class, Dataset, View};
 
 use super::{Pictures, figures, tables};
 
-/// Contrasts that the paper's text draws from Table I: minuend, subtrahend, meaning.
-const CLAIMS: [((u8, u8), (u8, u8), &str); 4] = [
-    ((8, 2), (3, 1), "A+B, then C, against C alone"),
-    ((7, 2), (3, 1), "A, then C, against C alone"),
-    ((8, 2), (7, 2), "synthetic images added to A before C"),
-    ((6, 2), (7, 2), "synthetic images in place of A before C"),
+/// Which cells of one view to compare: minuend, subtrahend, what differs.
+const CONTRASTS: [(&str, &str, &str); 4] = [
+    ("8-2", "3-1", "A+B, then C, against C alone"),
+    ("7-2", "3-1", "A, then C, against C alone"),
+    ("8-2", "7-2", "synthetic images added to A before C"),
+    ("6-2", "7-2", "synthetic images in place of A before C"),
 ];
 
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
     results: &'a Results,
-    verdicts: Vec<(&'static str, &'static str, usize)>,
+    verdicts: Vec<Tally>,
     finished: (u32, u32),
-    claims: Vec<Claim>,
+    contrasts: Vec<Contrast>,
     views: Vec<Half<'a>>,
 }
 
+/// How many cells were given one verdict.
+struct Tally {
+    words: &'static str,
+    mark: &'static str,
+    cells: usize,
+}
+
 /// One contrast in percentage points.
-struct Claim {
+struct Contrast {
     view: View,
     meaning: &'static str,
     cells: String,
@@ -93,22 +100,22 @@ pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, a
         results,
         verdicts: verdicts(results),
         finished: finished(results),
-        claims: claims(results),
+        contrasts: contrasts(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
     };
     page.render()
 }
 
-/// How often each verdict was given, with the class of its style.
-fn verdicts(results: &Results) -> Vec<(&'static str, &'static str, usize)> {
+/// The verdicts that were given at all.
+fn verdicts(results: &Results) -> Vec<Tally> {
     use Verdict::{Consistent, Higher, Lower, NotComparable, NotRun};
     [Consistent, Higher, Lower, NotComparable, NotRun]
         .into_iter()
         .map(|verdict| {
-            let count = results.cells.iter().filter(|cell| cell.verdict == verdict).count();
-            (verdict.words(), mark(verdict), count)
+            let cells = results.cells.iter().filter(|cell| cell.verdict == verdict).count();
+            Tally { words: verdict.words(), mark: mark(verdict), cells }
         })
-        .filter(|(_, _, count)| *count > 0)
+        .filter(|tally| tally.cells > 0)
         .collect()
 }
 
@@ -132,16 +139,17 @@ fn signed(difference: f64) -> String {
     format!("{difference:+.2}").replace('-', "−")
 }
 
-fn claims(results: &Results) -> Vec<Claim> {
-    let find = |view: View, (row, step): (u8, u8)| {
-        results.cells.iter().find(|cell| (cell.view, cell.row, cell.step) == (view, row, step))
+fn contrasts(results: &Results) -> Vec<Contrast> {
+    let find = |view: View, place: &str| {
+        let id = format!("{view}-{place}");
+        results.cells.iter().find(|cell| cell.id == id)
     };
-    let mut claims = Vec::new();
+    let mut contrasts = Vec::new();
     for view in View::ALL {
-        for (of, against, meaning) in CLAIMS {
+        for (of, against, meaning) in CONTRASTS {
             let (Some(of), Some(against)) = (find(view, of), find(view, against)) else { continue };
             let ours = of.mean.zip(against.mean).map(|(of, against)| signed(of - against));
-            claims.push(Claim {
+            contrasts.push(Contrast {
                 view,
                 meaning,
                 cells: format!("{} − {}", of.id, against.id),
@@ -150,7 +158,7 @@ fn claims(results: &Results) -> Vec<Claim> {
             });
         }
     }
-    claims
+    contrasts
 }
 
 fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a> {
