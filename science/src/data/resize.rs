@@ -1,0 +1,251 @@
+//! Resizing of 8-bit pictures as Pillow does it, byte for byte.
+//!
+//! The rescale losses of a diffusion model count single grey levels with
+//! wrap-around (ALGORITHM 2.1, step 7), so a resizer that is off by one here
+//! and there changes the length of sampling. Hence fixed point: coefficients
+//! are normalised in f64 and rounded to 22 fractional bits, and the result of
+//! the first pass is rounded to 8 bits before the second. The pass along x comes
+//! first unless the picture grows in x and shrinks in y.
+
+use std::borrow::Cow;
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+/// Fractional bits of a coefficient: a product with 8 bits and the sum of a
+/// few, signed, fit in 32.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Bytes of a pixel.
+const CHANNELS: usize = 3;
+
+/// The kernel of a resize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Triangle, support 1.
+    Bilinear,
+    /// Keys' cubic with a = −0.5, support 2.
+    Bicubic,
+    /// Windowed sinc with three lobes, support 3.
+    Lanczos,
+}
+
+impl Filter {
+    /// Half the width of the kernel, in pixels of the smaller picture.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Bilinear => 1.0,
+            Filter::Bicubic => 2.0,
+            Filter::Lanczos => 3.0,
+        }
+    }
+
+    /// The kernel at distance `x` from its centre.
+    fn weight(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Filter::Bilinear if x < 1.0 => 1.0 - x,
+            Filter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Filter::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Filter::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            _ => 0.0,
+        }
+    }
+}
+
+/// sin(πx) / (πx).
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let x = x * std::f64::consts::PI;
+    x.sin() / x
+}
+
+/// One output pixel of a pass: a run of input pixels with their weights.
+struct Tap {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// Resizes to `width` × `height` pixels. Shrinking averages over all pixels
+/// covered (the kernel grows with the factor). A picture without pixels gives
+/// a black one.
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    let mut result = RgbImage::new(width, height);
+    if image.is_empty() || result.is_empty() {
+        return result;
+    }
+    let [from_width, from_height] = [image.width() as usize, image.height() as usize];
+    let [to_width, to_height] = [width as usize, height as usize];
+    let horizontal = (from_width != to_width).then(|| taps(from_width, to_width, filter));
+    let vertical = (from_height != to_height).then(|| taps(from_height, to_height, filter));
+    let columns_first = to_width > from_width && to_height < from_height;
+    let mut pixels = Cow::Borrowed(image.as_raw());
+    if let (true, Some(taps)) = (columns_first, &vertical) {
+        pixels = Cow::Owned(columns(&pixels, from_width, taps));
+    }
+    if let Some(taps) = &horizontal {
+        pixels = Cow::Owned(rows(&pixels, from_width, taps));
+    }
+    if let (false, Some(taps)) = (columns_first, &vertical) {
+        pixels = Cow::Owned(columns(&pixels, to_width, taps));
+    }
+    result.copy_from_slice(&pixels);
+    result
+}
+
+/// The taps of a pass from `from` to `to` pixels.
+fn taps(from: usize, to: usize, filter: Filter) -> Vec<Tap> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let support = filter.support() * stretch;
+    let narrow = 1.0 / stretch;
+    (0..to)
+        .map(|i| {
+            let centre = (i as f64 + 0.5) * scale;
+            // Truncation towards zero, then the picture's bounds.
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let end = ((centre + support + 0.5) as usize).min(from);
+            let weights: Vec<f64> = (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) * narrow)).collect();
+            let sum: f64 = weights.iter().sum();
+            let norm = if sum == 0.0 { 1.0 } else { sum };
+            let fixed = |weight: &f64| (weight / norm * f64::from(1u32 << PRECISION_BITS)).round() as i32;
+            Tap { first, weights: weights.iter().map(fixed).collect() }
+        })
+        .collect()
+}
+
+/// The pass along x: every row to as many pixels as there are taps.
+fn rows(pixels: &[u8], from: usize, taps: &[Tap]) -> Vec<u8> {
+    let mut result = vec![0; pixels.len() / from * taps.len()];
+    let lines = result.par_chunks_mut(taps.len() * CHANNELS);
+    lines.zip(pixels.par_chunks(from * CHANNELS)).for_each(|(to, line)| {
+        for (pixel, tap) in to.chunks_exact_mut(CHANNELS).zip(taps) {
+            let mut sums = [1i32 << (PRECISION_BITS - 1); CHANNELS];
+            let run = line[tap.first * CHANNELS..].chunks_exact(CHANNELS);
+            for (source, weight) in run.zip(&tap.weights) {
+                for (sum, value) in sums.iter_mut().zip(source) {
+                    *sum += i32::from(*value) * weight;
+                }
+            }
+            for (value, sum) in pixel.iter_mut().zip(sums) {
+                *value = clip(sum);
+            }
+        }
+    });
+    result
+}
+
+/// The pass along y: one output row per tap.
+fn columns(pixels: &[u8], width: usize, taps: &[Tap]) -> Vec<u8> {
+    let stride = width * CHANNELS;
+    let mut result = vec![0; stride * taps.len()];
+    result.par_chunks_mut(stride).zip(taps).for_each_init(
+        || vec![0i32; stride],
+        |sums, (to, tap)| {
+            sums.fill(1 << (PRECISION_BITS - 1));
+            for (line, weight) in pixels[tap.first * stride..].chunks_exact(stride).zip(&tap.weights) {
+                for (sum, value) in sums.iter_mut().zip(line) {
+                    *sum += i32::from(*value) * weight;
+                }
+            }
+            for (value, sum) in to.iter_mut().zip(sums) {
+                *value = clip(*sum);
+            }
+        },
+    );
+    result
+}
+
+/// A sum in fixed point as a byte.
+fn clip(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn row(values: &[u8]) -> RgbImage {
+        RgbImage::from_fn(values.len() as u32, 1, |x, _| Rgb([values[x as usize]; 3]))
+    }
+
+    fn reds(image: &RgbImage) -> Vec<u8> {
+        image.pixels().map(|pixel| pixel[0]).collect()
+    }
+
+    #[test]
+    fn halving_with_a_triangle_weighs_1_3_3_1() {
+        // The outer pixel loses the tap beyond the border: (3a + 3b + c) / 7.
+        let half = resize(&row(&[0, 70, 140, 210]), 2, 1, Filter::Bilinear);
+        assert_eq!(reds(&half), [50, 160]);
+    }
+
+    #[test]
+    fn doubling_with_a_triangle_keeps_the_ends_and_mixes_3_to_1() {
+        assert_eq!(reds(&resize(&row(&[0, 100]), 4, 1, Filter::Bilinear)), [0, 25, 75, 100]);
+    }
+
+    #[test]
+    fn lobes_are_clipped_at_black_and_white() {
+        for filter in [Filter::Bicubic, Filter::Lanczos] {
+            let wide = reds(&resize(&row(&[0, 0, 0, 0, 255, 255, 255, 255]), 32, 1, filter));
+            assert_eq!((wide[13], wide[18]), (0, 255), "{wide:?}"); // the lobes beside the edge
+            assert!(wide.is_sorted() || filter == Filter::Lanczos, "{wide:?}");
+        }
+    }
+
+    #[test]
+    fn equal_sizes_and_flat_pictures_stay_as_they_are() {
+        let flat = RgbImage::from_pixel(7, 5, Rgb([3, 128, 255]));
+        for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
+            assert_eq!(resize(&flat, 7, 5, filter), flat);
+            assert!(resize(&flat, 3, 11, filter).pixels().all(|pixel| *pixel == Rgb([3, 128, 255])));
+        }
+        assert_eq!(resize(&RgbImage::new(0, 4), 2, 2, Filter::Lanczos), RgbImage::new(2, 2));
+    }
+}
+
+#[cfg(test)]
+mod golden {
+    mod imageops {
+        use std::{env, fs, path::Path};
+
+        use image::RgbImage;
+        use safetensors::SafeTensors;
+
+        use crate::data::resize::{Filter, resize};
+
+        #[test]
+        #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
+        fn resize_equals_pillow_byte_for_byte() {
+            let folder = env::var("LITHOGEN_GOLDEN").unwrap();
+            let bytes = fs::read(Path::new(&folder).join("imageops/pillow_resize.safetensors")).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let picture = |name: &str| {
+                let tensor = tensors.tensor(name).unwrap();
+                let [height, width, 3] = *tensor.shape() else { panic!("{name}: {:?}", tensor.shape()) };
+                RgbImage::from_raw(width as u32, height as u32, tensor.data().to_vec()).unwrap()
+            };
+            let mut compared = 0;
+            for name in tensors.names() {
+                let (source, case) = name.split_once('.').unwrap();
+                let Some((filter, _)) = case.split_once('_') else { continue };
+                let filter = match filter {
+                    "bilinear" => Filter::Bilinear,
+                    "bicubic" => Filter::Bicubic,
+                    "lanczos" => Filter::Lanczos,
+                    other => panic!("{other}"),
+                };
+                let expected = picture(name);
+                let result = resize(&picture(&format!("{source}.input")), expected.width(), expected.height(), filter);
+                assert!(result == expected, "{name} differs");
+                compared += 1;
+            }
+            assert!(compared > 50, "{compared}");
+        }
+    }
+}
