@@ -2,6 +2,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
+//! | [`foreground`] | where the stone is |
+//! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
+pub mod batch;
+pub mod foreground;
+pub mod picture;
 pub mod resize;

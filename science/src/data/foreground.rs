@@ -1,0 +1,322 @@
+//! Where the stone is: masks that keep background and padding out of patches
+//! (ALGORITHM 6, step 3). Everything is linear in the number of pixels.
+
+use image::{GrayImage, RgbImage};
+
+/// Grey levels up to this belong to the black border of an endoscope.
+const VIGNETTE_LEVEL: u8 = 16;
+
+/// Share of the frame below which a largest component is a speck, not a stone.
+const SPECK: f64 = 0.02;
+
+/// Grey as OpenCV computes it: fixed point, exact (ALGORITHM 4.2).
+pub fn grey(image: &RgbImage) -> GrayImage {
+    let level = |pixel: &[u8]| {
+        let [red, green, blue] = [0, 1, 2].map(|channel| u32::from(pixel[channel]));
+        ((9798 * red + 19235 * green + 3735 * blue + 16384) >> 15) as u8
+    };
+    let pixels = image.as_raw().chunks_exact(3).map(level).collect();
+    GrayImage::from_raw(image.width(), image.height(), pixels).unwrap_or_default()
+}
+
+/// The grey level that best separates two groups (Otsu): a pixel above it is
+/// bright. A flat picture gives its own level, so that nothing is bright.
+pub fn otsu(grey: &[u8]) -> u8 {
+    let mut histogram = [0u64; 256];
+    for level in grey {
+        histogram[usize::from(*level)] += 1;
+    }
+    let total = grey.len() as f64;
+    let sum: f64 = histogram.iter().enumerate().map(|(level, count)| level as f64 * *count as f64).sum();
+    let (mut best, mut threshold) = (0.0, grey.iter().copied().max().unwrap_or(0));
+    let (mut below, mut sum_below) = (0.0, 0.0);
+    for (level, count) in histogram.iter().enumerate() {
+        below += *count as f64;
+        sum_below += level as f64 * *count as f64;
+        let above = total - below;
+        if below == 0.0 || above == 0.0 {
+            continue;
+        }
+        let gap = sum_below / below - (sum - sum_below) / above;
+        let between = below * above * gap * gap;
+        if between > best {
+            (best, threshold) = (between, level as u8);
+        }
+    }
+    threshold
+}
+
+/// A set of pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    width: usize,
+    height: usize,
+    /// Row by row.
+    inside: Vec<bool>,
+}
+
+impl Mask {
+    /// All pixels of a frame.
+    pub fn full(width: u32, height: u32) -> Self {
+        let [width, height] = [width as usize, height as usize];
+        Self { width, height, inside: vec![true; width * height] }
+    }
+
+    /// The bright stone on a dark background: grey, smoothed against noise,
+    /// above Otsu's threshold, largest component, holes filled.
+    pub fn stone(image: &RgbImage) -> Self {
+        let [width, height] = [image.width() as usize, image.height() as usize];
+        let grey = smooth(grey(image).into_raw(), width, (width.max(height) / 150).max(1));
+        let threshold = otsu(&grey);
+        let inside = grey.iter().map(|level| *level > threshold).collect();
+        Self { width, height, inside }.largest().filled()
+    }
+
+    /// What an endoscope shows: the frame without the black that touches its
+    /// border.
+    pub fn scope(image: &RgbImage) -> Self {
+        let [width, height] = [image.width() as usize, image.height() as usize];
+        let dark = grey(image).into_raw().into_iter().map(|level| level <= VIGNETTE_LEVEL).collect();
+        let border = Self { width, height, inside: dark }.touching_border();
+        Self { width, height, inside: border.into_iter().map(|outside| !outside).collect() }
+    }
+
+    /// The stone of an endoscopic picture where it stands out: the bright
+    /// component within the scope, if it covers between a tenth and nine tenths
+    /// of it; otherwise the whole scope.
+    pub fn stone_in_scope(image: &RgbImage) -> Self {
+        let scope = Self::scope(image);
+        let [width, height] = [scope.width, scope.height];
+        let grey = smooth(grey(image).into_raw(), width, (width.max(height) / 60).max(1));
+        let seen: Vec<u8> =
+            grey.iter().zip(&scope.inside).filter(|(_, inside)| **inside).map(|(level, _)| *level).collect();
+        let threshold = otsu(&seen);
+        let inside = grey.iter().zip(&scope.inside).map(|(level, inside)| *inside && *level > threshold).collect();
+        let stone = Self { width, height, inside }.largest().filled();
+        let share = stone.count() as f64 / scope.count().max(1) as f64;
+        if (0.1..=0.9).contains(&share) { stone } else { scope }
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        self.width as u32
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        self.height as u32
+    }
+
+    /// Pixels inside.
+    pub fn count(&self) -> usize {
+        self.inside.iter().filter(|inside| **inside).count()
+    }
+
+    /// Share of the frame that is inside, 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.count() as f64 / self.inside.len().max(1) as f64
+    }
+
+    /// Whether the mask is too small to be a stone.
+    pub fn is_speck(&self) -> bool {
+        self.share() < SPECK
+    }
+
+    /// Only the largest component (by edges, not corners); of equal ones the
+    /// first from the top.
+    fn largest(self) -> Self {
+        let mut labels = vec![0u32; self.inside.len()];
+        let mut stack = Vec::new();
+        let (mut best, mut size, mut next) = (0, 0, 0);
+        for start in 0..labels.len() {
+            if !self.inside[start] || labels[start] != 0 {
+                continue;
+            }
+            next += 1;
+            let mut count = 0;
+            labels[start] = next;
+            stack.push(start);
+            while let Some(pixel) = stack.pop() {
+                count += 1;
+                self.neighbours(pixel, |other| {
+                    if self.inside[other] && labels[other] == 0 {
+                        labels[other] = next;
+                        stack.push(other);
+                    }
+                });
+            }
+            if count > size {
+                (best, size) = (next, count);
+            }
+        }
+        Self { inside: labels.into_iter().map(|label| label != 0 && label == best).collect(), ..self }
+    }
+
+    /// With everything that it surrounds.
+    fn filled(self) -> Self {
+        let outside = Self { inside: self.inside.iter().map(|inside| !inside).collect(), ..self };
+        Self { inside: outside.touching_border().into_iter().map(|outside| !outside).collect(), ..self }
+    }
+
+    /// The pixels inside that are connected with the border of the frame.
+    fn touching_border(&self) -> Vec<bool> {
+        let mut reached = vec![false; self.inside.len()];
+        let mut stack: Vec<usize> = Vec::new();
+        for pixel in 0..reached.len() {
+            let (x, y) = (pixel % self.width, pixel / self.width);
+            let border = x == 0 || y == 0 || x + 1 == self.width || y + 1 == self.height;
+            if border && self.inside[pixel] {
+                reached[pixel] = true;
+                stack.push(pixel);
+            }
+        }
+        while let Some(pixel) = stack.pop() {
+            self.neighbours(pixel, |other| {
+                if self.inside[other] && !reached[other] {
+                    reached[other] = true;
+                    stack.push(other);
+                }
+            });
+        }
+        reached
+    }
+
+    /// The pixels that share an edge with one.
+    fn neighbours(&self, pixel: usize, mut visit: impl FnMut(usize)) {
+        let x = pixel % self.width;
+        if x > 0 {
+            visit(pixel - 1);
+        }
+        if x + 1 < self.width {
+            visit(pixel + 1);
+        }
+        if pixel >= self.width {
+            visit(pixel - self.width);
+        }
+        if pixel + self.width < self.inside.len() {
+            visit(pixel + self.width);
+        }
+    }
+}
+
+/// Sums over rectangles of a mask in constant time.
+pub struct Coverage {
+    stride: usize,
+    /// `sums[y][x]`: pixels inside above and left of (x, y).
+    sums: Vec<u32>,
+}
+
+impl Coverage {
+    /// Sums of a mask.
+    pub fn of(mask: &Mask) -> Self {
+        let stride = mask.width + 1;
+        let mut sums = vec![0u32; stride * (mask.height + 1)];
+        for y in 0..mask.height {
+            let mut line = 0;
+            for x in 0..mask.width {
+                line += u32::from(mask.inside[y * mask.width + x]);
+                sums[(y + 1) * stride + x + 1] = sums[y * stride + x + 1] + line;
+            }
+        }
+        Self { stride, sums }
+    }
+
+    /// Share of the square of `size` pixels with its corner at (x, y) that is
+    /// inside. The square has to lie in the frame.
+    pub fn of_square(&self, x: u32, y: u32, size: u32) -> f64 {
+        let at = |x: u32, y: u32| f64::from(self.sums[y as usize * self.stride + x as usize]);
+        let count = at(x + size, y + size) - at(x, y + size) - at(x + size, y) + at(x, y);
+        count / (f64::from(size) * f64::from(size))
+    }
+}
+
+/// Mean over a box of `2 · radius + 1` pixels a side, first along x, then
+/// along y, with the edge repeated.
+fn smooth(pixels: Vec<u8>, width: usize, radius: usize) -> Vec<u8> {
+    let height = pixels.len() / width.max(1);
+    if width == 0 || height == 0 {
+        return pixels;
+    }
+    let count = (2 * radius + 1) as u32;
+    let mut wide = vec![0u8; pixels.len()];
+    for (to, line) in wide.chunks_exact_mut(width).zip(pixels.chunks_exact(width)) {
+        let at = |x: isize| u32::from(line[x.clamp(0, width as isize - 1) as usize]);
+        let r = radius as isize;
+        let mut sum: u32 = (-r..=r).map(at).sum();
+        for (x, value) in to.iter_mut().enumerate() {
+            *value = (sum / count) as u8;
+            let x = x as isize;
+            sum = sum + at(x + r + 1) - at(x - r);
+        }
+    }
+    // All columns at once, so that memory is walked in order.
+    let line = |y: isize| {
+        let y = y.clamp(0, height as isize - 1) as usize;
+        &wide[y * width..(y + 1) * width]
+    };
+    let r = radius as isize;
+    let mut sums = vec![0u32; width];
+    for y in -r..=r {
+        sums.iter_mut().zip(line(y)).for_each(|(sum, value)| *sum += u32::from(*value));
+    }
+    let mut result = vec![0u8; pixels.len()];
+    for (y, to) in result.chunks_exact_mut(width).enumerate() {
+        let (enters, leaves) = (line(y as isize + r + 1), line(y as isize - r));
+        for (((value, sum), enters), leaves) in to.iter_mut().zip(&mut sums).zip(enters).zip(leaves) {
+            *value = (*sum / count) as u8;
+            *sum = *sum + u32::from(*enters) - u32::from(*leaves);
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    /// A bright ring of radius 10 to 20 around (40, 30), and a bright speck.
+    fn ring() -> RgbImage {
+        RgbImage::from_fn(80, 60, |x, y| {
+            let radius = (f64::from(x) - 40.0).hypot(f64::from(y) - 30.0);
+            let bright = (10.0..=20.0).contains(&radius) || (x < 4 && y < 4);
+            Rgb(if bright { [200, 180, 90] } else { [8, 6, 5] })
+        })
+    }
+
+    #[test]
+    fn the_stone_is_the_largest_component_without_holes() {
+        let mask = Mask::stone(&ring());
+        let disc = std::f64::consts::PI * 400.0;
+        assert!((mask.count() as f64 - disc).abs() < 0.1 * disc, "{}", mask.count());
+        let coverage = Coverage::of(&mask);
+        assert_eq!(coverage.of_square(36, 26, 8), 1.0);
+        assert_eq!(coverage.of_square(0, 0, 8), 0.0);
+    }
+
+    #[test]
+    fn scope_excludes_the_black_border_only() {
+        let image = RgbImage::from_fn(80, 60, |x, y| {
+            let radius = (f64::from(x) - 40.0).hypot(f64::from(y) - 30.0);
+            Rgb(if radius > 28.0 || radius < 3.0 { [0; 3] } else { [120, 60, 50] })
+        });
+        let mask = Mask::scope(&image);
+        let disc = std::f64::consts::PI * 28.0 * 28.0;
+        assert!((mask.count() as f64 - disc).abs() < 0.03 * disc, "{}", mask.count());
+        assert!(Mask::stone_in_scope(&image).share() > 0.3);
+    }
+
+    #[test]
+    fn otsu_separates_two_levels_and_leaves_a_flat_picture_dark() {
+        assert_eq!(otsu(&[10, 10, 10, 90, 90]), 10);
+        assert_eq!(otsu(&[70; 9]), 70);
+        assert!(Mask::stone(&RgbImage::from_pixel(9, 9, Rgb([70; 3]))).is_speck());
+    }
+
+    #[test]
+    fn of_two_large_stones_one_is_taken() {
+        let image = RgbImage::from_fn(2000, 1000, |x, y| Rgb([if x < 200 || y % 500 < 9 { 0 } else { 220 }; 3]));
+        assert!((Mask::stone(&image).share() - 0.45).abs() < 0.02);
+    }
+}
