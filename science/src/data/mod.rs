@@ -5,9 +5,11 @@
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
+//! | [`phantom`] | procedural stones that stand in for the data sets |
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
 pub mod batch;
 pub mod foreground;
+pub mod phantom;
 pub mod picture;
 pub mod resize;
