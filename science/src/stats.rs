@@ -1,6 +1,80 @@
 //! Means, spreads and distances of samples. Pure functions.
 
-// ---- means and spreads ----
+/// The quantile at `share` (0 to 1) of a sorted sample, with linear
+/// interpolation between neighbours; NaN of an empty one.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
+    let position = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (low, high) = (position.floor() as usize, position.ceil() as usize);
+    sorted[low] + (sorted[high] - sorted[low]) * (position - low as f64)
+}
+
+/// The Kolmogorov–Smirnov statistic: the largest gap between the empirical
+/// distribution functions of two samples, 0 to 1 (ALGORITHM 4.1). NaN if one is
+/// empty.
+pub fn kolmogorov_smirnov(first: &[f64], second: &[f64]) -> f64 {
+    if first.is_empty() || second.is_empty() {
+        return f64::NAN;
+    }
+    steps(&sorted(first), &sorted(second)).into_iter().map(|step| step.gap.abs()).fold(0.0, f64::max)
+}
+
+/// The earth mover's distance, 0 to 1: of both samples the share `margin` is
+/// cut from each end, the rest is brought to a common scale from 0 to 1, and
+/// the area between the two distribution functions is taken (ALGORITHM 4.1).
+/// 0 if all values are equal, NaN if a sample is empty.
+pub fn earth_movers(first: &[f64], second: &[f64], margin: f64) -> f64 {
+    let trim = |values: &[f64]| {
+        let values = sorted(values);
+        let (low, high) = (quantile(&values, margin), quantile(&values, 1.0 - margin));
+        values.into_iter().filter(|value| (low..=high).contains(value)).collect::<Vec<f64>>()
+    };
+    let (first, second) = (trim(first), trim(second));
+    let (Some(a), Some(b), Some(c), Some(d)) = (first.first(), second.first(), first.last(), second.last()) else {
+        return f64::NAN;
+    };
+    let (low, high) = (a.min(*b), c.max(*d));
+    if high <= low {
+        return 0.0;
+    }
+    let steps = steps(&first, &second);
+    let area: f64 = steps.windows(2).map(|pair| pair[0].gap.abs() * (pair[1].at - pair[0].at)).sum();
+    area / (high - low)
+}
+
+/// A value of either sample, and how much larger the first distribution
+/// function is there than the second.
+struct Step {
+    at: f64,
+    gap: f64,
+}
+
+/// The steps of two sorted, non-empty samples at their distinct values.
+fn steps(first: &[f64], second: &[f64]) -> Vec<Step> {
+    let (mut i, mut j) = (0, 0);
+    let mut steps = Vec::with_capacity(first.len() + second.len());
+    while i < first.len() || j < second.len() {
+        let next = |values: &[f64], i: usize| values.get(i).copied().unwrap_or(f64::INFINITY);
+        let at = next(first, i).min(next(second, j));
+        while i < first.len() && first[i] <= at {
+            i += 1;
+        }
+        while j < second.len() && second[j] <= at {
+            j += 1;
+        }
+        steps.push(Step { at, gap: i as f64 / first.len() as f64 - j as f64 / second.len() as f64 });
+    }
+    steps
+}
+
+/// In rising order, without what is not a number.
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut values: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
 
 /// The mean; absent for an empty sample.
 pub fn mean(values: &[f64]) -> Option<f64> {
@@ -21,8 +95,39 @@ pub fn sample_std(values: &[f64]) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod mean_tests {
+mod tests {
     use super::*;
+
+    fn close(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value} is not {expected}");
+    }
+
+    #[test]
+    fn distances_of_the_specification() {
+        let ones: Vec<f64> = (1..=10).map(f64::from).collect();
+        let twos: Vec<f64> = (1..=10).map(|i| f64::from(2 * i)).collect();
+        close(kolmogorov_smirnov(&ones, &twos), 0.5);
+        close(earth_movers(&ones, &twos, 0.025), 0.34375);
+        let a: Vec<f64> = (0..48).map(|i| f64::from(i * i % 37)).collect();
+        let b: Vec<f64> = (0..150).map(|i| f64::from(7 * i % 41)).collect();
+        close(kolmogorov_smirnov(&a, &b), 0.1525);
+        close(earth_movers(&a, &b, 0.025), 0.053115649);
+    }
+
+    #[test]
+    fn distances_of_equal_constant_and_disjoint_samples() {
+        close(kolmogorov_smirnov(&[1.0, 2.0], &[2.0, 1.0]), 0.0);
+        close(kolmogorov_smirnov(&[1.0], &[3.0, 4.0]), 1.0);
+        close(earth_movers(&[5.0; 4], &[5.0; 9], 0.025), 0.0);
+        close(earth_movers(&[0.0; 4], &[5.0; 9], 0.0), 1.0);
+        assert!(kolmogorov_smirnov(&[], &[1.0]).is_nan() && earth_movers(&[], &[1.0], 0.0).is_nan());
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        close(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        close(quantile(&[7.0], 0.3), 7.0);
+    }
 
     #[test]
     fn spread_divides_by_one_less_than_the_count() {

@@ -6,6 +6,7 @@
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
+//! | [`split`] | training and test sides, by image |
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
 pub mod batch;
@@ -13,3 +14,4 @@ pub mod foreground;
 pub mod phantom;
 pub mod picture;
 pub mod resize;
+pub mod split;

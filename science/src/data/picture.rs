@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
 use domain::stage::Failure;
@@ -140,6 +140,30 @@ fn save(path: &Path, pixels: &[u8], width: u32, height: u32, color: ExtendedColo
         .write_image(pixels, width, height, color)
         .map_err(|error| Failure::invalid_input(format!("cannot encode {}: {error}", path.display())))?;
     records::write_bytes(path, &bytes)
+}
+
+/// The pictures of a folder, by name: files that end in png, jpg or jpeg, in
+/// any case. Hidden files and all others are passed over.
+///
+/// # Errors
+/// `Storage` if the folder cannot be read; `InvalidInput` if a name is not UTF-8.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(folder).map_err(|error| Failure::io("read", folder, &error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| Failure::io("read", folder, &error))?.path();
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        if !matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg")) || !path.is_file() {
+            continue;
+        }
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if name.starts_with('.') => (),
+            Some(_) => files.push(path),
+            None => return Err(refuse(&path, "has a name that is not UTF-8; rename it")),
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Pictures side by side, row by row, each scaled to fit a square `cell` of

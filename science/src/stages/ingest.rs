@@ -1,11 +1,182 @@
-//! (to come)
+//! `ingest`: scans, decodes and validates one view of a data set and splits it
+//! by image. Every picture is decoded in full here, so that no later stage
+//! stumbles over a damaged one after hours of work.
 
-use domain::stage::Ingest;
-use domain::stage::{Failure, FailureCode};
+use std::path::PathBuf;
+
+use domain::stage::{Failure, Ingest};
+use domain::stone::Class;
 
 use super::Attempt;
+use crate::data::{batch, picture, split};
+use crate::random;
+use crate::records::{self, ImageList, ImageRecord};
 
-/// (to come)
-pub fn run(_ingest: &Ingest, _attempt: Attempt<'_>) -> Result<(), Failure> {
-    Err(Failure::new(FailureCode::Internal, "not built yet"))
+/// Damaged pictures that a message lists by name.
+const LISTED: usize = 10;
+
+/// Runs the stage; see [`domain::stage::Stage::Ingest`] for inputs and outputs.
+///
+/// # Errors
+/// `InvalidInput` if a class has no or too few images, or if images are
+/// damaged or smaller than `min_side`; the message names them.
+pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let mut found: Vec<(Class, PathBuf)> = Vec::new();
+    let mut sides = Vec::new();
+    for class in ingest.dataset.classes() {
+        let folder = attempt.folder.input(&format!("raw.{class}"));
+        let files = picture::files(&folder)?;
+        let least = split::fewest(ingest.generator_images as usize, ingest.folds);
+        let mut rng = random::stream(attempt.seed, "ingest.split", class as u64);
+        let split =
+            split::split(files.len(), ingest.generator_images as usize, ingest.folds, ingest.test_fraction, &mut rng);
+        sides.extend(split.ok_or_else(|| too_few(ingest, class, files.len(), least))?);
+        found.extend(files.into_iter().map(|path| (class, path)));
+    }
+    // All damaged pictures are reported at once, not one per run.
+    let looks = batch::map(&found, "image", attempt.monitor, |(class, path)| Ok(look(ingest, *class, path)))?;
+    let mut images = Vec::with_capacity(looks.len());
+    let mut broken = Vec::new();
+    for (look, side) in looks.into_iter().zip(sides) {
+        match look {
+            Ok(look) => images.push(ImageRecord {
+                id: images.len() as u32,
+                generator: side.generator,
+                test_fold: side.test_fold,
+                ..look
+            }),
+            Err(failure) => broken.push(failure),
+        }
+    }
+    if let Some(first) = broken.first() {
+        let mut message: Vec<String> = broken.iter().take(LISTED).map(|failure| failure.message.clone()).collect();
+        if broken.len() > LISTED {
+            message.push(format!("and {} more", broken.len() - LISTED));
+        }
+        return Err(Failure::new(first.code, message.join("\n")));
+    }
+    let list = ImageList { dataset: ingest.dataset, view: ingest.view, folds: ingest.folds, images };
+    records::write(&attempt.folder.output("images.json"), &list)
+}
+
+/// What is known of one image before the split.
+fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRecord, Failure> {
+    let picture = picture::open_rgb8(path)?;
+    let (width, height) = picture.image.dimensions();
+    if width.min(height) < ingest.min_side {
+        return Err(Failure::invalid_input(format!(
+            "{} has {width}x{height} pixels, but at least {min}x{min} are needed: remove it or lower patch.size",
+            path.display(),
+            min = ingest.min_side
+        )));
+    }
+    Ok(ImageRecord {
+        id: 0,
+        class,
+        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        digest: picture.digest.to_string(),
+        width,
+        height,
+        color: picture.color,
+        generator: false,
+        test_fold: None,
+    })
+}
+
+/// Why a class cannot be split.
+fn too_few(ingest: &Ingest, class: Class, found: usize, least: usize) -> Failure {
+    let Ingest { dataset, view, folds, .. } = ingest;
+    let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
+    let advice = match (found, folds) {
+        (0, _) => "no images: put at least two PNG or JPEG files there".to_owned(),
+        (_, 1) => format!("{found} image(s), and one cannot be split: add images until there are {least}"),
+        _ => format!("{found} image(s), but {folds} folds need {least}: add images or lower tl.folds"),
+    };
+    Failure::invalid_input(format!("class {name} has {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use burn::tensor::Device;
+    use domain::seed::Seed;
+    use domain::stage::{FailureCode, Folder, Stage, Unwatched};
+    use domain::stone::{Dataset, View};
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    fn ingest(folds: u32) -> Ingest {
+        let (dataset, view) = (Dataset::A, View::Sec);
+        Ingest { dataset, view, folds, test_fraction: 0.2, generator_images: 3, min_side: 16 }
+    }
+
+    /// Six classes of that many pictures of 20 × 16 pixels.
+    fn given(images: usize) -> (tempfile::TempDir, Folder) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        for class in Dataset::A.classes() {
+            let input = folder.input(&format!("raw.{class}"));
+            fs::create_dir_all(&input).unwrap();
+            fs::write(input.join(".hidden.png"), "").unwrap();
+            fs::write(input.join("notes.txt"), "no picture").unwrap();
+            for i in 0..images {
+                let image = RgbImage::from_pixel(20, 16, Rgb([i as u8; 3]));
+                picture::save_png(&input.join(format!("{i}.png")), &image).unwrap();
+            }
+        }
+        (root, folder)
+    }
+
+    fn run_it(folder: &Folder, folds: u32) -> Result<ImageList, Failure> {
+        let attempt = Attempt { seed: Seed(7), folder, monitor: &mut Unwatched, device: &Device::flex() };
+        super::super::run(&Stage::Ingest(ingest(folds)), attempt)?;
+        records::read(&folder.output("images.json"))
+    }
+
+    #[test]
+    fn images_are_listed_by_label_and_name_and_split_the_same_every_time() {
+        let (_root, folder) = given(6);
+        let list = run_it(&folder, 1).unwrap();
+        assert_eq!(list.images.len(), 36);
+        assert!(list.images.iter().enumerate().all(|(i, image)| image.id as usize == i));
+        assert_eq!((list.images[0].class, list.images[0].file.as_str()), (Class::Iva, "0.png"));
+        for class in list.images.chunks(6) {
+            assert_eq!(class.iter().filter(|image| image.generator).count(), 3);
+            assert_eq!(class.iter().filter(|image| image.test_fold == Some(0)).count(), 1);
+        }
+        assert_eq!(run_it(&folder, 1).unwrap(), list);
+        let folds = run_it(&folder, 3).unwrap();
+        assert!(folds.images.iter().all(|image| image.generator != image.test_fold.is_some()));
+    }
+
+    #[test]
+    fn every_bad_image_is_named_with_its_fault() {
+        let (_root, folder) = given(4);
+        let bad = folder.input("raw.IVd");
+        let bytes = fs::read(bad.join("0.png")).unwrap();
+        fs::write(bad.join("0.png"), &bytes[..bytes.len() / 2]).unwrap();
+        fs::write(bad.join("1.jpg"), b"").unwrap();
+        picture::save_png(&bad.join("2.png"), &RgbImage::new(20, 15)).unwrap();
+        let failure = run_it(&folder, 1).unwrap_err();
+        assert_eq!(failure.code, FailureCode::InvalidInput);
+        for part in ["0.png is truncated", "1.jpg is empty", "2.png has 20x15 pixels, but at least 16x16"] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_class_with_too_few_images_is_named() {
+        for (images, folds, part) in [(0, 1, "no images"), (1, 1, "one cannot be split"), (3, 3, "3 folds need 4")] {
+            let (_root, folder) = given(5);
+            for i in images..5 {
+                fs::remove_file(folder.input("raw.Ia").join(format!("{i}.png"))).unwrap();
+            }
+            let failure = run_it(&folder, folds).unwrap_err();
+            assert_eq!(failure.code, FailureCode::InvalidInput);
+            assert!(failure.message.contains("A/SEC/Ia (WW)"), "{}", failure.message);
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
 }

@@ -1,12 +1,109 @@
-//! (to come)
+//! `pad`: brings the training pictures of one diffusion model to one canvas
+//! (ALGORITHM 1).
 
-use domain::experiment::Pad;
-use domain::stage::{Failure, FailureCode};
+use domain::experiment::{Fill, Pad};
+use domain::stage::Failure;
 use domain::stone::Class;
+use image::{GrayImage, Luma, Rgb, RgbImage, imageops};
 
 use super::Attempt;
+use crate::data::batch;
+use crate::data::picture::{open_rgb8, save_png, save_png_grey};
+use crate::data::resize::{Filter, resize};
+use crate::records::{self, ImageList, ImageRecord, PadRecord};
 
-/// (to come)
-pub fn run(_class: Class, _pad: &Pad, _attempt: Attempt<'_>) -> Result<(), Failure> {
-    Err(Failure::new(FailureCode::Internal, "not built yet"))
+/// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
+///
+/// # Errors
+/// `InvalidInput` if no image of the class is set apart for the model or one
+/// cannot be opened.
+pub fn run(class: Class, pad: &Pad, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let list: ImageList = records::read(&attempt.folder.input("ingest").join("images.json"))?;
+    let images: Vec<(usize, ImageRecord)> =
+        list.images.into_iter().filter(|image| image.generator && image.class == class).enumerate().collect();
+    if images.is_empty() {
+        return Err(Failure::invalid_input(format!(
+            "class {}/{}/{class} has no image set apart for its diffusion model: add images",
+            list.dataset, list.view
+        )));
+    }
+    let folder = attempt.folder;
+    let black = batch::map(&images, "canvas", attempt.monitor, |(number, image)| {
+        let picture = open_rgb8(&folder.input("raw").join(&image.file))?;
+        let (canvas, mask) = paste(picture.image, pad);
+        save_png(&folder.output(&format!("images/{number:03}.png")), &canvas)?;
+        save_png_grey(&folder.output(&format!("masks/{number:03}.png")), &mask)?;
+        let black = canvas.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
+        Ok(black as f64 / canvas.pixels().len() as f64)
+    })?;
+    let image_ids = images.iter().map(|(_, image)| image.id).collect();
+    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: pad.target, image_ids, black })
+}
+
+/// The canvas with the picture in its middle, scaled down if it does not fit,
+/// and the mask of where the picture is (255).
+fn paste(picture: RgbImage, pad: &Pad) -> (RgbImage, GrayImage) {
+    let [width, height] = pad.target;
+    let picture = fit(picture, width, height);
+    let fill = match pad.fill {
+        Fill::Black => Rgb([0; 3]),
+        Fill::BorderMedian => border_median(&picture),
+    };
+    let mut canvas = RgbImage::from_pixel(width, height, fill);
+    let mut mask = GrayImage::new(width, height);
+    let x = i64::from((width - picture.width()) / 2);
+    let y = i64::from((height - picture.height()) / 2);
+    imageops::replace(&mut canvas, &picture, x, y);
+    let inside = GrayImage::from_pixel(picture.width(), picture.height(), Luma([255]));
+    imageops::replace(&mut mask, &inside, x, y);
+    (canvas, mask)
+}
+
+/// Scaled down to `width` × `height` at most, with its proportions.
+fn fit(picture: RgbImage, width: u32, height: u32) -> RgbImage {
+    let scale = (f64::from(width) / f64::from(picture.width())).min(f64::from(height) / f64::from(picture.height()));
+    if scale >= 1.0 {
+        return picture;
+    }
+    let side = |pixels: u32, most: u32| ((f64::from(pixels) * scale).round() as u32).clamp(1, most);
+    resize(&picture, side(picture.width(), width), side(picture.height(), height), Filter::Lanczos)
+}
+
+/// The median of the outermost pixels, per channel.
+fn border_median(picture: &RgbImage) -> Rgb<u8> {
+    let (width, height) = picture.dimensions();
+    Rgb([0, 1, 2].map(|channel: usize| {
+        let mut levels: Vec<u8> = picture
+            .enumerate_pixels()
+            .filter(|(x, y, _)| *x == 0 || *y == 0 || x + 1 == width || y + 1 == height)
+            .map(|(_, _, pixel)| pixel[channel])
+            .collect();
+        levels.sort_unstable();
+        levels.get(levels.len() / 2).copied().unwrap_or(0)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_picture_is_centred_and_a_large_one_fits() {
+        let pad = Pad { target: [20, 10], fill: Fill::Black };
+        let white = |width, height| RgbImage::from_pixel(width, height, Rgb([255; 3]));
+        let (canvas, mask) = paste(white(4, 4), &pad);
+        assert_eq!(canvas.dimensions(), (20, 10));
+        assert_eq!(mask.enumerate_pixels().find(|(_, _, level)| level[0] == 255).map(|(x, y, _)| (x, y)), Some((8, 3)));
+        assert_eq!(mask.iter().filter(|level| **level == 255).count(), 16);
+        let (_, mask) = paste(white(100, 200), &pad);
+        assert_eq!(mask.iter().filter(|level| **level == 255).count(), 5 * 10);
+    }
+
+    #[test]
+    fn the_border_fills_the_canvas_where_asked() {
+        let pad = Pad { target: [9, 9], fill: Fill::BorderMedian };
+        let mut picture = RgbImage::from_pixel(5, 5, Rgb([30, 20, 10]));
+        picture.put_pixel(0, 0, Rgb([255; 3]));
+        assert_eq!(paste(picture, &pad).0.get_pixel(0, 0), &Rgb([30, 20, 10]));
+    }
 }
