@@ -180,6 +180,9 @@ pub struct ClassPatches {
     pub coverage: f64,
     /// Smallest stride that had to be used, in pixels.
     pub stride: u32,
+    /// Patches cut from sibling images because an image had too few places.
+    #[serde(default)]
+    pub moved: u32,
 }
 
 /// `metrics.json` of `classify.train`.

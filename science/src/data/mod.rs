@@ -7,6 +7,7 @@
 //! | [`foreground`] | where the stone is |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
 //! | [`split`] | training and test sides, by image |
+//! | [`windows`] | places for patches in one picture |
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
 pub mod batch;
@@ -15,3 +16,4 @@ pub mod phantom;
 pub mod picture;
 pub mod resize;
 pub mod split;
+pub mod windows;

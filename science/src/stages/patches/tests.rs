@@ -1,0 +1,146 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use burn::tensor::Device;
+use domain::experiment::Patch;
+use domain::stage::{Folder, Ingest, Stage, Unwatched};
+use domain::stone::View;
+use image::Rgb;
+use safetensors::SafeTensors;
+
+use super::*;
+
+fn patch(size: u32) -> Patch {
+    Patch { size, per_class_view: 50, ..Patch::default() }
+}
+
+fn patches(dataset: Dataset, fold: u32, folds: u32, size: u32) -> Patches {
+    Patches { dataset, view: View::Sec, fold, folds, patch: patch(size) }
+}
+
+/// A bright disc on dark ground, brighter by class.
+fn stone(side: u32, level: u8) -> RgbImage {
+    let middle = f64::from(side) / 2.0;
+    RgbImage::from_fn(side, side, |x, y| {
+        let inside = (f64::from(x) - middle).hypot(f64::from(y) - middle) < 0.45 * f64::from(side);
+        Rgb(if inside { [level, (x % 251) as u8, 200] } else { [4; 3] })
+    })
+}
+
+fn attempt<'a>(folder: &'a Folder, monitor: &'a mut Unwatched, device: &'a Device) -> Attempt<'a> {
+    Attempt { seed: Seed(5), folder, monitor, device }
+}
+
+fn run_it(folder: &Folder, stage: Stage) -> Result<(), Failure> {
+    super::super::run(&stage, attempt(folder, &mut Unwatched, &Device::flex()))
+}
+
+/// `ingest` has seen six classes with that many stones of that size.
+fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::new(root.path());
+    for (label, class) in Dataset::A.classes().into_iter().enumerate() {
+        for i in 0..images {
+            let path = folder.input(&format!("raw.{class}")).join(format!("{i}.png"));
+            save_png(&path, &stone(side, 60 + 30 * label as u8)).unwrap();
+        }
+    }
+    let (dataset, view) = (Dataset::A, View::Sec);
+    let ingest = Ingest { dataset, view, folds: 1, test_fraction: 0.2, generator_images: 2, min_side: 16 };
+    run_it(&folder, Stage::Ingest(ingest)).unwrap();
+    fs::create_dir_all(folder.input("ingest")).unwrap();
+    fs::rename(folder.output("images.json"), folder.input("ingest").join("images.json")).unwrap();
+    (root, folder)
+}
+
+fn ids(folder: &Folder, side: &str) -> BTreeSet<[u8; 4]> {
+    let bytes = fs::read(folder.output(&format!("{side}.safetensors"))).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let ids = tensors.tensor("image_ids").unwrap().data().to_vec();
+    ids.chunks_exact(4).map(|id| id.try_into().unwrap()).collect()
+}
+
+#[test]
+fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
+    let (_root, folder) = given(5, 64);
+    run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
+    let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+    for class in &record.classes {
+        assert_eq!((class.train, class.test), ([4, 40], [1, 10]));
+    }
+    let bytes = fs::read(folder.output("train.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("images").unwrap().shape(), [240, 3, 16, 16]);
+    assert_eq!(tensors.tensor("labels").unwrap().data()[..41], [vec![0; 40], vec![1]].concat());
+    assert!(ids(&folder, "train").is_disjoint(&ids(&folder, "test")));
+    // The first row of the table is the first patch of the tensor.
+    let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
+    let row: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
+    assert_eq!((row[0], row[1], csv.lines().count()), ("train", "IVa", 301));
+    let image = open_rgb8(&folder.input("raw.IVa").join(row[3])).unwrap().image;
+    let pixel = image.get_pixel(row[4].parse().unwrap(), row[5].parse().unwrap());
+    let first = tensors.tensor("images").unwrap().data().to_vec();
+    assert_eq!([first[0], first[256], first[512]], pixel.0);
+}
+
+#[test]
+fn same_seed_same_bytes_whatever_the_threads() {
+    let (_root, folder) = given(4, 48);
+    let mut bytes = Vec::new();
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16)))).unwrap();
+        let files = ["train.safetensors", "test.safetensors", "patches.csv", "patches.json", "sheet.png"];
+        bytes.push(files.map(|file| fs::read(folder.output(file)).unwrap()));
+    }
+    assert!(bytes[0] == bytes[1]);
+}
+
+#[test]
+fn siblings_make_up_for_a_picture_without_room() {
+    let (_root, folder) = given(5, 64);
+    // As large as one patch: one place, where ten are wanted. Another is all dark.
+    let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    let train: Vec<_> =
+        list.images.iter().filter(|image| image.class == Class::Ia && image.test_fold.is_none()).collect();
+    save_png(&folder.input("raw.Ia").join(&train[0].file), &stone(16, 200)).unwrap();
+    save_png(&folder.input("raw.Ia").join(&train[1].file), &RgbImage::new(64, 64)).unwrap();
+    run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
+    let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+    assert_eq!((record.classes[4].class, record.classes[4].train), (Class::Ia, [3, 40]));
+    assert_eq!(record.classes[4].moved, 19);
+    assert_eq!(record.classes[0].moved, 0);
+}
+
+#[test]
+fn a_class_without_any_place_is_named_with_its_images() {
+    let (_root, folder) = given(3, 64);
+    let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 65))).unwrap_err();
+    assert_eq!(failure.code, FailureCode::InvalidInput);
+    for part in ["A/SEC/IVa", "65x65", ".png", "lower patch.size"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+}
+
+#[test]
+fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::new(root.path());
+    for class in Dataset::B.classes() {
+        for i in 0..4 {
+            let image = if i == 0 { RgbImage::new(48, 48) } else { stone(48, 90) };
+            save_png(&folder.input(&format!("synthetic.{class}")).join(format!("images/{i:03}.png")), &image).unwrap();
+        }
+    }
+    let mut tested = BTreeSet::new();
+    for fold in 0..2 {
+        run_it(&folder, Stage::Patches(patches(Dataset::B, fold, 2, 16))).unwrap();
+        let test = ids(&folder, "test");
+        assert!(test.is_disjoint(&ids(&folder, "train")));
+        assert!(test.is_disjoint(&tested), "an image is tested twice");
+        tested.extend(test);
+    }
+    assert_eq!(tested.len(), 24);
+    let failure = run_it(&folder, Stage::Patches(patches(Dataset::B, 0, 5, 16))).unwrap_err();
+    assert!(failure.message.contains("raise sampling.per_model"), "{}", failure.message);
+}
