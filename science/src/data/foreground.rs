@@ -162,11 +162,11 @@ impl Mask {
     fn touching_border(&self) -> Vec<bool> {
         let mut reached = vec![false; self.inside.len()];
         let mut stack: Vec<usize> = Vec::new();
-        for pixel in 0..reached.len() {
+        for (pixel, reached) in reached.iter_mut().enumerate() {
             let (x, y) = (pixel % self.width, pixel / self.width);
             let border = x == 0 || y == 0 || x + 1 == self.width || y + 1 == self.height;
             if border && self.inside[pixel] {
-                reached[pixel] = true;
+                *reached = true;
                 stack.push(pixel);
             }
         }
