@@ -328,7 +328,7 @@ mod tests {
     fn scope_excludes_the_black_border_only() {
         let image = RgbImage::from_fn(80, 60, |x, y| {
             let radius = (f64::from(x) - 40.0).hypot(f64::from(y) - 30.0);
-            Rgb(if radius > 28.0 || radius < 3.0 { [0; 3] } else { [120, 60, 50] })
+            Rgb(if !(3.0..=28.0).contains(&radius) { [0; 3] } else { [120, 60, 50] })
         });
         let mask = Mask::scope(&image);
         let disc = std::f64::consts::PI * 28.0 * 28.0;

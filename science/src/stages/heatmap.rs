@@ -130,9 +130,50 @@ fn mix(from: u32, to: u32, i: u32) -> Vec<(usize, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+    use domain::experiment::Drift;
+    use domain::paper::DRIFT_PROPERTIES;
+    use domain::seed::Seed;
+    use domain::stage::{Folder, Stage, Unwatched};
+    use domain::stone::Dataset;
     use image::Luma;
 
     use super::*;
+    use crate::records::DriftRecord;
+
+    #[test]
+    fn equal_pictures_neither_differ_nor_drift() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        let run_it = |stage: Stage| {
+            let (monitor, device) = (&mut Unwatched, &Device::flex());
+            super::super::run(&stage, Attempt { seed: Seed(1), folder: &folder, monitor, device })
+        };
+        for class in Dataset::A.classes() {
+            for (kind, count) in [("real", 2), ("synthetic", 4)] {
+                for i in 0..count {
+                    let level = 40 + 50 * (i % 2) as u8;
+                    let picture = RgbImage::from_fn(12, 9, |x, _| Rgb(if x < 6 { [level, 80, 20] } else { [0; 3] }));
+                    let path = folder.input(&format!("{kind}.{class}")).join(format!("images/{i:03}.png"));
+                    save_png(&path, &picture).unwrap();
+                }
+            }
+        }
+        run_it(Stage::EvaluateHeatmap).unwrap();
+        let record: HeatmapRecord = records::read(&folder.output("heatmap.json")).unwrap();
+        assert_eq!((record.size, record.mean_difference), ([12, 9], 0.0));
+        assert_eq!((record.foreground_real, record.foreground_synthetic), (0.5, 0.5));
+        assert_eq!(open_rgb8(&folder.output("difference.png")).unwrap().image.dimensions(), (12, 9));
+        run_it(Stage::EvaluateDrift { drift: Drift::default() }).unwrap();
+        let record: DriftRecord = records::read(&folder.output("drift.json")).unwrap();
+        assert_eq!((record.n_real, record.n_synthetic), (12, 24));
+        assert_eq!(record.properties.len(), DRIFT_PROPERTIES.len());
+        assert!(record.properties.iter().all(|property| property.ks < 1e-9 && property.emd < 1e-9));
+        std::fs::remove_dir_all(folder.input("real.Va").join("images")).unwrap();
+        std::fs::create_dir_all(folder.input("real.Va").join("images")).unwrap();
+        let failure = run_it(Stage::EvaluateHeatmap).unwrap_err();
+        assert!(failure.message.contains("real.Va") && failure.message.contains("no pictures"), "{failure}");
+    }
 
     #[test]
     fn areas_are_averaged_and_growth_mixes_neighbours() {
