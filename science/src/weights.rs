@@ -1,1 +1,295 @@
-//! Named tensors in safetensors files.
+//! Parameters of a network as named tensors, in safetensors files.
+//!
+//! Names and shapes are those of the reference implementations: parts joined by
+//! dots, linear weights `[out, in]`. Running statistics of normalisation layers
+//! are included. Loading compares names and shapes one by one and refuses at the
+//! first difference.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use domain::seed::Seed;
+use domain::stage::{Failure, FailureCode};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{random, records};
+
+/// A tensor outside of any device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Length of each dimension.
+    pub shape: Vec<usize>,
+    /// Values in row-major order.
+    pub values: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type Arrays = BTreeMap<String, Array>;
+
+/// Every parameter and running statistic. Call it on `module.valid()` while
+/// training, so that pending running statistics are included.
+pub fn collect<M: Module>(module: &M) -> Arrays {
+    let mut collector = Collector::default();
+    module.visit(&mut collector);
+    collector.arrays
+}
+
+/// The module with all its tensors replaced.
+///
+/// # Errors
+/// If a name is missing, left over or has another shape; names the first one.
+pub fn apply<M: Module>(module: M, arrays: Arrays) -> Result<M, Failure> {
+    let mut filler = Filler { trail: Trail::default(), arrays, problem: None };
+    let module = module.map(&mut filler);
+    match (filler.problem, filler.arrays.keys().next()) {
+        (Some(problem), _) => Err(Failure::invalid_input(problem)),
+        (None, Some(name)) => Err(Failure::invalid_input(format!("tensor {name} does not belong to this network"))),
+        (None, None) => Ok(module),
+    }
+}
+
+/// Writes the weights.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save<M: Module>(module: &M, path: &Path) -> Result<(), Failure> {
+    write(&collect(module), path)
+}
+
+/// The module with the weights of a file.
+///
+/// # Errors
+/// If the file cannot be read or does not fit the module.
+pub fn load<M: Module>(module: M, path: &Path) -> Result<M, Failure> {
+    apply(module, read(path)?).map_err(|failure| Failure::new(failure.code, format!("{}: {failure}", path.display())))
+}
+
+/// Writes named tensors.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(arrays: &Arrays, path: &Path) -> Result<(), Failure> {
+    let bytes: BTreeMap<&String, (Vec<u8>, &Vec<usize>)> = arrays
+        .iter()
+        .map(|(name, array)| (name, (array.values.iter().flat_map(|v| v.to_le_bytes()).collect(), &array.shape)))
+        .collect();
+    let internal = |error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display()));
+    let views = bytes
+        .iter()
+        .map(|(name, (data, shape))| Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(internal)?;
+    records::write_bytes(path, &safetensors::serialize(views, None).map_err(internal)?)
+}
+
+/// Reads the 32-bit floating-point tensors of a file; others are passed over
+/// (counters of batches, which nothing depends on).
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read(path: &Path) -> Result<Arrays, Failure> {
+    let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Failure::invalid_input(format!("{}: {error}", path.display())))?;
+    let floats = tensors.iter().filter(|(_, view)| view.dtype() == Dtype::F32);
+    Ok(floats
+        .map(|(name, view)| {
+            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            (name.to_owned(), Array { shape: view.shape().to_vec(), values })
+        })
+        .collect())
+}
+
+/// The module with fresh random weights: weights and biases of linear and
+/// convolution layers uniform in ±1/√fan-in, PyTorch's default; the constants of
+/// normalisation layers are left as they are. Each tensor has a stream of its
+/// own, so that one layer more or less leaves the others' numbers alone.
+pub fn initialise<M: Module>(module: M, seed: Seed) -> M {
+    let mut arrays = collect(&module);
+    let fan_in: BTreeMap<String, usize> = arrays
+        .iter()
+        .filter(|(name, array)| name.ends_with("weight") && array.shape.len() > 1)
+        .map(|(name, array)| (owner(name).to_owned(), array.shape[1..].iter().product()))
+        .collect();
+    for (name, array) in &mut arrays {
+        if let Some(&fan_in) = fan_in.get(owner(name)) {
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            let mut rng = random::stream(seed, &format!("init.{name}"), 0);
+            array.values.fill_with(|| ((2.0 * random::uniform(&mut rng) - 1.0) * bound) as f32);
+        }
+    }
+    apply(module, arrays).expect("the names and shapes are the module's own")
+}
+
+/// Parameters that are learnt: running statistics are not counted.
+pub fn parameters<M: Module>(module: &M) -> u64 {
+    let learnt = collect(module).into_iter().filter(|(name, _)| !name.contains("running_"));
+    learnt.map(|(_, array)| array.values.len() as u64).sum()
+}
+
+/// The layer that a tensor belongs to.
+fn owner(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(owner, _)| owner)
+}
+
+/// The way from the network to the tensor at hand.
+#[derive(Default)]
+struct Trail {
+    parts: Vec<String>,
+    kinds: Vec<String>,
+}
+
+impl Trail {
+    fn enter(&mut self, name: &str, kind: &str) {
+        self.parts.push(name.to_owned());
+        self.kinds.push(kind.to_owned());
+    }
+
+    fn exit(&mut self) {
+        self.parts.pop();
+        self.kinds.pop();
+    }
+
+    /// The name of the tensor: variants of enums are no part of it.
+    fn name(&self) -> String {
+        let parts = self.parts.iter().zip(&self.kinds).filter(|(_, kind)| !kind.starts_with("Enum:"));
+        parts.map(|(part, _)| part.as_str()).collect::<Vec<_>>().join(".")
+    }
+
+    /// Whether burn keeps the tensor as `[in, out]`.
+    fn transposed(&self) -> bool {
+        self.kinds.last().is_some_and(|kind| kind == "Struct:Linear")
+            && self.parts.last().is_some_and(|part| part == "weight")
+    }
+}
+
+#[derive(Default)]
+struct Collector {
+    trail: Trail,
+    arrays: Arrays,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.trail.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.trail.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = if self.trail.transposed() { param.val().transpose() } else { param.val() };
+        let shape = tensor.dims().to_vec();
+        let values = tensor.into_data().iter::<f32>().collect();
+        self.arrays.insert(self.trail.name(), Array { shape, values });
+    }
+}
+
+struct Filler {
+    trail: Trail,
+    arrays: Arrays,
+    problem: Option<String>,
+}
+
+impl ModuleMapper for Filler {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.trail.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.trail.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.trail.name();
+        let transposed = self.trail.transposed();
+        let old = param.val();
+        let mut shape = old.dims();
+        if transposed {
+            shape.reverse();
+        }
+        match self.arrays.remove(&name) {
+            Some(array) if array.shape == shape => {
+                let data = TensorData::new(array.values, array.shape);
+                let new = Tensor::<D>::from_data(data, &old.device());
+                // Copied after transposing, since products read it row by row.
+                let new = if transposed { Tensor::cat(vec![new.transpose()], 0) } else { new };
+                let learnt = old.is_require_grad();
+                param.map(|_| new.detach().set_require_grad(learnt))
+            }
+            found => {
+                self.problem.get_or_insert_with(|| match found {
+                    Some(array) => format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape),
+                    None => format!("tensor {name} is missing"),
+                });
+                param
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn layer() -> Linear {
+        initialise(LinearConfig::new(4, 3).init(&Device::flex()), Seed(1))
+    }
+
+    #[test]
+    fn a_file_gives_back_what_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let saved = layer();
+        save(&saved, &path).unwrap();
+        let blank = LinearConfig::new(4, 3).init(&Device::flex());
+        let loaded = load(blank, &path).unwrap();
+        assert_eq!(collect(&loaded), collect(&saved));
+        assert_eq!(collect(&loaded)["weight"].shape, [3, 4]);
+        let x = Tensor::<2>::from_floats([[1.0, -2.0, 3.0, 0.5]], &Device::flex());
+        let (a, b) = (saved.forward(x.clone()), loaded.forward(x));
+        assert_eq!(a.into_data(), b.into_data());
+    }
+
+    #[test]
+    fn seeds_tell_weights_apart_and_bound_them() {
+        assert_eq!(collect(&layer()), collect(&layer()));
+        let other = initialise(layer(), Seed(2));
+        assert_ne!(collect(&layer()), collect(&other));
+        let widest = collect(&other).values().flat_map(|a| a.values.clone()).fold(0.0, |w: f32, v| w.max(v.abs()));
+        assert!(widest <= 0.5 && widest > 0.2, "{widest}");
+    }
+
+    #[test]
+    fn a_wrong_shape_a_missing_and_an_extra_name_are_refused() {
+        let refusal = |change: fn(&mut Arrays)| {
+            let mut arrays = collect(&layer());
+            change(&mut arrays);
+            apply(layer(), arrays).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refusal(|arrays| arrays.get_mut("weight").unwrap().shape = vec![4, 3]),
+            "tensor weight has shape [4, 3], has to be [3, 4]"
+        );
+        assert_eq!(refusal(|arrays| drop(arrays.remove("bias"))), "tensor bias is missing");
+        assert_eq!(
+            refusal(|arrays| drop(arrays.insert("gain".into(), Array { shape: vec![1], values: vec![0.0] }))),
+            "tensor gain does not belong to this network"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        fs::write(&path, b"nonsense").unwrap();
+        assert!(read(&path).unwrap_err().message.contains("model.safetensors"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Layers that several networks share. They start blank, all weights zero:
+//! `weights::initialise` or `weights::load` fills them.
+
+use burn::module::{Module, Param, RunningState};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Initializer, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::module::{batch_norm, batch_norm_train};
+use burn::tensor::{Device, Tensor};
+
+/// Share of the newest batch in the running statistics; PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+
+/// A fully connected layer.
+pub fn linear(input: usize, output: usize, device: &Device) -> Linear {
+    LinearConfig::new(input, output).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// A convolution with a square kernel, the same padding on all sides and a bias.
+pub fn conv(input: usize, output: usize, kernel: usize, padding: usize, device: &Device) -> Conv2d {
+    square(input, output, kernel, padding).init(device)
+}
+
+/// One filter per channel: `padding` keeps the size.
+pub fn depthwise(channels: usize, kernel: usize, device: &Device) -> Conv2d {
+    square(channels, channels, kernel, kernel / 2).with_groups(channels).init(device)
+}
+
+/// A convolution without bias, for use before a normalisation.
+pub fn bare_conv(
+    input: usize,
+    output: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    device: &Device,
+) -> Conv2d {
+    square(input, output, kernel, padding).with_stride([stride; 2]).with_bias(false).init(device)
+}
+
+fn square(input: usize, output: usize, kernel: usize, padding: usize) -> Conv2dConfig {
+    Conv2dConfig::new([input, output], [kernel; 2])
+        .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+        .with_initializer(Initializer::Zeros)
+}
+
+/// Batch normalisation (arXiv 1502.03167), over all dimensions but the second.
+///
+/// burn's own layer keeps the biased variance in its running statistics;
+/// PyTorch, and so this one, the unbiased. Names are PyTorch's too.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    running_mean: RunningState<Tensor<1>>,
+    running_var: RunningState<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl BatchNorm {
+    /// The identity, up to `epsilon`.
+    pub fn new(channels: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([channels], device),
+            bias: Initializer::Zeros.init([channels], device),
+            running_mean: RunningState::new(Tensor::zeros([channels], device)),
+            running_var: RunningState::new(Tensor::ones([channels], device)),
+            epsilon,
+        }
+    }
+
+    /// With the statistics of the batch where gradients are tracked, which also
+    /// moves the running statistics; with the running statistics elsewhere.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[batch, channels, …]`; more than one value per channel while training
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if !x.device().is_autodiff() {
+            return batch_norm(x, weight, bias, self.running_mean.value(), self.running_var.value(), self.epsilon);
+        }
+        let values = x.shape().num_elements() / x.dims()[1];
+        let unbiased = values as f64 / (values as f64 - 1.0).max(1.0);
+        let batch = batch_norm_train(x, weight, bias, self.epsilon);
+        for (running, newest) in
+            [(&self.running_mean, batch.mean.detach()), (&self.running_var, batch.variance.detach() * unbiased)]
+        {
+            running.update((running.value_sync() * (1.0 - MOMENTUM) + newest * MOMENTUM).detach());
+        }
+        batch.output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights;
+
+    #[test]
+    fn running_statistics_use_the_unbiased_variance() {
+        let device = Device::flex().autodiff();
+        let norm = BatchNorm::new(1, 1e-5, &device);
+        norm.forward(Tensor::<2>::from_floats([[1.0], [3.0]], &device)); // mean 2, unbiased variance 2
+        let arrays = weights::collect(&norm.valid());
+        assert!((arrays["running_mean"].values[0] - 0.2).abs() < 1e-6);
+        assert!((arrays["running_var"].values[0] - 1.1).abs() < 1e-6);
+        assert_eq!(weights::parameters(&norm), 2);
+    }
+}
