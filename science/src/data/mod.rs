@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
+//! | [`pyramid`] | one picture at several scales |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
@@ -14,6 +15,7 @@ pub mod batch;
 pub mod foreground;
 pub mod phantom;
 pub mod picture;
+pub mod pyramid;
 pub mod resize;
 pub mod split;
 pub mod windows;

@@ -26,14 +26,7 @@ pub fn depthwise(channels: usize, kernel: usize, device: &Device) -> Conv2d {
 }
 
 /// A convolution without bias, for use before a normalisation.
-pub fn bare_conv(
-    input: usize,
-    output: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    device: &Device,
-) -> Conv2d {
+pub fn bare_conv(input: usize, output: usize, kernel: usize, stride: usize, padding: usize, device: &Device) -> Conv2d {
     square(input, output, kernel, padding).with_stride([stride; 2]).with_bias(false).init(device)
 }
 

@@ -1,0 +1,173 @@
+//! Pictures at several scales, for SinDDM (ALGORITHM 2.1, 2.7).
+
+use domain::experiment::{Fit, LossPool, RescaleLoss, Sinddm};
+use image::RgbImage;
+use image::imageops;
+
+use super::resize::{Filter, resize};
+
+/// Rule of the reference for the coarsest scale: area of its short side at
+/// aspect 1, and the limits of its short side, in pixels.
+const COARSEST_AREA: f64 = 3110.0;
+const COARSEST_MIN: f64 = 42.0;
+const COARSEST_MAX: f64 = 55.0;
+
+/// Sizes of the scales.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Geometry {
+    /// Width and height of each scale, coarsest first.
+    pub sizes: Vec<[u32; 2]>,
+    /// Factor between neighbouring scales.
+    pub factor: f64,
+}
+
+impl Geometry {
+    /// Scales about `nominal` apart, from `finest` down to a short side of
+    /// about `coarsest`, by default the reference's rule.
+    pub fn new(finest: [u32; 2], nominal: f64, coarsest: Option<u32>) -> Self {
+        let [width, height] = finest.map(f64::from);
+        let (short, long) = (width.min(height), width.max(height));
+        let by_rule = || (COARSEST_AREA * short / long).sqrt().round_ties_even().clamp(COARSEST_MIN, COARSEST_MAX);
+        let coarsest = coarsest.map_or_else(by_rule, f64::from);
+        let steps = ((short / coarsest).ln() / nominal.ln()).round_ties_even().max(0.0);
+        let factor = if steps > 0.0 { (short / coarsest).powf(1.0 / steps) } else { nominal };
+        let size = |step: u32| {
+            let shrink = factor.powi(steps as i32 - step as i32);
+            [width, height].map(|side| (side / shrink).round_ties_even().max(1.0) as u32)
+        };
+        Self { sizes: (0..=steps as u32).map(size).collect(), factor }
+    }
+}
+
+/// The pictures of one model.
+#[derive(Clone, Debug)]
+pub struct Pyramid {
+    /// Sizes of the scales.
+    pub geometry: Geometry,
+    /// Coarsest first.
+    pub scales: Vec<Scale>,
+    /// How much detail is lost from each scale to the next coarser one, pooled
+    /// over pictures: one fewer than scales.
+    pub rescale_losses: Vec<f64>,
+}
+
+/// All pictures at one scale.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// The pictures.
+    pub images: Vec<RgbImage>,
+    /// The coarser scale's pictures, enlarged; empty at the coarsest scale.
+    pub blurred: Vec<RgbImage>,
+}
+
+impl Pyramid {
+    /// Shrinks each picture to every scale directly from the original.
+    pub fn new(images: &[RgbImage], sinddm: &Sinddm) -> Self {
+        let geometry = Geometry::new(sinddm.finest, sinddm.scale_factor, sinddm.coarsest);
+        let fitted: Vec<RgbImage> = match sinddm.fit {
+            Fit::Letterbox => images.iter().map(|image| letterbox(image, sinddm.finest)).collect(),
+            Fit::Stretch => images.to_vec(),
+        };
+        let mut scales: Vec<Scale> = Vec::new();
+        let mut rescale_losses = Vec::new();
+        for &[width, height] in &geometry.sizes {
+            let images: Vec<RgbImage> =
+                fitted.iter().map(|image| resize(image, width, height, Filter::Lanczos)).collect();
+            let blurred: Vec<RgbImage> = scales.last().map_or_else(Vec::new, |coarser| {
+                coarser.images.iter().map(|image| resize(image, width, height, Filter::Bilinear)).collect()
+            });
+            if !blurred.is_empty() {
+                let pairs = images.iter().zip(&blurred);
+                let losses: Vec<f64> =
+                    pairs.map(|(image, blurred)| rescale_loss(image, blurred, sinddm.rescale_loss)).collect();
+                rescale_losses.push(pool(&losses, sinddm.loss_pool));
+            }
+            scales.push(Scale { images, blurred });
+        }
+        Self { geometry, scales, rescale_losses }
+    }
+}
+
+/// The picture centred on a black canvas of the aspect of `finest`.
+fn letterbox(image: &RgbImage, finest: [u32; 2]) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let aspect = f64::from(finest[0]) / f64::from(finest[1]);
+    let wide = (f64::from(height) * aspect).round() as u32;
+    let tall = (f64::from(width) / aspect).round() as u32;
+    let (wide, tall) = if wide >= width { (wide, height) } else { (width, tall.max(height)) };
+    let mut canvas = RgbImage::new(wide, tall);
+    imageops::replace(&mut canvas, image, i64::from((wide - width) / 2), i64::from((tall - height) / 2));
+    canvas
+}
+
+/// Euclidean norm of the difference, divided by the number of values. The
+/// reference subtracts unsigned bytes, so that small negative differences count
+/// as large ones; the sampling lengths rest on that.
+fn rescale_loss(image: &RgbImage, blurred: &RgbImage, how: RescaleLoss) -> f64 {
+    let pairs = image.as_raw().iter().zip(blurred.as_raw());
+    let squares: f64 = match how {
+        RescaleLoss::U8Wrap => pairs.map(|(a, b)| f64::from(a.wrapping_sub(*b)).powi(2)).sum(),
+        RescaleLoss::Signed => pairs.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum(),
+    };
+    squares.sqrt() / image.as_raw().len() as f64
+}
+
+fn pool(losses: &[f64], how: LossPool) -> f64 {
+    match how {
+        LossPool::Mean => losses.iter().sum::<f64>() / losses.len() as f64,
+        LossPool::Max => losses.iter().copied().fold(0.0, f64::max),
+        LossPool::First => losses[0],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_reference() {
+        let sizes = |finest| Geometry::new(finest, 1.411, None);
+        assert_eq!(sizes([248, 186]).sizes, [[64, 48], [90, 67], [126, 94], [177, 133], [248, 186]]);
+        assert_eq!(sizes([298, 167]).sizes, [[75, 42], [106, 59], [149, 84], [211, 118], [298, 167]]);
+        assert_eq!(sizes([264, 200]).sizes, [[65, 49], [92, 70], [131, 99], [186, 141], [264, 200]]);
+        assert!((sizes([264, 200]).factor - 1.421374).abs() < 1e-6);
+        assert!((sizes([250, 167]).factor - 1.380351).abs() < 1e-6);
+    }
+
+    #[test]
+    fn small_pictures_name_their_coarsest_scale() {
+        let geometry = Geometry::new([33, 25], 1.411, Some(12));
+        assert_eq!(geometry.sizes, [[16, 12], [23, 17], [33, 25]]);
+        assert_eq!(Geometry::new([33, 25], 1.411, Some(25)).sizes, [[33, 25]]);
+    }
+
+    #[test]
+    fn letterboxing_extends_the_canvas_to_the_aspect() {
+        let canvas = letterbox(&RgbImage::from_pixel(428, 284, image::Rgb([9; 3])), [264, 200]);
+        assert_eq!(canvas.dimensions(), (428, 324));
+        assert_eq!((canvas[(0, 0)].0, canvas[(0, 20)].0, canvas[(427, 303)].0), ([0; 3], [9; 3], [9; 3]));
+        assert_eq!(letterbox(&RgbImage::new(33, 25), [33, 25]).dimensions(), (33, 25));
+    }
+
+    #[test]
+    fn bytes_below_zero_wrap() {
+        let dark = RgbImage::from_pixel(2, 1, image::Rgb([1; 3]));
+        let bright = RgbImage::from_pixel(2, 1, image::Rgb([3; 3]));
+        let six = 6.0f64;
+        assert!((rescale_loss(&dark, &bright, RescaleLoss::U8Wrap) - 254.0 / six.sqrt()).abs() < 1e-9);
+        assert!((rescale_loss(&dark, &bright, RescaleLoss::Signed) - 2.0 / six.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_scale_has_every_picture_and_losses_are_pooled() {
+        let texture = |k: u32| RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * y * k % 251) as u8; 3]));
+        let sinddm = Sinddm { finest: [32, 24], coarsest: Some(12), ..Sinddm::default() };
+        let pyramid = Pyramid::new(&[texture(3), texture(7)], &sinddm);
+        assert_eq!(pyramid.scales.len(), 3);
+        assert_eq!(pyramid.rescale_losses.len(), 2);
+        assert!(pyramid.scales[0].blurred.is_empty());
+        assert_eq!(pyramid.scales[2].blurred[1].dimensions(), (32, 24));
+        let single = |k| Pyramid::new(&[texture(k)], &sinddm).rescale_losses[1];
+        assert!((pyramid.rescale_losses[1] - (single(3) + single(7)) / 2.0).abs() < 1e-12);
+    }
+}
