@@ -121,6 +121,7 @@ pub fn drift(view: View) -> [f64; 5] {
 }
 
 /// Printed SIFID of a view.
+#[allow(clippy::approx_constant, reason = "3.14 is what the paper prints, and not π")]
 pub fn sifid(view: View) -> Printed {
     match view {
         View::Sur => p(3.14, 0.93),

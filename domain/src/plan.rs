@@ -194,9 +194,12 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
     let mut study = Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] } };
     let mut report = Report::default();
     let mut patches = BTreeMap::new();
+    // All data are looked at first, so that what is wrong with them shows early.
+    let mut ingests = Vec::new();
     for view in View::ALL {
-        let ingest_a = study.ingest(Dataset::A, view)?;
-        let ingest_c = study.ingest(Dataset::C, view)?;
+        ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
+    }
+    for (view, ingest_a, ingest_c) in ingests {
         let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
         study.evaluate(view, &real, &synthetic, &mut report);
         for fold in 0..experiment.tl.folds {

@@ -124,6 +124,14 @@ pub fn initialise<M: Module>(module: M, seed: Seed) -> M {
     apply(module, arrays).expect("the names and shapes are the module's own")
 }
 
+/// A moving average of the weights: `decay · average + (1 − decay) · newest`.
+/// Both are on a device without gradients.
+pub fn blend<M: Module>(average: M, newest: &M, decay: f64) -> M {
+    let mut flat = Flat::default();
+    newest.visit(&mut flat);
+    average.map(&mut Blender { newest: flat.tensors.into_iter(), decay })
+}
+
 /// Parameters that are learnt: running statistics are not counted.
 pub fn parameters<M: Module>(module: &M) -> u64 {
     let learnt = collect(module).into_iter().filter(|(name, _)| !name.contains("running_"));
@@ -186,6 +194,32 @@ impl ModuleVisitor for Collector {
         let shape = tensor.dims().to_vec();
         let values = tensor.into_data().iter::<f32>().collect();
         self.arrays.insert(self.trail.name(), Array { shape, values });
+    }
+}
+
+#[derive(Default)]
+struct Flat {
+    tensors: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Flat {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.tensors.push(param.val().reshape([-1]));
+    }
+}
+
+struct Blender {
+    newest: std::vec::IntoIter<Tensor<1>>,
+    decay: f64,
+}
+
+impl ModuleMapper for Blender {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let newest = self.newest.next().expect("the same network visits as many tensors");
+        param.map(|average| {
+            let newest: Tensor<D> = newest.reshape(average.shape());
+            average * self.decay + newest * (1.0 - self.decay)
+        })
     }
 }
 
@@ -265,6 +299,14 @@ mod tests {
         assert_ne!(collect(&layer()), collect(&other));
         let widest = collect(&other).values().flat_map(|a| a.values.clone()).fold(0.0, |w: f32, v| w.max(v.abs()));
         assert!(widest <= 0.5 && widest > 0.2, "{widest}");
+    }
+
+    #[test]
+    fn an_average_lies_between_old_and_new() {
+        let other = initialise(layer(), Seed(2));
+        let average = collect(&blend(layer(), &other, 0.75));
+        let [old, new, mean] = [&collect(&layer()), &collect(&other), &average].map(|arrays| arrays["bias"].values[1]);
+        assert!((mean - (0.75 * old + 0.25 * new)).abs() < 1e-6);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
-//! | [`pyramid`] | one picture at several scales |
+//! | [`folder`] | the numbered pictures of an artifact |
+//! | [`patchset`] | patches with their labels, and batches of them |
+//! | [`pyramid`] | pictures at several scales |
+//! | [`tensors`] | pictures as tensors and back |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
@@ -12,10 +15,13 @@
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
 pub mod batch;
+pub mod folder;
 pub mod foreground;
+pub mod patchset;
 pub mod phantom;
 pub mod picture;
 pub mod pyramid;
 pub mod resize;
 pub mod split;
+pub mod tensors;
 pub mod windows;

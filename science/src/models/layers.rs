@@ -3,6 +3,7 @@
 
 use burn::module::{Module, Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
@@ -28,6 +29,12 @@ pub fn depthwise(channels: usize, kernel: usize, device: &Device) -> Conv2d {
 /// A convolution without bias, for use before a normalisation.
 pub fn bare_conv(input: usize, output: usize, kernel: usize, stride: usize, padding: usize, device: &Device) -> Conv2d {
     square(input, output, kernel, padding).with_stride([stride; 2]).with_bias(false).init(device)
+}
+
+/// The largest of 3×3 values, every other pixel.
+pub fn pool(padding: usize) -> MaxPool2d {
+    let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
+    MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(padding).init()
 }
 
 fn square(input: usize, output: usize, kernel: usize, padding: usize) -> Conv2dConfig {

@@ -5,3 +5,6 @@ pub mod inception;
 pub mod layers;
 pub mod resnet;
 pub mod sinddm;
+
+#[cfg(test)]
+mod golden;

@@ -1,1 +1,257 @@
-//! x
+//! Bottleneck residual network (He et al., CVPR 2016, arXiv 1512.03385) as
+//! torchvision builds it, with the paper's head of fully connected layers
+//! (ALGORITHM 7.1). Tensor names are torchvision's.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{Linear, Relu};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use domain::experiment::{Network, Stem};
+use rand_chacha::ChaCha8Rng;
+
+use super::layers::{BatchNorm, bare_conv, linear, pool};
+use crate::random;
+
+/// Channels at the end of a block, as a multiple of its inner channels.
+const EXPANSION: usize = 4;
+
+/// Guard against division by zero; PyTorch's default.
+const EPSILON: f64 = 1e-5;
+
+/// Classes of every data set.
+pub const CLASSES: usize = 6;
+
+/// 1×1, 3×3, 1×1, and a short cut round them.
+#[derive(Module, Debug)]
+pub struct Bottleneck {
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    conv2: Conv2d,
+    bn2: BatchNorm,
+    conv3: Conv2d,
+    bn3: BatchNorm,
+    downsample: Option<(Conv2d, BatchNorm)>,
+}
+
+impl Bottleneck {
+    fn new(input: usize, inner: usize, stride: usize, device: &Device) -> Self {
+        let output = EXPANSION * inner;
+        let norm = |channels| BatchNorm::new(channels, EPSILON, device);
+        Self {
+            conv1: bare_conv(input, inner, 1, 1, 0, device),
+            bn1: norm(inner),
+            conv2: bare_conv(inner, inner, 3, stride, 1, device),
+            bn2: norm(inner),
+            conv3: bare_conv(inner, output, 1, 1, 0, device),
+            bn3: norm(output),
+            downsample: (stride != 1 || input != output)
+                .then(|| (bare_conv(input, output, 1, stride, 0, device), norm(output))),
+        }
+    }
+
+    /// `[batch, input, height, width]` to `[batch, 4 · inner, height/stride, width/stride]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = relu(self.bn1.forward(self.conv1.forward(x.clone()))); // [batch, inner, height, width]
+        let h = relu(self.bn2.forward(self.conv2.forward(h))); // [batch, inner, height/stride, width/stride]
+        let h = self.bn3.forward(self.conv3.forward(h)); // [batch, 4 · inner, …]
+        let short = match &self.downsample {
+            Some((conv, norm)) => norm.forward(conv.forward(x)),
+            None => x,
+        };
+        relu(h + short)
+    }
+}
+
+/// `[batch, channels, 1, 1]` to `[batch, channels]`; keeps torchvision's numbering.
+#[derive(Module, Debug)]
+pub struct Flatten;
+
+/// Drops activations; keeps torchvision's numbering. Which ones is drawn from
+/// the caller's stream.
+#[derive(Module, Debug)]
+pub struct Dropout;
+
+/// A step of the head.
+#[derive(Module, Debug)]
+pub enum Layer {
+    /// See [`Flatten`].
+    Flatten(Flatten),
+    /// Fully connected.
+    Linear(Linear),
+    /// Normalisation over the batch.
+    Norm(BatchNorm),
+    /// Rectifier.
+    Relu(Relu),
+    /// See [`Dropout`].
+    Dropout(Dropout),
+}
+
+/// Tells the class of a patch.
+#[derive(Module, Debug)]
+pub struct ResNet {
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    layer1: Vec<Bottleneck>,
+    layer2: Vec<Bottleneck>,
+    layer3: Vec<Bottleneck>,
+    layer4: Vec<Bottleneck>,
+    fc: Vec<Layer>,
+    pooled: bool,
+    dropout: f64,
+}
+
+impl ResNet {
+    /// A blank network of up to four stages.
+    pub fn new(network: &Network, device: &Device) -> Self {
+        let width = network.width as usize;
+        Self::with_planes(network, width, width, device)
+    }
+
+    /// [`ResNet::new`] with `width` channels in the stem and `planes` inner
+    /// channels in the first stage.
+    pub(super) fn with_planes(network: &Network, width: usize, planes: usize, device: &Device) -> Self {
+        let (kernel, stride) = match network.stem {
+            Stem::Imagenet => (7, 2),
+            Stem::Small => (3, 1),
+        };
+        let mut channels = width;
+        let mut stage = |index: usize| {
+            let blocks = network.blocks.get(index).copied().unwrap_or(0);
+            let inner = planes << index;
+            let block = |number: u32| {
+                let stride = if index > 0 && number == 0 { 2 } else { 1 };
+                let block = Bottleneck::new(channels, inner, stride, device);
+                channels = EXPANSION * inner;
+                block
+            };
+            (0..blocks).map(block).collect::<Vec<_>>()
+        };
+        let (layer1, layer2, layer3, layer4) = (stage(0), stage(1), stage(2), stage(3));
+        Self {
+            conv1: bare_conv(3, width, kernel, stride, kernel / 2, device),
+            bn1: BatchNorm::new(width, EPSILON, device),
+            layer1,
+            layer2,
+            layer3,
+            layer4,
+            fc: head(channels, &network.head, device),
+            pooled: network.stem == Stem::Imagenet,
+            dropout: network.dropout,
+        }
+    }
+
+    /// Scores of the classes. While training, `dropping` is the stream that
+    /// decides what is dropped; without it nothing is.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, 3, height, width]`, normalised
+    /// - output: `[batch, 6]`
+    pub fn forward(&self, x: Tensor<4>, mut dropping: Option<&mut ChaCha8Rng>) -> Tensor<2> {
+        let h = relu(self.bn1.forward(self.conv1.forward(x))); // [batch, width, …]
+        let h = if self.pooled { pool(1).forward(h) } else { h };
+        let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
+        let h = stages.into_iter().flatten().fold(h, |h, block| block.forward(h)); // [batch, channels, …]
+        let mut h: Tensor<2> = h.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2); // [batch, channels]
+        for layer in &self.fc {
+            h = match layer {
+                Layer::Flatten(_) => h,
+                Layer::Linear(linear) => linear.forward(h),
+                Layer::Norm(norm) => norm.forward(h),
+                Layer::Relu(_) => relu(h),
+                Layer::Dropout(_) => match dropping.as_deref_mut() {
+                    Some(rng) => drop_out(h, self.dropout, rng),
+                    None => h,
+                },
+            };
+        }
+        h
+    }
+}
+
+/// Flatten, then linear, normalisation, rectifier and dropout per hidden
+/// layer, then linear.
+fn head(input: usize, hidden: &[u32], device: &Device) -> Vec<Layer> {
+    let mut layers = vec![Layer::Flatten(Flatten)];
+    let mut from = input;
+    for &to in hidden {
+        let to = to as usize;
+        layers.push(Layer::Linear(linear(from, to, device)));
+        layers.push(Layer::Norm(BatchNorm::new(to, EPSILON, device)));
+        layers.push(Layer::Relu(Relu::new()));
+        layers.push(Layer::Dropout(Dropout));
+        from = to;
+    }
+    layers.push(Layer::Linear(linear(from, CLASSES, device)));
+    layers
+}
+
+/// Sets a share of the values to zero and scales the others up, so that the
+/// mean stays.
+fn drop_out(x: Tensor<2>, share: f64, rng: &mut ChaCha8Rng) -> Tensor<2> {
+    if share <= 0.0 {
+        return x;
+    }
+    let kept = (1.0 / (1.0 - share)) as f32;
+    let [batch, width] = x.dims();
+    let mask: Vec<f32> = (0..batch * width).map(|_| if random::uniform(rng) < share { 0.0 } else { kept }).collect();
+    let device = x.device();
+    x * Tensor::from_data(TensorData::new(mask, [batch, width]), &device)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::GradientsParams;
+    use domain::seed::Seed;
+
+    use super::*;
+    use crate::weights;
+
+    fn small() -> Network {
+        Network { stem: Stem::Small, width: 4, blocks: vec![1, 1], head: vec![8], dropout: 0.5 }
+    }
+
+    #[test]
+    fn the_default_is_resnet50_with_the_papers_head() {
+        let net = ResNet::new(&Network::default(), &Device::flex());
+        let arrays = weights::collect(&net);
+        let learnt = arrays.iter().filter(|(name, _)| !name.contains("running_"));
+        assert_eq!(learnt.map(|(_, array)| array.values.len()).sum::<usize>(), 25_314_502);
+        for (name, shape) in [
+            ("conv1.weight", vec![64, 3, 7, 7]),
+            ("layer1.0.downsample.0.weight", vec![256, 64, 1, 1]),
+            ("layer1.0.downsample.1.running_var", vec![256]),
+            ("layer4.2.bn3.weight", vec![2048]),
+            ("fc.1.weight", vec![768, 2048]),
+            ("fc.2.running_mean", vec![768]),
+            ("fc.5.weight", vec![256, 768]),
+            ("fc.9.bias", vec![128]),
+            ("fc.13.weight", vec![6, 128]),
+        ] {
+            assert_eq!(arrays[name].shape, shape, "{name}");
+        }
+    }
+
+    #[test]
+    fn shapes_and_gradients_of_a_small_network() {
+        let device = Device::flex().autodiff();
+        let net = weights::initialise(ResNet::new(&small(), &device), Seed(1));
+        let values = random::normals(&mut random::stream(Seed(1), "x", 0), 3 * 3 * 12 * 12);
+        let x = Tensor::<4>::from_data(TensorData::new(values, [3, 3, 12, 12]), &device);
+        let scores = net.forward(x, Some(&mut random::stream(Seed(1), "dropout", 0)));
+        assert_eq!(scores.dims(), [3, 6]);
+        let gradients = GradientsParams::from_grads(scores.square().mean().backward(), &net);
+        let learnt = weights::collect(&net).into_keys().filter(|name| !name.contains("running_")).count();
+        assert_eq!(gradients.len(), learnt);
+    }
+
+    #[test]
+    fn dropping_keeps_the_mean_and_follows_its_stream() {
+        let x = || Tensor::<2>::ones([50, 40], &Device::flex());
+        let dropped = |step| drop_out(x(), 0.25, &mut random::stream(Seed(1), "dropout", step)).into_data();
+        assert_eq!(dropped(0), dropped(0));
+        assert_ne!(dropped(0), dropped(1));
+        let mean = dropped(0).iter::<f32>().sum::<f32>() / 2000.0;
+        assert!((mean - 1.0).abs() < 0.05, "{mean}");
+    }
+}

@@ -1,11 +1,414 @@
-//! (to come)
+//! Trains one classifier and tests it (ALGORITHM 7.2, 7.3).
 
-use domain::stage::ClassifyTrain;
-use domain::stage::{Failure, FailureCode};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor};
+use domain::stage::{ClassifyTrain, Failure, FailureCode, Progress};
 
 use super::Attempt;
+use crate::data::patchset::{Augmentation, PatchSet};
+use crate::models::resnet::{CLASSES, ResNet};
+use crate::records::{self, Metrics, PatchesRecord};
+use crate::{random, weights};
 
-/// (to come)
-pub fn run(_classify: &ClassifyTrain, _attempt: Attempt<'_>) -> Result<(), Failure> {
-    Err(Failure::new(FailureCode::Internal, "not built yet"))
+/// Steps between readings of the loss: each waits for the device.
+const READ_EVERY: usize = 10;
+
+/// Time between progress reports.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// Patches tested at once.
+const TEST_BATCH: usize = 64;
+
+/// Most stages that the network can have.
+const STAGES_MAX: usize = 4;
+
+/// Writes `model.safetensors`, `metrics.json` and `epochs.csv`. The weights are
+/// those of the last epoch, as the paper's were.
+///
+/// # Errors
+/// If an input cannot be used, the loss is not a number, or the attempt was
+/// told to stop.
+pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let device = attempt.device.clone().autodiff();
+    let (train, test, records) = load(classify, &attempt)?;
+    let (train, validation) = train.split(attempt.seed, classify.val_fraction);
+
+    let mut net = first_weights(classify, &attempt, &device)?;
+    let momentum = MomentumConfig::new().with_momentum(classify.momentum).with_dampening(0.0);
+    let mut sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
+    let mut log = Log::new(classify, train.len());
+
+    for epoch in 0..classify.epochs {
+        let lr = classify.lr * classify.lr_gamma.powi((epoch / classify.lr_step) as i32);
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        random::shuffle(&mut random::stream(attempt.seed, "order", u64::from(epoch)), &mut order);
+        for batch in batches(&order, classify.batch) {
+            if attempt.monitor.stopping() {
+                return Err(Failure::new(FailureCode::Preempted, format!("told to stop in epoch {epoch}")));
+            }
+            let augmentations: Vec<Augmentation> = match classify.augment {
+                true => batch.iter().map(|&index| Augmentation::draw(attempt.seed, epoch, index)).collect(),
+                false => vec![Augmentation::NONE; batch.len()],
+            };
+            let x = train.batch(batch, &augmentations, &device); // [batch, 3, size, size]
+            let truth = train.one_hot(batch, &device); // [batch, 6]
+
+            let mut dropping = random::stream(attempt.seed, "dropout", log.steps);
+            let scores = net.forward(x, Some(&mut dropping)); // [batch, 6]
+            let loss = (log_softmax(scores, 1) * truth).sum() / -(batch.len() as f64);
+            let gradients = GradientsParams::from_grads(loss.backward(), &net);
+            net = sgd.step(lr, net, gradients);
+
+            log.push(loss.inner(), batch.len(), epoch, lr)?;
+            log.report(epoch, attempt.monitor);
+        }
+        let right = accuracy(&validation, &predict(&net.valid(), &validation, attempt.device));
+        log.close(epoch, lr, right)?;
+    }
+
+    let net = net.valid();
+    weights::save(&net, &attempt.folder.output("model.safetensors"))?;
+    let predicted = predict(&net, &test, attempt.device);
+    let metrics = metrics(classify, &log, &test, &predicted, &records);
+    records::write(&attempt.folder.output("metrics.json"), &metrics)?;
+    records::write_bytes(&attempt.folder.output("epochs.csv"), log.csv.as_bytes())
+}
+
+/// Training and test patches of all data sets, and their records.
+fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<(PatchSet, PatchSet, Vec<PatchesRecord>), Failure> {
+    let (mut train, mut test, mut records) = (PatchSet::default(), PatchSet::default(), Vec::new());
+    for dataset in &classify.datasets {
+        let input = attempt.folder.input(&format!("patches.{dataset}"));
+        let record: PatchesRecord = records::read(&input.join("patches.json"))?;
+        if record.dataset != *dataset {
+            let message = format!("{}: holds data set {}, not {dataset}", input.display(), record.dataset);
+            return Err(Failure::invalid_input(message));
+        }
+        train.append(PatchSet::read(&input.join("train.safetensors"))?)?;
+        test.append(PatchSet::read(&input.join("test.safetensors"))?)?;
+        records.push(record);
+    }
+    match records.is_empty() || train.len() < 2 || test.len() == 0 {
+        true => Err(Failure::invalid_input("there are no patches to learn or to test")),
+        false => Ok((train, test, records)),
+    }
+}
+
+/// The network that training starts from: random, or with all weights of the
+/// first step.
+fn first_weights(classify: &ClassifyTrain, attempt: &Attempt<'_>, device: &Device) -> Result<ResNet, Failure> {
+    if classify.network.blocks.len() > STAGES_MAX {
+        let stages = classify.network.blocks.len();
+        return Err(Failure::invalid_input(format!("tl.network.blocks: names {stages} stages, at most 4 are built")));
+    }
+    let net = ResNet::new(&classify.network, device);
+    match classify.init {
+        Some(domain::experiment::Init::Random) => Ok(weights::initialise(net, attempt.seed)),
+        None => weights::load(net, &attempt.folder.input("init").join("model.safetensors")),
+    }
+}
+
+/// The order in batches. A last batch of a single patch is dropped: it has no
+/// variance to normalise by.
+fn batches(order: &[usize], batch: u32) -> impl Iterator<Item = &[usize]> {
+    order.chunks(batch.max(2) as usize).filter(|batch| batch.len() > 1)
+}
+
+/// The label with the highest score of each patch; the first of equals.
+fn predict(net: &ResNet, patches: &PatchSet, device: &Device) -> Vec<u8> {
+    let all: Vec<usize> = (0..patches.len()).collect();
+    let mut predicted = Vec::with_capacity(all.len());
+    for batch in all.chunks(TEST_BATCH) {
+        let x = patches.batch(batch, &vec![Augmentation::NONE; batch.len()], device);
+        let scores: Vec<f32> = net.forward(x, None).into_data().iter::<f32>().collect();
+        predicted.extend(scores.chunks_exact(CLASSES).map(|scores| {
+            let best = (1..CLASSES).fold(0, |best, label| if scores[label] > scores[best] { label } else { best });
+            best as u8
+        }));
+    }
+    predicted
+}
+
+/// Share of patches recognised, 0..1; absent without patches.
+fn accuracy(patches: &PatchSet, predicted: &[u8]) -> Option<f64> {
+    let right = patches.labels.iter().zip(predicted).filter(|(truth, label)| truth == label).count();
+    (!predicted.is_empty()).then(|| right as f64 / predicted.len() as f64)
+}
+
+fn metrics(
+    classify: &ClassifyTrain,
+    log: &Log,
+    test: &PatchSet,
+    predicted: &[u8],
+    records: &[PatchesRecord],
+) -> Metrics {
+    let mut confusion = vec![vec![0; CLASSES]; CLASSES];
+    let mut votes: BTreeMap<(u32, u32), (u8, [u32; CLASSES])> = BTreeMap::new();
+    for ((&truth, &label), &image) in test.labels.iter().zip(predicted).zip(&test.images_of) {
+        confusion[truth as usize][label as usize] += 1;
+        votes.entry(image).or_insert((truth, [0; CLASSES])).1[label as usize] += 1;
+    }
+    let elected = |votes: &[u32; CLASSES]| {
+        (1..CLASSES).fold(0, |best, label| if votes[label] > votes[best] { label } else { best })
+    };
+    let right = votes.values().filter(|(truth, votes)| elected(votes) == *truth as usize).count();
+    let labels = (0..CLASSES).map(|label| {
+        let mut classes: Vec<_> = records.iter().filter_map(|r| r.classes.get(label)).map(|c| c.class).collect();
+        classes.dedup();
+        classes
+    });
+    Metrics {
+        datasets: classify.datasets.clone(),
+        view: records[0].view,
+        steps: log.steps,
+        train_loss: log.epoch_loss,
+        val_accuracy: log.val_accuracy,
+        test_patches: test.len() as u32,
+        test_images: votes.len() as u32,
+        accuracy: 100.0 * accuracy(test, predicted).unwrap_or(0.0),
+        image_accuracy: 100.0 * right as f64 / votes.len().max(1) as f64,
+        confusion,
+        labels: labels.collect(),
+    }
+}
+
+/// What training has shown so far.
+struct Log {
+    /// Optimiser steps done.
+    steps: u64,
+    steps_total: u64,
+    epochs: u32,
+    /// Losses still on the device, with the number of patches.
+    unread: Vec<(Tensor<1>, usize)>,
+    /// Sum of losses and number of patches of this epoch.
+    sum: (f64, usize),
+    /// Mean loss of the last finished epoch.
+    epoch_loss: f64,
+    /// After the last finished epoch.
+    val_accuracy: Option<f64>,
+    csv: String,
+    reported: Instant,
+    /// Epoch and rate of the newest step, for messages.
+    at: (u32, f64),
+}
+
+impl Log {
+    fn new(classify: &ClassifyTrain, patches: usize) -> Self {
+        let order: Vec<usize> = (0..patches).collect();
+        let per_epoch = batches(&order, classify.batch).count() as u64;
+        Self {
+            steps: 0,
+            steps_total: per_epoch * u64::from(classify.epochs),
+            epochs: classify.epochs,
+            unread: Vec::new(),
+            sum: (0.0, 0),
+            epoch_loss: 0.0,
+            val_accuracy: None,
+            csv: String::from("epoch,lr,loss,val_accuracy\n"),
+            reported: Instant::now(),
+            at: (0, 0.0),
+        }
+    }
+
+    fn push(&mut self, loss: Tensor<1>, patches: usize, epoch: u32, lr: f64) -> Result<(), Failure> {
+        self.steps += 1;
+        self.at = (epoch, lr);
+        self.unread.push((loss, patches));
+        if self.unread.len() >= READ_EVERY { self.read() } else { Ok(()) }
+    }
+
+    /// Brings the losses here.
+    fn read(&mut self) -> Result<(), Failure> {
+        let first = self.steps - self.unread.len() as u64;
+        for (step, (loss, patches)) in (first..).zip(self.unread.drain(..)) {
+            let loss = f64::from(loss.into_scalar::<f32>());
+            if !loss.is_finite() {
+                let (epoch, lr) = self.at;
+                return Err(Failure::new(
+                    FailureCode::NotANumber,
+                    format!("loss is {loss} at step {step} (epoch {}, lr {lr}): lower tl.lr", epoch + 1),
+                ));
+            }
+            self.sum.0 += loss * patches as f64;
+            self.sum.1 += patches;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, epoch: u32, monitor: &mut dyn domain::stage::Monitor) {
+        if self.reported.elapsed() < REPORT_EVERY && self.steps < self.steps_total {
+            return;
+        }
+        self.reported = Instant::now();
+        let loss = if self.sum.1 > 0 { self.sum.0 / self.sum.1 as f64 } else { self.epoch_loss };
+        let note = format!("epoch {}/{} loss {loss:.2}", epoch + 1, self.epochs);
+        monitor.progress(Progress { done: self.steps, total: self.steps_total, note });
+    }
+
+    /// Ends an epoch.
+    fn close(&mut self, epoch: u32, lr: f64, val_accuracy: Option<f64>) -> Result<(), Failure> {
+        self.read()?;
+        self.epoch_loss = self.sum.0 / self.sum.1.max(1) as f64;
+        self.sum = (0.0, 0);
+        self.val_accuracy = val_accuracy;
+        let validation = val_accuracy.map_or_else(String::new, |share| share.to_string());
+        let _ = writeln!(self.csv, "{},{lr},{},{validation}", epoch + 1, self.epoch_loss); // cannot fail
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use domain::experiment::{Init, Network, Stem};
+    use domain::seed::Seed;
+    use domain::stage::{Folder, Monitor, Unwatched};
+    use domain::stone::{Dataset, View};
+    use safetensors::tensor::{Dtype, TensorView};
+
+    use super::*;
+    use crate::records::ClassPatches;
+
+    fn small() -> ClassifyTrain {
+        ClassifyTrain {
+            datasets: vec![Dataset::A],
+            network: Network { stem: Stem::Small, width: 4, blocks: vec![1, 1], head: vec![8], dropout: 0.2 },
+            init: Some(Init::Random),
+            batch: 8,
+            epochs: 2,
+            lr: 0.05,
+            momentum: 0.9,
+            lr_step: 7,
+            lr_gamma: 0.1,
+            augment: true,
+            val_fraction: 0.1,
+        }
+    }
+
+    /// Patches whose stripes tell the class, eight of each and two per image.
+    fn write_patches(input: &Path, dataset: Dataset) {
+        let (size, each) = (16usize, 8usize);
+        for side in ["train", "test"] {
+            let mut rng = random::stream(Seed(9), side, 0);
+            let (mut images, mut labels, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+            for label in 0..CLASSES {
+                for patch in 0..each {
+                    let shift = random::uniform(&mut rng) * 6.0;
+                    for at in 0..3 * size * size {
+                        let (x, y) = ((at % size) as f64, (at / size % size) as f64);
+                        let wave = ((x + y + shift) * (0.4 + 0.4 * label as f64)).sin();
+                        images.push((128.0 + 90.0 * wave) as u8);
+                    }
+                    labels.push(label as u8);
+                    ids.extend(((label * each + patch) as u32 / 2).to_le_bytes());
+                }
+            }
+            let n = labels.len();
+            let tensors = [
+                ("images", TensorView::new(Dtype::U8, vec![n, 3, size, size], &images).unwrap()),
+                ("labels", TensorView::new(Dtype::U8, vec![n], &labels).unwrap()),
+                ("image_ids", TensorView::new(Dtype::U32, vec![n], &ids).unwrap()),
+            ];
+            let bytes = safetensors::serialize(tensors, None).unwrap();
+            records::write_bytes(&input.join(format!("{side}.safetensors")), &bytes).unwrap();
+        }
+        let counts = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1 };
+        let classes = dataset.classes().into_iter().map(counts).collect();
+        let record = PatchesRecord { dataset, view: View::Sur, fold: 0, size: size as u32, classes };
+        records::write(&input.join("patches.json"), &record).unwrap();
+    }
+
+    fn train(classify: &ClassifyTrain, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
+        let folder = Folder::new(root);
+        for dataset in &classify.datasets {
+            write_patches(&folder.input(&format!("patches.{dataset}")), *dataset);
+        }
+        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex() };
+        run(classify, attempt)?;
+        Ok(folder)
+    }
+
+    fn metrics_of(folder: &Folder) -> Metrics {
+        records::read(&folder.output("metrics.json")).unwrap()
+    }
+
+    #[test]
+    fn learns_stripes_and_reports_what_it_did() {
+        let root = tempfile::tempdir().unwrap();
+        let network = Network { width: 8, head: vec![], ..small().network };
+        let longer = ClassifyTrain { network, epochs: 12, lr: 0.02, lr_step: 9, augment: false, ..small() };
+        let folder = train(&longer, 7, root.path(), &mut Unwatched).unwrap();
+        let metrics = metrics_of(&folder);
+        assert!(metrics.accuracy > 60.0, "{metrics:?}");
+        assert_eq!((metrics.test_patches, metrics.test_images), (48, 24));
+        assert_eq!(metrics.steps, 12 * 6); // 42 patches of 48 are left for training
+        assert!(metrics.confusion.iter().all(|row| row.iter().sum::<u32>() == 8));
+        assert_eq!(metrics.labels[0], [Dataset::A.classes()[0]]);
+        assert!(metrics.val_accuracy.is_some());
+        let csv = std::fs::read_to_string(folder.output("epochs.csv")).unwrap();
+        assert_eq!(csv.lines().count(), 13);
+    }
+
+    #[test]
+    fn the_first_loss_is_that_of_guessing() {
+        let root = tempfile::tempdir().unwrap();
+        let still = ClassifyTrain { lr: 0.0, epochs: 1, ..small() };
+        let metrics = metrics_of(&train(&still, 7, root.path(), &mut Unwatched).unwrap());
+        assert!((metrics.train_loss - 6f64.ln()).abs() < 0.3, "{}", metrics.train_loss);
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_bytes_and_others_do_not() {
+        let root = tempfile::tempdir().unwrap();
+        let [a, b, c] = [("a", 7), ("b", 7), ("c", 8)].map(|(name, seed)| {
+            let folder = train(&small(), seed, &root.path().join(name), &mut Unwatched).unwrap();
+            std::fs::read(folder.output("model.safetensors")).unwrap()
+        });
+        assert!(a == b && a != c);
+    }
+
+    #[test]
+    fn a_second_step_goes_on_from_all_weights_of_the_first() {
+        let root = tempfile::tempdir().unwrap();
+        let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
+        let second = Folder::new(root.path().join("second"));
+        let model = std::fs::read(first.output("model.safetensors")).unwrap();
+        records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
+        let still = ClassifyTrain { datasets: vec![Dataset::A, Dataset::C], init: None, lr: 0.0, ..small() };
+        let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
+        let learnt = |folder: &Folder| {
+            let mut arrays = weights::read(&folder.output("model.safetensors")).unwrap();
+            arrays.retain(|name, _| !name.contains("running_"));
+            arrays
+        };
+        assert_eq!(learnt(&first), learnt(&second));
+        let metrics = metrics_of(&second);
+        assert_eq!((metrics.test_patches, metrics.test_images), (96, 48));
+        assert_eq!(metrics.labels[0].len(), 2);
+        assert_eq!(metrics.labels[3].len(), 1);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_a_number_ends_the_attempt() {
+        let root = tempfile::tempdir().unwrap();
+        let wild = ClassifyTrain { lr: 1e30, ..small() };
+        let failure = train(&wild, 7, root.path(), &mut Unwatched).unwrap_err();
+        assert_eq!(failure.code, FailureCode::NotANumber);
+        assert!(failure.message.contains("tl.lr"), "{failure}");
+    }
+
+    #[test]
+    fn a_last_batch_of_one_patch_is_dropped() {
+        let order: Vec<usize> = (0..9).collect();
+        assert_eq!(batches(&order, 4).map(<[usize]>::len).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(batches(&order, 5).map(<[usize]>::len).collect::<Vec<_>>(), [5, 4]);
+    }
 }

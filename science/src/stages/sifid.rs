@@ -1,11 +1,217 @@
-//! (to come)
+//! Single-image Fréchet distance between the real and the synthetic pictures
+//! of one class (ALGORITHM 4.3; Rott Shaham et al., ICCV 2019).
+//!
+//! Every position of a feature map is a sample: two pictures are close if their
+//! textures are. Real pictures are first brought to the size of the synthetic
+//! ones with an antialiasing filter (Lanczos), so that both show textures at
+//! one resolution.
 
-use domain::experiment::Sifid;
-use domain::stage::{Failure, FailureCode};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use domain::experiment::{Pairing, Sifid};
+use domain::stage::{Failure, FailureCode, Monitor, Progress};
+use image::RgbImage;
+use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use rayon::prelude::*;
 
 use super::Attempt;
+use crate::data::resize::{Filter, resize};
+use crate::data::{folder, picture, tensors};
+use crate::models::inception::{Block, Inception};
+use crate::records::{self, SifidRecord};
 
-/// (to come)
-pub fn run(_sifid: &Sifid, _attempt: Attempt<'_>) -> Result<(), Failure> {
-    Err(Failure::new(FailureCode::Internal, "not built yet"))
+/// Smallest width and height that the stem can look at, in pixels.
+const SIDE_MIN: u32 = 23;
+
+/// Time between progress reports.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// Writes `sifid.json`.
+///
+/// # Errors
+/// If a picture cannot be used, a distance is not a number, or the attempt was
+/// told to stop.
+pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let block = if sifid.block == 64 { Block::C64 } else { Block::C192 };
+    let stem = Inception::fixed(attempt.device);
+    let real_paths = folder::paths(&attempt.folder.input("real"))?;
+    let synthetic_paths = folder::paths(&attempt.folder.input("synthetic"))?;
+    let mut watch = Watch::new(attempt.monitor, (real_paths.len() + synthetic_paths.len()) as u64);
+
+    // Reals first: their statistics are needed for every synthetic picture.
+    let (width, height) = picture::open_rgb8(&synthetic_paths[0])?.image.dimensions();
+    if width.min(height) < SIDE_MIN {
+        let message = format!("synthetic pictures of {width}×{height} pixels are too small: at least {SIDE_MIN}");
+        return Err(Failure::invalid_input(message));
+    }
+    let mut real = Vec::new();
+    for path in &real_paths {
+        watch.step()?;
+        let image = resize(&picture::open_rgb8(path)?.image, width, height, Filter::Lanczos);
+        real.push(Rooted::new(Statistics::of(&stem, &image, block, attempt.device)));
+    }
+
+    let mut per_image = Vec::new();
+    for (i, path) in synthetic_paths.iter().enumerate() {
+        watch.step()?;
+        let image = picture::open_rgb8(path)?.image;
+        if image.dimensions() != (width, height) {
+            let message = format!("{} is not of {width}×{height} pixels like the first", path.display());
+            return Err(Failure::invalid_input(message));
+        }
+        let synthetic = Statistics::of(&stem, &image, block, attempt.device);
+        let distances: Vec<f64> = match sifid.pairing {
+            Pairing::Index => vec![real[i % real.len()].distance(&synthetic)],
+            Pairing::AllPairs | Pairing::Nearest => real.par_iter().map(|real| real.distance(&synthetic)).collect(),
+        };
+        let distance = match sifid.pairing {
+            Pairing::Nearest => distances.iter().copied().fold(f64::INFINITY, f64::min),
+            Pairing::AllPairs | Pairing::Index => distances.iter().sum::<f64>() / distances.len() as f64,
+        };
+        if !distance.is_finite() {
+            let message = format!("the distance of {} is not a number", path.display());
+            return Err(Failure::new(FailureCode::NotANumber, message));
+        }
+        per_image.push(distance);
+    }
+    let mean = per_image.iter().sum::<f64>() / per_image.len() as f64;
+    records::write(&attempt.folder.output("sifid.json"), &SifidRecord { block: sifid.block, mean, per_image })
+}
+
+/// Mean and covariance of the features over the positions of one picture.
+pub(crate) struct Statistics {
+    pub(crate) mean: DVector<f64>,
+    pub(crate) covariance: DMatrix<f64>,
+}
+
+impl Statistics {
+    pub(crate) fn of(stem: &Inception, image: &RgbImage, block: Block, device: &Device) -> Self {
+        let features = stem.forward(tensors::signed(std::slice::from_ref(image), device), block);
+        let [_, channels, height, width] = features.dims();
+        let values: Vec<f64> = features.into_data().iter::<f32>().map(f64::from).collect();
+        Self::over(&values, channels, height * width)
+    }
+
+    /// From `[channels, positions]`; at least two positions.
+    fn over(values: &[f64], channels: usize, positions: usize) -> Self {
+        let mut samples = DMatrix::from_row_slice(channels, positions, values);
+        let mean = samples.column_mean();
+        samples.column_iter_mut().for_each(|mut sample| sample -= &mean);
+        let covariance = &samples * samples.transpose() / (positions as f64 - 1.0);
+        Self { mean, covariance }
+    }
+}
+
+/// Statistics with the square root of their covariance.
+pub(crate) struct Rooted {
+    statistics: Statistics,
+    root: DMatrix<f64>,
+}
+
+impl Rooted {
+    pub(crate) fn new(statistics: Statistics) -> Self {
+        let eigen = SymmetricEigen::new(statistics.covariance.clone());
+        let scaled = &eigen.eigenvectors * DMatrix::from_diagonal(&eigen.eigenvalues.map(|v| v.max(0.0).sqrt()));
+        Self { root: scaled * eigen.eigenvectors.transpose(), statistics }
+    }
+
+    /// `|μ₁ − μ₂|² + Tr(Σ₁ + Σ₂) − 2 Σ √λ` with λ the eigenvalues of
+    /// `Σ₁^½ Σ₂ Σ₁^½`, which is symmetric: no complex roots can arise. Rounding
+    /// may leave eigenvalues just below zero; they count as zero.
+    pub(crate) fn distance(&self, other: &Statistics) -> f64 {
+        let product = &self.root * &other.covariance * &self.root;
+        let symmetric = (&product + product.transpose()) * 0.5;
+        let roots: f64 = symmetric.symmetric_eigenvalues().iter().map(|v| v.max(0.0).sqrt()).sum();
+        let means = (&self.statistics.mean - &other.mean).norm_squared();
+        means + self.statistics.covariance.trace() + other.covariance.trace() - 2.0 * roots
+    }
+}
+
+/// Progress in pictures.
+struct Watch<'a> {
+    monitor: &'a mut dyn Monitor,
+    done: u64,
+    total: u64,
+    reported: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(monitor: &'a mut dyn Monitor, total: u64) -> Self {
+        Self { monitor, done: 0, total, reported: Instant::now() }
+    }
+
+    /// Called before each picture.
+    fn step(&mut self) -> Result<(), Failure> {
+        if self.monitor.stopping() {
+            return Err(Failure::new(FailureCode::Preempted, "told to stop between two pictures"));
+        }
+        self.done += 1;
+        if self.reported.elapsed() >= REPORT_EVERY || self.done == self.total {
+            self.reported = Instant::now();
+            let note = format!("picture {}/{}", self.done, self.total);
+            self.monitor.progress(Progress { done: self.done, total: self.total, note });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use domain::seed::Seed;
+    use domain::stage::{Folder, Unwatched};
+
+    use super::*;
+
+    #[test]
+    fn distance_of_two_dimensions_is_the_printed_one() {
+        let one = Statistics {
+            mean: DVector::from_row_slice(&[0.3, -0.1]),
+            covariance: DMatrix::from_row_slice(2, 2, &[2.0, 0.5, 0.5, 1.0]),
+        };
+        let other = Statistics {
+            mean: DVector::from_row_slice(&[0.0, 0.0]),
+            covariance: DMatrix::from_row_slice(2, 2, &[1.5, -0.2, -0.2, 0.8]),
+        };
+        assert!((Rooted::new(one).distance(&other) - 0.320802674).abs() < 1e-9);
+    }
+
+    #[test]
+    fn covariance_is_unbiased() {
+        let statistics = Statistics::over(&[1.0, 2.0, 3.0, 5.0, 5.0, 8.0], 2, 3);
+        assert_eq!(statistics.mean, DVector::from_row_slice(&[2.0, 6.0]));
+        assert!((statistics.covariance - DMatrix::from_row_slice(2, 2, &[1.0, 1.5, 1.5, 3.0])).abs().max() < 1e-12);
+    }
+
+    fn texture(k: u32) -> RgbImage {
+        RgbImage::from_fn(48, 36, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, (y * 7) as u8]))
+    }
+
+    fn distances(pairing: Pairing, root: &Path) -> SifidRecord {
+        let folder = Folder::new(root);
+        for (input, ks) in [("real", vec![2, 3]), ("synthetic", vec![3, 9])] {
+            for k in ks {
+                let path = folder.input(input).join(format!("images/{k:03}.png"));
+                picture::save_png(&path, &texture(k)).unwrap();
+            }
+        }
+        let device = Device::flex();
+        let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device };
+        run(&Sifid { block: 64, pairing }, attempt).unwrap();
+        records::read(&folder.output("sifid.json")).unwrap()
+    }
+
+    #[test]
+    fn a_picture_is_nearest_to_itself_and_pairings_differ_as_named() {
+        let root = tempfile::tempdir().unwrap();
+        let all = distances(Pairing::AllPairs, &root.path().join("all"));
+        let nearest = distances(Pairing::Nearest, &root.path().join("nearest"));
+        let index = distances(Pairing::Index, &root.path().join("index"));
+        assert!(nearest.per_image[0].abs() < 1e-6, "{}", nearest.per_image[0]);
+        assert!(all.per_image[0] > 1e-3 && all.per_image[1] >= nearest.per_image[1]);
+        assert!((index.per_image[0] / 2.0 - all.per_image[0]).abs() < 1e-6); // the other pair is at distance 0
+        assert!((all.mean - (all.per_image[0] + all.per_image[1]) / 2.0).abs() < 1e-12);
+    }
 }

@@ -25,7 +25,7 @@ mod noise;
 mod scene;
 
 /// Raised whenever the pictures change, so that old ones are not taken for new.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Fewest pictures of a class.
 const FEWEST: u32 = 4;

@@ -1,0 +1,338 @@
+//! The commands and their options.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::experiment::Scale;
+
+/// Runs a published study over many workers and brings back a table of means and
+/// standard deviations that can be believed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lithogen",
+    version,
+    after_help = "Exit codes: 0 done · 1 error · 2 usage or spec · 4 data cannot be used · 5 ended with failed tasks ·\n\
+                  6 coordinator unreachable · 7 versions do not fit · 130 interrupted, run again to go on\n\n\
+                  Examples:\n  \
+                  lithogen reproduce --scale tiny\n  \
+                  lithogen plan --scale paper\n  \
+                  lithogen reproduce --scale tiny --data ~/stones --set tl.repeats=5"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// One verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole study, from raw pictures to Table I
+    #[cfg(feature = "worker")]
+    Reproduce(Reproduce),
+    /// Show what a study consists of, without running it
+    Plan(Plan),
+    /// Serve studies to workers
+    Coordinator(Coordinator),
+    /// Work for a coordinator
+    #[cfg(feature = "worker")]
+    Worker(Worker),
+    /// Hand a study in
+    Submit(Submit),
+    /// Follow a study until it ends
+    Watch(Watch),
+    /// Call a study off; what is done stays done
+    Cancel(RunOf),
+    /// List workers and studies
+    Status(Status),
+    /// Print Table I, paper beside ours
+    Results(Results),
+    /// Make data sets
+    #[cfg(feature = "worker")]
+    Dataset(Dataset),
+    /// Print the resolved spec or its JSON Schema
+    Config(Config),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Run one attempt in a folder; started by a worker
+    #[cfg(feature = "worker")]
+    #[command(hide = true)]
+    Attempt {
+        /// With `order.json` and `inputs`.
+        folder: PathBuf,
+    },
+}
+
+/// A named size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScaleName {
+    /// Every stage runs, nothing is learnt: seconds
+    Smoke,
+    /// The whole study on small pictures: minutes
+    Tiny,
+    /// The study as published: GPU-days
+    Paper,
+}
+
+impl From<ScaleName> for Scale {
+    fn from(name: ScaleName) -> Scale {
+        match name {
+            ScaleName::Smoke => Scale::Smoke,
+            ScaleName::Tiny => Scale::Tiny,
+            ScaleName::Paper => Scale::Paper,
+        }
+    }
+}
+
+/// Which study.
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// A spec file in TOML; names its own scale
+    pub spec: Option<PathBuf>,
+    /// The preset to use without a spec file
+    #[arg(long, value_enum, default_value = "tiny", conflicts_with = "spec")]
+    pub scale: ScaleName,
+    /// Change one knob, for instance `tl.repeats=2` (see `lithogen config show`)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// Where a local study lives.
+#[derive(Debug, Args)]
+pub struct State {
+    /// Folder of everything that survives this process
+    #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-data", value_name = "DIR")]
+    pub state: PathBuf,
+}
+
+/// Whom to ask.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// The coordinator, for instance http://127.0.0.1:7443; without it, the one of `--state`
+    #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
+    pub coordinator: Option<String>,
+}
+
+/// `lithogen reproduce`.
+#[derive(Debug, Args)]
+pub struct Reproduce {
+    /// Which study.
+    #[command(flatten)]
+    pub spec: Spec,
+    /// Pictures in `raw/{A,C}/{SUR,SEC}/<class>/`; without it, stand-ins are drawn
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where it lives.
+    #[command(flatten)]
+    pub state: State,
+    /// Where it runs: without a coordinator, in this process.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Local workers
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
+    /// Attempts that each local worker runs at once; without it, all cores are shared out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub slots: Option<u16>,
+    /// What to do once a task is given up
+    #[arg(long, value_enum, default_value = "stop")]
+    pub on_failure: OnFailure,
+    /// Print the results as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Reproduce::on_failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// Call the rest off: what is done stays done
+    Stop,
+    /// Do all that does not need the failed task
+    Continue,
+}
+
+/// `lithogen plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Which study.
+    #[command(flatten)]
+    pub spec: Spec,
+    /// Plan for these pictures rather than for the paper's counts
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// One JSON object with all tasks
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lithogen coordinator`.
+#[derive(Debug, Args)]
+pub struct Coordinator {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, env = "LITHOGEN_LISTEN", default_value = "127.0.0.1:7443", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// Where it lives.
+    #[command(flatten)]
+    pub state: State,
+    /// Allow an address that other machines can reach although the wire is not encrypted
+    #[arg(long)]
+    pub insecure_listen: bool,
+}
+
+/// `lithogen worker`.
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// The coordinator, for instance http://127.0.0.1:7443
+    #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
+    pub coordinator: String,
+    /// A name for people; the host's by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Attempts run at once; one per core by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub slots: Option<u16>,
+    /// Folder for inputs and attempts
+    #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
+    pub state: PathBuf,
+    /// Seconds that running attempts may go on after the worker was told to end
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub grace: u64,
+    /// Which processor computes: cpu, webgpu, vulkan or cuda
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// `lithogen submit`.
+#[derive(Debug, Args)]
+pub struct Submit {
+    /// Which study.
+    #[command(flatten)]
+    pub spec: Spec,
+    /// Pictures in `raw/{A,C}/{SUR,SEC}/<class>/`; without it, stand-ins are drawn
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The coordinator, for instance http://127.0.0.1:7443
+    #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
+    pub coordinator: String,
+    /// Folder for stand-ins
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// `lithogen watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunOf,
+    /// One JSON object per line: status and changes
+    #[arg(long)]
+    pub jsonl: bool,
+}
+
+/// A run of some coordinator.
+#[derive(Debug, Args)]
+pub struct RunOf {
+    /// The first digits of the run's name; the newest run by default
+    #[arg(default_value = "")]
+    pub run: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// `lithogen status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lithogen results`.
+#[derive(Debug, Args)]
+pub struct Results {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunOf,
+    /// The whole document (schema: `lithogen config schema --of results`)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lithogen dataset`.
+#[cfg(feature = "worker")]
+#[derive(Debug, Args)]
+pub struct Dataset {
+    /// What to do with data.
+    #[command(subcommand)]
+    pub command: DatasetCommand,
+}
+
+/// One verb of `lithogen dataset`.
+#[cfg(feature = "worker")]
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Draw procedural stones that stand in for real pictures
+    Phantom {
+        /// Folder to make
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Which study's sizes, and changes to them: `phantom.size_a=[4288,2848]`, `seed=7`
+        #[command(flatten)]
+        spec: Spec,
+    },
+}
+
+/// `lithogen config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// What to print.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// One verb of `lithogen config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// The spec with every knob spelt
+    Show {
+        /// Which study.
+        #[command(flatten)]
+        spec: Spec,
+    },
+    /// A JSON Schema
+    Schema {
+        /// Of what
+        #[arg(long, value_enum, default_value = "spec")]
+        of: SchemaOf,
+    },
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// Spec files
+    Spec,
+    /// `lithogen results --json`
+    Results,
+}

@@ -1,0 +1,79 @@
+//! `lithogen attempt`: one stage in a process of its own, so that whatever ends
+//! it ends nothing else. See `worker::child` for the lines it speaks.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use domain::stage::{Failure, FailureCode, Folder, Monitor, Progress};
+use science::device::Kind;
+use worker::child::{FAILURE, ORDER, Order, STOP};
+
+use crate::exit::Problem;
+
+/// Environment variable with the kind of processor to compute on.
+pub const DEVICE: &str = "LITHOGEN_DEVICE";
+
+/// Runs the order found in the folder.
+///
+/// # Errors
+/// If there is no result; `failure.json` then says why.
+pub fn run(folder: &Path) -> anyhow::Result<()> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    listen(stopping.clone());
+    let path = folder.join(ORDER);
+    let order = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let order: Order = serde_json::from_slice(&order).with_context(|| format!("cannot read {}", path.display()))?;
+    let kind = Kind::parse(std::env::var(DEVICE).as_deref().unwrap_or("cpu"))?;
+    let device = kind.open()?;
+    let attempt = science::stages::Attempt {
+        seed: order.seed,
+        folder: &Folder::new(folder),
+        monitor: &mut Pipe { stopping },
+        device: &device,
+    };
+    science::run(&order.stage, attempt).map_err(|failure| {
+        // Without the file the worker falls back on what is said below.
+        let _ = std::fs::write(folder.join(FAILURE), serde_json::to_vec(&failure).unwrap_or_default());
+        Problem::new(code(&failure), failure.to_string()).into()
+    })
+}
+
+fn code(failure: &Failure) -> u8 {
+    if failure.code == FailureCode::Preempted { crate::exit::INTERRUPTED } else { crate::exit::ERROR }
+}
+
+/// Hears the parent. When the input closes, the parent is gone and nobody wants
+/// the result.
+fn listen(stopping: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            match line {
+                Ok(line) if line == STOP => stopping.store(true, Ordering::Relaxed),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        std::process::exit(i32::from(crate::exit::INTERRUPTED));
+    });
+}
+
+/// Tells progress on standard output, one JSON object a line.
+struct Pipe {
+    stopping: Arc<AtomicBool>,
+}
+
+impl Monitor for Pipe {
+    fn progress(&mut self, progress: Progress) {
+        if let Ok(line) = serde_json::to_string(&progress) {
+            // A parent that is gone ends this process through its input.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

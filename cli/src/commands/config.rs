@@ -1,0 +1,24 @@
+//! `lithogen config`.
+
+use domain::experiment::Experiment;
+use domain::results::Results;
+
+use crate::args::{Config, ConfigCommand, SchemaOf};
+
+/// Prints the resolved spec or a schema.
+///
+/// # Errors
+/// Exit code 2 if the spec is wrong.
+pub fn run(args: &Config) -> anyhow::Result<()> {
+    match &args.command {
+        ConfigCommand::Show { spec } => print!("{}", toml::to_string(&super::resolve(spec)?)?),
+        ConfigCommand::Schema { of } => {
+            let schema = match of {
+                SchemaOf::Spec => schemars::schema_for!(Experiment),
+                SchemaOf::Results => schemars::schema_for!(Results),
+            };
+            println!("{}", serde_json::to_string_pretty(&schema)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! `lithogen dataset`.
+
+use domain::seed::Seed;
+
+use crate::args::{Dataset, DatasetCommand};
+use crate::data;
+
+/// Makes data.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
+    let DatasetCommand::Phantom { out, spec } = &args.command;
+    let experiment = super::resolve(spec)?;
+    let mut counter = super::Counter::new("drawing stand-ins", quiet);
+    science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), out, &mut |done, total| {
+        counter.show(done, total);
+    })?;
+    counter.end();
+    let found = data::find(out)?;
+    println!("{}: {}", out.display(), found.remarks.join("; "));
+    println!("next: lithogen reproduce --scale {} --data {}", experiment.scale.name(), out.display());
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! One command per file.
+
+#[cfg(feature = "worker")]
+pub mod attempt;
+pub mod cancel;
+pub mod completions;
+pub mod config;
+pub mod coordinator;
+#[cfg(feature = "worker")]
+pub mod dataset;
+pub mod plan;
+#[cfg(feature = "worker")]
+pub mod reproduce;
+pub mod results;
+pub mod status;
+pub mod submit;
+pub mod watch;
+#[cfg(feature = "worker")]
+pub mod worker;
+
+use std::path::{Path, PathBuf};
+
+use domain::experiment::Experiment;
+use domain::overrides::{self, SpecFile};
+
+use crate::args::Spec;
+use crate::data::{self, Found};
+use crate::exit::{self, Problem};
+
+/// The spec that the options describe.
+///
+/// # Errors
+/// Exit code 2, naming the knob or the place in the file.
+pub fn resolve(spec: &Spec) -> anyhow::Result<Experiment> {
+    let text = match &spec.spec {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| Problem::new(exit::USAGE, format!("cannot read {}: {error}", path.display())))?,
+        ),
+        None => None,
+    };
+    let name = spec.spec.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    let file = text.as_deref().map(|text| SpecFile { name: &name, text });
+    overrides::resolve(spec.scale.into(), file, &spec.sets)
+        .map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
+}
+
+/// The data to use: those given, or stand-ins drawn below the state folder.
+///
+/// # Errors
+/// Exit code 4 if they cannot be used.
+pub fn data(
+    given: Option<&Path>,
+    experiment: &Experiment,
+    state: &Path,
+    tell: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Found> {
+    match given {
+        Some(root) => data::find(root),
+        None => data::find(&phantom(experiment, state, tell)?),
+    }
+}
+
+/// Draws the stand-ins of a spec once; their folder is named by what determines them.
+#[cfg(feature = "worker")]
+fn phantom(experiment: &Experiment, state: &Path, tell: &mut dyn FnMut(u64, u64)) -> anyhow::Result<PathBuf> {
+    use anyhow::Context;
+    use domain::digest::Digest;
+    use domain::seed::Seed;
+    let name = Digest::of_json(&(science::data::phantom::VERSION, &experiment.phantom, experiment.seed)).short();
+    let folder = state.join(format!("phantom-{name}"));
+    std::fs::create_dir_all(state).with_context(|| format!("cannot use {}", state.display()))?;
+    science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), &folder, tell)?;
+    Ok(folder)
+}
+
+#[cfg(not(feature = "worker"))]
+fn phantom(_: &Experiment, _: &Path, _: &mut dyn FnMut(u64, u64)) -> anyhow::Result<PathBuf> {
+    Err(Problem::new(exit::USAGE, "this build cannot draw stand-ins; give pictures with --data DIR").into())
+}
+
+/// Counts on one line of a terminal, or at each tenth on lines of their own.
+pub struct Counter {
+    what: &'static str,
+    bar: Option<indicatif::ProgressBar>,
+    tenth: u64,
+    quiet: bool,
+}
+
+impl Counter {
+    /// Counts things.
+    pub fn new(what: &'static str, quiet: bool) -> Self {
+        let bar = (!quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(|| {
+            let bar = indicatif::ProgressBar::new(0);
+            if let Ok(style) = indicatif::ProgressStyle::with_template(" data     {msg} {bar:30} {pos}/{len}") {
+                bar.set_style(style);
+            }
+            bar.with_message(what)
+        });
+        Self { what, bar, tenth: 0, quiet }
+    }
+
+    /// So many are done.
+    pub fn show(&mut self, done: u64, total: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None if self.quiet => {}
+            None => {
+                let tenth = 10 * done / total.max(1);
+                if tenth > self.tenth {
+                    self.tenth = tenth;
+                    eprintln!(" data     {} {done}/{total}", self.what);
+                }
+            }
+        }
+    }
+
+    /// All are done.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

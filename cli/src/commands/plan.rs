@@ -1,0 +1,149 @@
+//! `lithogen plan`.
+
+use domain::cost;
+use domain::experiment::Experiment;
+use domain::plan::{self, Data};
+use domain::stone::View;
+
+use crate::args::Plan;
+use crate::data;
+use crate::exit::{self, Problem};
+
+/// Floating-point operations per second that one core reaches on these stages,
+/// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
+const CORE_FLOPS: f64 = 8e9;
+
+/// Seconds that each task takes beyond its arithmetic: starting a process,
+/// moving its files.
+const TASK_SECONDS: f64 = 0.1;
+
+/// What an A100 is expected to sustain: 30 % of its TF32 peak of 156 TFLOP/s (ALGORITHM 9).
+const A100_FLOPS: f64 = 0.3 * 156e12;
+
+/// Prints what a study consists of.
+///
+/// # Errors
+/// Exit code 2 if the spec is wrong, 4 if the data cannot be used.
+pub fn run(args: &Plan) -> anyhow::Result<()> {
+    let experiment = super::resolve(&args.spec)?;
+    let data = match &args.data {
+        Some(root) => data::find(root)?.data,
+        None => Data::of_the_paper(),
+    };
+    let plan = plan::plan(&experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
+    if args.json {
+        let tasks: Vec<_> = plan
+            .tasks
+            .iter()
+            .map(|task| {
+                serde_json::json!({
+                    "key": task.key, "stage": task.stage.name(), "subject": task.subject,
+                    "needs": task.needs().collect::<Vec<_>>(), "flop": cost::flop(task, &plan),
+                })
+            })
+            .collect();
+        let document = serde_json::json!({ "schema_version": 1, "run_id": plan.digest(), "tasks": tasks });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    println!("study    scale {}, seed {}", experiment.scale.name(), experiment.seed);
+    for line in describe(&experiment) {
+        println!("         {line}");
+    }
+    println!("plan     {} tasks", plan.tasks.len());
+    println!("         {:<17} {:>6} {:>12}", "stage", "tasks", "PFLOP");
+    for (stage, tasks) in plan.by_stage() {
+        let of_stage = plan.tasks.iter().filter(|task| task.stage.name() == stage);
+        let flop: f64 = of_stage.map(|task| cost::flop(task, &plan)).sum();
+        println!("         {stage:<17} {tasks:>6} {:>12.4}", flop / 1e15);
+    }
+    let flop = total_flop(&plan);
+    println!(
+        "cost     {:.4} PFLOP ≈ {} on two cores, {} on one A100 (each within a factor of two)",
+        flop / 1e15,
+        duration(seconds(&plan, 2)),
+        duration(flop / A100_FLOPS)
+    );
+    let stand_ins: Vec<String> = data.stand_ins().into_iter().chain(experiment.stand_ins()).collect();
+    for stand_in in stand_ins {
+        println!("differs  {stand_in}");
+    }
+    Ok(())
+}
+
+/// The study in numbers, one line each.
+pub fn describe(experiment: &Experiment) -> Vec<String> {
+    let models = experiment.diffusion_models();
+    let samples = models as u32 * experiment.sampling.per_model;
+    let (train, test) = experiment.patch_quota();
+    let patches = 3 * View::ALL.len() as u32 * 6 * (train + test);
+    let [width, height] = experiment.sinddm.finest;
+    let factor = experiment.upscale.factor;
+    let (first, second) = plan::trainings();
+    let (distinct, tl) = (first.len() + second.len(), &experiment.tl);
+    vec![
+        format!(
+            "{models} diffusion trainings of {} steps on {} pictures each",
+            grouped(experiment.sinddm.steps),
+            experiment.sinddm.images_per_model
+        ),
+        format!("{samples} synthetic pictures of {width}×{height}, enlarged to {}×{}", width * factor, height * factor),
+        format!(
+            "{} patches of {size}×{size}: 3 data sets × 2 views × 6 classes × ({train} to learn from + {test} to test on)",
+            grouped(patches),
+            size = experiment.patch.size
+        ),
+        format!(
+            "{} classifiers: {distinct} trainings × 2 views × {} repeats × {} folds",
+            distinct as u32 * 2 * tl.repeats * tl.folds,
+            tl.repeats,
+            tl.folds
+        ),
+    ]
+}
+
+/// All arithmetic of a plan.
+pub fn total_flop(plan: &plan::Plan) -> f64 {
+    plan.tasks.iter().map(|task| cost::flop(task, plan)).sum()
+}
+
+/// Seconds that a plan takes on so many cores, within a factor of two.
+pub fn seconds(plan: &plan::Plan, cores: usize) -> f64 {
+    (total_flop(plan) / CORE_FLOPS + plan.tasks.len() as f64 * TASK_SECONDS) / cores.max(1) as f64
+}
+
+/// A span of time in the two units that matter.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// With a thin space between thousands, as the paper prints it.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_spans_read_well() {
+        assert_eq!(grouped(120_001), "120 001");
+        assert_eq!(grouped(300), "300");
+        assert_eq!(duration(61.0), "61 s");
+        assert_eq!(duration(7200.0), "2.0 h");
+    }
+}

@@ -1,0 +1,243 @@
+//! `lithogen reproduce`: the whole study in one command.
+
+use std::path::Path;
+
+use anyhow::Context;
+use domain::experiment::Experiment;
+use domain::plan::{self, Data};
+use domain::results::Results;
+use proto::v1;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::watch::{conclude, follow};
+use super::{Counter, plan as plan_command, worker as worker_command};
+use crate::args::{OnFailure, Reproduce};
+use crate::data::Found;
+use crate::exit::{self, Problem};
+use crate::local::{Local, address_file, stop_signal};
+use crate::progress::View;
+use crate::remote::{Remote, short};
+use crate::table;
+
+/// How a followed run ended.
+enum Ended {
+    Over(v1::RunStatus),
+    Interrupted,
+}
+
+/// Runs the study to its end and prints Table I.
+///
+/// # Errors
+/// With the exit codes of [`exit`].
+pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
+    let experiment = super::resolve(&args.spec)?;
+    let say = |line: String| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    say(format!("lithogen {} · the study at scale {}", env!("CARGO_PKG_VERSION"), experiment.scale.name()));
+    match &args.remote.coordinator {
+        Some(url) => {
+            say(format!(" state    at the coordinator {url}"));
+            let remote = Remote::new(url)?;
+            let found = prepare(args, &experiment, quiet)?;
+            let status = remote.submit(&experiment, &found.data, &found.folders).await?;
+            announce(&experiment, &found, &status, None, &say)?;
+            match watch(&remote, &status, args.on_failure, quiet).await? {
+                Ended::Over(status) => finish(args, &remote, &status, quiet).await,
+                Ended::Interrupted => {
+                    let run = short(&status.run_id);
+                    say(format!("the study goes on; watch: lithogen watch {run} --coordinator {url}"));
+                    Err(Problem::new(exit::INTERRUPTED, "interrupted").into())
+                }
+            }
+        }
+        None => {
+            let state = &args.state.state;
+            say(format!(" state    {}", state.display()));
+            let mut local = Local::start(state).await?;
+            let remote = local.remote().clone();
+            // The first answer says that the state folder is ours.
+            local.with(async { Ok(drop(remote.experiments().list_runs(v1::ListRunsRequest {}).await)) }).await?;
+            let path = address_file(state);
+            std::fs::write(&path, format!("{}\n", remote.url()))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            let ended = local.with(study(args, &experiment, &remote, quiet)).await;
+            // A coordinator that has failed is the error that counts.
+            let stopped = local.stop().await;
+            ended.and_then(|()| stopped)
+        }
+    }
+}
+
+/// Everything that happens while the local coordinator lives.
+async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet: bool) -> anyhow::Result<()> {
+    let say = |line: String| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    doctor(&args.state.state, &say);
+    let found = prepare(args, experiment, quiet)?;
+    let status = remote.submit(experiment, &found.data, &found.folders).await?;
+    let cores = worker_command::cores();
+    let workers = usize::from(args.workers);
+    let slots = args.slots.map_or((cores / workers).max(1), usize::from);
+    announce(experiment, &found, &status, Some(workers * slots), &say)?;
+    if status.state() == v1::RunState::Succeeded {
+        return finish(args, remote, &status, quiet).await;
+    }
+    let drain = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let threads = (cores / (workers * slots)).max(1);
+    for number in 0..args.workers {
+        let name = format!("local-{number}");
+        let state = args.state.state.join("workers").join(&name);
+        let config = worker_command::config(remote.url(), &name, slots, threads, state)?;
+        let drain = drain.clone();
+        tracker.spawn(async move {
+            if let Err(error) = worker::run(config, drain.cancelled()).await {
+                tracing::error!(%error, "worker");
+            }
+        });
+    }
+    tracker.close();
+    let ended = watch(remote, &status, args.on_failure, quiet).await;
+    if let Ok(Ended::Interrupted) = &ended {
+        say("draining: what runs may end within 30 s; ^C again ends at once".to_owned());
+        tokio::spawn(async {
+            stop_signal().await;
+            std::process::exit(i32::from(exit::INTERRUPTED));
+        });
+    }
+    drain.cancel();
+    tracker.wait().await;
+    match ended? {
+        Ended::Over(status) => finish(args, remote, &status, quiet).await,
+        Ended::Interrupted => {
+            let status = remote.status(&status.run_id).await?;
+            say(format!(
+                "interrupted with {} of {} tasks done; the same command goes on from there",
+                status.committed, status.tasks
+            ));
+            Err(Problem::new(exit::INTERRUPTED, "interrupted").into())
+        }
+    }
+}
+
+/// What a person should know of this machine before waiting for it.
+fn doctor(state: &Path, say: &impl Fn(String)) {
+    let cores = worker_command::cores();
+    let here = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok();
+    let holding = disks.iter().flatten().filter(|disk| here.starts_with(disk.mount_point()));
+    let disk = holding.max_by_key(|disk| disk.mount_point().as_os_str().len());
+    let free = disk.map_or_else(String::new, |disk| format!(" · {:.0} GB free", disk.available_space() as f64 / 1e9));
+    say(format!(" doctor   ✓ {cores} cores{free} · computes on the CPU"));
+}
+
+fn prepare(args: &Reproduce, experiment: &Experiment, quiet: bool) -> anyhow::Result<Found> {
+    let mut counter = Counter::new("drawing stand-ins", quiet);
+    let found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
+        counter.show(done, total);
+    });
+    counter.end();
+    found
+}
+
+fn announce(
+    experiment: &Experiment,
+    found: &Found,
+    status: &v1::RunStatus,
+    cores: Option<usize>,
+    say: &impl Fn(String),
+) -> anyhow::Result<()> {
+    for remark in &found.remarks {
+        say(format!("          ✓ {remark}"));
+    }
+    for stand_in in stand_ins(&found.data, experiment) {
+        say(format!("          ! {stand_in}"));
+    }
+    let plan = plan::plan(experiment, &found.data)?;
+    let stages: Vec<String> = plan.by_stage().iter().map(|(stage, tasks)| format!("{tasks} {stage}")).collect();
+    say(format!(" plan     run {}: {} tasks = {}", short(&status.run_id), status.tasks, stages.join(" · ")));
+    let left = f64::from(status.tasks - status.committed) / f64::from(status.tasks.max(1));
+    match (status.committed == status.tasks, cores) {
+        (true, _) => say(format!("          {} cached · nothing to run", status.committed)),
+        (false, Some(cores)) => {
+            let seconds = left * plan_command::seconds(&plan, cores.min(worker_command::cores()));
+            let duration = plan_command::duration;
+            say(format!(
+                "          {} cached · est. {} ({} – {})",
+                status.committed,
+                duration(seconds),
+                duration(seconds / 2.0),
+                duration(seconds * 2.0)
+            ));
+        }
+        (false, None) => say(format!("          {} cached", status.committed)),
+    }
+    Ok(())
+}
+
+fn stand_ins(data: &Data, experiment: &Experiment) -> Vec<String> {
+    data.stand_ins().into_iter().chain(experiment.stand_ins()).collect()
+}
+
+/// Follows the run to its end or to an interrupt.
+async fn watch(remote: &Remote, status: &v1::RunStatus, on_failure: OnFailure, quiet: bool) -> anyhow::Result<Ended> {
+    let mut view = View::new(quiet);
+    let given_up = CancellationToken::new();
+    let following = follow(remote, &status.run_id, |status, changes| {
+        view.show(status, changes);
+        if !status.failures.is_empty() && on_failure == OnFailure::Stop {
+            given_up.cancel();
+        }
+    });
+    let stop_on_failure = async {
+        given_up.cancelled().await;
+        // Should this fail, the run goes on, which loses nothing.
+        let _ = remote.cancel(&status.run_id).await;
+        std::future::pending::<()>().await
+    };
+    let ended = tokio::select! {
+        status = following => status.map(Ended::Over),
+        () = stop_signal() => Ok(Ended::Interrupted),
+        () = stop_on_failure => Ok(Ended::Interrupted),
+    };
+    view.end();
+    ended
+}
+
+/// Prints Table I and says where the report lies and what to do next.
+async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet: bool) -> anyhow::Result<()> {
+    conclude(status)?;
+    let (text, results) = remote.results(status).await?;
+    let report = args.state.state.join("report");
+    remote.report(status, &report).await?;
+    match args.json {
+        true => println!("{}", text.trim_end()),
+        false => print!("\n{}", table::text(&results)),
+    }
+    if !quiet {
+        eprintln!("\n{}", next_steps(args, &results, &report));
+    }
+    Ok(())
+}
+
+fn next_steps(args: &Reproduce, results: &Results, report: &Path) -> String {
+    let mut lines = vec![
+        format!(" verdicts {}", table::tally(results)),
+        format!(" report   {}/index.html · table.csv · table.md · results.json", report.display()),
+    ];
+    match &args.data {
+        None => lines.push(format!(
+            " next     your data: lithogen reproduce --scale {} --data DIR   full size: lithogen plan --scale paper",
+            results.scale
+        )),
+        Some(_) => lines.push(" next     full size: lithogen plan --scale paper".to_owned()),
+    }
+    lines.join("\n")
+}

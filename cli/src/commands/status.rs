@@ -1,0 +1,69 @@
+//! `lithogen status`.
+
+use proto::channel::call;
+use proto::v1;
+
+use crate::args::Status;
+use crate::local;
+use crate::remote::{Remote, short};
+
+/// Lists workers and runs.
+///
+/// # Errors
+/// If there is no coordinator.
+pub async fn run(args: &Status) -> anyhow::Result<()> {
+    let (workers, runs) = local::ask(args.remote.coordinator.as_deref(), &args.state.state, fetch).await?;
+    if args.json {
+        let worker = |worker: &v1::Worker| {
+            serde_json::json!({
+                "id": worker.id, "name": worker.name, "connected": worker.connected, "slots": worker.slots,
+                "running": worker.running.iter().map(|attempt| &attempt.label).collect::<Vec<_>>(),
+            })
+        };
+        let run = |run: &v1::RunStatus| {
+            serde_json::json!({
+                "run_id": run.run_id, "state": state(run), "scale": run.scale, "tasks": run.tasks,
+                "committed": run.committed, "failed": run.failed, "running": run.running,
+            })
+        };
+        let document = serde_json::json!({
+            "schema_version": 1,
+            "workers": workers.iter().map(worker).collect::<Vec<_>>(),
+            "runs": runs.iter().map(run).collect::<Vec<_>>(),
+        });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    println!("{:<20} {:<12} {:>7}  running", "worker", "state", "slots");
+    for worker in &workers {
+        let connected = if worker.connected { "connected" } else { "away" };
+        let running: Vec<&str> = worker.running.iter().map(|attempt| attempt.label.as_str()).collect();
+        let slots = format!("{}/{}", running.len(), worker.slots);
+        println!("{:<20} {connected:<12} {slots:>7}  {}", worker.name, running.join(", "));
+    }
+    println!("\n{:<10} {:<8} {:<10} {:>10}", "run", "scale", "state", "done");
+    for run in &runs {
+        let done = format!("{}/{}", run.committed, run.tasks);
+        println!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run));
+    }
+    Ok(())
+}
+
+async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::RunStatus>)> {
+    let mut client = remote.experiments();
+    let workers =
+        client.list_workers(call(v1::ListWorkersRequest {})).await.map_err(|status| remote.explain(&status))?;
+    let runs = client.list_runs(call(v1::ListRunsRequest {})).await.map_err(|status| remote.explain(&status))?;
+    Ok((workers.into_inner().workers, runs.into_inner().runs))
+}
+
+/// The state of a run in a word.
+pub fn state(run: &v1::RunStatus) -> &'static str {
+    match run.state() {
+        v1::RunState::Unspecified => "unknown",
+        v1::RunState::Running => "running",
+        v1::RunState::Succeeded => "succeeded",
+        v1::RunState::Failed => "failed",
+        v1::RunState::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,75 @@
+//! `lithogen worker`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::stage::Stage;
+use worker::config::{Program, unique_id};
+
+use crate::args::Worker;
+use crate::commands::attempt::DEVICE;
+use crate::exit::{self, Problem};
+use crate::local::stop_signal;
+
+/// Works until told to stop.
+///
+/// # Errors
+/// If the device or the state folder cannot be used, or the coordinator refuses.
+pub async fn run(args: Worker) -> anyhow::Result<()> {
+    science::device::Kind::parse(&args.device)
+        .and_then(science::device::Kind::open)
+        .map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+    let cores = cores();
+    let slots = args.slots.map_or(cores, usize::from);
+    let name = args.name.unwrap_or_else(|| sysinfo::System::host_name().unwrap_or_else(|_| "worker".to_owned()));
+    let mut config = config(&args.coordinator, &name, slots, (cores / slots).max(1), args.state)?;
+    config.grace = Duration::from_secs(args.grace);
+    config.program.environment.push((DEVICE.to_owned(), args.device));
+    eprintln!("worker {name} · {slots} slots · coordinator {} · ^C drains", config.coordinator);
+    tokio::spawn(async {
+        stop_signal().await;
+        eprintln!("draining: what runs may end; ^C again ends at once, and what runs is handed to others");
+        stop_signal().await;
+        std::process::exit(i32::from(exit::INTERRUPTED));
+    });
+    worker::run(config, stop_signal()).await.map_err(|error| match error {
+        worker::Error::Refused(_) => Problem::new(exit::INCOMPATIBLE, error.to_string()).into(),
+        worker::Error::Url(_) => Problem::new(exit::USAGE, error.to_string()).into(),
+        other => other.into(),
+    })
+}
+
+/// Processor cores to share out.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A worker of this program: each attempt is `lithogen attempt` with its share of
+/// the cores.
+///
+/// # Errors
+/// If the program's own file cannot be found.
+pub fn config(
+    coordinator: &str,
+    name: &str,
+    slots: usize,
+    threads: usize,
+    state: PathBuf,
+) -> anyhow::Result<worker::Config> {
+    let path = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(worker::Config {
+        coordinator: coordinator.to_owned(),
+        id: unique_id(name),
+        name: name.to_owned(),
+        slots,
+        stages: Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect(),
+        state,
+        grace: Duration::from_secs(30),
+        program: Program {
+            path,
+            arguments: vec!["attempt".to_owned()],
+            environment: vec![("RAYON_NUM_THREADS".to_owned(), threads.to_string())],
+        },
+    })
+}

@@ -1,0 +1,129 @@
+//! The class folders of a data set, as a person lays them out.
+
+use std::path::{Path, PathBuf};
+
+use domain::artifact::Manifest;
+use domain::paper;
+use domain::plan::{Data, RawClass};
+use domain::stone::Dataset;
+use proto::transfer;
+use serde::Deserialize;
+
+use crate::exit::{self, Problem};
+
+/// Endings of the files that count as pictures; all others are passed over.
+const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
+
+/// Data found on disk.
+#[derive(Debug)]
+pub struct Found {
+    /// What to plan with.
+    pub data: Data,
+    /// The folders to upload.
+    pub folders: Vec<(PathBuf, Manifest)>,
+    /// What a person may want to know, one line each.
+    pub remarks: Vec<String>,
+}
+
+/// The marker of data that stand in for real ones: `dataset.toml`.
+#[derive(Deserialize)]
+struct Marker {
+    #[serde(default)]
+    stand_in: bool,
+    #[serde(default)]
+    what: String,
+}
+
+/// Looks at every class folder below `root/raw` (or `root`) and hashes its pictures.
+///
+/// # Errors
+/// Exit code 4, naming every folder that is missing, empty or has one picture.
+pub fn find(root: &Path) -> anyhow::Result<Found> {
+    let raw = if root.join("raw").is_dir() { root.join("raw") } else { root.to_owned() };
+    if !raw.is_dir() {
+        return Err(Problem::new(exit::DATA, format!("{} is not a folder", root.display())).into());
+    }
+    let wanted: Vec<_> = Data::folders().collect();
+    let scanned = in_parallel(&wanted, |(dataset, view, class)| {
+        let folder = raw.join(dataset.to_string()).join(view.code()).join(class.code());
+        let manifest = if folder.is_dir() { Some(pictures(&folder)) } else { None };
+        (folder, manifest)
+    });
+    let mut problems = Vec::new();
+    let (mut classes, mut folders) = (Vec::new(), Vec::new());
+    for ((dataset, view, class), (folder, manifest)) in wanted.into_iter().zip(scanned) {
+        let place = folder.display();
+        match manifest {
+            None => problems.push(format!("{place}: missing; every class needs a folder")),
+            Some(Err(error)) => problems.push(error.to_string()),
+            Some(Ok(manifest)) => match manifest.entries().len() {
+                0 => problems.push(format!("{place}: holds no pictures ({})", PICTURES.join(", "))),
+                1 => problems.push(format!(
+                    "{place}: holds one picture; a class needs two at least, one to learn from and one to test on"
+                )),
+                images => {
+                    let images = u32::try_from(images).unwrap_or(u32::MAX);
+                    classes.push(RawClass { dataset, view, class, artifact: manifest.digest(), images });
+                    folders.push((folder, manifest));
+                }
+            },
+        }
+    }
+    if !problems.is_empty() {
+        let message = format!("the data in {} cannot be used:\n  {}", root.display(), problems.join("\n  "));
+        return Err(Problem::new(exit::DATA, message).into());
+    }
+    let data = Data { classes, stand_in: stand_in(root)? };
+    let remarks = remarks(&data);
+    Ok(Found { data, folders, remarks })
+}
+
+fn pictures(folder: &Path) -> Result<Manifest, transfer::Error> {
+    let is_picture = |path: &str| {
+        let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or("").to_lowercase();
+        PICTURES.contains(&ending.as_str()) && !path.contains('/') && !path.starts_with('.')
+    };
+    let all = transfer::scan(folder)?;
+    let entries = all.entries().iter().filter(|entry| is_picture(&entry.path)).cloned().collect();
+    Ok(Manifest::new(entries)?)
+}
+
+fn stand_in(root: &Path) -> anyhow::Result<Option<String>> {
+    let path = root.join("dataset.toml");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let marker: Marker = toml::from_str(&text)
+        .map_err(|error| Problem::new(exit::DATA, format!("{}: {}", path.display(), error.message())))?;
+    Ok(marker.stand_in.then_some(marker.what))
+}
+
+fn remarks(data: &Data) -> Vec<String> {
+    let count = |dataset: Dataset| -> u32 {
+        data.classes.iter().filter(|raw| raw.dataset == dataset).map(|raw| raw.images).sum()
+    };
+    let mut remarks = vec![format!(
+        "{} CCD and {} endoscopic pictures, 2 views, 6 classes each",
+        count(Dataset::A),
+        count(Dataset::C)
+    )];
+    let fewest = data.classes.iter().min_by_key(|raw| raw.images);
+    if let Some(raw) = fewest.filter(|raw| raw.images < 10) {
+        let paper = paper::image_count(raw.dataset, raw.view, raw.class).unwrap_or(0);
+        remarks.push(format!(
+            "{} {} {} has {} pictures (paper: {paper}): one picture more or less recognised moves its accuracy a lot",
+            raw.dataset, raw.view, raw.class, raw.images
+        ));
+    }
+    remarks
+}
+
+/// Applies a function to each item on all cores; results in order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(cores).max(1);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect()
+    })
+}

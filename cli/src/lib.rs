@@ -1,0 +1,97 @@
+//! What a person types.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`args`] | the commands and their options |
+//! | [`commands`] | one command per file |
+//! | [`exit`] | exit codes |
+//! | [`data`] | the class folders of a data set |
+//! | [`local`] | a coordinator and a worker in this process |
+//! | [`remote`] | calls to a coordinator |
+//! | [`progress`] | bars and lines while a study runs |
+//! | [`table`] | results as text |
+
+pub mod args;
+pub mod commands;
+pub mod data;
+pub mod exit;
+pub mod local;
+pub mod progress;
+pub mod remote;
+pub mod table;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use tracing_subscriber::EnvFilter;
+
+/// Runs one command; what went wrong is on standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_env("LITHOGEN_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,lithogen_cli={level},coordinator={level},worker={level}")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = exit::code_of(&error);
+            if code != exit::INTERRUPTED {
+                eprintln!("error: {}", describe(&error));
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The chain of causes on one line, each said once.
+fn describe(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.iter().any(|earlier| earlier.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let quiet = cli.quiet;
+    match cli.command {
+        #[cfg(feature = "worker")]
+        Command::Attempt { folder } => commands::attempt::run(&folder),
+        #[cfg(feature = "worker")]
+        Command::Dataset(args) => commands::dataset::run(&args, quiet),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Config(args) => commands::config::run(&args),
+        Command::Completions { shell } => {
+            commands::completions::run(shell);
+            Ok(())
+        }
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let ended = runtime.block_on(async {
+                match command {
+                    #[cfg(feature = "worker")]
+                    Command::Reproduce(args) => commands::reproduce::run(&args, quiet).await,
+                    #[cfg(feature = "worker")]
+                    Command::Worker(args) => commands::worker::run(args).await,
+                    Command::Coordinator(args) => commands::coordinator::run(args).await,
+                    Command::Submit(args) => commands::submit::run(&args).await,
+                    Command::Watch(args) => commands::watch::run(&args, quiet).await,
+                    Command::Cancel(args) => commands::cancel::run(&args).await,
+                    Command::Status(args) => commands::status::run(&args).await,
+                    Command::Results(args) => commands::results::run(&args).await,
+                    _ => Ok(()),
+                }
+            });
+            // A second interrupt must not wait for what the first left behind.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+            ended
+        }
+    }
+}

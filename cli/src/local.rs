@@ -1,0 +1,138 @@
+//! A coordinator, and workers if wanted, in this process. The same calls over
+//! the same wire as between machines, on a loopback port that the system picks.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{self, Problem};
+use crate::remote::Remote;
+
+/// A coordinator in this process.
+#[derive(Debug)]
+pub struct Local {
+    remote: Remote,
+    serving: JoinHandle<Result<(), coordinator::Error>>,
+    close: CancellationToken,
+}
+
+impl Local {
+    /// Starts one on a state folder.
+    ///
+    /// # Errors
+    /// If no port is to be had. That the folder is in use shows in [`Local::with`].
+    pub async fn start(state: &Path) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let close = CancellationToken::new();
+        let config = coordinator::Config::new(state);
+        let serving = tokio::spawn(coordinator::run(config, listener, close.clone().cancelled_owned()));
+        Ok(Self { remote: Remote::new(&url)?, serving, close })
+    }
+
+    /// The way to it.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Does something with it, as long as it lives.
+    ///
+    /// # Errors
+    /// Those of the work, or why the coordinator ended before it.
+    pub async fn with<T>(&mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        tokio::select! {
+            ended = &mut self.serving => {
+                match ended.context("the coordinator's task")? {
+                    Ok(()) => anyhow::bail!("the coordinator ended unexpectedly"),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            done = work => done,
+        }
+    }
+
+    /// Ends it and waits until its journal is closed.
+    ///
+    /// # Errors
+    /// If the journal could not be written to its end.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.close.cancel();
+        if self.serving.is_finished() {
+            return Ok(());
+        }
+        Ok(self.serving.await.context("the coordinator's task")??)
+    }
+}
+
+/// The file that says where the coordinator of a state folder serves.
+pub fn address_file(state: &Path) -> PathBuf {
+    state.join("address")
+}
+
+/// Asks the coordinator at `url`; without one, that of the state folder: the one
+/// that runs there, or one started for the question.
+///
+/// # Errors
+/// If there is neither.
+pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
+    url: Option<&str>,
+    state: &Path,
+    question: impl Fn(Remote) -> F,
+) -> anyhow::Result<T> {
+    if let Some(url) = url {
+        return question(Remote::new(url)?).await;
+    }
+    if !state.join("journal.sqlite").is_file() {
+        let message = format!(
+            "there is no study in {}; run `lithogen reproduce` there, or name a coordinator with --coordinator URL",
+            state.display()
+        );
+        return Err(Problem::new(exit::ERROR, message).into());
+    }
+    let mut local = Local::start(state).await?;
+    let remote = local.remote().clone();
+    let answer = local.with(question(remote)).await;
+    match answer {
+        Err(error) if is_in_use(&error) => {
+            let path = address_file(state);
+            let url = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            question(Remote::new(url.trim())?).await
+        }
+        answer => {
+            local.stop().await?;
+            answer
+        }
+    }
+}
+
+/// Whether a coordinator could not start as another has its folder.
+pub fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<coordinator::Error>(), Some(coordinator::Error::InUse(_)))
+}
+
+/// Ready at the first interrupt or termination signal.
+pub async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

@@ -1,0 +1,144 @@
+//! Bars on a terminal, plain lines elsewhere, while a study runs.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use proto::v1;
+
+/// Least time between two plain lines that only say how far things are.
+const SUMMARY_EVERY: Duration = Duration::from_secs(30);
+
+/// Stages that share a bar, in the order of the study.
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("data", &["ingest", "pad"]),
+    ("sinddm", &["sinddm.train"]),
+    ("samples", &["sinddm.sample", "upscale"]),
+    ("evaluate", &["evaluate.drift", "evaluate.heatmap", "evaluate.sifid"]),
+    ("patches", &["patches"]),
+    ("classify", &["classify.train"]),
+    ("report", &["aggregate", "report"]),
+];
+
+/// Shows how a run goes.
+pub struct View {
+    started: Instant,
+    kind: Kind,
+}
+
+enum Kind {
+    Silent,
+    Lines { last_summary: Instant },
+    Bars { all: MultiProgress, bars: Vec<ProgressBar>, now: ProgressBar },
+}
+
+impl View {
+    /// Bars if standard error is a terminal, lines if not, nothing if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb") || std::env::var_os("CI").is_some();
+        let kind = match () {
+            () if quiet => Kind::Silent,
+            () if std::io::stderr().is_terminal() && !dumb => bars(),
+            () => Kind::Lines { last_summary: Instant::now() },
+        };
+        Self { started: Instant::now(), kind }
+    }
+
+    /// Shows what has changed.
+    pub fn show(&mut self, status: &v1::RunStatus, changes: &[v1::TaskChange]) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        match &mut self.kind {
+            Kind::Silent => {}
+            Kind::Lines { last_summary } => {
+                for line in changes.iter().filter_map(line) {
+                    eprintln!("{seconds:7.1}s {:>4}/{} {line}", status.committed, status.tasks);
+                    *last_summary = Instant::now();
+                }
+                if last_summary.elapsed() >= SUMMARY_EVERY {
+                    *last_summary = Instant::now();
+                    eprintln!("{seconds:7.1}s {:>4}/{} {}", status.committed, status.tasks, now(status));
+                }
+            }
+            Kind::Bars { all, bars, now: now_bar } => {
+                for change in changes.iter().filter(|change| is_trouble(change)) {
+                    // A terminal that is gone cannot be told.
+                    let _ = all.println(line(change).unwrap_or_default());
+                }
+                for ((_, stages), bar) in GROUPS.iter().zip(bars) {
+                    let of_group = || status.stages.iter().filter(|stage| stages.contains(&stage.stage.as_str()));
+                    bar.set_length(of_group().map(|stage| u64::from(stage.tasks)).sum());
+                    bar.set_position(of_group().map(|stage| u64::from(stage.committed)).sum());
+                }
+                now_bar.set_message(now(status));
+                now_bar.tick();
+            }
+        }
+    }
+
+    /// Says something above whatever is shown.
+    pub fn say(&self, text: &str) {
+        match &self.kind {
+            Kind::Silent => {}
+            Kind::Lines { .. } => eprintln!("{text}"),
+            Kind::Bars { all, .. } => drop(all.println(text)),
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn end(&self) {
+        if let Kind::Bars { bars, now, .. } = &self.kind {
+            bars.iter().for_each(ProgressBar::abandon);
+            now.finish_and_clear();
+        }
+    }
+}
+
+fn bars() -> Kind {
+    let all = MultiProgress::new();
+    let style = ProgressStyle::with_template("          {prefix:9} {bar:30} {pos:>3}/{len}").ok();
+    let bar = |name: &'static str| {
+        let bar = all.add(ProgressBar::new(0));
+        if let Some(style) = &style {
+            bar.set_style(style.clone());
+        }
+        bar.with_prefix(name)
+    };
+    let bars = GROUPS.iter().map(|(name, _)| bar(name)).collect();
+    let now = all.add(ProgressBar::new_spinner());
+    if let Ok(style) = ProgressStyle::with_template(" {spinner}        {wide_msg}") {
+        now.set_style(style);
+    }
+    now.enable_steady_tick(Duration::from_millis(200));
+    Kind::Bars { all, bars, now }
+}
+
+/// What runs, in one line.
+fn now(status: &v1::RunStatus) -> String {
+    let attempt = |attempt: &v1::RunningAttempt| match attempt.total {
+        0 => attempt.label.clone(),
+        total => format!("{} {}% {}", attempt.label, 100 * attempt.done.min(total) / total, attempt.note),
+    };
+    let attempts: Vec<String> = status.attempts.iter().map(attempt).collect();
+    match attempts.len() {
+        0 if status.workers == 0 => "waiting for a worker: lithogen worker --coordinator URL".to_owned(),
+        0 => "…".to_owned(),
+        _ => attempts.join(" | "),
+    }
+}
+
+fn is_trouble(change: &v1::TaskChange) -> bool {
+    matches!(change.state.as_str(), "failed" | "retrying" | "lost")
+}
+
+/// A change worth a line; that a task was leased is not.
+fn line(change: &v1::TaskChange) -> Option<String> {
+    let on = if change.worker.is_empty() { String::new() } else { format!(" on {}", change.worker) };
+    let v1::TaskChange { label, attempt, seconds, message, .. } = change;
+    match change.state.as_str() {
+        "leased" => None,
+        "succeeded" => Some(format!("{label} done in {seconds:.1} s{on}")),
+        "failed" => Some(format!("✗ {label} FAILED, attempt {attempt}{on}: {message}")),
+        "retrying" => Some(format!("! {label} failed, attempt {attempt}{on}, trying again: {message}")),
+        state => Some(format!("! {label} {state}, attempt {attempt}{on}; it runs again")),
+    }
+}

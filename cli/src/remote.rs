@@ -1,0 +1,170 @@
+//! Calls to a coordinator.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use domain::artifact::Manifest;
+use domain::digest::Digest;
+use domain::experiment::Experiment;
+use domain::plan::Data;
+use domain::results::Results;
+use proto::channel::call;
+use proto::transfer::Transfer;
+use proto::v1;
+use proto::v1::experiment_service_client::ExperimentServiceClient;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::exit::{self, Problem};
+
+/// Largest message taken: the status of a big run.
+const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+
+/// A connection to one coordinator.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    url: String,
+    channel: Channel,
+}
+
+impl Remote {
+    /// To the coordinator at `url`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Exit code 2 if it is no URL.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let endpoint = proto::channel::endpoint(url).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+        Ok(Self { url: url.to_owned(), channel: endpoint.connect_lazy() })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The service for studies.
+    pub fn experiments(&self) -> ExperimentServiceClient<Channel> {
+        ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// An error of a call in words, with its exit code.
+    pub fn explain(&self, status: &Status) -> anyhow::Error {
+        let code = match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded => exit::UNREACHABLE,
+            Code::InvalidArgument => exit::USAGE,
+            Code::Unimplemented => exit::INCOMPATIBLE,
+            _ if proto::status::reason(status).as_deref() == Some(proto::status::INCOMPATIBLE) => exit::INCOMPATIBLE,
+            _ => exit::ERROR,
+        };
+        let message = match code {
+            exit::UNREACHABLE => format!(
+                "no coordinator answers at {} ({}); is it running? Start one with `lithogen coordinator`",
+                self.url,
+                status.message()
+            ),
+            exit::INCOMPATIBLE => {
+                format!("the coordinator at {} does not understand this program: {}", self.url, status.message())
+            }
+            _ => format!("the coordinator at {} says: {}", self.url, status.message()),
+        };
+        Problem::new(code, message).into()
+    }
+
+    /// Uploads what is missing of the data and hands the study in.
+    ///
+    /// # Errors
+    /// If the coordinator is away or refuses.
+    pub async fn submit(
+        &self,
+        experiment: &Experiment,
+        data: &Data,
+        folders: &[(PathBuf, Manifest)],
+    ) -> anyhow::Result<v1::RunStatus> {
+        let transfer = Transfer::new(self.channel.clone());
+        transfer.push_many(folders).await.map_err(|error| self.of_transfer(error))?;
+        let request = v1::SubmitRequest {
+            experiment_json: serde_json::to_string(experiment)?,
+            data_json: serde_json::to_string(data)?,
+        };
+        let answer = self.experiments().submit(call(request)).await.map_err(|status| self.explain(&status))?;
+        answer.into_inner().status.context("the coordinator sent no status")
+    }
+
+    /// How a run stands.
+    ///
+    /// # Errors
+    /// If the coordinator is away or knows no such run.
+    pub async fn status(&self, run: &str) -> anyhow::Result<v1::RunStatus> {
+        let request = v1::GetRunRequest { run_id: run.to_owned() };
+        let answer = self.experiments().get_run(call(request)).await.map_err(|status| self.explain(&status))?;
+        answer.into_inner().status.context("the coordinator sent no status")
+    }
+
+    /// Calls a run off.
+    ///
+    /// # Errors
+    /// If the coordinator is away or knows no such run.
+    pub async fn cancel(&self, run: &str) -> anyhow::Result<v1::RunStatus> {
+        let request = v1::CancelRunRequest { run_id: run.to_owned() };
+        let answer = self.experiments().cancel_run(call(request)).await.map_err(|status| self.explain(&status))?;
+        answer.into_inner().status.context("the coordinator sent no status")
+    }
+
+    /// The results of a run, as they are stored.
+    ///
+    /// # Errors
+    /// If the run has none yet.
+    pub async fn results(&self, status: &v1::RunStatus) -> anyhow::Result<(String, Results)> {
+        let Ok(artifact) = status.results_artifact.parse::<Digest>() else {
+            anyhow::bail!(
+                "run {} has no results yet: {} of {} tasks are done",
+                short(&status.run_id),
+                status.committed,
+                status.tasks
+            );
+        };
+        let transfer = Transfer::new(self.channel.clone());
+        let manifest = transfer.manifest(artifact).await.map_err(|error| self.of_transfer(error))?;
+        let entry = manifest.entries().iter().find(|entry| entry.path == "results.json");
+        let digest = entry.context("the results artifact has no results.json")?.digest;
+        let bytes = transfer.bytes(digest).await.map_err(|error| self.of_transfer(error))?;
+        let text = String::from_utf8(bytes).context("results.json")?;
+        let results = serde_json::from_str(&text).context("results.json")?;
+        Ok((text, results))
+    }
+
+    /// Writes the report of a run below `folder`, which it replaces.
+    ///
+    /// # Errors
+    /// If there is none or it cannot be written.
+    pub async fn report(&self, status: &v1::RunStatus, folder: &Path) -> anyhow::Result<()> {
+        let artifact: Digest = status.report_artifact.parse().context("the run has no report")?;
+        let fresh = folder.with_extension("new");
+        remove(&fresh)?;
+        let transfer = Transfer::new(self.channel.clone());
+        transfer.pull(artifact, &[], &fresh).await.map_err(|error| self.of_transfer(error))?;
+        remove(folder)?;
+        std::fs::rename(&fresh, folder).with_context(|| format!("cannot write {}", folder.display()))
+    }
+
+    fn of_transfer(&self, error: proto::transfer::Error) -> anyhow::Error {
+        match error {
+            proto::transfer::Error::Rpc(status) => self.explain(&status),
+            other => other.into(),
+        }
+    }
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot empty {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first digits of a name, for people.
+pub fn short(name: &str) -> &str {
+    name.get(..8).unwrap_or(name)
+}
