@@ -307,11 +307,11 @@ fn quoted(field: &str) -> String {
 /// The patches of one side as they are stored.
 #[derive(Default)]
 struct Tensors {
-    /// [n, 3, size, size]
+    /// `[n, 3, size, size]`
     images: Vec<u8>,
-    /// [n]
+    /// `[n]`
     labels: Vec<u8>,
-    /// [n], little-endian u32
+    /// `[n]`, little-endian u32
     image_ids: Vec<u8>,
 }
 
