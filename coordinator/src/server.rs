@@ -9,8 +9,8 @@ use proto::v1::artifact_service_server::ArtifactServiceServer;
 use proto::v1::experiment_service_server::ExperimentServiceServer;
 use proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use crate::api::{Artifacts, Experiments, Workers};
 use crate::blobs::{self, Blobs};
@@ -89,13 +89,15 @@ pub async fn run(
         .build_v1()?;
     let experiments = Experiments::new(driver.clone(), blobs.clone(), closing.clone());
     let workers = Workers::new(driver.clone(), blobs.clone(), config.heartbeat, closing.clone());
+    // Small answers must not wait for more to send along with them: 40 ms a call.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = proto::channel::server()
         .add_service(health)
         .add_service(reflection)
         .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(ArtifactServiceServer::new(Artifacts::new(blobs)).max_decoding_message_size(MESSAGE_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+        .serve_with_incoming_shutdown(incoming, stop);
     drop(driver);
     let mut serving = Box::pin(serving);
     tokio::pin!(driver_end);
