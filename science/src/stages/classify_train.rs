@@ -95,7 +95,7 @@ fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<(PatchSet, Pa
         test.append(PatchSet::read(&input.join("test.safetensors"))?)?;
         records.push(record);
     }
-    match records.is_empty() || train.len() < 2 || test.len() == 0 {
+    match records.is_empty() || train.len() < 2 || test.is_empty() {
         true => Err(Failure::invalid_input("there are no patches to learn or to test")),
         false => Ok((train, test, records)),
     }
@@ -320,7 +320,7 @@ mod tests {
             let bytes = safetensors::serialize(tensors, None).unwrap();
             records::write_bytes(&input.join(format!("{side}.safetensors")), &bytes).unwrap();
         }
-        let counts = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1 };
+        let counts = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
         let classes = dataset.classes().into_iter().map(counts).collect();
         let record = PatchesRecord { dataset, view: View::Sur, fold: 0, size: size as u32, classes };
         records::write(&input.join("patches.json"), &record).unwrap();
@@ -373,6 +373,18 @@ mod tests {
             std::fs::read(folder.output("model.safetensors")).unwrap()
         });
         assert!(a == b && a != c);
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, three] = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let root = root.path().join(threads.to_string());
+            let folder = pool.install(|| train(&small(), 7, &root, &mut Unwatched)).unwrap();
+            std::fs::read(folder.output("model.safetensors")).unwrap()
+        });
+        assert!(one == three);
     }
 
     #[test]

@@ -222,6 +222,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, three] = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let root = root.path().join(threads.to_string());
+            let folder = pool.install(|| train(&small(), 7, &root, &mut Unwatched)).unwrap();
+            std::fs::read(folder.output("model.safetensors")).unwrap()
+        });
+        assert!(one == three);
+    }
+
+    #[test]
     fn leaves_a_record_and_every_loss() {
         let root = tempfile::tempdir().unwrap();
         let folder = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
