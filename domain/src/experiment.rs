@@ -509,8 +509,9 @@ impl Experiment {
             );
         }
         at_least("tl.network.width", self.tl.network.width, 1)?;
-        if self.tl.network.blocks.is_empty() || self.tl.network.blocks.contains(&0) {
-            return fail("tl.network.blocks", "has to name at least one stage, each of at least one block".to_owned());
+        let blocks = &self.tl.network.blocks;
+        if !(1..=4).contains(&blocks.len()) || blocks.contains(&0) {
+            return fail("tl.network.blocks", "has to name one to four stages, each of at least one block".to_owned());
         }
         if self.tl.network.head.contains(&0) {
             return fail("tl.network.head", "has a layer of width 0".to_owned());
