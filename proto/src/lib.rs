@@ -16,7 +16,7 @@ pub mod status;
 pub mod transfer;
 
 /// Generated from `lithogen/v1`.
-#[allow(missing_docs, clippy::all, unreachable_pub, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("lithogen.v1");
 }
