@@ -47,6 +47,14 @@ impl Remote {
         ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
 
+    /// Returns once the coordinator serves. To be raced with the coordinator's
+    /// end: one that never serves is waited for without end.
+    pub async fn wait(&self) {
+        while self.experiments().list_runs(call(v1::ListRunsRequest {})).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// An error of a call in words, with its exit code.
     pub fn explain(&self, status: &Status) -> anyhow::Error {
         let code = match status.code() {

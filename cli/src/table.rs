@@ -28,7 +28,7 @@ pub fn text(results: &Results) -> String {
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(header.iter().map(|title| Cell::new(title)));
+    table.set_header(header.iter().map(Cell::new));
     table
 }
 
@@ -41,6 +41,14 @@ fn mean_std(mean: Option<f64>, std: Option<f64>) -> String {
         (Some(mean), Some(std)) => format!("{mean:.2} ± {std:.2}"),
         (Some(mean), None) => format!("{mean:.2}"),
         (None, _) => "–".to_owned(),
+    }
+}
+
+/// Three digits that count, whatever the size.
+fn significant(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (0.1..1e4).contains(&size) => format!("{value:.2}"),
+        _ => format!("{value:.2e}"),
     }
 }
 
@@ -81,7 +89,7 @@ fn evaluation(results: &Results) -> Table {
             Cell::new(score.view),
             Cell::new("SIFID"),
             number(mean_std(Some(paper.mean), Some(paper.std))),
-            number(mean_std(Some(score.mean), Some(score.std))),
+            number(format!("{} ± {}", significant(score.mean), significant(score.std))),
             Cell::new(""),
             Cell::new(score.verdict.words()),
         ]);

@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use crate::args::Coordinator;
 use crate::exit::{self, Problem};
 use crate::local::{address_file, stop_signal};
+use crate::remote::Remote;
 
 /// Serves until told to stop.
 ///
@@ -26,8 +27,8 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     std::fs::create_dir_all(&state).with_context(|| format!("cannot use {}", state.display()))?;
     let serving = coordinator::run(coordinator::Config::new(&state), listener, stop_signal());
     let announce = async {
-        // The state folder is this process's only if nothing has gone wrong by now.
-        wait_until_served(&format!("http://{address}")).await;
+        // The state folder is this process's only once it serves.
+        Remote::new(&format!("http://{address}"))?.wait().await;
         let path = address_file(&state);
         std::fs::write(&path, format!("http://{address}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -37,12 +38,5 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     tokio::select! {
         served = serving => Ok(served?),
         failed = announce => failed,
-    }
-}
-
-async fn wait_until_served(url: &str) {
-    if let Ok(remote) = crate::remote::Remote::new(url) {
-        // Any answer at all says that it serves; with none the server ends by itself.
-        let _ = remote.experiments().list_runs(proto::channel::call(proto::v1::ListRunsRequest {})).await;
     }
 }

@@ -60,14 +60,19 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             let mut local = Local::start(state).await?;
             let remote = local.remote().clone();
             // The first answer says that the state folder is ours.
-            local.with(async { Ok(drop(remote.experiments().list_runs(v1::ListRunsRequest {}).await)) }).await?;
+            local
+                .with(async {
+                    remote.wait().await;
+                    Ok(())
+                })
+                .await?;
             let path = address_file(state);
             std::fs::write(&path, format!("{}\n", remote.url()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let ended = local.with(study(args, &experiment, &remote, quiet)).await;
             // A coordinator that has failed is the error that counts.
             let stopped = local.stop().await;
-            ended.and_then(|()| stopped)
+            ended.and(stopped)
         }
     }
 }
