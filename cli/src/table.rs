@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use domain::paper::Printed;
-use domain::results::{Results, Verdict};
+use domain::results::{Results, Verdict, significant};
 
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
@@ -41,14 +41,6 @@ fn mean_std(mean: Option<f64>, std: Option<f64>) -> String {
         (Some(mean), Some(std)) => format!("{mean:.2} ± {std:.2}"),
         (Some(mean), None) => format!("{mean:.2}"),
         (None, _) => "–".to_owned(),
-    }
-}
-
-/// Three digits that count, whatever the size.
-fn significant(value: f64) -> String {
-    match value.abs() {
-        size if size == 0.0 || (0.1..1e4).contains(&size) => format!("{value:.2}"),
-        _ => format!("{value:.2e}"),
     }
 }
 

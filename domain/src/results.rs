@@ -210,6 +210,15 @@ pub struct Generator {
     pub foreground: f64,
 }
 
+/// A distance for people: two decimals where they say something, otherwise
+/// three digits and a power of ten.
+pub fn significant(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (0.1..1e4).contains(&size) => format!("{value:.2}"),
+        _ => format!("{value:.2e}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +231,10 @@ mod tests {
         assert_eq!(Verdict::of(true, Some(85.1), paper), Verdict::Higher);
         assert_eq!(Verdict::of(true, Some(74.9), paper), Verdict::Lower);
         assert_eq!(Verdict::of(true, Some(85.0), paper), Verdict::Consistent);
+    }
+
+    #[test]
+    fn small_distances_keep_their_digits() {
+        assert_eq!([3.14159, 0.0, 0.00043065].map(significant), ["3.14", "0.00", "4.31e-4"]);
     }
 }
