@@ -2,7 +2,7 @@
 //! escapes all text; only the charts are markup, and they escape their own.
 
 use askama::Template;
-use domain::results::{Cell, DriftScore, HeatmapScore, Results, SifidScore, Verdict};
+use domain::results::{Cell, DriftScore, HeatmapScore, Results, SifidScore, Verdict, significant};
 use domain::stone::{Class, Dataset, View};
 
 use super::{Pictures, figures, tables};
@@ -107,6 +107,11 @@ pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, a
 }
 
 /// The verdicts that were given at all.
+/// A distance for people. By reference, as templates pass their values.
+fn distance(value: &f64) -> String {
+    significant(*value)
+}
+
 fn verdicts(results: &Results) -> Vec<Tally> {
     use Verdict::{Consistent, Higher, Lower, NotComparable, NotRun};
     [Consistent, Higher, Lower, NotComparable, NotRun]
