@@ -51,19 +51,20 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         println!("         {line}");
     }
     println!("plan     {} tasks", plan.tasks.len());
-    println!("         {:<17} {:>6} {:>12}", "stage", "tasks", "PFLOP");
+    println!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic");
     for (stage, tasks) in plan.by_stage() {
         let of_stage = plan.tasks.iter().filter(|task| task.stage.name() == stage);
         let flop: f64 = of_stage.map(|task| cost::flop(task, &plan)).sum();
-        println!("         {stage:<17} {tasks:>6} {:>12.4}", flop / 1e15);
+        println!("         {stage:<17} {tasks:>6} {:>12}", arithmetic(flop));
     }
     let flop = total_flop(&plan);
-    println!(
-        "cost     {:.4} PFLOP ≈ {} on two cores, {} on one A100 (each within a factor of two)",
-        flop / 1e15,
-        duration(seconds(&plan, 2)),
-        duration(flop / A100_FLOPS)
-    );
+    println!("cost     {} ≈ {} on two cores (within a factor of two)", arithmetic(flop), duration(seconds(&plan, 2)));
+    if flop > 60.0 * A100_FLOPS {
+        println!(
+            "         ≈ {} on one A100 at 30 % of its TF32 peak (within a factor of two)",
+            duration(flop / A100_FLOPS)
+        );
+    }
     let stand_ins: Vec<String> = data.stand_ins().into_iter().chain(experiment.stand_ins()).collect();
     for stand_in in stand_ins {
         println!("differs  {stand_in}");
@@ -89,15 +90,16 @@ pub fn describe(experiment: &Experiment) -> Vec<String> {
         ),
         format!("{samples} synthetic pictures of {width}×{height}, enlarged to {}×{}", width * factor, height * factor),
         format!(
-            "{} patches of {size}×{size}: 3 data sets × 2 views × 6 classes × ({train} to learn from + {test} to test on)",
+            "{} patches of {size}×{size}{}: 3 data sets × 2 views × 6 classes × ({train} to learn from + {test} to test on)",
             grouped(patches),
+            if tl.folds == 1 { "" } else { " in each fold" },
             size = experiment.patch.size
         ),
         format!(
-            "{} classifiers: {distinct} trainings × 2 views × {} repeats × {} folds",
+            "{} classifiers: {distinct} trainings × 2 views × {} × {}",
             distinct as u32 * 2 * tl.repeats * tl.folds,
-            tl.repeats,
-            tl.folds
+            counted(tl.repeats, "repeat"),
+            counted(tl.folds, "fold")
         ),
     ]
 }
@@ -112,14 +114,31 @@ pub fn seconds(plan: &plan::Plan, cores: usize) -> f64 {
     (total_flop(plan) / CORE_FLOPS + plan.tasks.len() as f64 * TASK_SECONDS) / cores.max(1) as f64
 }
 
+/// Floating-point operations with the prefix that fits.
+fn arithmetic(flop: f64) -> String {
+    let (size, prefix) = match flop {
+        f if f < 1e12 => (1e9, 'G'),
+        f if f < 1e15 => (1e12, 'T'),
+        f if f < 1e18 => (1e15, 'P'),
+        _ => (1e18, 'E'),
+    };
+    format!("{:.2} {prefix}FLOP", flop / size)
+}
+
 /// A span of time in the two units that matter.
 pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.0} days", s / 86_400.0),
+        s if s < 63e6 => format!("{:.0} days", s / 86_400.0),
+        s => format!("{:.0} years", s / 31_557_600.0),
     }
+}
+
+/// A number of things.
+fn counted(number: u32, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// With a thin space between thousands, as the paper prints it.
