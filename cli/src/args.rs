@@ -144,6 +144,9 @@ pub struct Reproduce {
     /// Attempts that each local worker runs at once; without it, all cores are shared out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
+    /// Which processor computes: cpu, webgpu, vulkan or cuda
+    #[arg(long, env = "LITHOGEN_DEVICE", default_value = "cpu")]
+    pub device: String,
     /// What to do once a task is given up
     #[arg(long, value_enum, default_value = "stop")]
     pub on_failure: OnFailure,
@@ -208,7 +211,7 @@ pub struct Worker {
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
     /// Which processor computes: cpu, webgpu, vulkan or cuda
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, env = "LITHOGEN_DEVICE", default_value = "cpu")]
     pub device: String,
 }
 

@@ -1,5 +1,6 @@
 //! The class folders of a data set, as a person lays them out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use domain::artifact::Manifest;
@@ -37,7 +38,8 @@ struct Marker {
 /// Looks at every class folder below `root/raw` (or `root`) and hashes its pictures.
 ///
 /// # Errors
-/// Exit code 4, naming every folder that is missing, empty or has one picture.
+/// Exit code 4, naming every folder that is missing, empty, has one picture or
+/// the same picture twice.
 pub fn find(root: &Path) -> anyhow::Result<Found> {
     let raw = if root.join("raw").is_dir() { root.join("raw") } else { root.to_owned() };
     if !raw.is_dir() {
@@ -69,11 +71,12 @@ pub fn find(root: &Path) -> anyhow::Result<Found> {
             },
         }
     }
+    problems.extend(repeated(&folders));
     if !problems.is_empty() {
         let message = format!("the data in {} cannot be used:\n  {}", root.display(), problems.join("\n  "));
         return Err(Problem::new(exit::DATA, message).into());
     }
-    let data = Data { classes, stand_in: stand_in(root)? };
+    let data = Data { classes, stand_in: stand_in(&raw)? };
     let remarks = remarks(&data);
     Ok(Found { data, folders, remarks })
 }
@@ -88,8 +91,27 @@ fn pictures(folder: &Path) -> Result<Manifest, transfer::Error> {
     Ok(Manifest::new(entries)?)
 }
 
-fn stand_in(root: &Path) -> anyhow::Result<Option<String>> {
-    let path = root.join("dataset.toml");
+/// Pictures that stand twice in a class: one could be learnt from and the other
+/// tested on.
+fn repeated(folders: &[(PathBuf, Manifest)]) -> Vec<String> {
+    let mut repeated = Vec::new();
+    for (folder, manifest) in folders {
+        let mut seen = BTreeMap::new();
+        for entry in manifest.entries() {
+            if let Some(earlier) = seen.insert(entry.digest, &entry.path) {
+                let path = &entry.path;
+                repeated.push(format!("{}: {earlier} and {path} are the same file; remove one", folder.display()));
+            }
+        }
+    }
+    repeated
+}
+
+/// What the marker beside the folder `raw` says, however the data were named.
+fn stand_in(raw: &Path) -> anyhow::Result<Option<String>> {
+    let raw = raw.canonicalize().unwrap_or_else(|_| raw.to_owned());
+    let beside = raw.parent().filter(|_| raw.ends_with("raw")).unwrap_or(&raw);
+    let path = beside.join("dataset.toml");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
     let marker: Marker = toml::from_str(&text)
         .map_err(|error| Problem::new(exit::DATA, format!("{}: {}", path.display(), error.message())))?;

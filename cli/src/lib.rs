@@ -35,7 +35,12 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let filter = EnvFilter::try_from_env("LITHOGEN_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,lithogen_cli={level},coordinator={level},worker={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -81,7 +86,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
                     #[cfg(feature = "worker")]
                     Command::Worker(args) => commands::worker::run(args).await,
                     Command::Coordinator(args) => commands::coordinator::run(args).await,
-                    Command::Submit(args) => commands::submit::run(&args).await,
+                    Command::Submit(args) => commands::submit::run(&args, quiet).await,
                     Command::Watch(args) => commands::watch::run(&args, quiet).await,
                     Command::Cancel(args) => commands::cancel::run(&args).await,
                     Command::Status(args) => commands::status::run(&args).await,

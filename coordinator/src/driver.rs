@@ -157,7 +157,7 @@ impl Knowledge {
         let sessions = &self.sessions;
         let name = |worker: &str| {
             let session = sessions.get(&WorkerId(worker.to_owned()));
-            session.map_or_else(|| worker.to_owned(), |session| session.hello.name.clone())
+            session.map_or_else(|| name_of(worker).to_owned(), |session| session.hello.name.clone())
         };
         self.history.note(at_ms, event, &self.scheduler, name);
         self.scheduler.apply(event);
@@ -229,7 +229,7 @@ impl Driver {
                     let _ = reply.send(number);
                 }));
             }
-            Command::Beat(worker, attempts) => self.beat(&worker, attempts),
+            Command::Beat(worker, attempts) => self.beat(&worker, attempts, events),
             Command::Close(worker, number) => self.knowledge.sessions.close(&worker, number, Instant::now()),
         }
     }
@@ -253,6 +253,13 @@ impl Driver {
         Ok(())
     }
 
+    fn release(&mut self, task: Digest, token: FencingToken, events: &mut Vec<Event>) {
+        let release = Request::Release { task, token, why: Released::Lost };
+        if let Err(reject) = self.decide(release, events) {
+            tracing::error!(%reject, "a current lease could not be released");
+        }
+    }
+
     fn leases(&self) -> Vec<(WorkerId, Digest, FencingToken)> {
         let lease = |(task, lease): (&domain::task::Task, &domain::task::Lease)| {
             (lease.worker.clone(), task.spec.key, lease.token)
@@ -265,8 +272,9 @@ impl Driver {
         task.is_ok_and(|task| matches!(&task.state, State::Leased(lease) if lease.token == token))
     }
 
-    /// Notes what a worker runs, and stops what it should not.
-    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>) {
+    /// Notes what a worker runs, stops what it should not, and takes back what it
+    /// does not run although it should.
+    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>, events: &mut Vec<Event>) {
         if let Some(session) = self.knowledge.sessions.get(worker) {
             for (task, token, _) in &attempts {
                 if !self.holds(*task, *token) {
@@ -275,7 +283,15 @@ impl Driver {
             }
         }
         let progress = attempts.into_iter().map(|(_, token, progress)| (token, progress)).collect();
-        self.knowledge.sessions.beat(worker, progress, Instant::now());
+        let scheduler = &self.knowledge.scheduler;
+        let held: Vec<(Digest, FencingToken)> =
+            scheduler.leases_of(worker).map(|(task, lease)| (task.spec.key, lease.token)).collect();
+        let tokens: Vec<FencingToken> = held.iter().map(|(_, token)| *token).collect();
+        let patience = self.config.lease_ttl;
+        let forgotten = self.knowledge.sessions.beat(worker, &tokens, progress, patience, Instant::now());
+        for (task, token) in held.into_iter().filter(|(_, token)| forgotten.contains(token)) {
+            self.release(task, token, events);
+        }
         self.bell.send_modify(|rings| *rings += 1);
     }
 
@@ -290,16 +306,18 @@ impl Driver {
         for (worker, task, token) in self.leases() {
             let unknown = self.knowledge.sessions.get(&worker).is_none();
             if gone.contains(&worker) || unknown && !orphans_may_wait {
-                let release = Request::Release { task, token, why: Released::Lost };
-                if let Err(reject) = self.decide(release, events) {
-                    tracing::error!(%reject, "a current lease could not be released");
-                }
+                self.release(task, token, events);
             }
         }
         if !orphans_may_wait {
             self.orphans_until = None;
         }
     }
+}
+
+/// The name at the head of a worker's id, for workers that are not connected.
+fn name_of(id: &str) -> &str {
+    id.rsplitn(3, '-').last().filter(|name| !name.is_empty()).unwrap_or(id)
 }
 
 /// Milliseconds since 1970; never used to decide anything.

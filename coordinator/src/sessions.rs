@@ -33,6 +33,8 @@ pub struct Session {
     pub hello: Hello,
     /// What its attempts said last.
     pub progress: BTreeMap<FencingToken, Progress>,
+    /// Leases that it holds but did not name, and since when.
+    unnamed: BTreeMap<FencingToken, Instant>,
     /// Present while it is connected.
     commands: Option<Commands>,
     /// Counts its connections, so that a late goodbye does not end a new one.
@@ -54,17 +56,29 @@ impl Sessions {
         self.opened += 1;
         let worker = hello.worker.clone();
         let progress = self.workers.remove(&worker).map(|session| session.progress).unwrap_or_default();
-        let session = Session { hello, progress, commands: Some(commands), number: self.opened, last: now };
+        let unnamed = BTreeMap::new();
+        let session = Session { hello, progress, unnamed, commands: Some(commands), number: self.opened, last: now };
         self.workers.insert(worker, session);
         self.opened
     }
 
-    /// A worker was heard.
-    pub fn beat(&mut self, worker: &WorkerId, progress: Vec<(FencingToken, Progress)>, now: Instant) {
-        if let Some(session) = self.workers.get_mut(worker) {
-            session.last = now;
-            session.progress = progress.into_iter().collect();
-        }
+    /// A worker that holds these leases was heard. Names the leases that it has
+    /// not named for `patience`: it has forgotten them, or never heard of them.
+    pub fn beat(
+        &mut self,
+        worker: &WorkerId,
+        held: &[FencingToken],
+        progress: BTreeMap<FencingToken, Progress>,
+        patience: Duration,
+        now: Instant,
+    ) -> Vec<FencingToken> {
+        let Some(session) = self.workers.get_mut(worker) else { return vec![] };
+        session.last = now;
+        let unnamed = held.iter().filter(|token| !progress.contains_key(token));
+        session.unnamed = unnamed.map(|token| (*token, session.unnamed.get(token).copied().unwrap_or(now))).collect();
+        session.progress = progress;
+        let forgotten = session.unnamed.iter().filter(|(_, since)| now.saturating_duration_since(**since) > patience);
+        forgotten.map(|(token, _)| *token).collect()
     }
 
     /// A connection has ended.

@@ -123,6 +123,9 @@ pub struct TaskSpec {
     pub subject: String,
     /// What to do.
     pub stage: Stage,
+    /// Version of the stage that the task was planned for. A task of before an
+    /// upgrade is not given to workers that compute something else.
+    pub version: u32,
     /// What it reads.
     pub inputs: BTreeMap<String, Input>,
     /// Root of its random numbers.
@@ -131,15 +134,19 @@ pub struct TaskSpec {
 
 impl TaskSpec {
     fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
-        let key = Digest::of_json(&(stage.name(), stage.version(), &stage, &inputs, seed));
-        Self { key, subject, stage, inputs, seed }
+        let version = stage.version();
+        let key = Self::key_of(&stage, version, &inputs, seed);
+        Self { key, subject, stage, version, inputs, seed }
+    }
+
+    fn key_of(stage: &Stage, version: u32, inputs: &BTreeMap<String, Input>, seed: Seed) -> Digest {
+        Digest::of_json(&(stage.name(), version, stage, inputs, seed))
     }
 
     /// Whether the key is what the content says. False for a spec that was
-    /// altered on its way or made by another version.
+    /// altered on its way.
     pub fn key_is_right(&self) -> bool {
-        let again = Self::new(String::new(), self.stage.clone(), self.inputs.clone(), self.seed);
-        again.key == self.key
+        Self::key_of(&self.stage, self.version, &self.inputs, self.seed) == self.key
     }
 
     /// The tasks whose results it reads.

@@ -228,7 +228,7 @@ impl Scheduler {
             }
             Request::Cancel { run } => match self.runs.get(&run) {
                 None => Err(Reject::UnknownRun(run)),
-                Some(known) if known.cancelled => Ok(vec![]),
+                Some(known) if known.cancelled || self.counts(known).is_complete() => Ok(vec![]),
                 Some(_) => Ok(vec![Event::RunCancelled { run }]),
             },
         }
@@ -392,8 +392,8 @@ impl Scheduler {
 
     fn grant(&self, worker: WorkerId, request: u64, stages: &BTreeSet<(String, u32)>) -> Option<Event> {
         let can_run = |key: &Digest| {
-            let stage = &self.tasks[key].spec.stage;
-            stages.contains(&(stage.name().to_owned(), stage.version()))
+            let spec = &self.tasks[key].spec;
+            stages.contains(&(spec.stage.name().to_owned(), spec.version))
         };
         let task = self.ready.iter().map(|(_, key)| *key).find(can_run)?;
         let attempt = Attempt(self.tasks[&task].attempts + 1);

@@ -7,7 +7,7 @@ use domain::digest::Digest;
 use domain::stage::{Failure, FailureCode, Folder, Progress};
 use domain::task::Grant;
 use proto::channel::call;
-use proto::status::is_final;
+use proto::status::{FENCED, is_final, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -32,7 +32,8 @@ enum Outcome {
 /// Runs one attempt and tells the coordinator how it ended. It never fails: all
 /// that can go wrong is told.
 pub(crate) async fn run(shared: &Shared, grant: Grant) {
-    let revoked = shared.begin(grant.task, grant.token);
+    let listed = shared.begin(grant.task, grant.token);
+    let revoked = listed.revoked.clone();
     let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
     tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
     let outcome = work(shared, &grant, &folder, &revoked).await;
@@ -40,31 +41,37 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
         tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
     }
     if !revoked.is_cancelled() {
-        tell(shared, &revoked, &grant, &outcome).await;
+        let refused = tell(shared, &revoked, &grant, &outcome).await;
+        if let (Outcome::Done(_), Some(why)) = (&outcome, refused) {
+            let failure = Failure::new(FailureCode::Internal, format!("the coordinator refuses the result: {why}"));
+            tell(shared, &revoked, &grant, &Outcome::Failed(failure)).await;
+        }
     }
-    shared.end(grant.token);
+    drop(listed);
     // What cannot be removed now is removed at the next start.
     let _ = tokio::fs::remove_dir_all(&folder).await;
 }
 
-/// Tells the coordinator until it has heard or refuses. While it is away the
-/// attempt's result is kept and offered again.
-async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) {
+/// Tells the coordinator until it has heard or refuses, and returns why it
+/// refused a current lease's outcome. While it is away the attempt's result is
+/// kept and offered again.
+async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) -> Option<String> {
     let mut pause = BACKOFF;
     loop {
         match send(shared, grant, outcome).await {
-            Ok(()) => return,
+            Ok(()) => return None,
+            Err(status) if reason(&status).as_deref() == Some(FENCED) => return None,
             Err(status) if is_final(&status) => {
                 tracing::warn!(task = grant.label, message = status.message(), "the coordinator refuses the outcome");
-                return;
+                return Some(status.message().to_owned());
             }
             Err(status) => tracing::debug!(message = status.message(), "the coordinator is away"),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
-            () = revoked.cancelled() => return,
+            () = revoked.cancelled() => return None,
             // A worker that ends does not wait for a coordinator that is away.
-            () = after_grace(shared) => return,
+            () = after_grace(shared) => return None,
         }
     }
 }

@@ -79,16 +79,12 @@ struct Running {
 }
 
 impl Shared {
-    /// Notes an attempt; the token says when its lease is over.
-    fn begin(&self, task: Digest, token: FencingToken) -> CancellationToken {
+    /// Notes an attempt for as long as what is returned lives.
+    fn begin(&self, task: Digest, token: FencingToken) -> Listed<'_> {
         let revoked = CancellationToken::new();
         let progress = Progress { done: 0, total: 0, note: String::new() };
         self.lock().insert(token, Running { task, progress, revoked: revoked.clone() });
-        revoked
-    }
-
-    fn end(&self, token: FencingToken) {
-        self.lock().remove(&token);
+        Listed { shared: self, token, revoked }
     }
 
     fn note(&self, token: FencingToken, progress: Progress) {
@@ -110,6 +106,21 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<FencingToken, Running>> {
         // The map is whole after any panic: no call leaves it half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that heartbeats name. Dropped, it is named no more, also when a
+/// fault of ours ended it: the coordinator then takes its lease back.
+struct Listed<'a> {
+    shared: &'a Shared,
+    token: FencingToken,
+    /// Says when the lease is over.
+    revoked: CancellationToken,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().remove(&self.token);
     }
 }
 

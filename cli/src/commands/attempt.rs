@@ -34,7 +34,10 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
         monitor: &mut Pipe { stopping },
         device: &device,
     };
-    science::run(&order.stage, attempt).map_err(|failure| {
+    science::run(&order.stage, attempt).map_err(|mut failure| {
+        // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.
+        let scratch = Folder::new(folder).input("").display().to_string();
+        failure.message = failure.message.replace(&scratch, "");
         // Without the file the worker falls back on what is said below.
         let _ = std::fs::write(folder.join(FAILURE), serde_json::to_vec(&failure).unwrap_or_default());
         Problem::new(code(&failure), failure.to_string()).into()

@@ -1,5 +1,7 @@
 //! `lithogen cancel`.
 
+use proto::v1;
+
 use crate::args::RunOf;
 use crate::local;
 use crate::remote::short;
@@ -13,6 +15,10 @@ pub async fn run(args: &RunOf) -> anyhow::Result<()> {
         remote.cancel(&args.run).await
     })
     .await?;
+    if status.state() == v1::RunState::Succeeded {
+        eprintln!("run {} is done; there is nothing to cancel", short(&status.run_id));
+        return Ok(());
+    }
     eprintln!(
         "run {} is cancelled; {} of {} tasks are done and stay done",
         short(&status.run_id),

@@ -32,6 +32,7 @@ enum Ended {
 /// With the exit codes of [`exit`].
 pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
     let experiment = super::resolve(&args.spec)?;
+    worker_command::check_device(&args.device)?;
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -84,7 +85,7 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
             eprintln!("{line}");
         }
     };
-    doctor(&args.state.state, &say);
+    doctor(args, &say);
     let found = prepare(args, experiment, quiet)?;
     let status = remote.submit(experiment, &found.data, &found.folders).await?;
     let cores = worker_command::cores();
@@ -100,7 +101,7 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
     for number in 0..args.workers {
         let name = format!("local-{number}");
         let state = args.state.state.join("workers").join(&name);
-        let config = worker_command::config(remote.url(), &name, slots, threads, state)?;
+        let config = worker_command::config(remote.url(), &name, slots, threads, &args.device, state)?;
         let drain = drain.clone();
         tracker.spawn(async move {
             if let Err(error) = worker::run(config, drain.cancelled()).await {
@@ -133,14 +134,15 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
 }
 
 /// What a person should know of this machine before waiting for it.
-fn doctor(state: &Path, say: &impl Fn(String)) {
+fn doctor(args: &Reproduce, say: &impl Fn(String)) {
+    let state = &args.state.state;
     let cores = worker_command::cores();
-    let here = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let here = state.canonicalize().unwrap_or_else(|_| state.clone());
     let disks = sysinfo::Disks::new_with_refreshed_list().ok();
     let holding = disks.iter().flatten().filter(|disk| here.starts_with(disk.mount_point()));
     let disk = holding.max_by_key(|disk| disk.mount_point().as_os_str().len());
     let free = disk.map_or_else(String::new, |disk| format!(" · {:.0} GB free", disk.available_space() as f64 / 1e9));
-    say(format!(" doctor   ✓ {cores} cores{free} · computes on the CPU"));
+    say(format!(" doctor   ✓ {cores} cores{free} · computes on: {}", args.device));
 }
 
 fn prepare(args: &Reproduce, experiment: &Experiment, quiet: bool) -> anyhow::Result<Found> {

@@ -17,15 +17,12 @@ use crate::local::stop_signal;
 /// # Errors
 /// If the device or the state folder cannot be used, or the coordinator refuses.
 pub async fn run(args: Worker) -> anyhow::Result<()> {
-    science::device::Kind::parse(&args.device)
-        .and_then(science::device::Kind::open)
-        .map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+    check_device(&args.device)?;
     let cores = cores();
     let slots = args.slots.map_or(cores, usize::from);
     let name = args.name.unwrap_or_else(|| sysinfo::System::host_name().unwrap_or_else(|_| "worker".to_owned()));
-    let mut config = config(&args.coordinator, &name, slots, (cores / slots).max(1), args.state)?;
+    let mut config = config(&args.coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
     config.grace = Duration::from_secs(args.grace);
-    config.program.environment.push((DEVICE.to_owned(), args.device));
     eprintln!("worker {name} · {slots} slots · coordinator {} · ^C drains", config.coordinator);
     tokio::spawn(async {
         stop_signal().await;
@@ -38,6 +35,15 @@ pub async fn run(args: Worker) -> anyhow::Result<()> {
         worker::Error::Url(_) => Problem::new(exit::USAGE, error.to_string()).into(),
         other => other.into(),
     })
+}
+
+/// Refuses a device that this build cannot use before any work is taken.
+///
+/// # Errors
+/// Exit code 2, saying how to build for it.
+pub fn check_device(name: &str) -> anyhow::Result<()> {
+    let opened = science::device::Kind::parse(name).and_then(science::device::Kind::open);
+    opened.map(drop).map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
 }
 
 /// Processor cores to share out.
@@ -55,6 +61,7 @@ pub fn config(
     name: &str,
     slots: usize,
     threads: usize,
+    device: &str,
     state: PathBuf,
 ) -> anyhow::Result<worker::Config> {
     let path = std::env::current_exe().context("cannot find this program's own file")?;
@@ -69,7 +76,10 @@ pub fn config(
         program: Program {
             path,
             arguments: vec!["attempt".to_owned()],
-            environment: vec![("RAYON_NUM_THREADS".to_owned(), threads.to_string())],
+            environment: vec![
+                ("RAYON_NUM_THREADS".to_owned(), threads.to_string()),
+                (DEVICE.to_owned(), device.to_owned()),
+            ],
         },
     })
 }

@@ -26,7 +26,7 @@ impl From<crate::blobs::Error> for Status {
             Error::Unknown(_) => proto::status::status(Code::NotFound, "UNKNOWN_BLOB", message),
             Error::Mismatch { .. } => proto::status::status(Code::DataLoss, "DIGEST_MISMATCH", message),
             Error::NotAManifest { .. } => proto::status::status(Code::DataLoss, "NOT_A_MANIFEST", message),
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Error::Io { source, .. } if is_full(source.kind()) => {
                 proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
             }
             Error::Io { .. } => {
@@ -35,4 +35,10 @@ impl From<crate::blobs::Error> for Status {
             }
         }
     }
+}
+
+/// Whether trying again cannot help until somebody makes room.
+fn is_full(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem)
 }
