@@ -1,1 +1,15 @@
+//! What only shows when the parts work together: a coordinator with workers in
+//! this process, and the program as people start it. One binary, so that it is
+//! linked once.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod harness;
+
+mod bad_input;
+mod cluster;
+mod crash;
+mod determinism;
+mod process;
+mod tidy;
+mod wire;

@@ -1,0 +1,85 @@
+//! What the program says of itself: help, completions, plans and specs.
+
+use std::collections::BTreeSet;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Runs `lithogen`, which has to succeed, and returns what it prints.
+fn lithogen(arguments: &[&str]) -> String {
+    let assert = Command::cargo_bin("lithogen").unwrap().args(arguments).assert().success();
+    String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+}
+
+fn has_all(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn help_lists_the_verbs_and_the_exit_codes() {
+    let help = lithogen(&["--help"]);
+    let verbs = ["plan", "coordinator", "submit", "watch", "cancel", "status", "results", "config", "completions"];
+    for verb in verbs {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb}:\n{help}");
+    }
+    has_all(&help, &["0 done", "1 error", "2 usage", "4 data", "5 ended", "6 coordinator", "7 versions", "130 inter"]);
+}
+
+#[cfg(feature = "worker")]
+#[test]
+fn help_lists_the_verbs_that_need_the_worker_half() {
+    let help = lithogen(&["--help"]);
+    for verb in ["reproduce", "worker", "dataset"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb}:\n{help}");
+    }
+    assert!(!help.contains("  attempt"), "only workers start attempts:\n{help}");
+}
+
+#[test]
+fn completions_are_a_script_for_the_shell() {
+    has_all(&lithogen(&["completions", "bash"]), &["_lithogen()", "complete -F _lithogen", "coordinator", "--scale"]);
+}
+
+#[test]
+fn the_plan_of_the_paper_counts_as_the_paper_does() {
+    let plan = lithogen(&["plan", "--scale", "paper"]);
+    has_all(
+        &plan,
+        &[
+            "12 diffusion trainings of 120 001 steps",
+            "300 synthetic pictures",
+            "36 000 patches",
+            "9 trainings × 2 views",
+        ],
+    );
+}
+
+#[test]
+fn a_plan_as_json_names_each_task_once() {
+    let plan: Value = serde_json::from_str(&lithogen(&["plan", "--scale", "smoke", "--json"])).unwrap();
+    assert_eq!(plan["schema_version"], 1);
+    let tasks = plan["tasks"].as_array().unwrap();
+    let keys: BTreeSet<&str> = tasks.iter().map(|task| task["key"].as_str().unwrap()).collect();
+    assert_eq!((tasks.len(), keys.len()), (118, 118));
+    let needs = tasks.iter().flat_map(|task| task["needs"].as_array().unwrap());
+    assert!(needs.map(|need| need.as_str().unwrap()).all(|need| keys.contains(need)));
+}
+
+#[test]
+fn a_printed_spec_is_a_spec_that_prints_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for scale in ["smoke", "tiny", "paper"] {
+        let shown = lithogen(&["config", "show", "--scale", scale]);
+        let path = folder.path().join(format!("{scale}.toml"));
+        std::fs::write(&path, &shown).unwrap();
+        assert_eq!(lithogen(&["config", "show", path.to_str().unwrap()]), shown);
+        assert!(shown.contains(&format!("scale = \"{scale}\"")), "{shown}");
+    }
+}
+
+#[test]
+fn a_knob_that_is_set_shows_in_the_spec() {
+    has_all(&lithogen(&["config", "show", "--set", "tl.repeats=4"]), &["repeats = 4"]);
+}

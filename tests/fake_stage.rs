@@ -1,0 +1,76 @@
+//! A stage that computes nothing: it reads its order as `lithogen attempt` does,
+//! misbehaves as its environment tells it, and writes files that follow from
+//! the order and the inputs alone.
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `FAKE_ONLY` | the name of the stage that the others are about; all stages without it |
+//! | `FAKE_GATE` | waits until a file with this name exists |
+//! | `FAKE_CRASH` | says this on standard error and dies |
+//! | `FAKE_STOPPED` | a folder: leaves a file there when it is told to stop |
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use domain::digest::Digest;
+use domain::stage::Folder;
+use worker::child::{ORDER, Order, STOP};
+
+/// How often a waiting stage looks again.
+const LOOK: Duration = Duration::from_millis(5);
+
+fn main() {
+    let folder = PathBuf::from(std::env::args_os().nth(1).expect("the attempt's folder"));
+    let text = std::fs::read(folder.join(ORDER)).expect("an order");
+    let order: Order = serde_json::from_slice(&text).expect("an order that decodes");
+    let stopping = Arc::new(AtomicBool::new(false));
+    listen(stopping.clone());
+    if std::env::var("FAKE_ONLY").is_ok_and(|only| only != order.stage.name()) {
+        return write(&folder, &text);
+    }
+    if let Ok(gate) = std::env::var("FAKE_GATE") {
+        println!(r#"{{"done":1,"total":2,"note":"at the gate"}}"#);
+        while !Path::new(&gate).exists() {
+            if stopping.load(Ordering::Relaxed) {
+                if let Ok(folder) = std::env::var("FAKE_STOPPED") {
+                    let name = format!("{}-{}", order.stage.name(), std::process::id());
+                    std::fs::write(Path::new(&folder).join(name), "").expect("to say that it was stopped");
+                }
+                exit(130);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+    if let Ok(last_words) = std::env::var("FAKE_CRASH") {
+        eprintln!("{last_words}");
+        exit(101);
+    }
+    write(&folder, &text);
+}
+
+/// Hears the parent, and ends when it is gone.
+fn listen(stopping: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line == STOP {
+                stopping.store(true, Ordering::Relaxed);
+            }
+        }
+        exit(130);
+    });
+}
+
+fn write(folder: &Path, order: &[u8]) {
+    let folder = Folder::new(folder);
+    let inputs = folder.root().join("inputs");
+    let mut names: Vec<String> = std::fs::read_dir(inputs)
+        .map(|names| names.filter_map(|name| name.ok()?.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    names.sort();
+    let text = format!("{} {}\n", Digest::of(order), names.join(" "));
+    std::fs::write(folder.output("made.txt"), text).expect("to write a file");
+}

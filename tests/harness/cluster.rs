@@ -1,0 +1,226 @@
+//! A coordinator and workers in this process, with stages that compute nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use domain::experiment::{Experiment, Scale};
+use domain::overrides;
+use domain::plan::{self, Data, RawClass};
+use domain::stage::Stage;
+use proto::channel::call;
+use proto::transfer::{self, Transfer};
+use proto::v1;
+use proto::v1::artifact_service_client::ArtifactServiceClient;
+use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use worker::config::{Program, unique_id};
+
+use super::soon;
+
+/// A coordinator on a folder and a port of its own.
+pub(crate) struct Cluster {
+    folder: TempDir,
+    address: SocketAddr,
+    channel: Channel,
+    reattach: Duration,
+    serving: Option<JoinHandle<Result<(), coordinator::Error>>>,
+    close: CancellationToken,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Duration::from_millis(500)).await
+    }
+
+    /// With another time in which a worker whose connection broke may come back.
+    pub(crate) async fn start_with(reattach: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let channel = proto::channel::endpoint(&format!("http://{address}")).unwrap().connect_lazy();
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Self { folder, address, channel, reattach, serving: None, close: CancellationToken::new() };
+        cluster.serve(listener);
+        cluster
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let mut config = coordinator::Config::new(self.folder.path().join("state"));
+        config.heartbeat = Duration::from_millis(50);
+        config.lease_ttl = Duration::from_secs(5);
+        config.reattach = self.reattach;
+        self.close = CancellationToken::new();
+        let shutdown = self.close.clone().cancelled_owned();
+        self.serving = Some(tokio::spawn(coordinator::run(config, listener, shutdown)));
+    }
+
+    /// Ends the coordinator; workers go on.
+    pub(crate) async fn stop(&mut self) {
+        self.close.cancel();
+        self.serving.take().unwrap().await.unwrap().unwrap();
+    }
+
+    /// Starts it again on the same state and at the same address.
+    pub(crate) async fn start_again(&mut self) {
+        let address = self.address;
+        let listener =
+            soon("the coordinator's port is free again", || async move { TcpListener::bind(address).await.ok() });
+        let listener = listener.await;
+        self.serve(listener);
+    }
+
+    /// A file name in the cluster's folder, for gates and notes.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn experiments(&self) -> ExperimentServiceClient<Channel> {
+        ExperimentServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn workers(&self) -> WorkerServiceClient<Channel> {
+        WorkerServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn artifacts(&self) -> ArtifactServiceClient<Channel> {
+        ArtifactServiceClient::new(self.channel())
+    }
+
+    /// Hands in the smallest study that has every stage; returns how it stands.
+    pub(crate) async fn submit(&self) -> v1::RunStatus {
+        let experiment = small();
+        let pictures = self.path("pictures");
+        std::fs::create_dir_all(&pictures).unwrap();
+        std::fs::write(pictures.join("0.png"), "not looked at").unwrap();
+        let manifest = transfer::scan(&pictures).unwrap();
+        let data = data(manifest.digest());
+        Transfer::new(self.channel()).push_many(&[(pictures, manifest)]).await.unwrap();
+        let request = v1::SubmitRequest {
+            experiment_json: serde_json::to_string(&experiment).unwrap(),
+            data_json: serde_json::to_string(&data).unwrap(),
+        };
+        self.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
+    }
+
+    /// How the run submitted last stands; nothing while the coordinator is away.
+    pub(crate) async fn try_status(&self) -> Option<v1::RunStatus> {
+        let answer = self.experiments().get_run(call(v1::GetRunRequest::default())).await;
+        answer.ok()?.into_inner().status
+    }
+
+    pub(crate) async fn status(&self) -> v1::RunStatus {
+        self.try_status().await.unwrap()
+    }
+
+    /// Waits until the run looks as wanted.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&v1::RunStatus) -> bool) -> v1::RunStatus {
+        let wanted = &wanted;
+        soon(what, || async move { self.try_status().await.filter(wanted) }).await
+    }
+
+    /// Waits until nothing of the run can go on.
+    pub(crate) async fn end(&self) -> v1::RunStatus {
+        self.until("the run ends", |status| status.state() != v1::RunState::Running).await
+    }
+
+    /// Everything that happened to the tasks of the run so far.
+    pub(crate) async fn changes(&self) -> Vec<v1::TaskChange> {
+        let request = v1::WatchRunRequest::default();
+        let mut answers = self.experiments().watch_run(request).await.unwrap().into_inner();
+        answers.message().await.unwrap().unwrap().changes
+    }
+
+    /// How often each task came into a state, by key.
+    pub(crate) async fn count(&self, state: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for change in self.changes().await.into_iter().filter(|change| change.state == state) {
+            *counts.entry(change.task_key).or_default() += 1;
+        }
+        counts
+    }
+
+    /// A worker with a folder and threads of its own.
+    pub(crate) fn worker(&self, name: &str, fake: &[(&str, &Path)]) -> Worker {
+        self.worker_with(name, fake, |_| {})
+    }
+
+    /// As [`Cluster::worker`], with other settings.
+    pub(crate) fn worker_with(
+        &self,
+        name: &str,
+        fake: &[(&str, &Path)],
+        adjust: impl FnOnce(&mut worker::Config),
+    ) -> Worker {
+        let environment = fake.iter().map(|(key, value)| ((*key).to_owned(), value.display().to_string()));
+        let mut config = worker::Config {
+            coordinator: format!("http://{}", self.address),
+            id: unique_id(name),
+            name: name.to_owned(),
+            slots: 2,
+            stages: stages(),
+            state: self.path(name),
+            grace: Duration::from_secs(30),
+            program: Program {
+                path: PathBuf::from(env!("CARGO_BIN_EXE_fake-stage")),
+                arguments: vec![],
+                environment: environment.collect(),
+            },
+        };
+        adjust(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async {
+            worker::run(config, std::future::pending()).await.unwrap();
+        });
+        Worker { runtime: Some(runtime) }
+    }
+}
+
+/// A worker that lives as long as this value.
+pub(crate) struct Worker {
+    runtime: Option<Runtime>,
+}
+
+impl Worker {
+    /// Ends it without a word, and its children with it.
+    pub(crate) fn vanish(self) {}
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Every stage of this version.
+pub(crate) fn stages() -> Vec<(String, u32)> {
+    Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+}
+
+/// One fold: every stage is there, nothing twice.
+pub(crate) fn small() -> Experiment {
+    overrides::resolve(Scale::Smoke, None, &["tl.folds=1".to_owned()]).unwrap()
+}
+
+/// Every class has the same pictures; stages that compute nothing do not mind.
+pub(crate) fn data(artifact: domain::digest::Digest) -> Data {
+    let raw = |(dataset, view, class)| RawClass { dataset, view, class, artifact, images: 1 };
+    Data { classes: Data::folders().map(raw).collect(), stand_in: None }
+}
+
+/// Number of tasks of [`small`].
+pub(crate) fn tasks() -> usize {
+    plan::plan(&small(), &data(domain::digest::Digest::of(b""))).unwrap().tasks.len()
+}

@@ -1,0 +1,218 @@
+//! The program as people start it: one command, or a coordinator, workers and a
+//! client in processes of their own.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::PATIENCE;
+use crate::harness::eventually;
+use crate::harness::program::{Running, processes_about, results, run, run_in, study, turn};
+
+/// A coordinator in a process of its own, and where it serves.
+fn coordinator(state: &Path) -> (Running, String) {
+    let mut coordinator = Running::start_in(state, "coordinator --listen 127.0.0.1:0");
+    coordinator.hear("ends it, workers wait for it");
+    let said = coordinator.said().clone();
+    let url = said.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    (coordinator, url.to_owned())
+}
+
+fn worker(folder: &Path, name: &str, url: &str) -> Running {
+    Running::start_in(&folder.join(name), &format!("worker --slots 1 --name {name} --coordinator {url}"))
+}
+
+/// What `lithogen status --json` says.
+fn status(url: &str) -> Value {
+    run(["status", "--json", "--coordinator", url]).json()
+}
+
+#[test]
+fn a_coordinator_workers_and_a_client_give_what_one_command_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    study(&path("alone"), "").is_done();
+    let _turn = turn();
+    let (coordinator, url) = coordinator(&path("coordinator"));
+    let workers = ["one", "two"].map(|name| worker(folder.path(), name, &url));
+    let connected = || status(&url)["workers"].as_array().unwrap().len() == 2;
+    eventually("both workers are connected", PATIENCE, connected);
+    let submitted = run_in(&path("client"), &format!("submit --scale smoke --coordinator {url}"));
+    submitted.says(0, &["118 tasks, 0 cached", "next: lithogen watch"]);
+    let id = submitted.out.trim();
+    let watched = run(["watch", &id[..8], "--coordinator", &url]);
+    watched.says(0, &["118/118", "report done", "on one", "on two"]);
+    let over = run(["results", "--json", "--coordinator", &url]);
+    over.is_done();
+    assert_eq!(over.out, results(&path("alone")));
+    let status = status(&url);
+    assert_eq!(status["schema_version"], 1);
+    assert_eq!(status["runs"][0]["run_id"], id);
+    assert_eq!((&status["runs"][0]["state"], &status["runs"][0]["committed"]), (&"succeeded".into(), &118.into()));
+    for worker in workers {
+        worker.signal("INT");
+        worker.end().says(0, &["drain"]);
+    }
+    coordinator.signal("INT");
+    coordinator.end().is_done();
+    eventually("no process is left", PATIENCE, || processes_about(folder.path()).is_empty());
+}
+
+#[test]
+fn a_cancelled_study_is_over_and_can_be_handed_in_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_coordinator, url) = coordinator(&folder.path().join("coordinator"));
+    let submit = || run_in(&folder.path().join("client"), &format!("submit --scale smoke --coordinator {url}"));
+    submit().is_done();
+    run(["cancel", "--coordinator", &url]).says(0, &["is cancelled; 0 of 118 tasks are done"]);
+    run(["watch", "--coordinator", &url]).says(5, &["was cancelled with 0 of 118 tasks done"]);
+    assert_eq!(status(&url)["runs"][0]["state"], "cancelled");
+    submit().is_done();
+    assert_eq!(status(&url)["runs"][0]["state"], "running");
+}
+
+/// The client asks the coordinator of the folder, so it needs no address.
+#[test]
+fn a_running_study_can_be_asked_about_by_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_coordinator, url) = coordinator(folder.path());
+    run_in(&folder.path().join("client"), &format!("submit --scale smoke --coordinator {url}")).is_done();
+    let by_folder = run_in(folder.path(), "status --json").json();
+    assert_eq!(by_folder, status(&url));
+    assert_eq!(by_folder["runs"][0]["tasks"], 118);
+}
+
+#[test]
+fn a_worker_waits_for_a_coordinator_that_is_killed_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("coordinator");
+    let _turn = turn();
+    let (first, url) = coordinator(&state);
+    let _worker = worker(folder.path(), "one", &url);
+    run_in(&folder.path().join("client"), &format!("submit --scale smoke --coordinator {url}")).is_done();
+    let mut watching = Running::start(["watch", "--coordinator", &url]);
+    watching.hear("ingest A/SUR done");
+    first.signal("KILL");
+    first.end();
+    let listen = url.strip_prefix("http://").unwrap();
+    let mut again = Running::start_in(&state, &format!("coordinator --listen {listen}"));
+    again.hear("ends it, workers wait for it");
+    watching.end().says(0, &["118/118"]);
+}
+
+#[test]
+fn the_study_at_a_coordinator_and_the_study_here_are_one_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let _turn = turn();
+    let (_coordinator, url) = coordinator(&folder.path().join("coordinator"));
+    let _worker = worker(folder.path(), "one", &url);
+    let client = folder.path().join("client");
+    let ended = run_in(&client, &format!("reproduce --scale smoke --json --coordinator {url}"));
+    assert_eq!(ended.json()["cells"].as_array().unwrap().len(), 26);
+    assert!(client.join("report/index.html").is_file());
+}
+
+#[test]
+fn the_results_are_what_their_schema_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = {
+        let _turn = turn();
+        run_in(folder.path(), "reproduce --scale smoke --json").json()
+    };
+    let schema = run(["config", "schema", "--of", "results"]).json();
+    fits(&schema, &schema, &results, "results");
+    assert_eq!(results["schema_version"], 1);
+    let cells = results["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 26);
+    for cell in cells {
+        let id = format!("{}-{}-{}", cell["view"].as_str().unwrap(), cell["row"], cell["step"]);
+        assert_eq!(cell["id"], id);
+        for number in ["paper_mean", "paper_std", "mean", "std"] {
+            assert!(cell[number].is_f64(), "{number} of {id}: {}", cell[number]);
+        }
+        assert_eq!((&cell["n"], &cell["verdict"]), (&2.into(), &"NOT_COMPARABLE".into()), "{id}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_lacks_a_field_or_has_another_type() {
+    let schema = run(["config", "schema", "--of", "results"]).json();
+    for spoilt in [serde_json::json!({}), serde_json::json!([])] {
+        assert!(std::panic::catch_unwind(|| fits(&schema, &schema, &spoilt, "results")).is_err());
+    }
+}
+
+/// Fails unless a document fits a JSON Schema; knows the words that ours uses.
+fn fits(root: &Value, schema: &Value, document: &Value, place: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let target = root.pointer(name.strip_prefix('#').unwrap()).unwrap_or_else(|| panic!("{name}"));
+        return fits(root, target, document, place);
+    }
+    if let Some(any) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        let fitting = |schema| std::panic::catch_unwind(|| fits(root, schema, document, place)).is_ok();
+        assert!(any.iter().any(fitting), "{place}: {document} fits none of {any:?}");
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => vec![],
+    };
+    let is = |name: &&str| match *name {
+        "object" => document.is_object(),
+        "array" => document.is_array(),
+        "string" => document.is_string(),
+        "integer" => document.is_u64() || document.is_i64(),
+        "number" => document.is_number(),
+        "boolean" => document.is_boolean(),
+        "null" => document.is_null(),
+        other => panic!("{place}: type {other}"),
+    };
+    assert!(types.is_empty() || types.iter().any(is), "{place}: {document} is not of type {types:?}");
+    if let Some(values) = schema["enum"].as_array() {
+        assert!(values.contains(document), "{place}: {document} is none of {values:?}");
+    }
+    if let Some(value) = schema.get("const") {
+        assert_eq!(document, value, "{place}");
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        assert!(document.get(name).is_some(), "{place}: {name} is missing");
+    }
+    for (name, value) in document.as_object().into_iter().flatten() {
+        if let Some(schema) = schema["properties"].get(name) {
+            fits(root, schema, value, &format!("{place}.{name}"));
+        }
+    }
+    for (index, value) in document.as_array().into_iter().flatten().enumerate() {
+        if let Some(schema) = schema.get("items") {
+            fits(root, schema, value, &format!("{place}[{index}]"));
+        }
+    }
+}
+
+/// The study in small is one that learns: at least the three first steps whose
+/// data are one set tell stones apart. Chance is 16.7 %; over two folds the
+/// means lie between 40 and 80 %.
+#[test]
+fn the_tiny_study_learns_to_tell_stones_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let _turn = turn();
+    let results = run_in(folder.path(), "reproduce --scale tiny --set tl.repeats=1 --json -q").json();
+    let baselines = |cell: &&Value| cell["row"].as_u64().unwrap() <= 3 && cell["step"] == 1;
+    let cells: Vec<&Value> = results["cells"].as_array().unwrap().iter().filter(baselines).collect();
+    assert_eq!(cells.len(), 6);
+    for cell in cells {
+        let (id, mean, n) = (&cell["id"], cell["mean"].as_f64().unwrap(), &cell["n"]);
+        println!("{id}: {mean:.1} % over n = {n}");
+        assert!(mean > 25.0, "{id}: {mean:.1} % over n = {n} is hardly above chance");
+    }
+}
+
+#[test]
+#[cfg_attr(not(photos), ignore = "needs LITHOGEN_PHOTOS: a folder with photographs")]
+fn photographs_go_through_the_whole_study() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = std::env::var("LITHOGEN_PHOTOS").unwrap();
+    let ended = study(folder.path(), &format!("--set patch.size=32 --data {photos}"));
+    ended.says(0, &["26 NOT COMPARABLE"]);
+    assert!(ended.out.contains("NOT COMPARABLE"), "{ended}");
+}

@@ -1,0 +1,254 @@
+//! What the services answer to callers that are late, wrong or of another version.
+
+use proto::channel::call;
+use proto::status::{FENCED, INCOMPATIBLE, reason};
+use proto::transfer::{self, Transfer};
+use proto::v1;
+use proto::v1::session_request::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use domain::digest::Digest;
+
+use crate::harness::cluster::{Cluster, stages};
+
+/// A session kept open for as long as this lives.
+struct Session {
+    up: mpsc::Sender<v1::SessionRequest>,
+    down: Streaming<v1::SessionResponse>,
+}
+
+fn hello(worker_id: &str) -> v1::Hello {
+    v1::Hello {
+        worker_id: worker_id.to_owned(),
+        name: worker_id.to_owned(),
+        version: "0.0.0".to_owned(),
+        protocol: proto::PROTOCOL,
+        slots: 1,
+        stages: stages().into_iter().map(|(name, version)| v1::StageVersion { name, version }).collect(),
+    }
+}
+
+async fn session(cluster: &Cluster, hello: v1::Hello) -> Result<Session, Status> {
+    let (up, requests) = mpsc::channel(4);
+    up.send(v1::SessionRequest { message: Some(Message::Hello(hello)) }).await.unwrap();
+    let down = cluster.workers().session(ReceiverStream::new(requests)).await?.into_inner();
+    let mut session = Session { up, down };
+    // The welcome says that the coordinator knows the worker.
+    session.down.message().await?;
+    Ok(session)
+}
+
+async fn acquire(cluster: &Cluster, worker_id: &str, request: u64) -> Option<v1::Lease> {
+    let message = v1::AcquireLeaseRequest { worker_id: worker_id.to_owned(), request };
+    cluster.workers().acquire_lease(call(message)).await.unwrap().into_inner().lease
+}
+
+async fn commit(cluster: &Cluster, lease: &v1::Lease, artifact: Digest) -> Result<(), Status> {
+    let (task_key, token, artifact) = (lease.task_key.clone(), lease.token, artifact.to_string());
+    cluster.workers().commit_task(call(v1::CommitTaskRequest { task_key, token, artifact })).await.map(drop)
+}
+
+async fn release(cluster: &Cluster, lease: &v1::Lease) {
+    let (task_key, token) = (lease.task_key.clone(), lease.token);
+    cluster.workers().release_task(call(v1::ReleaseTaskRequest { task_key, token })).await.unwrap();
+}
+
+/// An artifact of one file, stored.
+async fn artifact(cluster: &Cluster, text: &str) -> Digest {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("made.txt"), text).unwrap();
+    let manifest = transfer::scan(folder.path()).unwrap();
+    Transfer::new(cluster.channel()).push(folder.path(), &manifest).await.unwrap()
+}
+
+/// A cluster with a study, and a session of worker `w`.
+async fn with_a_worker() -> (Cluster, Session) {
+    let cluster = Cluster::start().await;
+    cluster.submit().await;
+    let session = session(&cluster, hello("w")).await.unwrap();
+    (cluster, session)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_call_for_work_gets_the_same_lease() {
+    let (cluster, _session) = with_a_worker().await;
+    let lease = acquire(&cluster, "w", 1).await.unwrap();
+    assert_eq!(acquire(&cluster, "w", 1).await.unwrap(), lease);
+    assert_ne!(acquire(&cluster, "w", 2).await.unwrap().task_key, lease.task_key);
+    assert_eq!(cluster.status().await.running, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_commit_is_answered_and_commits_once() {
+    let (cluster, _session) = with_a_worker().await;
+    let lease = acquire(&cluster, "w", 1).await.unwrap();
+    let result = artifact(&cluster, "result").await;
+    commit(&cluster, &lease, result).await.unwrap();
+    commit(&cluster, &lease, result).await.unwrap();
+    assert_eq!(cluster.status().await.committed, 1);
+    assert_eq!(cluster.count("succeeded").await.get(&lease.task_key), Some(&1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_under_an_old_lease_is_fenced() {
+    let (cluster, _session) = with_a_worker().await;
+    let old = acquire(&cluster, "w", 1).await.unwrap();
+    release(&cluster, &old).await;
+    let new = acquire(&cluster, "w", 2).await.unwrap();
+    assert_eq!(new.task_key, old.task_key);
+    assert!(new.token > old.token);
+    let late = artifact(&cluster, "late").await;
+    let refused = commit(&cluster, &old, late).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::Aborted, Some(FENCED)));
+    assert_eq!(cluster.status().await.committed, 0);
+    commit(&cluster, &new, artifact(&cluster, "result").await).await.unwrap();
+    let refused = commit(&cluster, &old, late).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some(FENCED), "also after the newer one has won");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_files_are_not_stored_is_refused() {
+    let (cluster, _session) = with_a_worker().await;
+    let lease = acquire(&cluster, "w", 1).await.unwrap();
+    let refused = commit(&cluster, &lease, Digest::of(b"never stored")).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::FailedPrecondition, Some("MISSING_BLOB")));
+    let status = cluster.status().await;
+    assert_eq!((status.committed, status.running), (0, 1), "the lease goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_only_stages_of_the_versions_it_can_run() {
+    let cluster = Cluster::start().await;
+    cluster.submit().await;
+    let mut other = hello("other");
+    other.stages.iter_mut().for_each(|stage| stage.version += 1);
+    let _other = session(&cluster, other).await.unwrap();
+    let _fitting = session(&cluster, hello("fitting")).await.unwrap();
+    assert_eq!(acquire(&cluster, "other", 1).await, None);
+    assert!(acquire(&cluster, "fitting", 1).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_for_workers_with_a_session() {
+    let cluster = Cluster::start().await;
+    let message = v1::AcquireLeaseRequest { worker_id: "nobody".to_owned(), request: 1 };
+    let refused = cluster.workers().acquire_lease(call(message)).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_is_refused_and_the_older_side_named() {
+    let cluster = Cluster::start().await;
+    for (protocol, upgrade) in [(proto::PROTOCOL + 1, "upgrade the coordinator"), (0, "upgrade the worker")] {
+        let refused = session(&cluster, v1::Hello { protocol, ..hello("w") }).await.err().unwrap();
+        assert_eq!(reason(&refused).as_deref(), Some(INCOMPATIBLE));
+        assert!(refused.message().ends_with(upgrade), "{}", refused.message());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_greeting_in_one_session_makes_no_second_worker() {
+    let cluster = Cluster::start().await;
+    let session = session(&cluster, hello("w")).await.unwrap();
+    session.up.send(v1::SessionRequest { message: Some(Message::Hello(hello("x"))) }).await.unwrap();
+    session.up.send(v1::SessionRequest { message: Some(Message::Heartbeat(v1::Heartbeat::default())) }).await.unwrap();
+    let refused = cluster
+        .workers()
+        .acquire_lease(call(v1::AcquireLeaseRequest { worker_id: "x".to_owned(), request: 1 }))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bytes_than_named_are_data_loss_and_are_not_stored() {
+    let cluster = Cluster::start().await;
+    let digest = Digest::of(b"stone").to_string();
+    let put = |data: &[u8]| {
+        let message = v1::PutBlobRequest { digest: digest.clone(), data: data.to_vec() };
+        let mut client = cluster.artifacts();
+        async move { client.put_blob(tokio_stream::iter([message])).await }
+    };
+    let missing = || async {
+        let request = v1::FindMissingRequest { digests: vec![digest.clone()] };
+        cluster.artifacts().find_missing(call(request)).await.unwrap().into_inner().digests
+    };
+    let refused = put(b"sand").await.unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss);
+    assert_eq!(missing().await, [digest.as_str()]);
+    put(b"stone").await.unwrap();
+    assert!(missing().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_field_is_refused_by_name() {
+    let cluster = Cluster::start().await;
+    let (good, bad) = (Digest::of(b"").to_string(), "beef".to_owned());
+    let (mut workers, mut artifacts) = (cluster.workers(), cluster.artifacts());
+    let commit = |task_key: &str, token, artifact: &str| {
+        call(v1::CommitTaskRequest { task_key: task_key.to_owned(), token, artifact: artifact.to_owned() })
+    };
+    let submit = v1::SubmitRequest { experiment_json: "{}".to_owned(), data_json: "stones".to_owned() };
+    let refusals = [
+        ("digests", artifacts.find_missing(call(v1::FindMissingRequest { digests: vec![bad.clone()] })).await.err()),
+        ("digest", artifacts.get_blob(call(v1::GetBlobRequest { digest: bad.clone(), offset: 0 })).await.err()),
+        ("digest", artifacts.put_blob(tokio_stream::iter([v1::PutBlobRequest::default()])).await.err()),
+        ("task_key", workers.commit_task(commit(&bad, 1, &good)).await.err()),
+        ("token", workers.commit_task(commit(&good, 0, &good)).await.err()),
+        ("artifact", workers.commit_task(commit(&good, 1, &bad)).await.err()),
+        ("worker_id", workers.acquire_lease(call(v1::AcquireLeaseRequest::default())).await.err()),
+        ("data_json", cluster.experiments().submit(call(submit)).await.err()),
+    ];
+    for (field, refused) in refusals {
+        let refused = refused.unwrap_or_else(|| panic!("{field} was taken"));
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}");
+        assert!(refused.message().starts_with(&format!("{field}: ")), "{}", refused.message());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_study_whose_pictures_are_not_stored_is_refused() {
+    let cluster = Cluster::start().await;
+    let data = crate::harness::cluster::data(Digest::of(b"never stored"));
+    let request = v1::SubmitRequest {
+        experiment_json: serde_json::to_string(&crate::harness::cluster::small()).unwrap(),
+        data_json: serde_json::to_string(&data).unwrap(),
+    };
+    let refused = cluster.experiments().submit(call(request)).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));
+    assert!(refused.message().contains("upload the data first"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_says_that_it_serves() {
+    let cluster = Cluster::start().await;
+    for service in ["", "lithogen.v1.WorkerService", "lithogen.v1.ExperimentService", "lithogen.v1.ArtifactService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = HealthClient::new(cluster.channel()).check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_lists_the_services() {
+    let cluster = Cluster::start().await;
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let mut client = ServerReflectionClient::new(cluster.channel());
+    let mut answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
+    let names: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
+    for service in ["lithogen.v1.WorkerService", "lithogen.v1.ExperimentService", "lithogen.v1.ArtifactService"] {
+        assert!(names.contains(&service), "{names:?}");
+    }
+}
