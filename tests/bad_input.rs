@@ -66,16 +66,16 @@ fn a_cut_off_picture_is_named_and_once_mended_the_study_goes_on() {
 #[test]
 fn a_picture_smaller_than_a_patch_is_named() {
     let (_folder, data, state) = pictures();
-    let file = &class(&data, "C/SEC/IVa")[0];
+    let file = &class(&data, "C/SEC/Ia")[0];
     std::fs::write(file, SPECK).unwrap();
-    let name = format!("IVa/{}", file.file_name().unwrap().to_str().unwrap());
+    let name = format!("Ia/{}", file.file_name().unwrap().to_str().unwrap());
     reproduce(&data, &state).says(5, &["ingest C/SEC", &name, "1×1"]);
 }
 
 #[test]
 fn data_that_cannot_be_used_are_tried_once() {
     let (_folder, data, state) = pictures();
-    std::fs::write(&class(&data, "C/SEC/IVa")[0], "no picture at all").unwrap();
+    std::fs::write(&class(&data, "C/SEC/Ia")[0], "no picture at all").unwrap();
     reproduce(&data, &state).says(5, &["ingest C/SEC (invalid_input, attempt 1)"]);
 }
 
