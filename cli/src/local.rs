@@ -95,7 +95,13 @@ pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
     }
     let mut local = Local::start(state).await?;
     let remote = local.remote().clone();
-    let answer = local.with(question(remote)).await;
+    let answer = local
+        .with(async {
+            // Until it serves, a call that fails says nothing: its end says that the folder is in use.
+            remote.wait().await;
+            question(remote).await
+        })
+        .await;
     match answer {
         Err(error) if is_in_use(&error) => {
             let path = address_file(state);
