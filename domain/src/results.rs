@@ -235,6 +235,6 @@ mod tests {
 
     #[test]
     fn small_distances_keep_their_digits() {
-        assert_eq!([3.14159, 0.0, 0.00043065].map(significant), ["3.14", "0.00", "4.31e-4"]);
+        assert_eq!([3.456, 0.0, 0.00043065].map(significant), ["3.46", "0.00", "4.31e-4"]);
     }
 }
