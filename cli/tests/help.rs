@@ -1,5 +1,7 @@
 //! What the program says of itself: help, completions, plans and specs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeSet;
 
 use assert_cmd::Command;
