@@ -7,6 +7,7 @@
 //! | [`exit`] | exit codes |
 //! | [`data`] | the class folders of a data set |
 //! | [`local`] | a coordinator and a worker in this process |
+//! | [`out`] | standard output |
 //! | [`remote`] | calls to a coordinator |
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
@@ -16,6 +17,7 @@ pub mod commands;
 pub mod data;
 pub mod exit;
 pub mod local;
+pub mod out;
 pub mod progress;
 pub mod remote;
 pub mod table;

@@ -85,3 +85,21 @@ fn a_printed_spec_is_a_spec_that_prints_the_same() {
 fn a_knob_that_is_set_shows_in_the_spec() {
     has_all(&lithogen(&["config", "show", "--set", "tl.repeats=4"]), &["repeats = 4"]);
 }
+
+/// A reader that has had enough (`lithogen … | head`) is no reason to complain.
+#[test]
+fn a_closed_pipe_ends_the_program_in_silence() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lithogen"))
+        .args(["plan", "--scale", "paper", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The document is longer than what a pipe holds, so it is cut off while it is written.
+    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -5,6 +5,7 @@
 //! only then replies: nobody learns what is not on disk. If the journal cannot
 //! be written, the process ends and starts again from what is there.
 
+use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::digest::Digest;
@@ -32,6 +33,17 @@ const SWEEP: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the coordinator is shutting down")]
 pub struct Gone;
+
+/// Why the driver cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The system gives it no thread or timer.
+    #[error("cannot start the driver: {0}")]
+    Start(#[from] io::Error),
+}
 
 /// Everything that the driver knows, to read from.
 #[derive(Debug)]
@@ -122,11 +134,8 @@ impl Handle {
 /// receiver gets its end: an error if the journal could not be written.
 ///
 /// # Errors
-/// If the journal cannot be read.
-pub fn start(
-    config: &Config,
-    journal: Journal,
-) -> Result<(Handle, oneshot::Receiver<Result<(), journal::Error>>), journal::Error> {
+/// If the journal cannot be read or the system gives it no thread.
+pub fn start(config: &Config, journal: Journal) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
     let mut knowledge =
         Knowledge { scheduler: Scheduler::default(), sessions: Sessions::default(), history: History::default() };
     journal.replay(|at_ms, event| knowledge.note(at_ms, event))?;
@@ -145,10 +154,7 @@ pub fn start(
         // Nobody waits for the end of a server that is being torn down.
         let _ = done.send(driver.run(queue));
     };
-    std::thread::Builder::new()
-        .name("driver".to_owned())
-        .spawn(run)
-        .map_err(|error| journal::Error::Event { number: 0, problem: error.to_string() })?;
+    std::thread::Builder::new().name("driver".to_owned()).spawn(run)?;
     Ok((Handle { commands, changed }, end))
 }
 
@@ -176,11 +182,8 @@ struct Driver {
 type Owed = Box<dyn FnOnce(&Knowledge)>;
 
 impl Driver {
-    fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), journal::Error> {
-        let timer = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| journal::Error::Event { number: 0, problem: error.to_string() })?;
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), Error> {
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut next_sweep = Instant::now() + SWEEP;
         let mut waiting = Vec::with_capacity(BATCH);
         loop {

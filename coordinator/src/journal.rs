@@ -14,11 +14,16 @@ const SCHEMA_VERSION: i64 = 1;
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// SQLite says no: a full disk, a damaged file, no permission.
-    #[error("journal: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    /// It cannot be opened or read: a damaged file, no permission.
+    #[error(
+        "the journal cannot be read: {0}; it was left as it is: restore it from a copy, or move it away to start anew"
+    )]
+    Read(#[from] rusqlite::Error),
+    /// It cannot be written: a full disk.
+    #[error("the journal cannot be written: {0}; nothing committed is lost: make room and start again")]
+    Write(rusqlite::Error),
     /// An event of the journal cannot be read.
-    #[error("journal: event {number} cannot be read: {problem}")]
+    #[error("event {number} of the journal cannot be read: {problem}; was it written by another version?")]
     Event {
         /// Its number.
         number: i64,
@@ -26,7 +31,7 @@ pub enum Error {
         problem: String,
     },
     /// Written by another version of the program.
-    #[error("journal: has form {found}, this program reads form {SCHEMA_VERSION}; use the version that wrote it")]
+    #[error("the journal has form {found}, this program reads form {SCHEMA_VERSION}; use the version that wrote it")]
     Version {
         /// The form found.
         found: i64,
@@ -89,16 +94,16 @@ impl Journal {
     /// # Errors
     /// If they cannot be written.
     pub fn append(&mut self, at_ms: i64, events: &[Event]) -> Result<(), Error> {
-        let transaction = self.connection.transaction()?;
+        let transaction = self.connection.transaction().map_err(Error::Write)?;
         {
-            let mut insert = transaction.prepare_cached("INSERT INTO events (at_ms, event) VALUES (?1, ?2)")?;
+            let insert = transaction.prepare_cached("INSERT INTO events (at_ms, event) VALUES (?1, ?2)");
+            let mut insert = insert.map_err(Error::Write)?;
             for event in events {
-                let text = serde_json::to_string(event)
-                    .map_err(|error| Error::Event { number: 0, problem: error.to_string() })?;
-                insert.execute(params![at_ms, text])?;
+                let text = serde_json::to_string(event).expect("events serialise to JSON");
+                insert.execute(params![at_ms, text]).map_err(Error::Write)?;
             }
         }
-        transaction.commit()?;
+        transaction.commit().map_err(Error::Write)?;
         Ok(())
     }
 }
@@ -129,7 +134,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite");
         std::fs::write(&path, "not a database, but long enough to look at".repeat(50)).unwrap();
-        assert!(matches!(Journal::open(&path), Err(Error::Sqlite(_))));
+        assert!(matches!(Journal::open(&path), Err(Error::Read(_))));
         let other = folder.path().join("other.sqlite");
         Connection::open(&other).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(Journal::open(&other), Err(Error::Version { found: 99 })));

@@ -32,9 +32,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The journal cannot be read or written. Nothing committed is lost.
-    #[error("{0}; nothing committed is lost: mend the cause (is the disk full?) and start again")]
+    /// The journal cannot be read.
+    #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// The driver could not start, or had to end as the journal failed.
+    #[error(transparent)]
+    Driver(#[from] driver::Error),
     /// The blob store cannot be opened.
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
@@ -106,7 +109,7 @@ pub async fn run(
         ended = &mut driver_end => {
             // The journal failed: nothing that is said from here on could be kept.
             closing.cancel();
-            return ended.unwrap_or(Ok(())).map_err(Error::Journal);
+            return ended.unwrap_or(Ok(())).map_err(Error::Driver);
         }
     };
     // With its last handle gone the driver ends by itself and closes the journal.

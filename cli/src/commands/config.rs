@@ -4,6 +4,7 @@ use domain::experiment::Experiment;
 use domain::results::Results;
 
 use crate::args::{Config, ConfigCommand, SchemaOf};
+use crate::out;
 
 /// Prints the resolved spec or a schema.
 ///
@@ -11,13 +12,13 @@ use crate::args::{Config, ConfigCommand, SchemaOf};
 /// Exit code 2 if the spec is wrong.
 pub fn run(args: &Config) -> anyhow::Result<()> {
     match &args.command {
-        ConfigCommand::Show { spec } => print!("{}", toml::to_string(&super::resolve(spec)?)?),
+        ConfigCommand::Show { spec } => out::line(toml::to_string(&super::resolve(spec)?)?.trim_end()),
         ConfigCommand::Schema { of } => {
             let schema = match of {
                 SchemaOf::Spec => schemars::schema_for!(Experiment),
                 SchemaOf::Results => schemars::schema_for!(Results),
             };
-            println!("{}", serde_json::to_string_pretty(&schema)?);
+            out::line(serde_json::to_string_pretty(&schema)?);
         }
     }
     Ok(())

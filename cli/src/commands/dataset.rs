@@ -4,6 +4,7 @@ use domain::seed::Seed;
 
 use crate::args::{Dataset, DatasetCommand};
 use crate::data;
+use crate::out;
 
 /// Makes data.
 ///
@@ -18,7 +19,7 @@ pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
     })?;
     counter.end();
     let found = data::find(out)?;
-    println!("{}: {}", out.display(), found.remarks.join("; "));
-    println!("next: lithogen reproduce --scale {} --data {}", experiment.scale.name(), out.display());
+    out::line(format_args!("{}: {}", out.display(), found.remarks.join("; ")));
+    out::line(format_args!("next: lithogen reproduce --scale {} --data {}", experiment.scale.name(), out.display()));
     Ok(())
 }

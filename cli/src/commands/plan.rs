@@ -8,6 +8,7 @@ use domain::stone::View;
 use crate::args::Plan;
 use crate::data;
 use crate::exit::{self, Problem};
+use crate::out;
 
 /// Floating-point operations per second that one core reaches on these stages,
 /// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
@@ -43,22 +44,26 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
             })
             .collect();
         let document = serde_json::json!({ "schema_version": 1, "run_id": plan.digest(), "tasks": tasks });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        out::line(serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
-    println!("study    scale {}, seed {}", experiment.scale.name(), experiment.seed);
+    out::line(format_args!("study    scale {}, seed {}", experiment.scale.name(), experiment.seed));
     for line in describe(&experiment) {
-        println!("         {line}");
+        out::line(format_args!("         {line}"));
     }
-    println!("plan     {} tasks", plan.tasks.len());
-    println!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic");
+    out::line(format_args!("plan     {} tasks", plan.tasks.len()));
+    out::line(format_args!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic"));
     for (stage, tasks) in plan.by_stage() {
         let of_stage = plan.tasks.iter().filter(|task| task.stage.name() == stage);
         let flop: f64 = of_stage.map(|task| cost::flop(task, &plan)).sum();
-        println!("         {stage:<17} {tasks:>6} {:>12}", arithmetic(flop));
+        out::line(format_args!("         {stage:<17} {tasks:>6} {:>12}", arithmetic(flop)));
     }
     let flop = total_flop(&plan);
-    println!("cost     {} ≈ {} on two cores (within a factor of two)", arithmetic(flop), duration(seconds(&plan, 2)));
+    out::line(format_args!(
+        "cost     {} ≈ {} on two cores (within a factor of two)",
+        arithmetic(flop),
+        duration(seconds(&plan, 2))
+    ));
     if flop > 60.0 * A100_FLOPS {
         println!(
             "         ≈ {} on one A100 at 30 % of its TF32 peak (within a factor of two)",
@@ -67,7 +72,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     }
     let stand_ins: Vec<String> = data.stand_ins().into_iter().chain(experiment.stand_ins()).collect();
     for stand_in in stand_ins {
-        println!("differs  {stand_in}");
+        out::line(format_args!("differs  {stand_in}"));
     }
     Ok(())
 }
@@ -141,7 +146,7 @@ fn counted(number: u32, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// With a thin space between thousands, as the paper prints it.
+/// With a space between thousands, as the paper prints it.
 fn grouped(number: u32) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -16,6 +16,7 @@ use crate::args::{OnFailure, Reproduce};
 use crate::data::Found;
 use crate::exit::{self, Problem};
 use crate::local::{Local, address_file, stop_signal};
+use crate::out;
 use crate::progress::View;
 use crate::remote::{Remote, short};
 use crate::table;
@@ -225,8 +226,8 @@ async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet
     let report = args.state.state.join("report");
     remote.report(status, &report).await?;
     match args.json {
-        true => println!("{}", text.trim_end()),
-        false => print!("\n{}", table::text(&results)),
+        true => out::line(text.trim_end()),
+        false => out::line(format_args!("\n{}", table::text(&results).trim_end())),
     }
     if !quiet {
         eprintln!("\n{}", next_steps(args, &results, &report));

@@ -1,6 +1,7 @@
 //! `lithogen results`.
 
 use crate::args::Results;
+use crate::out;
 use crate::{local, table};
 
 /// Prints the results of a run.
@@ -15,8 +16,8 @@ pub async fn run(args: &Results) -> anyhow::Result<()> {
     })
     .await?;
     match args.json {
-        true => println!("{}", text.trim_end()),
-        false => print!("{}", table::text(&results)),
+        true => out::line(text.trim_end()),
+        false => out::line(table::text(&results).trim_end()),
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use proto::v1;
 
 use crate::args::Status;
 use crate::local;
+use crate::out;
 use crate::remote::{Remote, short};
 
 /// Lists workers and runs.
@@ -31,20 +32,20 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
             "workers": workers.iter().map(worker).collect::<Vec<_>>(),
             "runs": runs.iter().map(run).collect::<Vec<_>>(),
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        out::line(serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
-    println!("{:<20} {:<12} {:>7}  running", "worker", "state", "slots");
+    out::line(format_args!("{:<20} {:<12} {:>7}  running", "worker", "state", "slots"));
     for worker in &workers {
         let connected = if worker.connected { "connected" } else { "away" };
         let running: Vec<&str> = worker.running.iter().map(|attempt| attempt.label.as_str()).collect();
         let slots = format!("{}/{}", running.len(), worker.slots);
-        println!("{:<20} {connected:<12} {slots:>7}  {}", worker.name, running.join(", "));
+        out::line(format_args!("{:<20} {connected:<12} {slots:>7}  {}", worker.name, running.join(", ")));
     }
-    println!("\n{:<10} {:<8} {:<10} {:>10}", "run", "scale", "state", "done");
+    out::line(format_args!("\n{:<10} {:<8} {:<10} {:>10}", "run", "scale", "state", "done"));
     for run in &runs {
         let done = format!("{}/{}", run.committed, run.tasks);
-        println!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run));
+        out::line(format_args!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run)));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::Counter;
 use crate::args::Submit;
+use crate::out;
 use crate::remote::{Remote, short};
 
 /// Uploads the data and hands the study in.
@@ -17,7 +18,7 @@ pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
     })?;
     counter.end();
     let status = remote.submit(&experiment, &found.data, &found.folders).await?;
-    println!("{}", status.run_id);
+    out::line(&status.run_id);
     if quiet {
         return Ok(());
     }

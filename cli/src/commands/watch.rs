@@ -9,6 +9,7 @@ use super::status::state;
 use crate::args::Watch;
 use crate::exit::{self, Problem};
 use crate::local;
+use crate::out;
 use crate::progress::View;
 use crate::remote::{Remote, short};
 
@@ -27,7 +28,7 @@ pub async fn run(args: &Watch, quiet: bool) -> anyhow::Result<()> {
     let status = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
         let name = remote.status(&run.run).await?.run_id;
         if args.jsonl {
-            return follow(&remote, &name, |status, changes| println!("{}", json(status, changes))).await;
+            return follow(&remote, &name, |status, changes| out::line(json(status, changes))).await;
         }
         let mut view = View::new(quiet);
         let followed = follow(&remote, &name, |status, changes| view.show(status, changes)).await;
