@@ -7,6 +7,7 @@ use proto::channel::call;
 use proto::v1;
 
 use crate::harness::cluster::{Cluster, tasks};
+use crate::harness::program::processes_about;
 use crate::harness::{PATIENCE, eventually};
 
 /// Opens a gate that stages wait at.
@@ -141,6 +142,21 @@ async fn a_cancelled_run_stops_its_children() {
     let status = cancelled.into_inner().status.unwrap();
     assert_eq!((status.state(), status.running), (v1::RunState::Cancelled, 0));
     eventually("both children are told", PATIENCE, || std::fs::read_dir(&stopped).unwrap().count() == 2);
+}
+
+/// Its talking must not put off its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_does_not_listen_is_killed() {
+    let cluster = Cluster::start().await;
+    let run_id = cluster.submit().await.run_id;
+    let never = cluster.path("never");
+    let _worker = cluster.worker("one", &[("FAKE_GATE", &never), ("FAKE_DEAF", Path::new("yes"))]);
+    let talks = |status: &v1::RunStatus| status.attempts.iter().any(|attempt| attempt.note == "still talking");
+    cluster.until("a child talks", talks).await;
+    let children = || processes_about(never.parent().unwrap());
+    assert!(!children().is_empty());
+    cluster.experiments().cancel_run(call(v1::CancelRunRequest { run_id })).await.unwrap();
+    eventually("no child is left", PATIENCE, || children().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 //! | `FAKE_ONLY` | the name of the stage that the others are about; all stages without it |
 //! | `FAKE_GATE` | waits until a file with this name exists |
 //! | `FAKE_CRASH` | says this on standard error and dies |
+//! | `FAKE_DEAF` | at the gate, goes on talking whatever it is told |
 //! | `FAKE_STOPPED` | a folder: leaves a file there when it is told to stop |
 
 use std::io::BufRead;
@@ -34,8 +35,11 @@ fn main() {
     }
     if let Ok(gate) = std::env::var("FAKE_GATE") {
         println!(r#"{{"done":1,"total":2,"note":"at the gate"}}"#);
+        let deaf = std::env::var_os("FAKE_DEAF").is_some();
         while !Path::new(&gate).exists() {
-            if stopping.load(Ordering::Relaxed) {
+            if deaf {
+                println!(r#"{{"done":1,"total":2,"note":"still talking"}}"#);
+            } else if stopping.load(Ordering::Relaxed) {
                 if let Ok(folder) = std::env::var("FAKE_STOPPED") {
                     let name = format!("{}-{}", order.stage.name(), std::process::id());
                     std::fs::write(Path::new(&folder).join(name), "").expect("to say that it was stopped");

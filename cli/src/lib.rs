@@ -73,32 +73,29 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Attempt { folder } => commands::attempt::run(&folder),
         #[cfg(feature = "worker")]
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
-        Command::Plan(args) => commands::plan::run(&args),
-        Command::Config(args) => commands::config::run(&args),
+        #[cfg(feature = "worker")]
+        Command::Reproduce(args) => block_on(commands::reproduce::run(&args, quiet)),
+        #[cfg(feature = "worker")]
+        Command::Worker(args) => block_on(commands::worker::run(args)),
+        Command::Cancel(args) => block_on(commands::cancel::run(&args)),
         Command::Completions { shell } => {
             commands::completions::run(shell);
             Ok(())
         }
-        command => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let ended = runtime.block_on(async {
-                match command {
-                    #[cfg(feature = "worker")]
-                    Command::Reproduce(args) => commands::reproduce::run(&args, quiet).await,
-                    #[cfg(feature = "worker")]
-                    Command::Worker(args) => commands::worker::run(args).await,
-                    Command::Coordinator(args) => commands::coordinator::run(args).await,
-                    Command::Submit(args) => commands::submit::run(&args, quiet).await,
-                    Command::Watch(args) => commands::watch::run(&args, quiet).await,
-                    Command::Cancel(args) => commands::cancel::run(&args).await,
-                    Command::Status(args) => commands::status::run(&args).await,
-                    Command::Results(args) => commands::results::run(&args).await,
-                    _ => Ok(()),
-                }
-            });
-            // A second interrupt must not wait for what the first left behind.
-            runtime.shutdown_timeout(std::time::Duration::from_millis(100));
-            ended
-        }
+        Command::Config(args) => commands::config::run(&args),
+        Command::Coordinator(args) => block_on(commands::coordinator::run(args)),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Results(args) => block_on(commands::results::run(&args)),
+        Command::Status(args) => block_on(commands::status::run(&args)),
+        Command::Submit(args) => block_on(commands::submit::run(&args, quiet)),
+        Command::Watch(args) => block_on(commands::watch::run(&args, quiet)),
     }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(command);
+    // What an interrupt left behind must not be waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    ended
 }

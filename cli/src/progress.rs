@@ -142,3 +142,50 @@ fn line(change: &v1::TaskChange) -> Option<String> {
         state => Some(format!("! {label} {state}, attempt {attempt}{on}; it runs again")),
     }
 }
+
+/// Counts on one line of a terminal, or at each tenth on lines of their own.
+pub struct Counter {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    tenth: u64,
+    quiet: bool,
+}
+
+impl Counter {
+    /// Counts things.
+    pub fn new(what: &'static str, quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template(" data     {msg} {bar:30} {pos}/{len}") {
+                bar.set_style(style);
+            }
+            bar.with_message(what)
+        });
+        Self { what, bar, tenth: 0, quiet }
+    }
+
+    /// So many are done.
+    pub fn show(&mut self, done: u64, total: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None if self.quiet => {}
+            None => {
+                let tenth = 10 * done / total.max(1);
+                if tenth > self.tenth {
+                    self.tenth = tenth;
+                    eprintln!(" data     {} {done}/{total}", self.what);
+                }
+            }
+        }
+    }
+
+    /// All are done.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -553,16 +553,6 @@ impl Experiment {
         stand_ins
     }
 
-    /// Patches of one class and view on the (training, test) side.
-    pub fn patch_quota(&self) -> (u32, u32) {
-        self.patch.quota()
-    }
-
-    /// The number of trainings that each printed mean is over.
-    pub fn runs_per_cell(&self) -> u32 {
-        self.tl.repeats * self.tl.folds
-    }
-
     /// Distinct diffusion models: one per class of A and view.
     pub fn diffusion_models(&self) -> usize {
         View::ALL.len() * Dataset::A.classes().len()
@@ -584,7 +574,7 @@ mod tests {
     #[test]
     fn the_defaults_pass_their_own_check() {
         assert_eq!(Experiment::default().check(), Ok(()));
-        assert_eq!(Experiment::default().patch_quota(), (800, 200));
+        assert_eq!(Experiment::default().patch.quota(), (800, 200));
     }
 
     #[test]

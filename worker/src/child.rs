@@ -17,6 +17,7 @@ use domain::stage::{Failure, FailureCode, Progress, Stage};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Program;
@@ -72,32 +73,36 @@ pub(crate) async fn run(
     let mut stdin = child.stdin.take();
     let output = child.stdout.take().ok_or_else(|| Failure::new(FailureCode::Internal, "a child without output"))?;
     let mut lines = BufReader::new(output).lines();
-    let mut stopped = false;
+    let mut speaks = true;
+    let mut kill_at = None;
     let status = loop {
         tokio::select! {
-            line = lines.next_line() => match line {
+            line = lines.next_line(), if speaks => match line {
                 Ok(Some(line)) => {
                     // A line of another form is not for us.
                     if let Ok(progress) = serde_json::from_str(&line) {
                         tell(progress);
                     }
                 }
-                Ok(None) | Err(_) => break child.wait().await,
+                Ok(None) | Err(_) => speaks = false,
             },
-            () = stop.cancelled(), if !stopped => {
-                stopped = true;
+            // What it said has to be heard first: the end may come before the last line is read.
+            status = child.wait(), if !speaks => break status,
+            () = stop.cancelled(), if kill_at.is_none() => {
+                kill_at = Some(Instant::now() + STOP_PATIENCE);
                 if let Some(stdin) = &mut stdin {
                     // A child that has ended already reads no more.
                     let _ = stdin.write_all(format!("{STOP}\n").as_bytes()).await;
                 }
             }
-            () = tokio::time::sleep(STOP_PATIENCE), if stopped => {
+            () = tokio::time::sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 // It may have ended in between.
                 let _ = child.kill().await;
                 break child.wait().await;
             }
         }
     };
+    let stopped = kill_at.is_some();
     let status =
         status.map_err(|error| Failure::new(FailureCode::Internal, format!("waiting for a child: {error}")))?;
     match status.success() {

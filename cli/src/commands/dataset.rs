@@ -5,6 +5,7 @@ use domain::seed::Seed;
 use crate::args::{Dataset, DatasetCommand};
 use crate::data;
 use crate::out;
+use crate::progress::Counter;
 
 /// Makes data.
 ///
@@ -13,7 +14,7 @@ use crate::out;
 pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
     let DatasetCommand::Phantom { out, spec } = &args.command;
     let experiment = super::resolve(spec)?;
-    let mut counter = super::Counter::new("drawing stand-ins", quiet);
+    let mut counter = Counter::new("drawing stand-ins", quiet);
     science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), out, &mut |done, total| {
         counter.show(done, total);
     })?;

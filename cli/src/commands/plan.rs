@@ -81,7 +81,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
 pub fn describe(experiment: &Experiment) -> Vec<String> {
     let models = experiment.diffusion_models();
     let samples = models as u32 * experiment.sampling.per_model;
-    let (train, test) = experiment.patch_quota();
+    let (train, test) = experiment.patch.quota();
     let patches = 3 * View::ALL.len() as u32 * 6 * (train + test);
     let [width, height] = experiment.sinddm.finest;
     let factor = experiment.upscale.factor;

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::watch::{conclude, follow};
-use super::{Counter, plan as plan_command, worker as worker_command};
+use super::{plan as plan_command, worker as worker_command};
 use crate::args::{OnFailure, Reproduce};
 use crate::data::Found;
 use crate::exit::{self, Problem};
 use crate::local::{Local, address_file, stop_signal};
 use crate::out;
-use crate::progress::View;
+use crate::progress::{Counter, View};
 use crate::remote::{Remote, short};
 use crate::table;
 

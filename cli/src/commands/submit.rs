@@ -1,8 +1,8 @@
 //! `lithogen submit`.
 
-use super::Counter;
 use crate::args::Submit;
 use crate::out;
+use crate::progress::Counter;
 use crate::remote::{Remote, short};
 
 /// Uploads the data and hands the study in.
