@@ -121,6 +121,9 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
     }
     drain.cancel();
     tracker.wait().await;
+    // Inputs of local workers are copies of what the coordinator has; what cannot
+    // be removed now is emptied when they start again.
+    let _ = tokio::fs::remove_dir_all(args.state.state.join("workers")).await;
     match ended? {
         Ended::Over(status) => finish(args, remote, &status, quiet).await,
         Ended::Interrupted => {
