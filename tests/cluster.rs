@@ -2,6 +2,7 @@
 //! goes away.
 
 use std::path::Path;
+use std::time::Duration;
 
 use proto::channel::call;
 use proto::v1;
@@ -157,6 +158,37 @@ async fn a_child_that_does_not_listen_is_killed() {
     assert!(!children().is_empty());
     cluster.experiments().cancel_run(call(v1::CancelRunRequest { run_id })).await.unwrap();
     eventually("no child is left", PATIENCE, || children().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_hands_back_what_does_not_end_in_time() {
+    let cluster = Cluster::start().await;
+    cluster.submit().await;
+    let never = cluster.path("never");
+    let hasty = |config: &mut worker::Config| config.grace = Duration::from_millis(50);
+    let worker = cluster.worker_with("one", &[("FAKE_GATE", &never)], hasty);
+    cluster.until("two children are under way", |status| status.running == 2).await;
+    worker.drain().await;
+    let status = cluster.status().await;
+    assert_eq!((status.running, status.failed), (0, 0));
+    assert_eq!(cluster.count("preempted").await.len(), 2);
+    let _other = cluster.worker("other", &[]);
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+}
+
+/// It has results that it cannot hand in, and must not wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_drained_while_the_coordinator_is_away_ends() {
+    let mut cluster = Cluster::start().await;
+    cluster.submit().await;
+    let gate = cluster.path("gate");
+    // Longer than the longest pause between two tries: trying again must not put off the end.
+    let patient = |config: &mut worker::Config| config.grace = Duration::from_secs(6);
+    let worker = cluster.worker_with("one", &[("FAKE_GATE", &gate)], patient);
+    cluster.until("two children are under way", |status| status.running == 2).await;
+    cluster.stop().await;
+    open(&gate);
+    worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use worker::config::{Program, unique_id};
 
-use super::soon;
+use super::{PATIENCE, soon};
 
 /// A coordinator on a folder and a port of its own.
 pub(crate) struct Cluster {
@@ -179,19 +179,28 @@ impl Cluster {
         };
         adjust(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.spawn(async {
-            worker::run(config, std::future::pending()).await.unwrap();
-        });
-        Worker { runtime: Some(runtime) }
+        let drain = CancellationToken::new();
+        let told = drain.clone().cancelled_owned();
+        let ended = runtime.spawn(async { worker::run(config, told).await.unwrap() });
+        Worker { drain, ended: Some(ended), runtime: Some(runtime) }
     }
 }
 
 /// A worker that lives as long as this value.
 pub(crate) struct Worker {
+    drain: CancellationToken,
+    ended: Option<JoinHandle<()>>,
     runtime: Option<Runtime>,
 }
 
 impl Worker {
+    /// Tells it to end and waits until it has.
+    pub(crate) async fn drain(mut self) {
+        self.drain.cancel();
+        let ended = self.ended.take().unwrap();
+        tokio::time::timeout(PATIENCE, ended).await.expect("a drained worker ends").unwrap();
+    }
+
     /// Ends it without a word, and its children with it.
     pub(crate) fn vanish(self) {}
 }

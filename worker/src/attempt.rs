@@ -71,7 +71,7 @@ async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outco
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
             () = revoked.cancelled() => return None,
             // A worker that ends does not wait for a coordinator that is away.
-            () = after_grace(shared) => return None,
+            () = shared.out_of_time.cancelled() => return None,
         }
     }
 }
@@ -90,12 +90,6 @@ async fn send(shared: &Shared, grant: &Grant, outcome: &Outcome) -> Result<(), S
         }
         Outcome::Stopped => client.release_task(call(v1::ReleaseTaskRequest { task_key, token })).await.map(drop),
     }
-}
-
-/// Ready when the worker drains and the grace period is over.
-async fn after_grace(shared: &Shared) {
-    shared.draining.cancelled().await;
-    tokio::time::sleep(shared.config.grace).await;
 }
 
 async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &CancellationToken) -> Outcome {
@@ -120,7 +114,7 @@ async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &Cancellat
         tokio::pin!(run);
         tokio::select! {
             ran = &mut run => ran,
-            () = async { tokio::select! { () = revoked.cancelled() => {}, () = after_grace(shared) => {} } } => {
+            () = async { tokio::select! { () = revoked.cancelled() => {}, () = shared.out_of_time.cancelled() => {} } } => {
                 stop.cancel();
                 run.await
             }
@@ -183,7 +177,7 @@ async fn retrying<T, F: Future<Output = Result<T, transfer::Error>>>(
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
             () = revoked.cancelled() => return None,
-            () = after_grace(shared) => return None,
+            () = shared.out_of_time.cancelled() => return None,
         }
     }
 }

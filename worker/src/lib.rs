@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) news: Notify,
     /// No new work; what runs may end within the grace period.
     pub(crate) draining: CancellationToken,
+    /// The grace period is over: what runs is handed back.
+    pub(crate) out_of_time: CancellationToken,
     running: Mutex<BTreeMap<FencingToken, Running>>,
 }
 
@@ -148,20 +150,24 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         work: Notify::new(),
         news: Notify::new(),
         draining: CancellationToken::new(),
+        out_of_time: CancellationToken::new(),
         running: Mutex::default(),
         config,
     });
     let done = CancellationToken::new();
     let session = tokio::spawn(session::run(shared.clone(), done.clone()));
     let leasing = tokio::spawn(lease_loop::run(shared.clone()));
-    tokio::pin!(drain, session);
+    tokio::pin!(drain, session, leasing);
     let refused = tokio::select! {
         () = &mut drain => None,
         ended = &mut session => ended.ok().and_then(Result::err),
     };
     shared.draining.cancel();
     // A panic there has been reported; its attempts ended with it.
-    let _ = leasing.await;
+    if tokio::time::timeout(shared.config.grace, &mut leasing).await.is_err() {
+        shared.out_of_time.cancel();
+        let _ = leasing.await;
+    }
     done.cancel();
     match refused {
         Some(status) => Err(Error::Refused(status)),
