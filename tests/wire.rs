@@ -18,6 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use domain::digest::Digest;
 
+use crate::harness::PATIENCE;
 use crate::harness::cluster::{Cluster, stages};
 
 /// A session kept open for as long as this lives.
@@ -251,4 +252,14 @@ async fn reflection_lists_the_services() {
     for service in ["lithogen.v1.WorkerService", "lithogen.v1.ExperimentService", "lithogen.v1.ArtifactService"] {
         assert!(names.contains(&service), "{names:?}");
     }
+}
+
+/// A stream that its client never lets go of must not keep the coordinator alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_watches_health_does_not_hold_up_the_end() {
+    let mut cluster = Cluster::start().await;
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watch = HealthClient::new(cluster.channel()).watch(request).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    tokio::time::timeout(PATIENCE, cluster.stop()).await.expect("the coordinator ends");
 }

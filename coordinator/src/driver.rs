@@ -64,6 +64,7 @@ enum Command {
     Open(Hello, Commands, oneshot::Sender<u64>),
     Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
     Close(WorkerId, u64),
+    End,
 }
 
 /// The way to the driver.
@@ -122,6 +123,13 @@ impl Handle {
     /// The driver has ended.
     pub async fn close(&self, worker: WorkerId, number: u64) -> Result<(), Gone> {
         self.commands.send(Command::Close(worker, number)).await.map_err(|_| Gone)
+    }
+
+    /// Ends the driver once all that was asked before is answered. Connections that
+    /// outlive the server hold handles too and cannot keep it.
+    pub async fn end(&self) {
+        // One that has ended needs no telling.
+        let _ = self.commands.send(Command::End).await;
     }
 
     /// Follows changes: the value grows with every batch that changed something.
@@ -195,7 +203,9 @@ impl Driver {
             }
             let mut events = Vec::new();
             let mut owed: Vec<Owed> = Vec::with_capacity(waiting.len());
+            let mut ends = false;
             for command in waiting.drain(..) {
+                ends |= matches!(command, Command::End);
                 self.take(command, &mut events, &mut owed);
             }
             if Instant::now() >= next_sweep {
@@ -213,6 +223,9 @@ impl Driver {
                 if self.knowledge.scheduler.has_work() {
                     self.knowledge.sessions.announce_work();
                 }
+            }
+            if ends {
+                return Ok(());
             }
         }
     }
@@ -234,6 +247,7 @@ impl Driver {
             }
             Command::Beat(worker, attempts) => self.beat(&worker, attempts, events),
             Command::Close(worker, number) => self.knowledge.sessions.close(&worker, number, Instant::now()),
+            Command::End => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proto::v1::artifact_service_server::ArtifactServiceServer;
 use proto::v1::experiment_service_server::ExperimentServiceServer;
@@ -51,6 +52,10 @@ pub enum Error {
 
 /// Largest message taken: a spec, a plan's data or one chunk of a file.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// Time in which clients may hear that the coordinator ends. One that does not
+/// let go of a stream must not keep it alive.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Serves until `shutdown` is ready. Open streams are ended, calls under way are
 /// answered, and the journal is closed before it returns.
@@ -101,19 +106,23 @@ pub async fn run(
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(ArtifactServiceServer::new(Artifacts::new(blobs)).max_decoding_message_size(MESSAGE_MAX))
         .serve_with_incoming_shutdown(incoming, stop);
-    drop(driver);
     let mut serving = Box::pin(serving);
     tokio::pin!(driver_end);
+    let goodbye = async {
+        closing.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
     let served = tokio::select! {
         served = &mut serving => served,
+        () = goodbye => Ok(()),
         ended = &mut driver_end => {
             // The journal failed: nothing that is said from here on could be kept.
             closing.cancel();
             return ended.unwrap_or(Ok(())).map_err(Error::Driver);
         }
     };
-    // With its last handle gone the driver ends by itself and closes the journal.
     drop(serving);
+    driver.end().await;
     driver_end.await.unwrap_or(Ok(()))?;
     Ok(served?)
 }
