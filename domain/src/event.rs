@@ -1,11 +1,13 @@
 //! What the journal holds. The one domain type that is a stored format: fields
 //! are added with defaults, never renamed or removed.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::experiment::Experiment;
-use crate::plan::{Data, TaskSpec};
+use crate::plan::{TaskSpec, Work};
+use crate::resources::{GpuPart, Offer};
 use crate::stage::Failure;
 use crate::task::{Attempt, FencingToken, Released, WorkerId};
 
@@ -13,17 +15,27 @@ use crate::task::{Attempt, FencingToken, Released, WorkerId};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Somebody asked for a study, for the first time or again. Tasks that had
+    /// Somebody asked for work, for the first time or again. Tasks that had
     /// failed or were cancelled get a new chance.
     RunSubmitted {
         /// Digest of the plan.
         run: Digest,
-        /// The spec it was planned from.
-        experiment: Box<Experiment>,
-        /// The data it was planned for.
-        data: Data,
-        /// Its tasks, each after all that it needs.
-        tasks: Vec<TaskSpec>,
+        /// What was planned.
+        #[serde(flatten)]
+        work: Work,
+        /// Its first tasks, each after all that it needs. More may follow.
+        tasks: Vec<Arc<TaskSpec>>,
+        /// Runs with more go first.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        priority: i32,
+    },
+    /// More tasks of a run that was just submitted: a plan of many does not have
+    /// to fit one event.
+    TasksAdded {
+        /// The run.
+        run: Digest,
+        /// The tasks, each after all that it needs.
+        tasks: Vec<Arc<TaskSpec>>,
     },
     /// A worker may work on a task.
     LeaseGranted {
@@ -37,6 +49,23 @@ pub enum Event {
         attempt: Attempt,
         /// The call that asked for it.
         request: u64,
+        /// When, milliseconds since 1970.
+        #[serde(default)]
+        at_ms: i64,
+        /// The parts of the worker's GPUs that go with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<GpuPart>,
+    },
+    /// The next attempt can go on from here.
+    CheckpointSaved {
+        /// The task's key.
+        task: Digest,
+        /// The lease under which it was made.
+        token: FencingToken,
+        /// Its files.
+        artifact: Digest,
+        /// Steps done.
+        step: u64,
     },
     /// A task's result exists from now on.
     TaskCommitted {
@@ -57,6 +86,9 @@ pub enum Event {
         failure: Failure,
         /// Whether the task is given up.
         last: bool,
+        /// Whether it failed fast and not through its data: the worker may be at fault.
+        #[serde(default)]
+        suspect: bool,
     },
     /// A lease ended without fault of the task.
     LeaseReleased {
@@ -72,4 +104,57 @@ pub enum Event {
         /// The run.
         run: Digest,
     },
+    /// The run waits. Tasks that no other run needs are not handed out.
+    RunPaused {
+        /// The run.
+        run: Digest,
+    },
+    /// The run goes on.
+    RunResumed {
+        /// The run.
+        run: Digest,
+    },
+    /// A search has dropped tasks of a run. What another run needs goes on.
+    TasksPruned {
+        /// The run.
+        run: Digest,
+        /// Their keys.
+        tasks: Vec<Digest>,
+    },
+    /// A worker is there, or says anew what it has.
+    WorkerJoined {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// What it has.
+        offer: Offer,
+    },
+    /// A worker is gone. Its leases have ended before.
+    WorkerLeft {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A worker gets no more work; what it runs it may end.
+    WorkerDraining {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A worker gets no more work: it seems to be what makes tasks fail.
+    WorkerQuarantined {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        why: String,
+    },
+    /// A worker that was quarantined or draining gets work again.
+    WorkerReadmitted {
+        /// Who.
+        worker: WorkerId,
+    },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }

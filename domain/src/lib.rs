@@ -12,6 +12,8 @@
 //! | [`stage`] | the catalogue of stages and what a running attempt may do |
 //! | [`artifact`] | immutable outputs: manifests of files by digest |
 //! | [`plan`] | the study as a graph of tasks |
+//! | [`command`] | any program as a task |
+//! | [`resources`] | what a task needs, what a worker offers, whether they fit |
 //! | [`cost`] | how much arithmetic a task is, for estimates |
 //! | [`task`] | one task's life: states, leases, failures |
 //! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
@@ -19,15 +21,15 @@
 //! | [`results`] | the table that people read, as data |
 
 pub mod artifact;
+pub mod command;
 pub mod cost;
-
 pub mod digest;
 pub mod event;
 pub mod experiment;
-
 pub mod overrides;
 pub mod paper;
 pub mod plan;
+pub mod resources;
 pub mod results;
 pub mod scheduler;
 pub mod seed;

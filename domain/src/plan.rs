@@ -7,12 +7,16 @@
 //! of Table I share nine trainings per view, repeat and fold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Commands;
+use crate::cost;
 use crate::digest::Digest;
 use crate::experiment::Experiment;
 use crate::paper::{self, FirstStep};
+use crate::resources::Resources;
 use crate::seed::Seed;
 use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Stage};
 use crate::stone::{Class, Dataset, View};
@@ -114,6 +118,69 @@ pub struct Input {
     pub only: Vec<String>,
 }
 
+/// What a run is a run of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Work {
+    /// The study.
+    Study {
+        /// The spec it was planned from.
+        experiment: Box<Experiment>,
+        /// The data it was planned for.
+        data: Data,
+    },
+    /// Somebody's own programs.
+    Commands {
+        /// What was asked for.
+        commands: Arc<Commands>,
+    },
+}
+
+impl Work {
+    /// For people: the preset's name, or that of the first command.
+    pub fn title(&self) -> &str {
+        match self {
+            Work::Study { experiment, .. } => experiment.scale.name(),
+            Work::Commands { commands } => commands.command.first().map_or("nothing", |command| &command.name),
+        }
+    }
+}
+
+/// The named inputs of a task, by name. An ordered map in a slice: there may be a
+/// million of them, most with one entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs(Box<[(String, Input)]>);
+
+impl Inputs {
+    /// All of them, by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Input)> {
+        self.0.iter().map(|(name, input)| (name.as_str(), input))
+    }
+
+    /// The input of that name.
+    pub fn get(&self, name: &str) -> Option<&Input> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, input)| input)
+    }
+}
+
+impl From<BTreeMap<String, Input>> for Inputs {
+    fn from(inputs: BTreeMap<String, Input>) -> Self {
+        Self(inputs.into_iter().collect())
+    }
+}
+
+impl Serialize for Inputs {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// One stage applied to its inputs: a node of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -127,19 +194,32 @@ pub struct TaskSpec {
     /// upgrade is not given to workers that compute something else.
     pub version: u32,
     /// What it reads.
-    pub inputs: BTreeMap<String, Input>,
+    pub inputs: Inputs,
     /// Root of its random numbers.
     pub seed: Seed,
+    /// What an attempt occupies. Not part of the key.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+    /// Arithmetic of the longest chain of tasks that begins with this one, in
+    /// millions of floating-point operations: what has more behind it goes first. Not part
+    /// of the key.
+    #[serde(default)]
+    pub chain_mflop: u64,
+}
+
+fn is_default(resources: &Resources) -> bool {
+    *resources == Resources::default()
 }
 
 impl TaskSpec {
-    fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
-        let version = stage.version();
+    /// A task of default resources.
+    pub fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
+        let (version, inputs) = (stage.version(), Inputs::from(inputs));
         let key = Self::key_of(&stage, version, &inputs, seed);
-        Self { key, subject, stage, version, inputs, seed }
+        Self { key, subject, stage, version, inputs, seed, resources: Resources::default(), chain_mflop: 0 }
     }
 
-    fn key_of(stage: &Stage, version: u32, inputs: &BTreeMap<String, Input>, seed: Seed) -> Digest {
+    fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> Digest {
         Digest::of_json(&(stage.name(), version, stage, inputs, seed))
     }
 
@@ -151,7 +231,7 @@ impl TaskSpec {
 
     /// The tasks whose results it reads.
     pub fn needs(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.inputs.values().filter_map(|input| match input.from {
+        self.inputs.iter().filter_map(|(_, input)| match input.from {
             Source::Task(key) => Some(key),
             Source::Artifact(_) => None,
         })
@@ -178,6 +258,20 @@ impl Plan {
     pub fn digest(&self) -> Digest {
         let keys: Vec<Digest> = self.tasks.iter().map(|task| task.key).collect();
         Digest::of_json(&keys)
+    }
+
+    /// Finds the longest chain that begins with each task.
+    fn weigh(&mut self) {
+        let mut longest_after: BTreeMap<Digest, u64> = BTreeMap::new();
+        for place in (0..self.tasks.len()).rev() {
+            let own = (cost::flop(&self.tasks[place], self) / 1e6) as u64;
+            let task = &mut self.tasks[place];
+            task.chain_mflop = own.saturating_add(longest_after.get(&task.key).copied().unwrap_or(0));
+            for need in task.needs() {
+                let longest = longest_after.entry(need).or_default();
+                *longest = (*longest).max(task.chain_mflop);
+            }
+        }
     }
 
     /// Number of tasks of each stage, in the order in which stages first appear.
@@ -224,6 +318,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
         }
     }
     study.conclude(report);
+    study.plan.weigh();
     Ok(study.plan)
 }
 
@@ -265,7 +360,7 @@ struct Report {
     pictures: BTreeMap<String, Input>,
 }
 
-type Inputs = BTreeMap<String, Input>;
+type InputMap = BTreeMap<String, Input>;
 
 fn all_of(task: Digest) -> Input {
     Input { from: Source::Task(task), only: vec![] }
@@ -277,7 +372,7 @@ fn only(task: Digest, files: &[&str]) -> Input {
 
 impl Study<'_> {
     /// Adds a task; its random numbers are told apart by `stream`.
-    fn add(&mut self, subject: String, stage: Stage, inputs: Inputs, stream: &str) -> Digest {
+    fn add(&mut self, subject: String, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
         let seed = self.seed.derive(&format!("{} {stream}", stage.name()), 0);
         let task = TaskSpec::new(subject, stage, inputs, seed);
         let key = task.key;
@@ -299,7 +394,7 @@ impl Study<'_> {
         Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
     }
 
-    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<Inputs, MissingClass> {
+    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<InputMap, MissingClass> {
         let raw = |class| {
             let artifact = self.data.get(dataset, view, class)?.artifact;
             Ok((format!("raw.{class}"), Input { from: Source::Artifact(artifact), only: vec![] }))
@@ -320,24 +415,24 @@ impl Study<'_> {
         for class in Dataset::A.classes() {
             let subject = format!("{view}/{class}");
             let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
-            let inputs = Inputs::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
+            let inputs = InputMap::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
             let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
             let train = self.add(
                 subject.clone(),
                 Stage::SinddmTrain { sinddm: experiment.sinddm.clone() },
-                Inputs::from([("pad".to_owned(), all_of(pad))]),
+                InputMap::from([("pad".to_owned(), all_of(pad))]),
                 &subject,
             );
             let sample = self.add(
                 subject.clone(),
                 Stage::SinddmSample { sampling: experiment.sampling.clone() },
-                Inputs::from([("model".to_owned(), all_of(train))]),
+                InputMap::from([("model".to_owned(), all_of(train))]),
                 &subject,
             );
             let upscale = self.add(
                 subject.clone(),
                 Stage::Upscale { upscale: experiment.upscale.clone() },
-                Inputs::from([("samples".to_owned(), all_of(sample))]),
+                InputMap::from([("samples".to_owned(), all_of(sample))]),
                 "",
             );
             real.push((class, pad));
@@ -353,7 +448,7 @@ impl Study<'_> {
             let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
                 list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
             };
-            Inputs::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
+            InputMap::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
         };
         let stream = view.to_string();
         let drift =
@@ -365,7 +460,7 @@ impl Study<'_> {
         report.pictures.insert(format!("heatmap.{view}"), maps);
         for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
             let inputs =
-                Inputs::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
+                InputMap::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
             let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
             let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
             report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
@@ -426,7 +521,7 @@ impl Study<'_> {
             models.insert(first, model);
         }
         for (first, second) in second_steps {
-            let mut inputs = Inputs::from([named(&second)]);
+            let mut inputs = InputMap::from([named(&second)]);
             inputs.insert("init".to_owned(), only(models[&first], &["model.safetensors"]));
             let stage = self.classify_stage(vec![second], 1);
             self.add_training(view, repeat, fold, training_name(first, Some(second)), stage, inputs, report);
@@ -458,7 +553,7 @@ impl Study<'_> {
         fold: u32,
         name: String,
         stage: Stage,
-        inputs: Inputs,
+        inputs: InputMap,
         report: &mut Report,
     ) -> Digest {
         let subject = match self.experiment.tl.folds {

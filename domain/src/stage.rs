@@ -5,6 +5,7 @@
 //! version is part of the task's key: whoever changes what a stage computes
 //! raises its number, and nothing computed before is mistaken for the new.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,32 @@ pub enum Stage {
     /// `table.md`, `table.csv`, `results.json` and the pictures of `index.html`.
     #[serde(rename = "report")]
     Report,
+    /// Runs somebody's own program. Only by workers that were started with
+    /// `--allow-exec`.
+    ///
+    /// Inputs as named in the request. Outputs: what the program leaves in its
+    /// folder of outputs, and what it prints, as `stdout.txt`.
+    #[serde(rename = "command")]
+    Command(Command),
+}
+
+/// Parameters of [`Stage::Command`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// Sets it apart from the same command in other submissions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables set for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Which element of an array it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// The line of that element.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
 }
 
 /// Parameters of [`Stage::Ingest`].
@@ -188,7 +215,7 @@ pub struct Aggregate {
 
 impl Stage {
     /// The name of every stage with its current version.
-    pub const CATALOGUE: [(&'static str, u32); 12] = [
+    pub const CATALOGUE: [(&'static str, u32); 13] = [
         ("ingest", 1),
         ("pad", 1),
         ("sinddm.train", 1),
@@ -201,6 +228,7 @@ impl Stage {
         ("classify.train", 1),
         ("aggregate", 1),
         ("report", 1),
+        ("command", 1),
     ];
 
     /// The stage's name.
@@ -218,6 +246,7 @@ impl Stage {
             Stage::ClassifyTrain(_) => "classify.train",
             Stage::Aggregate(_) => "aggregate",
             Stage::Report => "report",
+            Stage::Command(_) => "command",
         }
     }
 
@@ -319,6 +348,8 @@ pub enum FailureCode {
     Crashed,
     /// The attempt was told to stop.
     Preempted,
+    /// Workers vanished under it again and again: it is held to be what kills them.
+    Quarantined,
     /// A fault of the program.
     Internal,
 }
@@ -333,18 +364,20 @@ impl FailureCode {
             FailureCode::Storage => "storage",
             FailureCode::Crashed => "crashed",
             FailureCode::Preempted => "preempted",
+            FailureCode::Quarantined => "quarantined",
             FailureCode::Internal => "internal",
         }
     }
 
     /// All kinds.
-    pub const ALL: [FailureCode; 7] = [
+    pub const ALL: [FailureCode; 8] = [
         FailureCode::InvalidInput,
         FailureCode::NotANumber,
         FailureCode::OutOfMemory,
         FailureCode::Storage,
         FailureCode::Crashed,
         FailureCode::Preempted,
+        FailureCode::Quarantined,
         FailureCode::Internal,
     ];
 }

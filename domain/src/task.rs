@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::plan::TaskSpec;
+use crate::resources::GpuPart;
 use crate::seed::Seed;
 use crate::stage::{Failure, Stage};
 
@@ -44,7 +47,7 @@ impl fmt::Display for Attempt {
 }
 
 /// A worker's right to one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Who holds it.
     pub worker: WorkerId,
@@ -54,10 +57,16 @@ pub struct Lease {
     pub attempt: Attempt,
     /// The call that asked for it, so that a repeated call gets the same lease.
     pub request: u64,
+    /// When it was granted, milliseconds since 1970.
+    pub granted_ms: i64,
+    /// The parts of the worker's GPUs that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuPart>,
 }
 
 /// Where a task stands. Each state carries only what exists in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Some of its inputs do not exist yet.
     Waiting {
@@ -67,7 +76,7 @@ pub enum State {
     /// A worker may have it.
     Ready,
     /// A worker has it.
-    Leased(Lease),
+    Leased(Box<Lease>),
     /// Its result exists.
     Committed {
         /// The lease that won.
@@ -76,9 +85,11 @@ pub enum State {
         artifact: Digest,
     },
     /// It will not be tried again unless somebody asks.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// Nobody wants it any more.
     Cancelled,
+    /// A search dropped it: its result would not change what is chosen.
+    Pruned,
 }
 
 /// Why a lease ended without a result and without fault of the task.
@@ -91,13 +102,22 @@ pub enum Released {
     Preempted,
 }
 
+/// Progress inside one task that outlives the attempt that made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its files.
+    pub artifact: Digest,
+    /// Steps done.
+    pub step: u64,
+    /// Who made it and has its files.
+    pub worker: WorkerId,
+}
+
 /// A task of some run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// What to do.
-    pub spec: TaskSpec,
-    /// Place in the order of work: smaller goes first.
-    pub rank: u64,
+    pub spec: Arc<TaskSpec>,
     /// Where it stands.
     pub state: State,
     /// Leases granted so far.
@@ -108,6 +128,25 @@ pub struct Task {
     pub losses: u32,
     /// The lease that ended last, so that a repeated report is recognised.
     pub last_ended: Option<FencingToken>,
+    /// Where the next attempt goes on. Gone once there is a result.
+    pub checkpoint: Option<Box<Checkpoint>>,
+    /// Workers on which it failed: others are asked first.
+    pub failed_on: Vec<WorkerId>,
+}
+
+impl Task {
+    /// Its current lease.
+    pub fn lease(&self) -> Option<&Lease> {
+        match &self.state {
+            State::Leased(lease) => Some(lease),
+            _ => None,
+        }
+    }
+
+    /// Whether it may still get a result by itself.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Waiting { .. } | State::Ready | State::Leased(_))
+    }
 }
 
 /// All that a worker needs to run one attempt.
@@ -127,6 +166,10 @@ pub struct Grant {
     pub seed: Seed,
     /// What it reads.
     pub inputs: Vec<GrantedInput>,
+    /// The parts of the worker's GPUs that it has.
+    pub gpus: Vec<GpuPart>,
+    /// The checkpoint to continue from: its files.
+    pub checkpoint: Option<Digest>,
 }
 
 /// One input of a [`Grant`], its artifact known.

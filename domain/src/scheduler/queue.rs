@@ -1,0 +1,180 @@
+//! What can be had, in the order in which it goes.
+//!
+//! Tasks that ask for the same of a worker are of one class, so that a worker
+//! looks at as many heads of queues as there are classes, not at every task.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::run::RunId;
+use super::{Id, Scheduler, Worker};
+use crate::plan::TaskSpec;
+use crate::resources::{Free, GpuPart, Offer, Resources};
+use crate::task::WorkerId;
+
+/// Tasks behind equally long chains among which the one is chosen whose inputs
+/// the worker has.
+const CHOICE_MAX: usize = 16;
+
+/// What tasks ask of a worker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Classes {
+    known: Vec<Class>,
+    numbers: BTreeMap<Class, u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    stage: &'static str,
+    version: u32,
+    resources: Resources,
+}
+
+impl Classes {
+    pub(super) fn of(&mut self, spec: &TaskSpec) -> u32 {
+        let class = Class { stage: spec.stage.name(), version: spec.version, resources: spec.resources.clone() };
+        if let Some(number) = self.numbers.get(&class) {
+            return *number;
+        }
+        let number = self.known.len() as u32;
+        self.known.push(class.clone());
+        self.numbers.insert(class, number);
+        number
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn could_run(&self, class: usize, offer: &Offer) -> bool {
+        let Class { stage, version, resources } = &self.known[class];
+        offer.could_run(stage, *version, resources).is_ok()
+    }
+}
+
+/// Ready tasks that somebody waits for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Queues {
+    /// Longest chain first, then in the order of submission.
+    queues: BTreeMap<(RunId, u32), BTreeSet<Place>>,
+    /// Where each task stands.
+    places: BTreeMap<Id, (RunId, u32, u64)>,
+}
+
+type Place = (Reverse<u64>, Id);
+
+impl Queues {
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Puts a task in the queue of a run, or in none.
+    pub(super) fn put(&mut self, id: Id, run: Option<RunId>, class: u32, chain_mflop: u64) {
+        let wanted = run.map(|run| (run, class, chain_mflop));
+        let before = match wanted {
+            Some(place) => self.places.insert(id, place),
+            None if self.places.is_empty() => None,
+            None => self.places.remove(&id),
+        };
+        if before == wanted {
+            return;
+        }
+        if let Some((run, class, chain)) = before
+            && let Some(queue) = self.queues.get_mut(&(run, class))
+        {
+            queue.remove(&(Reverse(chain), id));
+            if queue.is_empty() {
+                self.queues.remove(&(run, class));
+            }
+        }
+        if let Some((run, class, chain)) = wanted {
+            self.queues.entry((run, class)).or_default().insert((Reverse(chain), id));
+        }
+    }
+}
+
+/// Choosing tasks for one worker, one after the other, before any is granted.
+pub(super) struct Picking<'a> {
+    scheduler: &'a Scheduler,
+    name: &'a WorkerId,
+    worker: &'a Worker,
+    free: Free,
+    picked: BTreeSet<Id>,
+    /// Tasks picked on account of each run.
+    shares: BTreeMap<RunId, usize>,
+}
+
+impl<'a> Picking<'a> {
+    pub(super) fn new(scheduler: &'a Scheduler, name: &'a WorkerId, worker: &'a Worker) -> Self {
+        let (free, picked, shares) = (worker.free.clone(), BTreeSet::new(), BTreeMap::new());
+        Self { scheduler, name, worker, free, picked, shares }
+    }
+
+    /// The next task and its parts of GPUs. Of the runs of highest priority, the
+    /// one with the fewest tasks under way; of its tasks, the one with the
+    /// longest chain behind it; of those, the one whose inputs the worker has.
+    ///
+    /// A task that lacks nothing but slots keeps those behind it waiting, or
+    /// narrow tasks would keep it waiting for ever. One that lacks a GPU does
+    /// not: what needs none goes on beside it.
+    pub(super) fn next(&mut self) -> Option<(Id, Vec<GpuPart>)> {
+        if !self.free.has_slot() {
+            return None;
+        }
+        type Order = (Reverse<i32>, usize, Reverse<u64>, Id);
+        let mut best: Option<(Order, RunId, &Resources, Option<Vec<GpuPart>>)> = None;
+        for ((run, class), queue) in &self.scheduler.queues.queues {
+            if !self.worker.could_run[*class as usize] {
+                continue;
+            }
+            let Some((chain, id)) = self.choose(queue, *class) else { continue };
+            let wanted = &self.scheduler.classes.known[*class as usize].resources;
+            let parts = self.free.allot(&self.worker.offer, wanted);
+            if parts.is_none() && !self.free.lacks_slots(wanted) {
+                continue;
+            }
+            let known = &self.scheduler.runs[*run as usize];
+            let under_way = known.counts.leased + self.shares.get(run).copied().unwrap_or(0);
+            let order = (Reverse(known.priority), under_way, chain, id);
+            if best.as_ref().is_none_or(|(best, ..)| order < *best) {
+                best = Some((order, *run, wanted, parts));
+            }
+        }
+        let ((.., id), run, wanted, parts) = best?;
+        let parts: Vec<GpuPart> = parts?;
+        self.free.take(wanted, &parts);
+        self.picked.insert(id);
+        *self.shares.entry(run).or_default() += 1;
+        Some((id, parts))
+    }
+
+    fn choose(&self, queue: &BTreeSet<Place>, class: u32) -> Option<Place> {
+        let mut heads = queue.iter().filter(|(_, id)| !self.picked.contains(id) && !self.avoids(*id, class));
+        let first = *heads.next()?;
+        let mut best = (self.has(first.1), first);
+        for place in heads.take(CHOICE_MAX - 1).take_while(|place| place.0 == first.0) {
+            let has = self.has(place.1);
+            if has > best.0 {
+                best = (has, *place);
+            }
+        }
+        Some(best.1)
+    }
+
+    /// How much of a task the worker has already.
+    fn has(&self, id: Id) -> usize {
+        let entry = &self.scheduler.tasks[id as usize];
+        let inputs = entry.needs.iter().filter(|need| self.worker.has.contains(need)).count();
+        let checkpoint = entry.task.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.worker == *self.name);
+        inputs + usize::from(checkpoint)
+    }
+
+    /// Whether it failed here and could be tried elsewhere.
+    fn avoids(&self, id: Id, class: u32) -> bool {
+        let failed_on = &self.scheduler.tasks[id as usize].task.failed_on;
+        failed_on.contains(self.name)
+            && self.scheduler.workers.iter().any(|(name, worker)| {
+                worker.takes_work() && worker.could_run[class as usize] && !failed_on.contains(name)
+            })
+    }
+}

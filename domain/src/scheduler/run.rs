@@ -1,0 +1,103 @@
+//! One submission and how its tasks stand.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::plan::Work;
+use crate::task::State;
+
+/// Place of a run among the runs; runs are never removed.
+pub(super) type RunId = u32;
+
+/// One submission of some work.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Digest of the plan.
+    pub id: Digest,
+    /// What was planned.
+    pub work: Work,
+    /// Whether it goes on.
+    pub phase: Phase,
+    /// Runs with more go first.
+    pub priority: i32,
+    /// Tasks whose result existed when it was last submitted.
+    pub cached: usize,
+    /// How its tasks stand.
+    pub counts: Counts,
+    /// Its tasks, each after all that it needs.
+    pub(super) tasks: Vec<u32>,
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its tasks are handed out.
+    Active,
+    /// Its tasks wait.
+    Paused,
+    /// Nobody wants it any more.
+    Cancelled,
+}
+
+impl Run {
+    pub(super) fn new(id: Digest, work: Work) -> Self {
+        let (phase, counts) = (Phase::Active, Counts::default());
+        Self { id, work, phase, priority: 0, cached: 0, counts, tasks: vec![] }
+    }
+}
+
+/// How many tasks of a run are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub total: usize,
+    /// Inputs missing.
+    pub waiting: usize,
+    /// To be had.
+    pub ready: usize,
+    /// Under way.
+    pub leased: usize,
+    /// Done.
+    pub committed: usize,
+    /// Given up.
+    pub failed: usize,
+    /// Called off.
+    pub cancelled: usize,
+    /// Dropped by a search.
+    pub pruned: usize,
+}
+
+impl Counts {
+    /// Whether nothing of the run can go on by itself.
+    pub fn is_over(&self) -> bool {
+        self.ready == 0 && self.leased == 0
+    }
+
+    /// Whether everything is done that nobody dropped.
+    pub fn is_complete(&self) -> bool {
+        self.committed + self.pruned == self.total
+    }
+
+    pub(super) fn add(&mut self, state: &State) {
+        self.total += 1;
+        *self.of(state) += 1;
+    }
+
+    pub(super) fn remove(&mut self, state: &State) {
+        self.total -= 1;
+        *self.of(state) -= 1;
+    }
+
+    fn of(&mut self, state: &State) -> &mut usize {
+        match state {
+            State::Waiting { .. } => &mut self.waiting,
+            State::Ready => &mut self.ready,
+            State::Leased(_) => &mut self.leased,
+            State::Committed { .. } => &mut self.committed,
+            State::Failed(_) => &mut self.failed,
+            State::Cancelled => &mut self.cancelled,
+            State::Pruned => &mut self.pruned,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! All of it as data: what bounds the time of a restart.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::run::{Phase, Run, RunId};
+use super::worker::Worker;
+use super::{Id, Scheduler};
+use crate::digest::Digest;
+use crate::plan::Work;
+use crate::resources::Offer;
+use crate::task::{FencingToken, Task, WorkerId};
+
+/// A scheduler without what follows from the rest. A stored format, but one that
+/// can be thrown away: the events say the same.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    tasks: Vec<(Task, Vec<RunId>)>,
+    runs: Vec<RunData>,
+    run_order: Vec<RunId>,
+    workers: Vec<(WorkerId, WorkerData)>,
+    last_token: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RunData {
+    id: Digest,
+    work: Work,
+    phase: Phase,
+    priority: i32,
+    cached: usize,
+    tasks: Vec<Id>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct WorkerData {
+    name: String,
+    offer: Offer,
+    draining: bool,
+    quarantined: Option<String>,
+    leases: BTreeSet<FencingToken>,
+    last_request: u64,
+    fast_failures: BTreeSet<Digest>,
+    has: VecDeque<Id>,
+}
+
+/// A snapshot that does not fit itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot names a {0} that it does not have")]
+pub struct InvalidSnapshot(&'static str);
+
+impl From<&Scheduler> for Snapshot {
+    fn from(scheduler: &Scheduler) -> Self {
+        let run = |run: &Run| RunData {
+            id: run.id,
+            work: run.work.clone(),
+            phase: run.phase,
+            priority: run.priority,
+            cached: run.cached,
+            tasks: run.tasks.clone(),
+        };
+        let worker = |(id, worker): (&WorkerId, &Worker)| {
+            let data = WorkerData {
+                name: worker.name.clone(),
+                offer: worker.offer.clone(),
+                draining: worker.draining,
+                quarantined: worker.quarantined.clone(),
+                leases: worker.leases.clone(),
+                last_request: worker.last_request,
+                fast_failures: worker.fast_failures.clone(),
+                has: worker.has.clone(),
+            };
+            (id.clone(), data)
+        };
+        Self {
+            tasks: scheduler.tasks.iter().map(|entry| (entry.task.clone(), entry.runs.clone())).collect(),
+            runs: scheduler.runs.iter().map(run).collect(),
+            run_order: scheduler.run_order.clone(),
+            workers: scheduler.workers.iter().map(worker).collect(),
+            last_token: scheduler.last_token,
+        }
+    }
+}
+
+impl TryFrom<Snapshot> for Scheduler {
+    type Error = InvalidSnapshot;
+
+    fn try_from(snapshot: Snapshot) -> Result<Self, InvalidSnapshot> {
+        let known = |id: &Id| (*id as usize) < snapshot.tasks.len();
+        let mut scheduler = Scheduler { last_token: snapshot.last_token, ..Scheduler::default() };
+        for data in snapshot.runs {
+            if !data.tasks.iter().all(known) {
+                return Err(InvalidSnapshot("task"));
+            }
+            let mut run = Run::new(data.id, data.work);
+            (run.phase, run.priority, run.cached, run.tasks) = (data.phase, data.priority, data.cached, data.tasks);
+            scheduler.run_ids.insert(run.id, scheduler.runs.len() as RunId);
+            scheduler.runs.push(run);
+        }
+        let run_known = |run: &RunId| (*run as usize) < scheduler.runs.len();
+        if !snapshot.run_order.iter().chain(snapshot.tasks.iter().flat_map(|(_, runs)| runs)).all(run_known) {
+            return Err(InvalidSnapshot("run"));
+        }
+        scheduler.run_order = snapshot.run_order;
+        for (task, runs) in snapshot.tasks {
+            let id = scheduler.add(&task.spec);
+            for run in &runs {
+                scheduler.runs[*run as usize].counts.add(&task.state);
+            }
+            if let Some(lease) = task.lease() {
+                scheduler.leases.insert(lease.token, id);
+            }
+            let entry = &mut scheduler.tasks[id as usize];
+            (entry.task, entry.runs) = (task, runs);
+            scheduler.requeue(id);
+        }
+        for (id, data) in snapshot.workers {
+            let mut worker = Worker::new(data.name, data.offer, &scheduler.classes);
+            (worker.draining, worker.quarantined) = (data.draining, data.quarantined);
+            (worker.last_request, worker.fast_failures, worker.has) = (data.last_request, data.fast_failures, data.has);
+            for token in &data.leases {
+                let (task, lease) = scheduler.lease(*token).ok_or(InvalidSnapshot("lease"))?;
+                worker.free.take(&task.spec.resources, &lease.gpus);
+            }
+            worker.leases = data.leases;
+            scheduler.workers.insert(id, worker);
+        }
+        Ok(scheduler)
+    }
+}
+
+impl Scheduler {
+    /// Asserts what must always hold. For tests and simulations.
+    ///
+    /// # Panics
+    /// If an invariant is broken.
+    pub fn check(&self) {
+        use crate::task::State;
+        let is_committed = |id: &Id| matches!(self.tasks[*id as usize].task.state, State::Committed { .. });
+        for (id, entry) in self.tasks.iter().enumerate() {
+            let task = &entry.task;
+            let unmet = entry.needs.iter().filter(|need| !is_committed(need)).count();
+            match &task.state {
+                State::Waiting { unmet: counted } => assert!(unmet > 0 && unmet == *counted, "unmet inputs miscounted"),
+                State::Ready => assert_eq!(unmet, 0, "work without inputs"),
+                State::Leased(lease) => {
+                    assert_eq!(unmet, 0, "work without inputs");
+                    assert_eq!(self.leases.get(&lease.token), Some(&(id as Id)), "a lease that nobody finds");
+                    assert!(task.last_ended.is_none_or(|ended| ended < lease.token), "fences must grow");
+                    assert!(lease.token.0 <= self.last_token);
+                    let worker = self.workers.get(&lease.worker).expect("a lease of a worker that is not there");
+                    assert!(worker.leases.contains(&lease.token), "a lease that its worker does not have");
+                }
+                State::Committed { token, .. } => {
+                    assert!(token.0 <= self.last_token);
+                    assert!(task.checkpoint.is_none(), "a checkpoint that nobody needs");
+                }
+                State::Failed(_) | State::Cancelled | State::Pruned => {}
+            }
+            if task.is_open() {
+                assert!(self.is_wanted(id as Id), "work that nobody wants");
+            }
+        }
+        for id in self.leases.values() {
+            assert!(self.tasks[*id as usize].task.lease().is_some(), "a lease without its task");
+        }
+        for worker in self.workers.values() {
+            for token in &worker.leases {
+                assert!(self.leases.contains_key(token), "a worker with a lease that is over");
+            }
+        }
+        let rebuilt = Scheduler::try_from(Snapshot::from(self)).expect("a snapshot fits itself");
+        assert_eq!(rebuilt, *self, "the indexes follow from the rest");
+    }
+}
