@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -257,7 +258,8 @@ impl Stage {
     }
 }
 
-/// The folder of one attempt: `inputs/<name>/…` to read, `outputs/…` to write.
+/// The folder of one attempt: `inputs/<name>/…` and `checkpoint/…` to read,
+/// `outputs/…` and `checkpoints/<step>/…` to write.
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -288,6 +290,42 @@ impl Folder {
     pub fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
     }
+
+    /// The checkpoint to go on from; absent where the attempt starts anew.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.root.join("checkpoint")
+    }
+
+    /// The checkpoint that this attempt leaves after so many steps. It is
+    /// written under another name, synced and renamed: if it exists, it is whole.
+    pub fn checkpoint_of(&self, step: u64) -> PathBuf {
+        self.root.join("checkpoints").join(step.to_string())
+    }
+}
+
+/// How often an attempt leaves a checkpoint: as soon as one of the two has
+/// passed since the last. Neither: only when it is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cadence {
+    /// Steps of training.
+    pub every_steps: Option<u64>,
+    /// Seconds.
+    pub every_seconds: Option<u64>,
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self { every_steps: None, every_seconds: Some(300) }
+    }
+}
+
+impl Cadence {
+    /// Whether that much since the last checkpoint, or since the start, is enough.
+    pub fn due(&self, steps: u64, elapsed: Duration) -> bool {
+        self.every_steps.is_some_and(|every| steps >= every)
+            || self.every_seconds.is_some_and(|every| elapsed >= Duration::from_secs(every))
+    }
 }
 
 /// How far an attempt is.
@@ -307,8 +345,26 @@ pub trait Monitor {
     fn progress(&mut self, progress: Progress);
 
     /// Whether the attempt has to end now; asked at step boundaries. The stage
-    /// then returns [`FailureCode::Preempted`].
+    /// then leaves a checkpoint, if it can and has got further since the last,
+    /// and returns [`FailureCode::Preempted`].
     fn stopping(&self) -> bool;
+
+    /// Whether a checkpoint is wanted now that so many steps are done; asked at
+    /// step boundaries.
+    fn checkpoint_due(&mut self, step: u64) -> bool {
+        let _ = step;
+        false
+    }
+
+    /// Tells that [`Folder::checkpoint_of`] that many steps is there.
+    fn checkpointed(&mut self, step: u64) {
+        let _ = step;
+    }
+
+    /// Adds a line to the attempt's log.
+    fn log(&mut self, line: &str) {
+        let _ = line;
+    }
 }
 
 /// A monitor that nobody listens to.
@@ -411,5 +467,15 @@ mod tests {
             assert_eq!(json["stage"], stage.name());
             assert_eq!(stage.version(), 1);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_after_its_steps_or_its_seconds() {
+        let second = Duration::from_secs(1);
+        let both = Cadence { every_steps: Some(10), every_seconds: Some(60) };
+        assert!(!both.due(9, 59 * second) && both.due(10, second) && both.due(1, 60 * second));
+        assert!(Cadence::default().due(1, 300 * second) && !Cadence::default().due(1_000_000, 299 * second));
+        let never: Cadence = serde_json::from_str("{}").unwrap();
+        assert!(!never.due(u64::MAX, Duration::MAX));
     }
 }

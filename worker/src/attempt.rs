@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::digest::Digest;
-use domain::stage::{Failure, FailureCode, Folder, Progress};
+use domain::stage::{Cadence, Failure, FailureCode, Folder};
 use domain::task::Grant;
 use proto::channel::call;
 use proto::status::{FENCED, is_final, reason};
@@ -14,7 +14,7 @@ use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::child::{self, ORDER, Order};
+use crate::child::{self, Line, ORDER, Order};
 use crate::session::{BACKOFF, BACKOFF_MAX};
 use crate::{Shared, store};
 
@@ -102,7 +102,8 @@ async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &Cancellat
     }
     let stop = CancellationToken::new();
     let mut last_news = std::time::Instant::now();
-    let tell = |progress: Progress| {
+    let tell = |line: Line| {
+        let Line::Progress(progress) = line else { return };
         shared.note(grant.token, progress);
         if last_news.elapsed() >= NEWS_PAUSE {
             last_news = std::time::Instant::now();
@@ -147,7 +148,7 @@ async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root:
     for input in &grant.inputs {
         store.materialise(transfer, input.artifact, &input.only, &folder.input(&input.name)).await?;
     }
-    let order = Order { stage: grant.stage.clone(), seed: grant.seed };
+    let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: Cadence::default() };
     let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
     let path = root.join(ORDER);
     tokio::fs::write(&path, bytes).await.map_err(io("write", &path))

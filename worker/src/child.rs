@@ -1,19 +1,21 @@
 //! The process of an attempt and the lines it speaks.
 //!
 //! The parent writes the order to `order.json` in the attempt's folder and
-//! starts the program with the folder as argument. The child tells its progress
-//! as JSON lines on standard output; what it says on standard error is kept in
-//! `log.txt`. It ends with status 0 and its files in `outputs/`, or leaves
-//! `failure.json`. A line `stop` on its standard input asks it to end; when the
-//! input closes, its parent is gone and it ends at once, so no child outlives
-//! its worker.
+//! starts the program with the folder as argument. A child that finds
+//! `checkpoint/` goes on from there. It tells its progress and the checkpoints
+//! that it leaves as JSON lines on standard output; what it says on standard
+//! error is kept in `log.txt`. It ends with status 0 and its files in
+//! `outputs/`, or leaves `failure.json`. A line `stop` on its standard input
+//! asks it to finish its step, leave a checkpoint and end; when the input
+//! closes, its parent is gone and it ends at once, so no child outlives its
+//! worker.
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Progress, Stage};
+use domain::stage::{Cadence, Failure, FailureCode, Progress, Stage};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -29,6 +31,23 @@ pub struct Order {
     pub stage: Stage,
     /// Root of its random numbers.
     pub seed: Seed,
+    /// How often to leave a checkpoint. It changes no result, so it is no part
+    /// of the task's key.
+    #[serde(default)]
+    pub checkpoint: Cadence,
+}
+
+/// What the child says on standard output, one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// How far it is.
+    Progress(Progress),
+    /// `checkpoints/<checkpoint>/` is whole. Whoever reads this may take it away.
+    Checkpoint {
+        /// Steps done.
+        checkpoint: u64,
+    },
 }
 
 /// Name of the order's file.
@@ -54,7 +73,7 @@ pub(crate) async fn run(
     program: &Program,
     folder: &Path,
     stop: &CancellationToken,
-    mut tell: impl FnMut(Progress),
+    mut tell: impl FnMut(Line),
 ) -> Result<(), Failure> {
     let log_path = folder.join(LOG);
     let log = std::fs::File::create(&log_path).map_err(|error| Failure::io("create", &log_path, &error))?;
@@ -80,8 +99,8 @@ pub(crate) async fn run(
             line = lines.next_line(), if speaks => match line {
                 Ok(Some(line)) => {
                     // A line of another form is not for us.
-                    if let Ok(progress) = serde_json::from_str(&line) {
-                        tell(progress);
+                    if let Ok(line) = serde_json::from_str(&line) {
+                        tell(line);
                     }
                 }
                 Ok(None) | Err(_) => speaks = false,
@@ -134,4 +153,24 @@ fn signal(status: ExitStatus) -> Option<i32> {
 #[cfg(not(unix))]
 fn signal(_: ExitStatus) -> Option<i32> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_orders_have_the_forms_that_programs_rely_on() {
+        let progress = Progress { done: 1, total: 2, note: "half".into() };
+        for (line, text) in [
+            (Line::Progress(progress), r#"{"done":1,"total":2,"note":"half"}"#),
+            (Line::Checkpoint { checkpoint: 40 }, r#"{"checkpoint":40}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&line).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Line>(text).unwrap(), line);
+        }
+        let seed = serde_json::to_string(&Seed(7)).unwrap();
+        let plain = format!(r#"{{"stage":{{"stage":"report"}},"seed":{seed}}}"#);
+        assert_eq!(serde_json::from_str::<Order>(&plain).unwrap().checkpoint, Cadence::default());
+    }
 }

@@ -5,11 +5,12 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::Context;
-use domain::stage::{Failure, FailureCode, Folder, Monitor, Progress};
+use domain::stage::{Cadence, Failure, FailureCode, Folder, Monitor, Progress};
 use science::device::Kind;
-use worker::child::{FAILURE, ORDER, Order, STOP};
+use worker::child::{FAILURE, Line, ORDER, Order, STOP};
 
 use crate::exit::Problem;
 
@@ -31,7 +32,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     let attempt = science::stages::Attempt {
         seed: order.seed,
         folder: &Folder::new(folder),
-        monitor: &mut Pipe { stopping },
+        monitor: &mut Pipe { stopping, cadence: order.checkpoint, step: None, since: Instant::now() },
         device: &device,
     };
     science::run(&order.stage, attempt).map_err(|mut failure| {
@@ -63,20 +64,45 @@ fn listen(stopping: Arc<AtomicBool>) {
     });
 }
 
-/// Tells progress on standard output, one JSON object a line.
+/// Speaks on standard output, one JSON object a line.
 struct Pipe {
     stopping: Arc<AtomicBool>,
+    cadence: Cadence,
+    /// Of the last checkpoint; before it, the first that was asked about.
+    step: Option<u64>,
+    /// The time of the last checkpoint, or of the start.
+    since: Instant,
 }
 
-impl Monitor for Pipe {
-    fn progress(&mut self, progress: Progress) {
-        if let Ok(line) = serde_json::to_string(&progress) {
+impl Pipe {
+    fn say(line: &Line) {
+        if let Ok(line) = serde_json::to_string(line) {
             // A parent that is gone ends this process through its input.
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
+}
+
+impl Monitor for Pipe {
+    fn progress(&mut self, progress: Progress) {
+        Self::say(&Line::Progress(progress));
+    }
 
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn checkpoint_due(&mut self, step: u64) -> bool {
+        let last = *self.step.get_or_insert(step);
+        self.cadence.due(step.saturating_sub(last), self.since.elapsed())
+    }
+
+    fn checkpointed(&mut self, step: u64) {
+        (self.step, self.since) = (Some(step), Instant::now());
+        Self::say(&Line::Checkpoint { checkpoint: step });
+    }
+
+    fn log(&mut self, line: &str) {
+        eprintln!("{line}");
     }
 }
