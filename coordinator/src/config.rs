@@ -8,22 +8,38 @@ use std::time::Duration;
 pub struct Config {
     /// The folder of everything that survives a restart.
     pub state: PathBuf,
+    /// How long it waits for workers.
+    pub patience: Patience,
+}
+
+/// How long the coordinator waits for workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
     /// How often workers send heartbeats.
     pub heartbeat: Duration,
-    /// Silence after which a connected worker is held to be gone.
+    /// Silence after which a worker is held to be gone.
     pub lease_ttl: Duration,
-    /// Time in which a worker whose connection broke may come back and keep its leases.
+    /// Least time in which a worker whose connection broke may come back and
+    /// keep its leases.
     pub reattach: Duration,
+    /// It may stay away longer the longer it has worked: by this part of that time.
+    pub worth_waiting: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(2),
+            lease_ttl: Duration::from_millis(4500),
+            reattach: Duration::from_millis(25),
+            worth_waiting: 200,
+        }
+    }
 }
 
 impl Config {
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self {
-            state: state.into(),
-            heartbeat: Duration::from_secs(1),
-            lease_ttl: Duration::from_secs(10),
-            reattach: Duration::from_secs(2),
-        }
+        Self { state: state.into(), patience: Patience::default() }
     }
 }

@@ -1,7 +1,9 @@
 //! Wire to domain and back. Whatever decodes is valid: a field that is missing
 //! or out of range is refused by name.
 
+use domain::artifact::Manifest;
 use domain::digest::Digest;
+use domain::resources::{Gpu, GpuPart, Offer};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode};
 use domain::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
@@ -61,6 +63,38 @@ pub fn failure(code: &str, message: &str) -> Failure {
     Failure::new(known.unwrap_or(FailureCode::Internal), message)
 }
 
+/// A manifest that came with its digest; `None` if only the digest did.
+///
+/// # Errors
+/// If it is no manifest, or not the one that the digest names.
+pub fn manifest(artifact: Digest, bytes: &[u8]) -> Result<Option<Manifest>, InvalidField> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if Digest::of(bytes) != artifact {
+        return Err(invalid("manifest", "is not the one that `artifact` names"));
+    }
+    serde_json::from_slice(bytes).map(Some).map_err(|error| invalid("manifest", error))
+}
+
+/// What a worker has, from its greeting. Unprintable characters are left out.
+pub fn offer(hello: v1::Hello) -> Offer {
+    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+    Offer {
+        stages: hello.stages.into_iter().map(|stage| (stage.name, stage.version)).collect(),
+        slots: hello.slots,
+        gpus: hello.gpus.into_iter().map(|gpu| Gpu { name: plain(gpu.name), memory_mib: gpu.memory_mib }).collect(),
+        memory_mib: hello.memory_mib,
+        labels: hello.labels.into_iter().map(|(key, value)| (plain(key), plain(value))).collect(),
+    }
+}
+
+impl From<Gpu> for v1::Gpu {
+    fn from(gpu: Gpu) -> Self {
+        v1::Gpu { name: gpu.name, memory_mib: gpu.memory_mib }
+    }
+}
+
 impl From<Grant> for v1::Lease {
     fn from(grant: Grant) -> Self {
         let input = |input: GrantedInput| v1::LeaseInput {
@@ -76,6 +110,8 @@ impl From<Grant> for v1::Lease {
             stage_json: serde_json::to_string(&grant.stage).unwrap_or_default(),
             seed: grant.seed.0,
             inputs: grant.inputs.into_iter().map(input).collect(),
+            gpus: grant.gpus.into_iter().map(|part| v1::GpuPart { index: part.index, milli: part.milli }).collect(),
+            checkpoint: grant.checkpoint.map_or_else(String::new, |checkpoint| checkpoint.to_string()),
         }
     }
 }
@@ -103,6 +139,11 @@ impl TryFrom<v1::Lease> for Grant {
             stage: from_str(&lease.stage_json).map_err(|error| invalid("stage_json", error))?,
             seed: Seed(lease.seed),
             inputs: lease.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
+            gpus: lease.gpus.into_iter().map(|part| GpuPart { index: part.index, milli: part.milli }).collect(),
+            checkpoint: match lease.checkpoint.as_str() {
+                "" => None,
+                text => Some(digest("checkpoint", text)?),
+            },
         })
     }
 }
@@ -126,6 +167,8 @@ mod tests {
                 artifact: Digest::of(b"artifact"),
                 only: vec!["a/b".to_owned()],
             }],
+            gpus: vec![GpuPart { index: 1, milli: 500 }],
+            checkpoint: Some(Digest::of(b"checkpoint")),
         }
     }
 
@@ -147,7 +190,17 @@ mod tests {
         assert_eq!(refused(|lease| lease.stage_json = "{}".to_owned()), "stage_json");
         assert_eq!(refused(|lease| lease.inputs[0].artifact.push('0')), "inputs.artifact");
         assert_eq!(refused(|lease| lease.inputs[0].name = "../x".to_owned()), "inputs.name");
+        assert_eq!(refused(|lease| lease.checkpoint.push('0')), "checkpoint");
         assert!(worker_id("").is_err() && worker_id(&"x".repeat(101)).is_err() && worker_id("a b").is_err());
         assert_eq!(failure("from the future", "").code, FailureCode::Internal);
+    }
+
+    #[test]
+    fn a_manifest_has_to_be_the_one_that_is_named() {
+        let whole = Manifest::new(vec![]).unwrap();
+        assert_eq!(manifest(whole.digest(), &whole.to_bytes()), Ok(Some(whole.clone())));
+        assert_eq!(manifest(whole.digest(), &[]), Ok(None));
+        assert_eq!(manifest(Digest::of(b"other"), &whole.to_bytes()).unwrap_err().field, "manifest");
+        assert_eq!(manifest(Digest::of(b"{}"), b"{}").unwrap_err().field, "manifest");
     }
 }

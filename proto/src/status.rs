@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::convert::InvalidField;
+use crate::v1;
 
 /// `domain` of every `google.rpc.ErrorInfo` sent.
 pub const DOMAIN: &str = "lithogen";
@@ -38,8 +39,29 @@ pub fn of_reject(reject: &Reject) -> Status {
     match reject {
         Reject::UnknownTask(_) => status(Code::NotFound, "UNKNOWN_TASK", message),
         Reject::UnknownRun(_) => status(Code::NotFound, "UNKNOWN_RUN", message),
+        Reject::UnknownWorker(_) => status(Code::FailedPrecondition, NO_SESSION, message),
         Reject::Fenced { .. } => status(Code::Aborted, FENCED, message),
         Reject::InvalidPlan { .. } => status(Code::InvalidArgument, "INVALID_PLAN", message),
+    }
+}
+
+/// What becomes of one of several things reported in one call.
+pub fn verdict(result: Result<(), Status>) -> v1::Verdict {
+    match result {
+        Ok(()) => v1::Verdict::default(),
+        Err(refused) => v1::Verdict {
+            code: refused.code() as i32,
+            reason: reason(&refused).unwrap_or_default(),
+            message: refused.message().to_owned(),
+        },
+    }
+}
+
+/// What was refused, as if it had been reported in a call of its own.
+pub fn of_verdict(verdict: &v1::Verdict) -> Result<(), Status> {
+    match Code::from_i32(verdict.code) {
+        Code::Ok => Ok(()),
+        code => Err(status(code, &verdict.reason, verdict.message.clone())),
     }
 }
 
@@ -84,6 +106,14 @@ mod tests {
         assert_eq!(status.code(), Code::Aborted);
         assert_eq!(reason(&status).as_deref(), Some(FENCED));
         assert!(is_final(&status));
+    }
+
+    #[test]
+    fn a_verdict_is_a_status() {
+        assert!(of_verdict(&verdict(Ok(()))).is_ok());
+        let fenced = of_reject(&Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) });
+        let back = of_verdict(&verdict(Err(fenced.clone()))).unwrap_err();
+        assert_eq!((back.code(), reason(&back), back.message()), (fenced.code(), reason(&fenced), fenced.message()));
     }
 
     #[test]

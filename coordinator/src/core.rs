@@ -1,0 +1,350 @@
+//! What the coordinator decides, without the thread, clock and disk around it:
+//! commands in, events and owed answers out. The driver runs it, and so does the
+//! simulation.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use domain::digest::Digest;
+use domain::event::Event;
+use domain::plan::{Input, Source};
+use domain::resources::Offer;
+use domain::scheduler::{Reject, Request, Scheduler};
+use domain::stage::Progress;
+use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, State, Task, WorkerId};
+use tokio::sync::oneshot;
+
+use crate::config::Patience;
+use crate::history::History;
+use crate::sessions::{Commands, Sessions};
+
+/// Everything that the coordinator knows, to read from.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    /// Tasks, runs, workers and leases.
+    pub scheduler: Scheduler,
+    /// Connections.
+    pub sessions: Sessions,
+    /// What happened.
+    pub history: History,
+}
+
+/// One moment, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For patience; goes on whatever people do to the clock.
+    pub instant: Instant,
+    /// For people: milliseconds since 1970.
+    pub ms: i64,
+}
+
+/// Reads what is known.
+pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
+
+/// What somebody tells or asks.
+pub enum Command {
+    /// Something to decide.
+    Request(Request, oneshot::Sender<Result<(), Reject>>),
+    /// Work for a worker; answered once there is some, or when it is too late.
+    Acquire {
+        /// Who.
+        worker: WorkerId,
+        /// Numbers the worker's calls.
+        request: u64,
+        /// Most leases wanted.
+        max: u32,
+        /// When to answer that there is none.
+        until: Instant,
+        /// Where the leases go.
+        reply: oneshot::Sender<Result<Vec<Grant>, Reject>>,
+    },
+    /// Something to look up.
+    Read(Read),
+    /// A worker has connected.
+    Open {
+        /// Who.
+        worker: WorkerId,
+        /// For people.
+        name: String,
+        /// What it has.
+        offer: Offer,
+        /// The way to it.
+        commands: Commands,
+        /// Where the connection's number goes.
+        reply: oneshot::Sender<u64>,
+    },
+    /// A worker tells what it runs.
+    Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
+    /// A worker's connection has ended.
+    Close(WorkerId, u64),
+    /// The coordinator shall end.
+    End,
+}
+
+/// What is to be done with what was decided: the events go to disk, then the
+/// answers go out.
+#[derive(Default)]
+pub struct Batch {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Answers that nobody may get before the events are on disk.
+    pub owed: Vec<Box<dyn FnOnce(&Knowledge) + Send>>,
+    /// Whether something changed that watchers see, journaled or not.
+    pub is_news: bool,
+}
+
+/// A call for work that waits.
+struct Parked {
+    worker: WorkerId,
+    request: u64,
+    max: u32,
+    until: Instant,
+    reply: oneshot::Sender<Result<Vec<Grant>, Reject>>,
+}
+
+/// The state machine with its connections.
+pub struct Core {
+    patience: Patience,
+    knowledge: Knowledge,
+    /// Oldest first.
+    parked: VecDeque<Parked>,
+}
+
+impl Core {
+    /// Goes on with what a journal or a snapshot said. Workers that were there
+    /// are expected back.
+    pub fn new(patience: Patience, mut knowledge: Knowledge, now: Now) -> Self {
+        for (worker, _) in knowledge.scheduler.workers() {
+            knowledge.sessions.expect(worker.clone(), now.instant);
+        }
+        Self { patience, knowledge, parked: VecDeque::new() }
+    }
+
+    /// What is known.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    /// Takes one command.
+    pub fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
+        match command {
+            Command::Request(request, reply) => {
+                let decided = self.request(now, request, batch);
+                // A caller that has gone away needs no reply.
+                batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
+            }
+            Command::Acquire { worker, request, max, until, reply } => {
+                // A worker waits in one place.
+                self.parked.retain(|parked| parked.worker != worker);
+                self.acquire(now, Parked { worker, request, max, until, reply }, batch);
+            }
+            Command::Read(read) => batch.owed.push(read),
+            Command::Open { worker, name, offer, commands, reply } => {
+                self.decide(now, Request::Join { worker: worker.clone(), name, offer }, batch);
+                let number = self.knowledge.sessions.open(worker.clone(), commands, now.instant);
+                batch.is_news = true;
+                batch.owed.push(Box::new(move |knowledge| {
+                    // A caller that has gone away needs no reply.
+                    let _ = reply.send(number);
+                    if knowledge.scheduler.worker(&worker).is_ok_and(|known| known.draining)
+                        && let Some(session) = knowledge.sessions.get(&worker)
+                    {
+                        session.drain();
+                    }
+                }));
+            }
+            Command::Beat(worker, attempts) => self.beat(now, &worker, attempts, batch),
+            Command::Close(worker, number) => {
+                self.knowledge.sessions.close(&worker, number, now.instant);
+                batch.is_news = true;
+            }
+            Command::End => {}
+        }
+    }
+
+    /// Hands out what can be had to those who wait for work, oldest call first.
+    pub fn settle(&mut self, now: Now, batch: &mut Batch) {
+        for parked in std::mem::take(&mut self.parked) {
+            if parked.reply.is_closed() {
+                continue;
+            }
+            if !self.knowledge.scheduler.has_work() && now.instant < parked.until {
+                self.parked.push_back(parked);
+                continue;
+            }
+            self.acquire(now, parked, batch);
+        }
+    }
+
+    /// Takes leases back whose workers are gone.
+    pub fn sweep(&mut self, now: Now, batch: &mut Batch) {
+        let mut gone = vec![];
+        let mut lost = vec![];
+        for (worker, session) in self.knowledge.sessions.iter() {
+            if session.silence(now.instant) > self.patience.lease_ttl {
+                gone.push(worker.clone());
+            } else if session.is_broken() {
+                let is_over = |lease: &Lease| session.silence(now.instant) > self.patience_with(lease, now);
+                let over = self.knowledge.scheduler.leases_of(worker).filter(|(_, lease)| is_over(lease));
+                lost.extend(over.map(|(task, lease)| (task.spec.key, lease.token)));
+            } else {
+                let forgotten = session.forgotten(self.patience.lease_ttl, now.instant);
+                let leases = forgotten.filter_map(|token| self.knowledge.scheduler.lease(token));
+                lost.extend(leases.map(|(task, lease)| (task.spec.key, lease.token)));
+            }
+        }
+        // A journal of before workers were noted names some that nobody expects.
+        for (task, lease) in self.knowledge.scheduler.leases() {
+            if self.knowledge.scheduler.worker(&lease.worker).is_err() {
+                lost.push((task.spec.key, lease.token));
+            }
+        }
+        for (task, token) in lost {
+            self.decide(now, Request::Release { task, token, why: Released::Lost }, batch);
+        }
+        for worker in gone {
+            tracing::warn!(%worker, "worker is gone");
+            self.decide(now, Request::Leave { worker: worker.clone() }, batch);
+            self.knowledge.sessions.remove(&worker);
+            batch.is_news = true;
+        }
+    }
+
+    /// When [`Core::sweep`] has something to do at the latest, as far as broken
+    /// connections go.
+    pub fn next_deadline(&self, now: Now) -> Option<Instant> {
+        let broken = self.knowledge.sessions.iter().filter(|(_, session)| session.is_broken());
+        let waits = broken.flat_map(|(worker, session)| {
+            self.knowledge.scheduler.leases_of(worker).map(|(_, lease)| {
+                let left = self.patience_with(lease, now).saturating_sub(session.silence(now.instant));
+                now.instant + left + Duration::from_millis(1)
+            })
+        });
+        waits.min()
+    }
+
+    /// How long a worker whose connection broke may stay away before others get
+    /// its task. A process that was killed closes its connections, and so does a
+    /// router that starts again: what was worked on for long is worth a wait.
+    fn patience_with(&self, lease: &Lease, now: Now) -> Duration {
+        let worked_ms = u64::try_from(now.ms - lease.granted_ms).unwrap_or(0);
+        let worth = Duration::from_millis(worked_ms / self.patience.worth_waiting);
+        worth.clamp(self.patience.reattach.min(self.patience.lease_ttl), self.patience.lease_ttl)
+    }
+
+    fn acquire(&mut self, now: Now, call: Parked, batch: &mut Batch) {
+        let request = Request::Acquire { worker: call.worker.clone(), request: call.request, max: call.max };
+        let decided = self.request(now, request, batch);
+        let grants = decided.map(|()| self.grants(&call.worker, call.request));
+        match grants {
+            Ok(grants) if grants.is_empty() && now.instant < call.until => self.parked.push_back(call),
+            // A caller that has gone away asks again.
+            answer => batch.owed.push(Box::new(move |_| drop(call.reply.send(answer)))),
+        }
+    }
+
+    /// The leases that a call was answered with, their inputs known by artifact.
+    fn grants(&self, worker: &WorkerId, request: u64) -> Vec<Grant> {
+        let scheduler = &self.knowledge.scheduler;
+        let artifact = |source: Source| match source {
+            Source::Artifact(artifact) => Some(artifact),
+            Source::Task(key) => match scheduler.task(key).ok()?.state {
+                State::Committed { artifact, .. } => Some(artifact),
+                _ => None,
+            },
+        };
+        let input = |(name, input): (&str, &Input)| {
+            Some(GrantedInput { name: name.to_owned(), artifact: artifact(input.from)?, only: input.only.clone() })
+        };
+        let grant = |(task, lease): (&Task, &Lease)| {
+            Some(Grant {
+                task: task.spec.key,
+                token: lease.token,
+                attempt: lease.attempt,
+                label: task.spec.label(),
+                stage: task.spec.stage.clone(),
+                seed: task.spec.seed,
+                inputs: task.spec.inputs.iter().map(input).collect::<Option<_>>()?,
+                gpus: lease.gpus.clone(),
+                checkpoint: task.checkpoint.as_ref().map(|checkpoint| checkpoint.artifact),
+            })
+        };
+        scheduler.leases_for(worker, request).filter_map(grant).collect()
+    }
+
+    /// Notes what a worker runs, and stops what it should not.
+    fn beat(
+        &mut self,
+        now: Now,
+        worker: &WorkerId,
+        attempts: Vec<(Digest, FencingToken, Progress)>,
+        batch: &mut Batch,
+    ) {
+        let Knowledge { scheduler, sessions, .. } = &mut self.knowledge;
+        if let Some(session) = sessions.get(worker) {
+            for (task, token, _) in &attempts {
+                match scheduler.lease(*token) {
+                    Some((known, lease)) if known.spec.key == *task && lease.worker == *worker => {
+                        if !scheduler.is_awaited(*token) {
+                            session.preempt(*task, *token);
+                        }
+                    }
+                    _ => session.stop(*task, *token),
+                }
+            }
+        }
+        let held: Vec<FencingToken> = scheduler.leases_of(worker).map(|(_, lease)| lease.token).collect();
+        let progress = attempts.into_iter().map(|(_, token, progress)| (token, progress)).collect();
+        batch.is_news |= sessions.beat(worker, &held, progress, now.instant);
+    }
+
+    /// Decides, applies, and tells workers whose attempts are over.
+    fn request(&mut self, now: Now, request: Request, batch: &mut Batch) -> Result<(), Reject> {
+        let calls_off = matches!(request, Request::Cancel { .. } | Request::Pause { .. } | Request::Prune { .. });
+        let drained = match &request {
+            Request::Drain { worker } => Some(worker.clone()),
+            _ => None,
+        };
+        let decided = self.knowledge.scheduler.decide(now.ms, request)?;
+        let before: Vec<(WorkerId, Digest, FencingToken)> = match calls_off && !decided.is_empty() {
+            true => {
+                let leases = self.knowledge.scheduler.leases();
+                leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()
+            }
+            false => vec![],
+        };
+        for event in decided {
+            self.knowledge.note(now.ms, &event);
+            batch.events.push(event);
+        }
+        for (worker, task, token) in before {
+            let Some(session) = self.knowledge.sessions.get(&worker) else { continue };
+            if self.knowledge.scheduler.lease(token).is_none() {
+                session.stop(task, token);
+            } else if !self.knowledge.scheduler.is_awaited(token) {
+                session.preempt(task, token);
+            }
+        }
+        if let Some(worker) = drained
+            && let Some(session) = self.knowledge.sessions.get(&worker)
+        {
+            session.drain();
+        }
+        Ok(())
+    }
+
+    /// As [`Core::request`], for what we ask ourselves.
+    fn decide(&mut self, now: Now, request: Request, batch: &mut Batch) {
+        if let Err(reject) = self.request(now, request, batch) {
+            tracing::error!(%reject, "a request of the coordinator's own was refused");
+        }
+    }
+}
+
+impl Knowledge {
+    /// Lets an event happen, live or on replay.
+    pub fn note(&mut self, at_ms: i64, event: &Event) {
+        self.history.note(at_ms, event, &self.scheduler);
+        self.scheduler.apply(event);
+    }
+}
