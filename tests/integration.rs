@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod harness;
+mod journal;
 
 mod bad_input;
 mod cluster;

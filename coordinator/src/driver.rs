@@ -5,7 +5,9 @@
 //! only then replies: nobody learns what is not on disk. If the journal cannot
 //! be written, the process ends and starts again from what is there.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::digest::Digest;
@@ -16,9 +18,9 @@ use domain::task::{FencingToken, Released, State, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::history::History;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Tables};
 use crate::sessions::{Commands, Hello, Sessions};
+use crate::tables::{self, Row, Tail};
 
 /// Requests that may wait before callers have to.
 const QUEUE: usize = 1024;
@@ -52,8 +54,8 @@ pub struct Knowledge {
     pub scheduler: Scheduler,
     /// Connected workers.
     pub sessions: Sessions,
-    /// What happened.
-    pub history: History,
+    /// What happened lately.
+    pub tail: Tail,
 }
 
 type Read = Box<dyn FnOnce(&Knowledge) + Send>;
@@ -68,10 +70,17 @@ enum Command {
 }
 
 /// The way to the driver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     changed: watch::Receiver<u64>,
+    tables: Arc<Mutex<Box<dyn Tables>>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
 }
 
 impl Handle {
@@ -97,6 +106,20 @@ impl Handle {
         let read: Read = Box::new(move |knowledge| drop(reply.send(read(knowledge))));
         self.commands.send(Command::Read(read)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
+    }
+
+    /// Asks the tables, on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// Outer: the driver has ended. Inner: the tables cannot be read.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut dyn Tables) -> Result<T, journal::Error> + Send + 'static,
+    ) -> Result<Result<T, journal::Error>, Gone> {
+        let tables = self.tables.clone();
+        let asked =
+            tokio::task::spawn_blocking(move || ask(tables.lock().unwrap_or_else(PoisonError::into_inner).as_mut()));
+        asked.await.map_err(|_| Gone)
     }
 
     /// A worker has connected; returns the connection's number.
@@ -143,10 +166,15 @@ impl Handle {
 ///
 /// # Errors
 /// If the journal cannot be read or the system gives it no thread.
-pub fn start(config: &Config, journal: Journal) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
-    let mut knowledge =
-        Knowledge { scheduler: Scheduler::default(), sessions: Sessions::default(), history: History::default() };
-    journal.replay(|at_ms, event| knowledge.note(at_ms, event))?;
+pub fn start(
+    config: &Config,
+    mut journal: Box<dyn Journal>,
+) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
+    let mut scheduler = Scheduler::default();
+    journal.replay(0, &mut |_, _, event| scheduler.apply(&event))?;
+    let mut tables = journal.tables()?;
+    let tail = Tail::new(journal.last(), tables.open_attempts()?);
+    let knowledge = Knowledge { scheduler, sessions: Sessions::default(), tail };
     let (commands, queue) = mpsc::channel(QUEUE);
     let (bell, changed) = watch::channel(0);
     let (done, end) = oneshot::channel();
@@ -163,27 +191,36 @@ pub fn start(config: &Config, journal: Journal) -> Result<(Handle, oneshot::Rece
         let _ = done.send(driver.run(queue));
     };
     std::thread::Builder::new().name("driver".to_owned()).spawn(run)?;
-    Ok((Handle { commands, changed }, end))
+    Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, end))
 }
 
 impl Knowledge {
-    fn note(&mut self, at_ms: i64, event: &Event) {
-        let sessions = &self.sessions;
-        let name = |worker: &str| {
-            let session = sessions.get(&WorkerId(worker.to_owned()));
-            session.map_or_else(|| name_of(worker).to_owned(), |session| session.hello.name.clone())
-        };
-        self.history.note(at_ms, event, &self.scheduler, name);
+    /// Lets an event happen; returns what it changes in the tables.
+    fn note(&mut self, number: u64, at_ms: i64, event: &Event) -> Vec<Row> {
+        let rows = tables::rows(number, at_ms, event, &self.scheduler);
+        self.tail.note(number, &rows, &self.scheduler);
         self.scheduler.apply(event);
+        rows
     }
 }
 
 struct Driver {
     config: Config,
     knowledge: Knowledge,
-    journal: Journal,
+    journal: Box<dyn Journal>,
     bell: watch::Sender<u64>,
     orphans_until: Option<Instant>,
+}
+
+/// What shares one write.
+struct Batch {
+    /// Number of the first event.
+    first: u64,
+    /// Milliseconds since 1970.
+    at_ms: i64,
+    events: Vec<Event>,
+    /// What the events change in the tables.
+    rows: Vec<Row>,
 }
 
 /// What is owed after the events are on disk.
@@ -201,24 +238,24 @@ impl Driver {
             if received == Ok(0) {
                 return Ok(()); // every handle is gone
             }
-            let mut events = Vec::new();
+            let mut batch = Batch { first: self.journal.last() + 1, at_ms: now_ms(), events: vec![], rows: vec![] };
             let mut owed: Vec<Owed> = Vec::with_capacity(waiting.len());
             let mut ends = false;
             for command in waiting.drain(..) {
                 ends |= matches!(command, Command::End);
-                self.take(command, &mut events, &mut owed);
+                self.take(command, &mut batch, &mut owed);
             }
             if Instant::now() >= next_sweep {
-                self.sweep(&mut events);
+                self.sweep(&mut batch);
                 next_sweep = Instant::now() + SWEEP;
             }
-            if !events.is_empty() {
-                self.journal.append(now_ms(), &events)?;
+            if !batch.events.is_empty() {
+                self.journal.append(batch.at_ms, &batch.events, &batch.rows)?;
             }
             for owed in owed {
                 owed(&self.knowledge);
             }
-            if !events.is_empty() {
+            if !batch.events.is_empty() {
                 self.bell.send_modify(|rings| *rings += 1);
                 if self.knowledge.scheduler.has_work() {
                     self.knowledge.sessions.announce_work();
@@ -230,10 +267,10 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, command: Command, events: &mut Vec<Event>, owed: &mut Vec<Owed>) {
+    fn take(&mut self, command: Command, batch: &mut Batch, owed: &mut Vec<Owed>) {
         match command {
             Command::Request(request, reply) => {
-                let decided = self.decide(request, events);
+                let decided = self.decide(request, batch);
                 // A caller that has gone away needs no reply.
                 owed.push(Box::new(move |_| drop(reply.send(decided))));
             }
@@ -245,21 +282,21 @@ impl Driver {
                     let _ = reply.send(number);
                 }));
             }
-            Command::Beat(worker, attempts) => self.beat(&worker, attempts, events),
+            Command::Beat(worker, attempts) => self.beat(&worker, attempts, batch),
             Command::Close(worker, number) => self.knowledge.sessions.close(&worker, number, Instant::now()),
             Command::End => {}
         }
     }
 
-    fn decide(&mut self, request: Request, events: &mut Vec<Event>) -> Result<(), Reject> {
+    fn decide(&mut self, request: Request, batch: &mut Batch) -> Result<(), Reject> {
         let decided = self.knowledge.scheduler.decide(request)?;
-        let now = now_ms();
         let cancels = decided.iter().any(|event| matches!(event, Event::RunCancelled { .. }));
         let before = if cancels { self.leases() } else { vec![] };
-        for event in &decided {
-            self.knowledge.note(now, event);
+        for event in decided {
+            let number = batch.first + batch.events.len() as u64;
+            batch.rows.extend(self.knowledge.note(number, batch.at_ms, &event));
+            batch.events.push(event);
         }
-        events.extend(decided);
         for (worker, task, token) in before {
             if !self.holds(task, token)
                 && let Some(session) = self.knowledge.sessions.get(&worker)
@@ -270,9 +307,9 @@ impl Driver {
         Ok(())
     }
 
-    fn release(&mut self, task: Digest, token: FencingToken, events: &mut Vec<Event>) {
+    fn release(&mut self, task: Digest, token: FencingToken, batch: &mut Batch) {
         let release = Request::Release { task, token, why: Released::Lost };
-        if let Err(reject) = self.decide(release, events) {
+        if let Err(reject) = self.decide(release, batch) {
             tracing::error!(%reject, "a current lease could not be released");
         }
     }
@@ -291,7 +328,7 @@ impl Driver {
 
     /// Notes what a worker runs, stops what it should not, and takes back what it
     /// does not run although it should.
-    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>, events: &mut Vec<Event>) {
+    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>, batch: &mut Batch) {
         if let Some(session) = self.knowledge.sessions.get(worker) {
             for (task, token, _) in &attempts {
                 if !self.holds(*task, *token) {
@@ -307,13 +344,13 @@ impl Driver {
         let patience = self.config.lease_ttl;
         let forgotten = self.knowledge.sessions.beat(worker, &tokens, progress, patience, Instant::now());
         for (task, token) in held.into_iter().filter(|(_, token)| forgotten.contains(token)) {
-            self.release(task, token, events);
+            self.release(task, token, batch);
         }
         self.bell.send_modify(|rings| *rings += 1);
     }
 
     /// Releases the leases of workers that are gone.
-    fn sweep(&mut self, events: &mut Vec<Event>) {
+    fn sweep(&mut self, batch: &mut Batch) {
         let now = Instant::now();
         let gone = self.knowledge.sessions.sweep(self.config.lease_ttl, self.config.reattach, now);
         for worker in &gone {
@@ -323,18 +360,13 @@ impl Driver {
         for (worker, task, token) in self.leases() {
             let unknown = self.knowledge.sessions.get(&worker).is_none();
             if gone.contains(&worker) || unknown && !orphans_may_wait {
-                self.release(task, token, events);
+                self.release(task, token, batch);
             }
         }
         if !orphans_may_wait {
             self.orphans_until = None;
         }
     }
-}
-
-/// The name at the head of a worker's id, for workers that are not connected.
-fn name_of(id: &str) -> &str {
-    id.rsplitn(3, '-').last().filter(|name| !name.is_empty()).unwrap_or(id)
 }
 
 /// Milliseconds since 1970; never used to decide anything.

@@ -5,20 +5,20 @@
 //! | [`config`] | where its state lies, how patient it is |
 //! | [`server`] | puts the parts together and serves them until told to stop |
 //! | [`driver`] | the one thread that owns the scheduler: decide, append, apply, sync, reply |
-//! | [`journal`] | events in SQLite |
+//! | [`journal`] | events in a database |
 //! | [`blobs`] | files by digest in a folder |
 //! | [`sessions`] | which workers are connected and what they said last |
-//! | [`history`] | what happened to tasks, for people |
+//! | [`tables`] | what people ask about runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
 
 pub mod api;
 pub mod blobs;
 pub mod config;
 pub mod driver;
-pub mod history;
 pub mod journal;
 pub mod server;
 pub mod sessions;
+pub mod tables;
 
 pub use config::Config;
 pub use server::{Error, run};

@@ -17,7 +17,7 @@ use crate::api::{Artifacts, Experiments, Workers};
 use crate::blobs::{self, Blobs};
 use crate::config::Config;
 use crate::driver;
-use crate::journal::{self, Journal};
+use crate::journal;
 
 /// Why the coordinator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +75,9 @@ pub async fn run(
         Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
         Err(TryLockError::Error(source)) => return Err(state_error(source)),
     }
-    let journal = Journal::open(&config.state.join("journal.sqlite"))?;
+    let journal = journal::Sqlite::open(&config.state.join("journal.sqlite"))?;
     let blobs = Blobs::open(config.state.join("blobs"))?;
-    let (driver, driver_end) = driver::start(&config, journal)?;
+    let (driver, driver_end) = driver::start(&config, Box::new(journal))?;
 
     // Streams live as long as their clients; they have to be told.
     let closing = CancellationToken::new();

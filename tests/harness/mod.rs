@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
 //! | [`program`] | the program as people start it |
+//! | [`story`] | events as a coordinator decides them, without one |
 
 pub(crate) mod cluster;
 pub(crate) mod program;
+pub(crate) mod story;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

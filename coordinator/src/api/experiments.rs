@@ -26,6 +26,10 @@ use crate::driver::{Handle, Knowledge};
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
+/// Events whose changes are asked from the tables at once: an answer stays far
+/// below the largest message.
+const PAGE: u64 = 8192;
+
 /// The service.
 #[derive(Debug)]
 pub struct Experiments {
@@ -68,6 +72,41 @@ fn find(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
         Some(_) if !text.is_empty() => Err(unknown(format!("several runs begin with {text}; give more digits"))),
         _ => Ok(first),
     }
+}
+
+/// What happened to a run from a number on, and whether that is all. What no
+/// longer is in memory comes from the tables, in pages.
+async fn look(driver: &Handle, run: Digest, from: u64) -> Result<(v1::WatchRunResponse, bool), Status> {
+    let from = from.max(1);
+    let read = move |knowledge: &Knowledge| {
+        let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?);
+        let changes = match from < tail.next() {
+            true => {
+                let tasks: BTreeSet<Digest> = found.tasks.iter().copied().collect();
+                tail.since(from, |task| tasks.contains(&task))
+            }
+            false => vec![],
+        };
+        let status = Some(run_status(knowledge, run, found));
+        Ok::<_, Status>((tail.first(), v1::WatchRunResponse { status, changes, next_change: tail.next() }))
+    };
+    let (first, mut answer) = driver.read(read).await??;
+    if from >= first {
+        return Ok((answer, true));
+    }
+    let to = first.min(from + PAGE);
+    let older = driver.ask(move |tables| tables.changes(run, from, to)).await?;
+    let older = older.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+    if to == first {
+        answer.changes.splice(0..0, older);
+        return Ok((answer, true));
+    }
+    if let Some(status) = &mut answer.status {
+        // For those who watch it is not over before they have seen how it ended.
+        status.set_state(v1::RunState::Running);
+    }
+    (answer.changes, answer.next_change) = (older, to);
+    Ok((answer, false))
 }
 
 /// How a run stands, for people and scripts.
@@ -201,15 +240,10 @@ impl ExperimentService for Experiments {
             let mut last = None;
             loop {
                 changed.mark_unchanged();
-                let read = move |knowledge: &Knowledge| {
-                    let found = knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?;
-                    let tasks: BTreeSet<Digest> = found.tasks.iter().copied().collect();
-                    let changes = knowledge.history.since(from_change, |task| tasks.contains(&task));
-                    let status = run_status(knowledge, run, found);
-                    Ok(v1::WatchRunResponse { status: Some(status), changes, next_change: knowledge.history.next() })
+                let (answer, complete) = match look(&driver, run, from_change).await {
+                    Ok((answer, complete)) => (Ok(answer), complete),
+                    Err(status) => (Err(status), true),
                 };
-                let answer: Result<v1::WatchRunResponse, Status> =
-                    driver.read(read).await.unwrap_or_else(|gone| Err(gone.into()));
                 from_change = answer.as_ref().map_or(from_change, |answer| answer.next_change);
                 let over = match &answer {
                     Ok(v1::WatchRunResponse { status: Some(status), .. }) => status.state() != v1::RunState::Running,
@@ -223,6 +257,9 @@ impl ExperimentService for Experiments {
                 }
                 if over {
                     return;
+                }
+                if !complete {
+                    continue;
                 }
                 tokio::select! {
                     more = changed.changed() => if more.is_err() { return },

@@ -1,0 +1,177 @@
+//! Events in a database: the truth from which everything else follows.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`sqlite`] | a journal in one file, for one coordinator |
+//! | [`snapshot`] | a state on disk, so that a start need not read every event |
+//!
+//! Events are numbered from 1 without gaps. Those of one [`Journal::append`] are
+//! stored together, with a checksum, and in the same transaction as the rows of
+//! the [`tables`](crate::tables) that people query.
+
+mod batch;
+pub mod snapshot;
+mod sql;
+pub mod sqlite;
+
+use domain::digest::Digest;
+use domain::event::Event;
+use proto::v1::TaskChange;
+
+use crate::tables::{Attempt, Row};
+use snapshot::Snapshot;
+
+pub use sqlite::Sqlite;
+
+/// Version of the stored form.
+const FORM: i64 = 2;
+
+/// Snapshots that are kept: the older one is there if the newer is damaged.
+const SNAPSHOTS: u32 = 2;
+
+/// What a database says that does not do what it should.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be opened or read: no permission, no connection.
+    #[error("the journal {place} cannot be read: {cause}")]
+    Read {
+        /// Which journal.
+        place: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// What is stored is not what was written.
+    #[error(
+        "the journal {place} cannot be read: it is damaged: {problem}; it was left as it is: restore it from a copy, \
+         or move it away to start anew"
+    )]
+    Damaged {
+        /// Which journal.
+        place: String,
+        /// What was found.
+        problem: String,
+    },
+    /// It cannot be written: a full disk.
+    #[error("the journal cannot be written: {place}: {cause}; nothing committed is lost: make room and start again")]
+    Write {
+        /// Which journal.
+        place: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// Events are whole, but mean nothing to this program.
+    #[error(
+        "events {first} to {last} of the journal {place} cannot be understood: {problem}; were they written by another \
+         version?"
+    )]
+    Event {
+        /// Which journal.
+        place: String,
+        /// Number of the first.
+        first: u64,
+        /// Number of the last.
+        last: u64,
+        /// Why.
+        problem: String,
+    },
+    /// Written by another version of the program.
+    #[error("the journal {place} has form {found}, this program reads form {FORM}; use the version that wrote it")]
+    Version {
+        /// Which journal.
+        place: String,
+        /// The form found.
+        found: i64,
+    },
+}
+
+/// An open journal: one writer.
+pub trait Journal: Send {
+    /// Number of the last event; 0 if there is none.
+    fn last(&self) -> u64;
+
+    /// Numbers of the snapshots, newest first: each holds the state after the
+    /// event of that number.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn snapshots(&mut self) -> Result<Vec<u64>, Error>;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn snapshot(&mut self, number: u64) -> Result<Snapshot, Error>;
+
+    /// Stores a snapshot and keeps the last two.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Error>;
+
+    /// Hands all events after a number to `apply`, oldest first, with their
+    /// numbers and the milliseconds since 1970 when they were decided.
+    ///
+    /// # Errors
+    /// If one cannot be read. Those before it have been handed over.
+    fn replay(&mut self, after: u64, apply: &mut dyn FnMut(u64, i64, Event)) -> Result<(), Error>;
+
+    /// Appends events and writes the rows that follow from them, in one
+    /// transaction: all of it or nothing is on disk when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written. The journal must not be used any more.
+    fn append(&mut self, at_ms: i64, events: &[Event], rows: &[Row]) -> Result<(), Error>;
+
+    /// Opens another way to the tables, which neither waits for this one nor holds
+    /// it up.
+    ///
+    /// # Errors
+    /// If the system or the database does not give it.
+    fn tables(&self) -> Result<Box<dyn Tables>, Error>;
+}
+
+/// What people ask the tables.
+pub trait Tables: Send {
+    /// What happened to tasks of a run, from one event's number on and up to
+    /// another's, which is not included.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<TaskChange>, Error>;
+
+    /// The attempts of a task, oldest first.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error>;
+
+    /// The attempts under way, oldest first.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error>;
+}
+
+/// The state of the newest snapshot that can be read, and the number of the last
+/// event in it: what comes after has to be replayed. A snapshot that cannot be
+/// read costs time at this start and nothing else.
+///
+/// # Errors
+/// If the journal cannot be read, or ends before a snapshot.
+pub fn restore<S: Default>(
+    journal: &mut dyn Journal,
+    read: impl Fn(&[u8]) -> Result<S, String>,
+) -> Result<(S, u64), Error> {
+    for number in journal.snapshots()? {
+        let state = journal.snapshot(number).map_err(|error| error.to_string());
+        let state = state.and_then(|snapshot| snapshot.unpack().map_err(|error| error.to_string()));
+        match state.and_then(|bytes| read(&bytes)) {
+            Ok(state) => return Ok((state, number)),
+            Err(problem) => tracing::warn!(number, problem, "a snapshot cannot be used; starting takes longer"),
+        }
+    }
+    Ok((S::default(), 0))
+}

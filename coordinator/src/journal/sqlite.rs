@@ -1,0 +1,374 @@
+//! A journal in one file, for one coordinator.
+//!
+//! One connection writes. A batch is one transaction and is on disk when
+//! [`Journal::append`] returns (write-ahead log, full sync).
+
+use std::path::{Path, PathBuf};
+
+use domain::digest::Digest;
+use domain::event::Event;
+use domain::scheduler::Scheduler;
+use domain::task::FencingToken;
+use proto::v1::TaskChange;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, ToSql, Transaction, params};
+
+use super::batch::{Batch, Replay};
+use super::snapshot::Snapshot;
+use super::{Error, FORM, Journal, SNAPSHOTS, Tables, sql};
+use crate::tables::{self, Attempt, End, Row};
+
+/// The tables.
+const SCHEMA: &str = include_str!("sqlite.sql");
+
+/// Events of an older form that share a batch in this one.
+const MIGRATION_BATCH: usize = 256;
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    last: u64,
+}
+
+impl Sqlite {
+    /// Opens the journal at `path`, or makes an empty one. An older form is brought
+    /// up to date.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, is damaged or is of another version.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let read = |error| read_error(path, None, error);
+        let connection = Connection::open(path).map_err(read)?;
+        // Closing would write to the file, which is to be left alone if it is damaged.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(read)?;
+        let mut journal = Self { connection, path: path.to_owned(), last: 0 };
+        journal.prepare()?;
+        journal.last = journal.find_last().map_err(|error| journal.read_error(error))?;
+        let closing = journal.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        closing.map_err(|error| journal.read_error(error))?;
+        Ok(journal)
+    }
+
+    fn prepare(&mut self) -> Result<(), Error> {
+        let look = || -> rusqlite::Result<(i64, i64)> {
+            let form = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            let things = self.connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            Ok((form, things))
+        };
+        let (form, things) = look().map_err(|error| self.read_error(error))?;
+        if form == 0 && things > 0 {
+            return Err(self.damaged("it has tables, but not those of a journal".to_owned()));
+        }
+        if !(0..=FORM).contains(&form) {
+            return Err(Error::Version { place: self.place(), found: form });
+        }
+        let prepare = |connection: &Connection| {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")
+        };
+        prepare(&self.connection).map_err(|error| self.read_error(error))?;
+        match form {
+            0 => {
+                let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {FORM}; COMMIT;");
+                self.connection.execute_batch(&schema).map_err(|error| self.write_error(error))
+            }
+            1 => self.migrate(),
+            _ => Ok(()),
+        }
+    }
+
+    /// From form 1: a table of events, one a row, and no tables for people.
+    fn migrate(&mut self) -> Result<(), Error> {
+        let old = self.old_events()?;
+        tracing::info!(events = old.len(), "bringing the journal {} up to date", self.path.display());
+        let written = (|| {
+            let transaction = self.connection.transaction()?;
+            transaction.execute_batch(SCHEMA)?;
+            let mut scheduler = Scheduler::default();
+            let mut number = 0;
+            let same_time = |a: &(i64, Event), b: &(i64, Event)| a.0 == b.0;
+            for batch in old.chunk_by(same_time).flat_map(|events| events.chunks(MIGRATION_BATCH)) {
+                let (first, at_ms) = (number + 1, batch[0].0);
+                let mut rows = Vec::new();
+                for (_, event) in batch {
+                    number += 1;
+                    rows.extend(tables::rows(number, at_ms, event, &scheduler));
+                    scheduler.apply(event);
+                }
+                let events: Vec<Event> = batch.iter().map(|(_, event)| event.clone()).collect();
+                write(&transaction, &Batch::pack(first, at_ms, &events), &rows)?;
+            }
+            transaction.execute_batch(&format!("DROP TABLE events; PRAGMA user_version = {FORM};"))?;
+            transaction.commit()
+        })();
+        written.map_err(|error| self.write_error(error))
+    }
+
+    fn old_events(&self) -> Result<Vec<(i64, Event)>, Error> {
+        let stored = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let stored: Vec<(u64, i64, String)> =
+            query(&self.connection, "SELECT number, at_ms, event FROM events ORDER BY number", [], stored)
+                .map_err(|error| self.read_error(error))?;
+        let parse = |(expected, (number, at_ms, text)): (u64, (u64, i64, String))| {
+            if number != expected {
+                return Err(self.damaged(format!("event {expected} is missing")));
+            }
+            let event_error = |problem| Error::Event { place: self.place(), first: number, last: number, problem };
+            serde_json::from_str(&text).map(|event| (at_ms, event)).map_err(|error| event_error(error.to_string()))
+        };
+        (1..).zip(stored).map(parse).collect()
+    }
+
+    fn find_last(&self) -> rusqlite::Result<u64> {
+        let newest = "SELECT last FROM batches ORDER BY first DESC LIMIT 1";
+        Ok(self.connection.query_row(newest, [], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn damaged(&self, problem: String) -> Error {
+        Error::Damaged { place: self.place(), problem }
+    }
+
+    fn read_error(&self, error: rusqlite::Error) -> Error {
+        read_error(&self.path, Some(&self.connection), error)
+    }
+
+    fn write_error(&self, error: rusqlite::Error) -> Error {
+        match is_damage(&error) {
+            true => self.read_error(error),
+            false => Error::Write { place: self.place(), cause: error.into() },
+        }
+    }
+}
+
+impl Journal for Sqlite {
+    fn last(&self) -> u64 {
+        self.last
+    }
+
+    fn snapshots(&mut self) -> Result<Vec<u64>, Error> {
+        let numbers = "SELECT number FROM snapshots ORDER BY number DESC";
+        query(&self.connection, numbers, [], |row| row.get(0)).map_err(|error| self.read_error(error))
+    }
+
+    fn snapshot(&mut self, number: u64) -> Result<Snapshot, Error> {
+        let stored = "SELECT packed, digest FROM snapshots WHERE number = ?1";
+        let read = |row: &rusqlite::Row<'_>| Ok(Snapshot { number, packed: row.get(0)?, digest: row.get(1)? });
+        self.connection.query_row(stored, [number], read).map_err(|error| self.read_error(error))
+    }
+
+    fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let written = (|| {
+            let transaction = self.connection.transaction()?;
+            let Snapshot { number, packed, digest } = snapshot;
+            transaction
+                .execute("INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3)", params![number, packed, digest])?;
+            let older = "DELETE FROM snapshots WHERE number NOT IN (SELECT number FROM snapshots ORDER BY number DESC LIMIT ?1)";
+            transaction.execute(older, [SNAPSHOTS])?;
+            transaction.commit()
+        })();
+        written.map_err(|error| self.write_error(error))
+    }
+
+    fn replay(&mut self, after: u64, apply: &mut dyn FnMut(u64, i64, Event)) -> Result<(), Error> {
+        let place = self.place();
+        let read_error = |error| self.read_error(error);
+        let mut replay = Replay::new(&place, after, apply);
+        let stored = "SELECT first, last, at_ms, events, digest FROM batches WHERE last > ?1 ORDER BY first";
+        let mut statement = self.connection.prepare(stored).map_err(read_error)?;
+        let mut rows = statement.query([after]).map_err(read_error)?;
+        while let Some(row) = rows.next().map_err(read_error)? {
+            replay.take(&batch(row).map_err(read_error)?)?;
+        }
+        replay.end(self.last)
+    }
+
+    fn append(&mut self, at_ms: i64, events: &[Event], rows: &[Row]) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch::pack(self.last + 1, at_ms, events);
+        let written = (|| {
+            let transaction = self.connection.transaction()?;
+            write(&transaction, &batch, rows)?;
+            transaction.commit()
+        })();
+        written.map_err(|error| self.write_error(error))?;
+        self.last = batch.last;
+        Ok(())
+    }
+
+    fn tables(&self) -> Result<Box<dyn Tables>, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.read_error(error))?;
+        Ok(Box::new(SqliteTables { connection, path: self.path.clone() }))
+    }
+}
+
+/// A connection that only reads.
+#[derive(Debug)]
+struct SqliteTables {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl SqliteTables {
+    fn ask(&self, condition: &str, params: impl Params) -> Result<Vec<Attempt>, Error> {
+        let found = query(&self.connection, &format!("{}{condition}", sql::ATTEMPTS), params, attempt);
+        found.map_err(|error| read_error(&self.path, Some(&self.connection), error))
+    }
+}
+
+impl Tables for SqliteTables {
+    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<TaskChange>, Error> {
+        let attempts = self.ask(sql::OF_RUN, params![from, to, run.to_string()])?;
+        Ok(tables::changes(&attempts, from, to))
+    }
+
+    fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error> {
+        self.ask(sql::OF_TASK, [task.to_string()])
+    }
+
+    fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
+        self.ask(sql::OPEN, [])
+    }
+}
+
+fn query<T>(
+    connection: &Connection,
+    question: &str,
+    params: impl Params,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare_cached(question)?.query_map(params, read)?.collect()
+}
+
+fn batch(row: &rusqlite::Row<'_>) -> rusqlite::Result<Batch> {
+    Ok(Batch { first: row.get(0)?, last: row.get(1)?, at_ms: row.get(2)?, events: row.get(3)?, digest: row.get(4)? })
+}
+
+fn attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<Attempt> {
+    let task: String = row.get(1)?;
+    let task = task
+        .parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error)))?;
+    let (stage, subject): (String, String) = (row.get(2)?, row.get(3)?);
+    let end = match (row.get(8)?, row.get(9)?, row.get(10)?) {
+        (Some(number), Some(at_ms), Some(outcome)) => {
+            Some(End { number, at_ms, outcome, code: row.get(11)?, message: row.get(12)? })
+        }
+        _ => None,
+    };
+    Ok(Attempt {
+        token: FencingToken(row.get(0)?),
+        task,
+        label: format!("{stage} {subject}").trim_end().to_owned(),
+        attempt: row.get(4)?,
+        worker: row.get(5)?,
+        granted: row.get(6)?,
+        granted_ms: row.get(7)?,
+        end,
+    })
+}
+
+/// Writes a batch and its rows.
+fn write(transaction: &Transaction<'_>, batch: &Batch, rows: &[Row]) -> rusqlite::Result<()> {
+    let Batch { first, last, at_ms, events, digest } = batch;
+    let insert = "INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5)";
+    transaction.prepare_cached(insert)?.execute(params![first, last, at_ms, events, digest])?;
+    rows.iter().try_for_each(|row| write_row(transaction, row))
+}
+
+fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+    let execute = |statement, params: &[&dyn ToSql]| transaction.prepare_cached(statement)?.execute(params);
+    match row {
+        Row::Task { task, stage, subject } => execute(
+            "INSERT INTO tasks (task, stage, subject, state, attempts, failures, losses)
+             VALUES (?1, ?2, ?3, 'open', 0, 0, 0)
+             ON CONFLICT (task) DO UPDATE SET state = 'open', code = NULL, message = NULL, failures = 0, losses = 0,
+             ended_ms = NULL",
+            params![task.to_string(), stage, subject],
+        )?,
+        Row::Run { run, at_ms, scale, tasks } => {
+            let run = run.to_string();
+            execute(
+                "INSERT INTO runs (run, submitted_ms, scale) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (run) DO UPDATE SET submitted_ms = excluded.submitted_ms, cancelled_ms = NULL",
+                params![run, at_ms, scale],
+            )?;
+            for task in tasks {
+                execute(
+                    "INSERT INTO run_tasks SELECT r.number, t.number FROM runs r, tasks t WHERE r.run = ?1 AND t.task = ?2
+                     ON CONFLICT DO NOTHING",
+                    params![run, task.to_string()],
+                )?;
+            }
+            1
+        }
+        Row::RunCancelled { run, at_ms } => {
+            execute("UPDATE runs SET cancelled_ms = ?2 WHERE run = ?1", params![run.to_string(), at_ms])?
+        }
+        Row::Granted { token, task, attempt, worker, number, at_ms } => execute(
+            "INSERT INTO attempts (token, task, attempt, worker, granted, granted_ms)
+             SELECT ?1, number, ?3, ?4, ?5, ?6 FROM tasks WHERE task = ?2",
+            params![token.0, task.to_string(), attempt, worker, number, at_ms],
+        )?,
+        Row::Ended { token, end: End { number, at_ms, outcome, code, message } } => execute(
+            "UPDATE attempts SET ended = ?2, ended_ms = ?3, outcome = ?4, code = ?5, message = ?6 WHERE token = ?1",
+            params![token.0, number, at_ms, outcome, code, message],
+        )?,
+        Row::TaskEnded { task, at_ms, state, code, message, artifact, attempts, failures, losses } => execute(
+            "UPDATE tasks SET ended_ms = ?2, state = ?3, code = ?4, message = ?5, artifact = ?6, attempts = ?7,
+             failures = ?8, losses = ?9 WHERE task = ?1",
+            params![
+                task.to_string(),
+                at_ms,
+                state,
+                code,
+                message,
+                artifact.map(|artifact| artifact.to_string()),
+                attempts,
+                failures,
+                losses
+            ],
+        )?,
+    };
+    Ok(())
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows, Utf8Error,
+    };
+    match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => true,
+        QueryReturnedNoRows => true,
+        error => matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::ConstraintViolation
+                    | ErrorCode::Unknown
+            )
+        ),
+    }
+}
+
+/// Says what is wrong with the file, which SQLite is asked for if it looks damaged.
+fn read_error(path: &Path, connection: Option<&Connection>, error: rusqlite::Error) -> Error {
+    let place = path.display().to_string();
+    if !is_damage(&error) {
+        return Error::Read { place, cause: error.into() };
+    }
+    let check =
+        |connection: &Connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    let found = connection.and_then(|connection| check(connection).ok()).filter(|found| found != "ok");
+    let problem = found.map_or_else(|| error.to_string(), |found| format!("{error}: {found}"));
+    Error::Damaged { place, problem }
+}
