@@ -1,9 +1,10 @@
 //! What the services answer to callers that are late, wrong or of another version.
 
 use proto::channel::call;
-use proto::status::{FENCED, INCOMPATIBLE, reason};
+use proto::status::{FENCED, INCOMPATIBLE, of_verdict, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
+use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,8 +34,9 @@ fn hello(worker_id: &str) -> v1::Hello {
         name: worker_id.to_owned(),
         version: "0.0.0".to_owned(),
         protocol: proto::PROTOCOL,
-        slots: 1,
+        slots: 2,
         stages: stages().into_iter().map(|(name, version)| v1::StageVersion { name, version }).collect(),
+        ..v1::Hello::default()
     }
 }
 
@@ -48,19 +50,31 @@ async fn session(cluster: &Cluster, hello: v1::Hello) -> Result<Session, Status>
     Ok(session)
 }
 
+fn ask(worker_id: &str, request: u64) -> tonic::Request<v1::AcquireLeasesRequest> {
+    call(v1::AcquireLeasesRequest { worker_id: worker_id.to_owned(), request, max: 1, wait_ms: 0 })
+}
+
 async fn acquire(cluster: &Cluster, worker_id: &str, request: u64) -> Option<v1::Lease> {
-    let message = v1::AcquireLeaseRequest { worker_id: worker_id.to_owned(), request };
-    cluster.workers().acquire_lease(call(message)).await.unwrap().into_inner().lease
+    cluster.workers().acquire_leases(ask(worker_id, request)).await.unwrap().into_inner().leases.pop()
+}
+
+/// Tells how one attempt ended.
+async fn end(cluster: &Cluster, task_key: &str, token: u64, end: Option<End>) -> Result<(), Status> {
+    let attempts = vec![v1::AttemptEnd { task_key: task_key.to_owned(), token, end }];
+    let answer = cluster.workers().end_attempts(call(v1::EndAttemptsRequest { attempts })).await?;
+    of_verdict(&answer.into_inner().verdicts[0])
+}
+
+fn succeeded(artifact: &str) -> Option<End> {
+    Some(End::Succeeded(v1::Succeeded { artifact: artifact.to_owned(), manifest: vec![] }))
 }
 
 async fn commit(cluster: &Cluster, lease: &v1::Lease, artifact: Digest) -> Result<(), Status> {
-    let (task_key, token, artifact) = (lease.task_key.clone(), lease.token, artifact.to_string());
-    cluster.workers().commit_task(call(v1::CommitTaskRequest { task_key, token, artifact })).await.map(drop)
+    end(cluster, &lease.task_key, lease.token, succeeded(&artifact.to_string())).await
 }
 
 async fn release(cluster: &Cluster, lease: &v1::Lease) {
-    let (task_key, token) = (lease.task_key.clone(), lease.token);
-    cluster.workers().release_task(call(v1::ReleaseTaskRequest { task_key, token })).await.unwrap();
+    end(cluster, &lease.task_key, lease.token, Some(End::Released(v1::Released {}))).await.unwrap();
 }
 
 /// An artifact of one file, stored.
@@ -97,6 +111,59 @@ async fn a_repeated_commit_is_answered_and_commits_once() {
     commit(&cluster, &lease, result).await.unwrap();
     assert_eq!(cluster.status().await.committed, 1);
     assert_eq!(cluster.count("succeeded").await.get(&lease.task_key), Some(&1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_end_does_not_hold_up_the_others() {
+    let (cluster, _session) = with_a_worker().await;
+    let (one, two) = (acquire(&cluster, "w", 1).await.unwrap(), acquire(&cluster, "w", 2).await.unwrap());
+    let result = artifact(&cluster, "result").await.to_string();
+    let ended =
+        |lease: &v1::Lease, token| v1::AttemptEnd { task_key: lease.task_key.clone(), token, end: succeeded(&result) };
+    let attempts = vec![ended(&one, one.token), ended(&two, two.token + 9), ended(&two, two.token)];
+    let answer = cluster.workers().end_attempts(call(v1::EndAttemptsRequest { attempts })).await.unwrap();
+    let reasons: Vec<String> = answer.into_inner().verdicts.into_iter().map(|verdict| verdict.reason).collect();
+    assert_eq!(reasons, ["", FENCED, ""]);
+    assert_eq!(cluster.status().await.committed, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_work_waits_for_it() {
+    let cluster = Cluster::start().await;
+    let _session = session(&cluster, hello("w")).await.unwrap();
+    let mut workers = cluster.workers();
+    let waiting = tokio::spawn(async move {
+        let message = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), request: 1, max: 1, wait_ms: 60_000 };
+        workers.acquire_leases(call(message)).await.unwrap().into_inner().leases
+    });
+    cluster.submit().await;
+    let leases = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert_eq!(leases.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_for_the_next_attempt_and_late_ones_are_fenced() {
+    let (cluster, _session) = with_a_worker().await;
+    let lease = acquire(&cluster, "w", 1).await.unwrap();
+    assert_eq!(lease.checkpoint, "");
+    let save = |lease: &v1::Lease, artifact: Digest| {
+        call(v1::SaveCheckpointRequest {
+            task_key: lease.task_key.clone(),
+            token: lease.token,
+            artifact: artifact.to_string(),
+            manifest: vec![],
+            step: 7,
+        })
+    };
+    let refused = cluster.workers().save_checkpoint(save(&lease, Digest::of(b"not stored"))).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));
+    let checkpoint = artifact(&cluster, "half").await;
+    cluster.workers().save_checkpoint(save(&lease, checkpoint)).await.unwrap();
+    release(&cluster, &lease).await;
+    let next = acquire(&cluster, "w", 2).await.unwrap();
+    assert_eq!((next.task_key.as_str(), next.checkpoint), (lease.task_key.as_str(), checkpoint.to_string()));
+    let refused = cluster.workers().save_checkpoint(save(&lease, checkpoint)).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some(FENCED));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,8 +208,7 @@ async fn a_worker_gets_only_stages_of_the_versions_it_can_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_for_workers_with_a_session() {
     let cluster = Cluster::start().await;
-    let message = v1::AcquireLeaseRequest { worker_id: "nobody".to_owned(), request: 1 };
-    let refused = cluster.workers().acquire_lease(call(message)).await.unwrap_err();
+    let refused = cluster.workers().acquire_leases(ask("nobody", 1)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
 }
 
@@ -162,11 +228,7 @@ async fn a_second_greeting_in_one_session_makes_no_second_worker() {
     let session = session(&cluster, hello("w")).await.unwrap();
     session.up.send(v1::SessionRequest { message: Some(Message::Hello(hello("x"))) }).await.unwrap();
     session.up.send(v1::SessionRequest { message: Some(Message::Heartbeat(v1::Heartbeat::default())) }).await.unwrap();
-    let refused = cluster
-        .workers()
-        .acquire_lease(call(v1::AcquireLeaseRequest { worker_id: "x".to_owned(), request: 1 }))
-        .await
-        .unwrap_err();
+    let refused = cluster.workers().acquire_leases(ask("x", 1)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
 }
 
@@ -195,19 +257,26 @@ async fn a_malformed_field_is_refused_by_name() {
     let cluster = Cluster::start().await;
     let (good, bad) = (Digest::of(b"").to_string(), "beef".to_owned());
     let (mut workers, mut artifacts) = (cluster.workers(), cluster.artifacts());
-    let commit = |task_key: &str, token, artifact: &str| {
-        call(v1::CommitTaskRequest { task_key: task_key.to_owned(), token, artifact: artifact.to_owned() })
+    let commands = |commands: &str| v1::SubmitRequest { commands_json: commands.to_owned(), ..Default::default() };
+    let study = |experiment: &str, data: &str| v1::SubmitRequest {
+        experiment_json: experiment.to_owned(),
+        data_json: data.to_owned(),
+        ..Default::default()
     };
-    let submit = v1::SubmitRequest { experiment_json: "{}".to_owned(), data_json: "stones".to_owned() };
+    let nameless = r#"{"command": [{"name": "", "argv": ["true"]}]}"#;
     let refusals = [
         ("digests", artifacts.find_missing(call(v1::FindMissingRequest { digests: vec![bad.clone()] })).await.err()),
         ("digest", artifacts.get_blob(call(v1::GetBlobRequest { digest: bad.clone(), offset: 0 })).await.err()),
         ("digest", artifacts.put_blob(tokio_stream::iter([v1::PutBlobRequest::default()])).await.err()),
-        ("task_key", workers.commit_task(commit(&bad, 1, &good)).await.err()),
-        ("token", workers.commit_task(commit(&good, 0, &good)).await.err()),
-        ("artifact", workers.commit_task(commit(&good, 1, &bad)).await.err()),
-        ("worker_id", workers.acquire_lease(call(v1::AcquireLeaseRequest::default())).await.err()),
-        ("data_json", cluster.experiments().submit(call(submit)).await.err()),
+        ("task_key", end(&cluster, &bad, 1, succeeded(&good)).await.err()),
+        ("token", end(&cluster, &good, 0, succeeded(&good)).await.err()),
+        ("artifact", end(&cluster, &good, 1, succeeded(&bad)).await.err()),
+        ("end", end(&cluster, &good, 1, None).await.err()),
+        ("worker_id", workers.acquire_leases(ask("", 1)).await.err()),
+        ("experiment_json", cluster.experiments().submit(call(study("stones", "{}"))).await.err()),
+        ("data_json", cluster.experiments().submit(call(study("{}", "stones"))).await.err()),
+        ("commands_json", cluster.experiments().submit(call(commands("stones"))).await.err()),
+        ("commands_json", cluster.experiments().submit(call(commands(nameless))).await.err()),
     ];
     for (field, refused) in refusals {
         let refused = refused.unwrap_or_else(|| panic!("{field} was taken"));
@@ -223,6 +292,7 @@ async fn a_study_whose_pictures_are_not_stored_is_refused() {
     let request = v1::SubmitRequest {
         experiment_json: serde_json::to_string(&crate::harness::cluster::small()).unwrap(),
         data_json: serde_json::to_string(&data).unwrap(),
+        ..Default::default()
     };
     let refused = cluster.experiments().submit(call(request)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));

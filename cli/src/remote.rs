@@ -93,6 +93,7 @@ impl Remote {
         let request = v1::SubmitRequest {
             experiment_json: serde_json::to_string(experiment)?,
             data_json: serde_json::to_string(data)?,
+            ..Default::default()
         };
         let answer = self.experiments().submit(call(request)).await.map_err(|status| self.explain(&status))?;
         answer.into_inner().status.context("the coordinator sent no status")

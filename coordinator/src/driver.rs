@@ -1,9 +1,9 @@
-//! The one thread that owns the scheduler.
+//! The one thread that runs the reactor.
 //!
-//! It takes what waits in a bounded queue. For each request it decides and
-//! applies; then it writes the events of the whole batch to the journal, and
-//! only then replies: nobody learns what is not on disk. If the journal cannot
-//! be written, the process ends and starts again from what is there.
+//! It takes what waits in a bounded queue. Each command is decided and applied;
+//! then the events of the whole batch go to the journal, and only then the
+//! answers go out: nobody learns what is not on disk. If the journal cannot be
+//! written, the process ends and starts again from what is there.
 
 use std::fmt;
 use std::io;
@@ -11,22 +11,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::digest::Digest;
-use domain::event::Event;
+use domain::resources::Offer;
+use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
 use domain::scheduler::{Reject, Request, Scheduler};
 use domain::stage::Progress;
-use domain::task::{FencingToken, Released, State, WorkerId};
+use domain::task::{FencingToken, Grant, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
+use crate::journal::snapshot::{self, Snapshot};
 use crate::journal::{self, Journal, Tables};
-use crate::sessions::{Commands, Hello, Sessions};
-use crate::tables::{self, Row, Tail};
+use crate::reactor::{Batch, Command, Knowledge, Now, Reactor};
+use crate::sessions::{Commands, Sessions};
+use crate::tables::Tail;
 
 /// Requests that may wait before callers have to.
 const QUEUE: usize = 1024;
 
-/// Requests that share one write.
+/// Commands that share one write.
 const BATCH: usize = 256;
+
+/// Events after which a snapshot is worth its writing, at the least; more if
+/// there are more tasks than that.
+const SNAPSHOT_EVERY: u64 = 20_000;
 
 /// How often silence is looked for.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -45,28 +52,6 @@ pub enum Error {
     /// The system gives it no thread or timer.
     #[error("cannot start the driver: {0}")]
     Start(#[from] io::Error),
-}
-
-/// Everything that the driver knows, to read from.
-#[derive(Debug)]
-pub struct Knowledge {
-    /// Tasks, runs and leases.
-    pub scheduler: Scheduler,
-    /// Connected workers.
-    pub sessions: Sessions,
-    /// What happened lately.
-    pub tail: Tail,
-}
-
-type Read = Box<dyn FnOnce(&Knowledge) + Send>;
-
-enum Command {
-    Request(Request, oneshot::Sender<Result<(), Reject>>),
-    Read(Read),
-    Open(Hello, Commands, oneshot::Sender<u64>),
-    Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
-    Close(WorkerId, u64),
-    End,
 }
 
 /// The way to the driver.
@@ -89,8 +74,33 @@ impl Handle {
     /// # Errors
     /// Outer: the driver has ended. Inner: the request is refused.
     pub async fn request(&self, request: Request) -> Result<Result<(), Reject>, Gone> {
+        self.ask_for(request).await?.await.map_err(|_| Gone)
+    }
+
+    /// As [`Handle::request`], but returns before it is decided.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn ask_for(&self, request: Request) -> Result<oneshot::Receiver<Result<(), Reject>>, Gone> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Request(request, reply)).await.map_err(|_| Gone)?;
+        Ok(answer)
+    }
+
+    /// Work for a worker: waits for it until it is too late.
+    ///
+    /// # Errors
+    /// Outer: the driver has ended. Inner: the request is refused.
+    pub async fn acquire(
+        &self,
+        worker: WorkerId,
+        request: u64,
+        max: u32,
+        wait: Duration,
+    ) -> Result<Result<Vec<Grant>, Reject>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        let until = Instant::now() + wait;
+        self.commands.send(Command::Acquire { worker, request, max, until, reply }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -103,8 +113,8 @@ impl Handle {
         read: impl FnOnce(&Knowledge) -> T + Send + 'static,
     ) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
-        let read: Read = Box::new(move |knowledge| drop(reply.send(read(knowledge))));
-        self.commands.send(Command::Read(read)).await.map_err(|_| Gone)?;
+        let read = move |knowledge: &Knowledge| drop(reply.send(read(knowledge)));
+        self.commands.send(Command::Read(Box::new(read))).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -126,9 +136,9 @@ impl Handle {
     ///
     /// # Errors
     /// The driver has ended.
-    pub async fn open(&self, hello: Hello, commands: Commands) -> Result<u64, Gone> {
+    pub async fn open(&self, worker: WorkerId, name: String, offer: Offer, commands: Commands) -> Result<u64, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Open(hello, commands, reply)).await.map_err(|_| Gone)?;
+        self.commands.send(Command::Open { worker, name, offer, commands, reply }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -161,8 +171,9 @@ impl Handle {
     }
 }
 
-/// Replays the journal and starts the driver on a thread of its own. The
-/// receiver gets its end: an error if the journal could not be written.
+/// Loads the newest snapshot, replays the journal after it and starts the driver
+/// on a thread of its own. The receiver gets its end: an error if the journal
+/// could not be written.
 ///
 /// # Errors
 /// If the journal cannot be read or the system gives it no thread.
@@ -170,22 +181,17 @@ pub fn start(
     config: &Config,
     mut journal: Box<dyn Journal>,
 ) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
-    let mut scheduler = Scheduler::default();
-    journal.replay(0, &mut |_, _, event| scheduler.apply(&event))?;
+    let (mut scheduler, from) = journal::restore(journal.as_mut(), load)?;
+    journal.replay(from, &mut |_, _, event| scheduler.apply(&event))?;
     let mut tables = journal.tables()?;
     let tail = Tail::new(journal.last(), tables.open_attempts()?);
     let knowledge = Knowledge { scheduler, sessions: Sessions::default(), tail };
     let (commands, queue) = mpsc::channel(QUEUE);
     let (bell, changed) = watch::channel(0);
     let (done, end) = oneshot::channel();
-    let driver = Driver {
-        // Leases of before the restart may be taken up again by their workers.
-        orphans_until: Some(Instant::now() + config.lease_ttl),
-        config: config.clone(),
-        knowledge,
-        journal,
-        bell,
-    };
+    let (packed, snapshots) = std::sync::mpsc::channel();
+    let reactor = Reactor::new(config.patience, knowledge, now());
+    let driver = Driver { reactor, journal, bell, snapshot_at: from, packing: false, packed, snapshots };
     let run = move || {
         // Nobody waits for the end of a server that is being torn down.
         let _ = done.send(driver.run(queue));
@@ -194,37 +200,22 @@ pub fn start(
     Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, end))
 }
 
-impl Knowledge {
-    /// Lets an event happen; returns what it changes in the tables.
-    fn note(&mut self, number: u64, at_ms: i64, event: &Event) -> Vec<Row> {
-        let rows = tables::rows(number, at_ms, event, &self.scheduler);
-        self.tail.note(number, &rows, &self.scheduler);
-        self.scheduler.apply(event);
-        rows
-    }
+fn load(bytes: &[u8]) -> Result<Scheduler, String> {
+    let snapshot: SchedulerSnapshot = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Scheduler::try_from(snapshot).map_err(|error| error.to_string())
 }
 
 struct Driver {
-    config: Config,
-    knowledge: Knowledge,
+    reactor: Reactor,
     journal: Box<dyn Journal>,
     bell: watch::Sender<u64>,
-    orphans_until: Option<Instant>,
+    /// Number of the last event in the newest snapshot.
+    snapshot_at: u64,
+    /// Whether a snapshot is being made, on a thread of its own.
+    packing: bool,
+    packed: std::sync::mpsc::Sender<Result<Snapshot, snapshot::Error>>,
+    snapshots: std::sync::mpsc::Receiver<Result<Snapshot, snapshot::Error>>,
 }
-
-/// What shares one write.
-struct Batch {
-    /// Number of the first event.
-    first: u64,
-    /// Milliseconds since 1970.
-    at_ms: i64,
-    events: Vec<Event>,
-    /// What the events change in the tables.
-    rows: Vec<Row>,
-}
-
-/// What is owed after the events are on disk.
-type Owed = Box<dyn FnOnce(&Knowledge)>;
 
 impl Driver {
     fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), Error> {
@@ -232,145 +223,72 @@ impl Driver {
         let mut next_sweep = Instant::now() + SWEEP;
         let mut waiting = Vec::with_capacity(BATCH);
         loop {
-            let wait = next_sweep.saturating_duration_since(Instant::now());
+            let moment = now();
+            let wake = self.reactor.next_deadline(moment).map_or(next_sweep, |deadline| deadline.min(next_sweep));
+            let wait = wake.saturating_duration_since(moment.instant);
             let received =
                 timer.block_on(async { tokio::time::timeout(wait, queue.recv_many(&mut waiting, BATCH)).await });
             if received == Ok(0) {
                 return Ok(()); // every handle is gone
             }
-            let mut batch = Batch { first: self.journal.last() + 1, at_ms: now_ms(), events: vec![], rows: vec![] };
-            let mut owed: Vec<Owed> = Vec::with_capacity(waiting.len());
+            let moment = now();
+            let mut batch = Batch::after(self.journal.last());
             let mut ends = false;
             for command in waiting.drain(..) {
                 ends |= matches!(command, Command::End);
-                self.take(command, &mut batch, &mut owed);
+                self.reactor.take(moment, command, &mut batch);
             }
-            if Instant::now() >= next_sweep {
-                self.sweep(&mut batch);
-                next_sweep = Instant::now() + SWEEP;
+            if moment.instant >= wake {
+                self.reactor.sweep(moment, &mut batch);
+                next_sweep = moment.instant + SWEEP;
             }
+            self.reactor.settle(moment, &mut batch);
+            let is_news = batch.is_news || !batch.events.is_empty();
             if !batch.events.is_empty() {
-                self.journal.append(batch.at_ms, &batch.events, &batch.rows)?;
+                self.journal.append(moment.ms, &batch.events, &batch.rows)?;
             }
-            for owed in owed {
-                owed(&self.knowledge);
+            for owed in batch.owed {
+                owed(self.reactor.knowledge());
             }
-            if !batch.events.is_empty() {
+            if is_news {
                 self.bell.send_modify(|rings| *rings += 1);
-                if self.knowledge.scheduler.has_work() {
-                    self.knowledge.sessions.announce_work();
-                }
             }
             if ends {
                 return Ok(());
             }
+            self.snapshot()?;
         }
     }
 
-    fn take(&mut self, command: Command, batch: &mut Batch, owed: &mut Vec<Owed>) {
-        match command {
-            Command::Request(request, reply) => {
-                let decided = self.decide(request, batch);
-                // A caller that has gone away needs no reply.
-                owed.push(Box::new(move |_| drop(reply.send(decided))));
-            }
-            Command::Read(read) => owed.push(read),
-            Command::Open(hello, commands, reply) => {
-                let number = self.knowledge.sessions.open(hello, commands, Instant::now());
-                owed.push(Box::new(move |_| {
-                    // A caller that has gone away needs no reply.
-                    let _ = reply.send(number);
-                }));
-            }
-            Command::Beat(worker, attempts) => self.beat(&worker, attempts, batch),
-            Command::Close(worker, number) => self.knowledge.sessions.close(&worker, number, Instant::now()),
-            Command::End => {}
-        }
-    }
-
-    fn decide(&mut self, request: Request, batch: &mut Batch) -> Result<(), Reject> {
-        let decided = self.knowledge.scheduler.decide(request)?;
-        let cancels = decided.iter().any(|event| matches!(event, Event::RunCancelled { .. }));
-        let before = if cancels { self.leases() } else { vec![] };
-        for event in decided {
-            let number = batch.first + batch.events.len() as u64;
-            batch.rows.extend(self.knowledge.note(number, batch.at_ms, &event));
-            batch.events.push(event);
-        }
-        for (worker, task, token) in before {
-            if !self.holds(task, token)
-                && let Some(session) = self.knowledge.sessions.get(&worker)
-            {
-                session.stop(task, token);
+    /// Writes a snapshot that is ready; begins one when it is time.
+    fn snapshot(&mut self) -> Result<(), Error> {
+        if let Ok(packed) = self.snapshots.try_recv() {
+            self.packing = false;
+            match packed {
+                Ok(snapshot) => self.journal.save_snapshot(&snapshot)?,
+                Err(error) => tracing::warn!(%error, "no snapshot; the next start takes longer"),
             }
         }
-        Ok(())
-    }
-
-    fn release(&mut self, task: Digest, token: FencingToken, batch: &mut Batch) {
-        let release = Request::Release { task, token, why: Released::Lost };
-        if let Err(reject) = self.decide(release, batch) {
-            tracing::error!(%reject, "a current lease could not be released");
+        let scheduler = &self.reactor.knowledge().scheduler;
+        let every = SNAPSHOT_EVERY.max(scheduler.tasks().len() as u64);
+        let number = self.journal.last();
+        if self.packing || number - self.snapshot_at < every {
+            return Ok(());
         }
-    }
-
-    fn leases(&self) -> Vec<(WorkerId, Digest, FencingToken)> {
-        let lease = |(task, lease): (&domain::task::Task, &domain::task::Lease)| {
-            (lease.worker.clone(), task.spec.key, lease.token)
+        let data = SchedulerSnapshot::from(scheduler);
+        let packed = self.packed.clone();
+        let pack = move || {
+            let bytes = serde_json::to_vec(&data).expect("a scheduler serialises to JSON");
+            // A driver that has ended needs no snapshot.
+            let _ = packed.send(Snapshot::pack(number, &bytes));
         };
-        self.knowledge.scheduler.leases().map(lease).collect()
-    }
-
-    fn holds(&self, task: Digest, token: FencingToken) -> bool {
-        let task = self.knowledge.scheduler.task(task);
-        task.is_ok_and(|task| matches!(&task.state, State::Leased(lease) if lease.token == token))
-    }
-
-    /// Notes what a worker runs, stops what it should not, and takes back what it
-    /// does not run although it should.
-    fn beat(&mut self, worker: &WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>, batch: &mut Batch) {
-        if let Some(session) = self.knowledge.sessions.get(worker) {
-            for (task, token, _) in &attempts {
-                if !self.holds(*task, *token) {
-                    session.stop(*task, *token);
-                }
-            }
-        }
-        let progress = attempts.into_iter().map(|(_, token, progress)| (token, progress)).collect();
-        let scheduler = &self.knowledge.scheduler;
-        let held: Vec<(Digest, FencingToken)> =
-            scheduler.leases_of(worker).map(|(task, lease)| (task.spec.key, lease.token)).collect();
-        let tokens: Vec<FencingToken> = held.iter().map(|(_, token)| *token).collect();
-        let patience = self.config.lease_ttl;
-        let forgotten = self.knowledge.sessions.beat(worker, &tokens, progress, patience, Instant::now());
-        for (task, token) in held.into_iter().filter(|(_, token)| forgotten.contains(token)) {
-            self.release(task, token, batch);
-        }
-        self.bell.send_modify(|rings| *rings += 1);
-    }
-
-    /// Releases the leases of workers that are gone.
-    fn sweep(&mut self, batch: &mut Batch) {
-        let now = Instant::now();
-        let gone = self.knowledge.sessions.sweep(self.config.lease_ttl, self.config.reattach, now);
-        for worker in &gone {
-            tracing::warn!(%worker, "worker is gone");
-        }
-        let orphans_may_wait = self.orphans_until.is_some_and(|until| now < until);
-        for (worker, task, token) in self.leases() {
-            let unknown = self.knowledge.sessions.get(&worker).is_none();
-            if gone.contains(&worker) || unknown && !orphans_may_wait {
-                self.release(task, token, batch);
-            }
-        }
-        if !orphans_may_wait {
-            self.orphans_until = None;
-        }
+        std::thread::Builder::new().name("snapshot".to_owned()).spawn(pack)?;
+        (self.packing, self.snapshot_at) = (true, number);
+        Ok(())
     }
 }
 
-/// Milliseconds since 1970; never used to decide anything.
-fn now_ms() -> i64 {
+fn now() -> Now {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    Now { instant: Instant::now(), ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
 }

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`config`] | where its state lies, how patient it is |
 //! | [`server`] | puts the parts together and serves them until told to stop |
-//! | [`driver`] | the one thread that owns the scheduler: decide, append, apply, sync, reply |
+//! | [`reactor`] | the state machine with its connections: commands in, events and answers out |
+//! | [`driver`] | the one thread that runs it: decide, apply, append, sync, reply |
 //! | [`journal`] | events in a database |
 //! | [`blobs`] | files by digest in a folder |
+//! | [`logs`] | what attempts said |
 //! | [`sessions`] | which workers are connected and what they said last |
 //! | [`tables`] | what people ask about runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
@@ -16,6 +18,8 @@ pub mod blobs;
 pub mod config;
 pub mod driver;
 pub mod journal;
+pub mod logs;
+pub mod reactor;
 pub mod server;
 pub mod sessions;
 pub mod tables;

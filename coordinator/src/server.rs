@@ -18,6 +18,7 @@ use crate::blobs::{self, Blobs};
 use crate::config::Config;
 use crate::driver;
 use crate::journal;
+use crate::logs::Logs;
 
 /// Why the coordinator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,9 @@ pub async fn run(
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
     let experiments = Experiments::new(driver.clone(), blobs.clone(), closing.clone());
-    let workers = Workers::new(driver.clone(), blobs.clone(), config.heartbeat, closing.clone());
+    let logs = Logs::new(config.state.join("logs"));
+    let heartbeat = config.patience.heartbeat;
+    let workers = Workers::new(driver.clone(), blobs.clone(), logs.clone(), heartbeat, closing.clone());
     // Small answers must not wait for more to send along with them: 40 ms a call.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = proto::channel::server()

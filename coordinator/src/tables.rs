@@ -5,12 +5,14 @@
 //! are what the events say, whenever they are built. A change of a task is
 //! numbered by the event that made it, which no restart alters.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use domain::digest::Digest;
 use domain::event::Event;
-use domain::scheduler::Scheduler;
-use domain::task::{FencingToken, Released, State};
+use domain::plan::TaskSpec;
+use domain::scheduler::{Phase, Scheduler};
+use domain::task::{FencingToken, Released, State, Task};
 use proto::v1::TaskChange;
 
 /// Changes kept in memory for those who watch: minutes of a busy cluster.
@@ -34,8 +36,15 @@ pub enum Row {
         run: Digest,
         /// Milliseconds since 1970.
         at_ms: i64,
-        /// Name of the preset.
+        /// Name of the preset, or of the first command.
         scale: String,
+        /// Its tasks.
+        tasks: Vec<Digest>,
+    },
+    /// More tasks of a run. They have their rows.
+    RunTasks {
+        /// Digest of the plan.
+        run: Digest,
         /// Its tasks.
         tasks: Vec<Digest>,
     },
@@ -74,7 +83,7 @@ pub enum Row {
         task: Digest,
         /// Milliseconds since 1970.
         at_ms: i64,
-        /// `succeeded`, `failed` or `cancelled`.
+        /// `succeeded`, `failed`, `cancelled` or `pruned`.
         state: &'static str,
         /// Why, for failures: the kind.
         code: Option<&'static str>,
@@ -98,7 +107,7 @@ pub struct End {
     pub number: u64,
     /// Milliseconds since 1970.
     pub at_ms: i64,
-    /// `succeeded`, `failed`, `retrying`, `lost`, `preempted` or `cancelled`.
+    /// `succeeded`, `failed`, `retrying`, `lost`, `preempted`, `cancelled` or `pruned`.
     pub outcome: String,
     /// For failures, the kind.
     pub code: Option<String>,
@@ -148,20 +157,19 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             losses: known.map_or(0, |task| task.losses),
         }
     };
+    let closed = |task: &Task, state| {
+        let lease = task.lease().map(|lease| ended(lease.token, state));
+        lease.into_iter().chain([task_ended(task.spec.key, state)])
+    };
     match event {
-        Event::RunSubmitted { run, experiment, tasks, .. } => {
-            let has_no_row = |key| match scheduler.task(key) {
-                Ok(task) => matches!(task.state, State::Failed(_) | State::Cancelled),
-                Err(_) => true,
-            };
-            let wanted = tasks.iter().filter(|spec| has_no_row(spec.key)).map(|spec| Row::Task {
-                task: spec.key,
-                stage: spec.stage.name().to_owned(),
-                subject: spec.subject.clone(),
-            });
+        Event::RunSubmitted { run, work, tasks, .. } => {
             let keys = tasks.iter().map(|spec| spec.key).collect();
-            let run = Row::Run { run: *run, at_ms, scale: experiment.scale.name().to_owned(), tasks: keys };
-            wanted.chain([run]).collect()
+            let run = Row::Run { run: *run, at_ms, scale: work.title().to_owned(), tasks: keys };
+            wanted(tasks, scheduler).chain([run]).collect()
+        }
+        Event::TasksAdded { run, tasks } => {
+            let run = Row::RunTasks { run: *run, tasks: tasks.iter().map(|spec| spec.key).collect() };
+            wanted(tasks, scheduler).chain([run]).collect()
         }
         Event::LeaseGranted { task, worker, token, attempt, .. } => {
             let (worker, attempt) = (worker.0.clone(), attempt.0);
@@ -174,7 +182,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             }
             vec![ended(*token, "succeeded"), row]
         }
-        Event::AttemptFailed { task, token, failure, last } => {
+        Event::AttemptFailed { task, token, failure, last, .. } => {
             let outcome = if *last { "failed" } else { "retrying" };
             let (code, message) = (Some(failure.code.name()), Some(failure.message.clone()));
             let end = End {
@@ -203,21 +211,38 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         }
         Event::RunCancelled { run } => {
             let Ok(cancelled) = scheduler.run(*run) else { return vec![] };
-            let others = scheduler.runs().filter(|(other, known)| other != run && !known.cancelled);
-            let wanted: BTreeSet<Digest> = others.flat_map(|(_, known)| known.tasks.iter().copied()).collect();
-            let mut rows = vec![Row::RunCancelled { run: *run, at_ms }];
-            for key in cancelled.tasks.iter().filter(|key| !wanted.contains(*key)) {
-                match scheduler.task(*key).map(|task| &task.state) {
-                    Ok(State::Leased(lease)) => {
-                        rows.extend([ended(lease.token, "cancelled"), task_ended(*key, "cancelled")]);
-                    }
-                    Ok(State::Waiting { .. } | State::Ready) => rows.push(task_ended(*key, "cancelled")),
-                    Ok(State::Committed { .. } | State::Failed(_) | State::Cancelled) | Err(_) => {}
-                }
-            }
-            rows
+            let is_wanted =
+                |key| scheduler.runs_of(key).any(|other| other.id != *run && other.phase != Phase::Cancelled);
+            let open = scheduler.tasks_of(cancelled).filter(|task| task.is_open() && !is_wanted(task.spec.key));
+            let closed = open.flat_map(|task| closed(task, "cancelled"));
+            [Row::RunCancelled { run: *run, at_ms }].into_iter().chain(closed).collect()
         }
+        Event::TasksPruned { tasks, .. } => {
+            let tasks = tasks.iter().filter_map(|key| scheduler.task(*key).ok());
+            tasks.flat_map(|task| closed(task, "pruned")).collect()
+        }
+        Event::CheckpointSaved { .. }
+        | Event::RunPaused { .. }
+        | Event::RunResumed { .. }
+        | Event::WorkerJoined { .. }
+        | Event::WorkerLeft { .. }
+        | Event::WorkerDraining { .. }
+        | Event::WorkerQuarantined { .. }
+        | Event::WorkerReadmitted { .. } => vec![],
     }
+}
+
+/// Rows of tasks that have none, or whose rows say that nobody wants them.
+fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iterator<Item = Row> + 'a {
+    let has_no_row = |key| match scheduler.task(key) {
+        Ok(task) => matches!(task.state, State::Failed(_) | State::Cancelled | State::Pruned),
+        Err(_) => true,
+    };
+    tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| Row::Task {
+        task: spec.key,
+        stage: spec.stage.name().to_owned(),
+        subject: spec.subject.clone(),
+    })
 }
 
 impl Attempt {
@@ -309,7 +334,11 @@ impl Tail {
                         self.push(attempt.task, attempt.ended(end));
                     }
                 }
-                Row::Task { .. } | Row::Run { .. } | Row::RunCancelled { .. } | Row::TaskEnded { .. } => {}
+                Row::Task { .. }
+                | Row::Run { .. }
+                | Row::RunTasks { .. }
+                | Row::RunCancelled { .. }
+                | Row::TaskEnded { .. } => {}
             }
         }
     }

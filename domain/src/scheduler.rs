@@ -320,7 +320,7 @@ impl Scheduler {
     }
 
     /// All tasks, oldest first.
-    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Task> {
         self.tasks.iter().map(|entry| &entry.task)
     }
 

@@ -21,8 +21,15 @@ pub mod v1 {
     tonic::include_proto!("lithogen.v1");
 }
 
+impl v1::RunState {
+    /// Whether nothing more will happen to the run by itself.
+    pub fn is_over(self) -> bool {
+        matches!(self, v1::RunState::Succeeded | v1::RunState::Failed | v1::RunState::Cancelled)
+    }
+}
+
 /// Version of the protocol. Coordinator and worker have to agree on it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The compiled `.proto` files, for the reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

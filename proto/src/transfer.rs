@@ -3,6 +3,7 @@
 //! Files are streamed, so memory does not grow with their size, and every
 //! digest is checked where the bytes arrive.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -138,7 +139,31 @@ impl Transfer {
         let mut digests: Vec<Digest> = files.iter().map(|(_, digest)| *digest).collect();
         digests.extend(folders.iter().map(|(_, manifest)| manifest.digest()));
         let missing = self.missing(digests).await?;
-        let mut sent = std::collections::BTreeSet::new();
+        self.put_files(files, &missing).await?;
+        // A manifest is stored after its files, so that one that exists is whole.
+        for (_, manifest) in folders {
+            if missing.contains(&manifest.digest()) {
+                self.put_bytes(manifest.to_bytes(), manifest.digest()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what is missing of a folder, but not its manifest.
+    ///
+    /// # Errors
+    /// As [`Transfer::push`].
+    pub async fn push_files(&self, root: &Path, manifest: &Manifest) -> Result<(), Error> {
+        if manifest.entries().is_empty() {
+            return Ok(());
+        }
+        let missing = self.missing(manifest.entries().iter().map(|entry| entry.digest).collect()).await?;
+        let files = manifest.entries().iter().map(|entry| (root.join(&entry.path), entry.digest)).collect();
+        self.put_files(files, &missing).await
+    }
+
+    async fn put_files(&self, files: Vec<(PathBuf, Digest)>, missing: &BTreeSet<Digest>) -> Result<(), Error> {
+        let mut sent = BTreeSet::new();
         let mut uploads = JoinSet::new();
         for (path, digest) in files {
             if !missing.contains(&digest) || !sent.insert(digest) {
@@ -155,17 +180,11 @@ impl Transfer {
         while let Some(done) = uploads.join_next().await {
             done??;
         }
-        // A manifest is stored after its files, so that one that exists is whole.
-        for (_, manifest) in folders {
-            if missing.contains(&manifest.digest()) {
-                self.put_bytes(manifest.to_bytes(), manifest.digest()).await?;
-            }
-        }
         Ok(())
     }
 
     /// Which of these the coordinator does not have.
-    async fn missing(&self, digests: Vec<Digest>) -> Result<std::collections::BTreeSet<Digest>, Error> {
+    async fn missing(&self, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, Error> {
         let digests = digests.iter().map(Digest::to_string).collect();
         let answer = self.client.clone().find_missing(call(v1::FindMissingRequest { digests })).await?;
         Ok(answer.into_inner().digests.iter().filter_map(|text| text.parse().ok()).collect())

@@ -53,9 +53,9 @@ impl Cluster {
 
     fn serve(&mut self, listener: TcpListener) {
         let mut config = coordinator::Config::new(self.folder.path().join("state"));
-        config.heartbeat = Duration::from_millis(50);
-        config.lease_ttl = Duration::from_secs(5);
-        config.reattach = self.reattach;
+        config.patience.heartbeat = Duration::from_millis(50);
+        config.patience.lease_ttl = Duration::from_secs(5);
+        config.patience.reattach = self.reattach;
         self.close = CancellationToken::new();
         let shutdown = self.close.clone().cancelled_owned();
         self.serving = Some(tokio::spawn(coordinator::run(config, listener, shutdown)));
@@ -109,6 +109,7 @@ impl Cluster {
         let request = v1::SubmitRequest {
             experiment_json: serde_json::to_string(&experiment).unwrap(),
             data_json: serde_json::to_string(&data).unwrap(),
+            ..Default::default()
         };
         self.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
     }

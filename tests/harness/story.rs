@@ -5,7 +5,7 @@ use coordinator::tables::{self, Row};
 use domain::digest::Digest;
 use domain::event::Event;
 use domain::plan::TaskSpec;
-use domain::scheduler::Scheduler;
+use domain::scheduler::{Phase, Scheduler};
 use domain::stage::Stage;
 use domain::task::{FencingToken, State, Task};
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ impl Story {
             return event(json!({ "event": "run_submitted", "run": run, "experiment": small(),
                 "data": data(Digest::of(b"")), "tasks": tasks }));
         }
-        if choice == 1 && !self.scheduler.run(run).unwrap().cancelled {
+        if choice == 1 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
             return event(json!({ "event": "run_cancelled", "run": run }));
         }
         let known: Vec<Task> = Self::tasks().filter_map(|key| self.scheduler.task(key).ok().cloned()).collect();

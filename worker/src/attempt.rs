@@ -3,27 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
-use domain::digest::Digest;
+use domain::artifact::Manifest;
 use domain::stage::{Cadence, Failure, FailureCode, Folder};
 use domain::task::Grant;
-use proto::channel::call;
 use proto::status::{FENCED, is_final, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
-use proto::v1::worker_service_client::WorkerServiceClient;
+use proto::v1::attempt_end::End;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::child::{self, Line, ORDER, Order};
 use crate::session::{BACKOFF, BACKOFF_MAX};
-use crate::{Shared, store};
+use crate::{Shared, reports, store};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
 
 /// How an attempt ended.
 enum Outcome {
-    Done(Digest),
+    Done(Manifest),
     Failed(Failure),
     /// Handed back, or nobody wants it any more.
     Stopped,
@@ -33,10 +32,10 @@ enum Outcome {
 /// that can go wrong is told.
 pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let listed = shared.begin(grant.task, grant.token);
-    let revoked = listed.revoked.clone();
+    let (revoked, preempted) = (listed.revoked.clone(), listed.preempted.clone());
     let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
     tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
-    let outcome = work(shared, &grant, &folder, &revoked).await;
+    let outcome = work(shared, &grant, &folder, &revoked, &preempted).await;
     if let Outcome::Failed(failure) = &outcome {
         tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
     }
@@ -77,22 +76,26 @@ async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outco
 }
 
 async fn send(shared: &Shared, grant: &Grant, outcome: &Outcome) -> Result<(), Status> {
-    let mut client = WorkerServiceClient::new(shared.channel.clone());
-    let (task_key, token) = (grant.task.to_string(), grant.token.0);
-    match outcome {
-        Outcome::Done(artifact) => {
-            let artifact = artifact.to_string();
-            client.commit_task(call(v1::CommitTaskRequest { task_key, token, artifact })).await.map(drop)
+    let end = match outcome {
+        Outcome::Done(manifest) => {
+            End::Succeeded(v1::Succeeded { artifact: manifest.digest().to_string(), manifest: manifest.to_bytes() })
         }
         Outcome::Failed(failure) => {
-            let (code, message) = (failure.code.name().to_owned(), failure.message.clone());
-            client.fail_task(call(v1::FailTaskRequest { task_key, token, code, message })).await.map(drop)
+            End::Failed(v1::Failed { code: failure.code.name().to_owned(), message: failure.message.clone() })
         }
-        Outcome::Stopped => client.release_task(call(v1::ReleaseTaskRequest { task_key, token })).await.map(drop),
-    }
+        Outcome::Stopped => End::Released(v1::Released {}),
+    };
+    let end = v1::AttemptEnd { task_key: grant.task.to_string(), token: grant.token.0, end: Some(end) };
+    reports::tell(shared, end).await
 }
 
-async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &CancellationToken) -> Outcome {
+async fn work(
+    shared: &Shared,
+    grant: &Grant,
+    folder: &Path,
+    revoked: &CancellationToken,
+    preempted: &CancellationToken,
+) -> Outcome {
     let transfer = Transfer::new(shared.channel.clone());
     let fetched = retrying(shared, revoked, || prepare(&shared.store, &transfer, grant, folder)).await;
     match fetched {
@@ -115,7 +118,13 @@ async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &Cancellat
         tokio::pin!(run);
         tokio::select! {
             ran = &mut run => ran,
-            () = async { tokio::select! { () = revoked.cancelled() => {}, () = shared.out_of_time.cancelled() => {} } } => {
+            () = async {
+                tokio::select! {
+                    () = revoked.cancelled() => {}
+                    () = preempted.cancelled() => {}
+                    () = shared.out_of_time.cancelled() => {}
+                }
+            } => {
                 stop.cancel();
                 run.await
             }
@@ -128,7 +137,7 @@ async fn work(shared: &Shared, grant: &Grant, folder: &Path, revoked: &Cancellat
     }
     let outputs = Folder::new(folder).outputs();
     match retrying(shared, revoked, || store_outputs(&transfer, &outputs)).await {
-        Some(Ok(artifact)) => Outcome::Done(artifact),
+        Some(Ok(manifest)) => Outcome::Done(manifest),
         Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
         None => Outcome::Stopped,
     }
@@ -154,10 +163,12 @@ async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root:
     tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
 }
 
-async fn store_outputs(transfer: &Transfer, outputs: &Path) -> Result<Digest, transfer::Error> {
+/// Stores the files; their manifest goes along with the report.
+async fn store_outputs(transfer: &Transfer, outputs: &Path) -> Result<Manifest, transfer::Error> {
     let root = outputs.to_owned();
     let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
-    transfer.push(outputs, &manifest).await
+    transfer.push_files(outputs, &manifest).await?;
+    Ok(manifest)
 }
 
 /// Repeats a transfer while the coordinator is away; `None` if meanwhile nobody

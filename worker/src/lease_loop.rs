@@ -1,53 +1,51 @@
-//! Asks for work while there are free slots.
+//! Asks for work. The coordinator knows what is free: one call waits there at all
+//! times and is answered when there is something that fits.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::task::Grant;
-use proto::channel::call;
-use proto::status::{NO_SESSION, reason};
+use proto::channel::CALL_DEADLINE;
 use proto::v1;
 use proto::v1::worker_service_client::WorkerServiceClient;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
+use tonic::{Request, Status};
 
+use crate::session::{BACKOFF, BACKOFF_MAX};
 use crate::{Shared, attempt};
 
-/// How often to ask without having been told of work: a lost message costs this.
-const ASK_ANYWAY: Duration = Duration::from_secs(2);
+/// How long a call for work waits at the coordinator.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Most leases wanted at once.
+const LEASES_MAX: u32 = 256;
 
 /// Leases and starts attempts until the worker drains; then waits for them.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let slots = Arc::new(Semaphore::new(shared.config.slots.max(1)));
     let attempts = TaskTracker::new();
     let mut request = 1;
+    let mut pause = BACKOFF;
     while !shared.draining.is_cancelled() {
-        let free = tokio::select! {
-            free = slots.clone().acquire_owned() => free,
+        let answer = tokio::select! {
+            answer = acquire(&shared, request) => answer,
             () = shared.draining.cancelled() => break,
         };
-        let Ok(slot) = free else { break };
-        match acquire(&shared, request).await {
-            Ok(Some(grant)) => {
-                request += 1;
-                let shared = shared.clone();
-                attempts.spawn(async move {
-                    attempt::run(&shared, grant).await;
-                    drop(slot);
-                    shared.work.notify_one();
-                });
-            }
-            answer => {
-                if let Err(status) = answer
-                    && reason(&status).as_deref() != Some(NO_SESSION)
-                {
-                    tracing::debug!(message = status.message(), "no lease");
+        match answer {
+            Ok(grants) => {
+                pause = BACKOFF;
+                // The number stays the same until leases came of it, so that an
+                // answer lost on its way is given again.
+                request += u64::from(!grants.is_empty());
+                for grant in grants {
+                    let shared = shared.clone();
+                    attempts.spawn(async move { attempt::run(&shared, grant).await });
                 }
-                drop(slot);
+            }
+            Err(status) => {
+                tracing::debug!(message = status.message(), "no lease");
                 tokio::select! {
-                    () = shared.work.notified() => {}
-                    () = tokio::time::sleep(ASK_ANYWAY) => {}
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
+                    () = shared.welcomed.notified() => pause = BACKOFF,
                     () = shared.draining.cancelled() => {}
                 }
             }
@@ -57,13 +55,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     attempts.wait().await;
 }
 
-/// The number stays the same until a lease came of it, so that an answer lost on
-/// its way is given again.
-async fn acquire(shared: &Shared, request: u64) -> Result<Option<Grant>, Status> {
-    let message = v1::AcquireLeaseRequest { worker_id: shared.id.0.clone(), request };
-    let answer = WorkerServiceClient::new(shared.channel.clone()).acquire_lease(call(message)).await?;
-    let Some(lease) = answer.into_inner().lease else { return Ok(None) };
-    Grant::try_from(lease).map(Some).map_err(|error| {
+async fn acquire(shared: &Shared, request: u64) -> Result<Vec<Grant>, Status> {
+    let wait_ms = u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX);
+    let worker_id = shared.id.0.clone();
+    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request, max: LEASES_MAX, wait_ms });
+    message.set_timeout(WAIT + CALL_DEADLINE);
+    let answer = WorkerServiceClient::new(shared.channel.clone()).acquire_leases(message).await?;
+    answer.into_inner().leases.into_iter().map(Grant::try_from).collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%error, "a lease does not decode; is the coordinator newer than this worker?");
         Status::internal(error.to_string())
     })

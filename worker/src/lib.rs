@@ -8,8 +8,9 @@
 //! |---|---|
 //! | [`config`] | the coordinator, the slots, the program to start |
 //! | [`session`] | the long-lived stream: heartbeats up, commands down |
-//! | [`lease_loop`] | asks for work while there are free slots |
+//! | [`lease_loop`] | asks for work |
 //! | [`attempt`] | one attempt: fetch, run, store, commit |
+//! | [`reports`] | how attempts ended, several in one call |
 //! | [`child`] | the process of an attempt and the lines it speaks |
 //! | [`store`] | inputs by digest, kept for the next attempt |
 
@@ -17,6 +18,7 @@ pub mod attempt;
 pub mod child;
 pub mod config;
 pub mod lease_loop;
+pub mod reports;
 pub mod session;
 pub mod store;
 
@@ -29,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::digest::Digest;
 use domain::stage::Progress;
 use domain::task::{FencingToken, WorkerId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Why the worker could not start or go on.
@@ -54,6 +56,9 @@ pub enum Error {
     Refused(tonic::Status),
 }
 
+/// Reports that may wait before attempts have to.
+const REPORTS: usize = 64;
+
 /// What the parts of one worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -61,8 +66,10 @@ pub(crate) struct Shared {
     pub(crate) id: WorkerId,
     pub(crate) channel: tonic::transport::Channel,
     pub(crate) store: store::Store,
-    /// Rung when there may be work.
-    pub(crate) work: Notify,
+    /// Rung when a session has begun.
+    pub(crate) welcomed: Notify,
+    /// How attempts ended, on its way to the coordinator.
+    pub(crate) reports: mpsc::Sender<reports::Report>,
     /// Rung when an attempt has something new to tell.
     pub(crate) news: Notify,
     /// No new work; what runs may end within the grace period.
@@ -78,15 +85,25 @@ struct Running {
     progress: Progress,
     /// The lease is over: nobody wants the result.
     revoked: CancellationToken,
+    /// The lease is wanted back.
+    preempted: CancellationToken,
 }
 
 impl Shared {
     /// Notes an attempt for as long as what is returned lives.
     fn begin(&self, task: Digest, token: FencingToken) -> Listed<'_> {
-        let revoked = CancellationToken::new();
+        let (revoked, preempted) = (CancellationToken::new(), CancellationToken::new());
         let progress = Progress { done: 0, total: 0, note: String::new() };
-        self.lock().insert(token, Running { task, progress, revoked: revoked.clone() });
-        Listed { shared: self, token, revoked }
+        let running = Running { task, progress, revoked: revoked.clone(), preempted: preempted.clone() };
+        self.lock().insert(token, running);
+        Listed { shared: self, token, revoked, preempted }
+    }
+
+    /// Asks an attempt to leave a checkpoint and hand its lease back.
+    fn preempt(&self, token: FencingToken) {
+        if let Some(running) = self.lock().get(&token) {
+            running.preempted.cancel();
+        }
     }
 
     fn note(&self, token: FencingToken, progress: Progress) {
@@ -118,6 +135,8 @@ struct Listed<'a> {
     token: FencingToken,
     /// Says when the lease is over.
     revoked: CancellationToken,
+    /// Says when the lease is wanted back.
+    preempted: CancellationToken,
 }
 
 impl Drop for Listed<'_> {
@@ -143,11 +162,13 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         Err(std::fs::TryLockError::Error(source)) => return Err(state_error(source)),
     }
     let store = store::Store::open(&config.state).map_err(state_error)?;
+    let (reports, reported) = mpsc::channel(REPORTS);
     let shared = Arc::new(Shared {
         id: WorkerId(config.id.clone()),
         channel: endpoint.connect_lazy(),
         store,
-        work: Notify::new(),
+        welcomed: Notify::new(),
+        reports,
         news: Notify::new(),
         draining: CancellationToken::new(),
         out_of_time: CancellationToken::new(),
@@ -157,9 +178,12 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     let done = CancellationToken::new();
     let session = tokio::spawn(session::run(shared.clone(), done.clone()));
     let leasing = tokio::spawn(lease_loop::run(shared.clone()));
+    let reporting = tokio::spawn(reports::run(shared.clone(), reported));
     tokio::pin!(drain, session, leasing);
     let refused = tokio::select! {
         () = &mut drain => None,
+        // The coordinator wants it to leave.
+        () = shared.draining.cancelled() => None,
         ended = &mut session => ended.ok().and_then(Result::err),
     };
     shared.draining.cancel();
@@ -168,6 +192,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         shared.out_of_time.cancel();
         let _ = leasing.await;
     }
+    reporting.abort();
     done.cancel();
     match refused {
         Some(status) => Err(Error::Refused(status)),

@@ -60,6 +60,9 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
             .iter()
             .map(|(name, version)| v1::StageVersion { name: name.clone(), version: *version })
             .collect(),
+        gpus: vec![],
+        memory_mib: 0,
+        labels: Default::default(),
     };
     // The channel is empty: there is room.
     let _ = up.try_send(v1::SessionRequest { message: Some(Up::Hello(hello)) });
@@ -72,14 +75,19 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
                 Some(Down::Welcome(welcome)) => {
                     *welcomed = true;
                     heartbeat = tokio::time::interval(Duration::from_millis(u64::from(welcome.heartbeat_ms.max(10))));
-                    shared.work.notify_one();
+                    shared.welcomed.notify_one();
                 }
-                Some(Down::WorkAvailable(_)) => shared.work.notify_one(),
                 Some(Down::StopAttempt(stop)) => {
                     if let Ok(token) = token(stop.token) {
                         shared.revoke(token);
                     }
                 }
+                Some(Down::PreemptAttempt(preempt)) => {
+                    if let Ok(token) = token(preempt.token) {
+                        shared.preempt(token);
+                    }
+                }
+                Some(Down::Drain(_)) => shared.draining.cancel(),
                 None => return Ok(()),
             },
             _ = heartbeat.tick() => {

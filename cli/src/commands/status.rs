@@ -66,5 +66,6 @@ pub fn state(run: &v1::RunStatus) -> &'static str {
         v1::RunState::Succeeded => "succeeded",
         v1::RunState::Failed => "failed",
         v1::RunState::Cancelled => "cancelled",
+        v1::RunState::Paused => "paused",
     }
 }

@@ -62,7 +62,7 @@ pub async fn follow(
                             (tries, from_change) = (0, update.next_change);
                             let Some(status) = update.status else { continue };
                             show(&status, &update.changes);
-                            if status.state() != v1::RunState::Running {
+                            if status.state().is_over() {
                                 return Ok(status);
                             }
                         }

@@ -70,7 +70,11 @@ pub fn config(
         id: unique_id(name),
         name: name.to_owned(),
         slots,
-        stages: Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect(),
+        stages: Stage::CATALOGUE
+            .iter()
+            .filter(|(name, _)| *name != "command")
+            .map(|(name, version)| ((*name).to_owned(), *version))
+            .collect(),
         state,
         grace: Duration::from_secs(30),
         program: Program {

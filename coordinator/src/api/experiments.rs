@@ -1,15 +1,16 @@
 //! Studies: handing them in, watching them, calling them off.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
-use domain::plan::{self, Data, Plan};
-use domain::scheduler::{Reject, Request as SchedulerRequest, Run};
+use domain::plan::{self, Data, Plan, Source, Work};
+use domain::scheduler::{Phase, Reject, Request as SchedulerRequest, Run, Worker};
 use domain::stage::Stage;
-use domain::task::{Lease, State, Task};
+use domain::task::{Lease, State, Task, WorkerId};
 use proto::convert::invalid;
 use proto::status::{of_invalid, of_reject, status};
 use proto::v1;
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use crate::blobs::Blobs;
-use crate::driver::{Handle, Knowledge};
+use crate::driver::Handle;
+use crate::reactor::Knowledge;
+use crate::tables::changes;
 
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -48,9 +51,12 @@ impl Experiments {
         self.driver.read(move |knowledge| find(knowledge, &text)).await?
     }
 
+    async fn decide(&self, request: SchedulerRequest) -> Result<(), Status> {
+        self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
+    }
+
     async fn status_of(&self, run: Digest) -> Result<v1::RunStatus, Status> {
-        let read =
-            move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| run_status(knowledge, run, found));
+        let read = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| run_status(knowledge, found));
         self.driver.read(read).await?.map_err(|reject| of_reject(&reject))
     }
 }
@@ -58,7 +64,7 @@ impl Experiments {
 /// The run whose name begins so; the one submitted last for an empty name.
 fn find(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
     let mut matching =
-        knowledge.scheduler.runs().rev().map(|(run, _)| run).filter(|run| run.to_string().starts_with(text));
+        knowledge.scheduler.runs().rev().map(|run| run.id).filter(|run| run.to_string().starts_with(text));
     let unknown = |message: String| status(Code::NotFound, "UNKNOWN_RUN", message);
     let Some(first) = matching.next() else {
         let none = if text.is_empty() {
@@ -81,13 +87,10 @@ async fn look(driver: &Handle, run: Digest, from: u64) -> Result<(v1::WatchRunRe
     let read = move |knowledge: &Knowledge| {
         let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?);
         let changes = match from < tail.next() {
-            true => {
-                let tasks: BTreeSet<Digest> = found.tasks.iter().copied().collect();
-                tail.since(from, |task| tasks.contains(&task))
-            }
+            true => tail.since(from, |task| knowledge.scheduler.runs_of(task).any(|other| other.id == run)),
             false => vec![],
         };
-        let status = Some(run_status(knowledge, run, found));
+        let status = Some(run_status(knowledge, found));
         Ok::<_, Status>((tail.first(), v1::WatchRunResponse { status, changes, next_change: tail.next() }))
     };
     let (first, mut answer) = driver.read(read).await??;
@@ -110,15 +113,15 @@ async fn look(driver: &Handle, run: Digest, from: u64) -> Result<(v1::WatchRunRe
 }
 
 /// How a run stands, for people and scripts.
-fn run_status(knowledge: &Knowledge, id: Digest, run: &Run) -> v1::RunStatus {
-    let scheduler = &knowledge.scheduler;
-    let counts = scheduler.counts(run);
-    let tasks = || run.tasks.iter().filter_map(|key| scheduler.task(*key).ok());
-    let state = match () {
-        () if run.cancelled => v1::RunState::Cancelled,
-        () if counts.is_complete() => v1::RunState::Succeeded,
-        () if counts.is_over() => v1::RunState::Failed,
-        () => v1::RunState::Running,
+fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
+    let (scheduler, counts) = (&knowledge.scheduler, run.counts);
+    let tasks = || scheduler.tasks_of(run);
+    let state = match run.phase {
+        Phase::Cancelled => v1::RunState::Cancelled,
+        _ if counts.is_complete() => v1::RunState::Succeeded,
+        _ if counts.is_over() => v1::RunState::Failed,
+        Phase::Paused => v1::RunState::Paused,
+        Phase::Active => v1::RunState::Running,
     };
     let mut stages: Vec<v1::StageStatus> = Vec::new();
     for task in tasks() {
@@ -133,7 +136,7 @@ fn run_status(knowledge: &Knowledge, id: Digest, run: &Run) -> v1::RunStatus {
             State::Committed { .. } => stage.committed += 1,
             State::Leased(_) => stage.running += 1,
             State::Failed(_) => stage.failed += 1,
-            State::Waiting { .. } | State::Ready | State::Cancelled => {}
+            State::Waiting { .. } | State::Ready | State::Cancelled | State::Pruned => {}
         }
     }
     let attempt = |task: &Task| match &task.state {
@@ -157,9 +160,9 @@ fn run_status(knowledge: &Knowledge, id: Digest, run: &Run) -> v1::RunStatus {
         })
     };
     v1::RunStatus {
-        run_id: id.to_string(),
+        run_id: run.id.to_string(),
         state: state.into(),
-        scale: run.experiment.scale.name().to_owned(),
+        scale: run.work.title().to_owned(),
         tasks: counts.total as u32,
         cached: run.cached as u32,
         committed: counts.committed as u32,
@@ -171,16 +174,19 @@ fn run_status(knowledge: &Knowledge, id: Digest, run: &Run) -> v1::RunStatus {
         results_artifact: result_of(|stage| matches!(stage, Stage::Aggregate(_))),
         report_artifact: result_of(|stage| matches!(stage, Stage::Report)),
         workers: knowledge.sessions.connected(),
+        priority: run.priority,
+        pruned: counts.pruned as u32,
+        attention: scheduler.attention(run),
     }
 }
 
 fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAttempt {
-    let session = knowledge.sessions.get(&lease.worker);
+    let (scheduler, session) = (&knowledge.scheduler, knowledge.sessions.get(&lease.worker));
     let progress = session.and_then(|session| session.progress.get(&lease.token));
     v1::RunningAttempt {
         task_key: task.spec.key.to_string(),
         label: task.spec.label(),
-        worker: session.map_or_else(|| lease.worker.to_string(), |session| session.hello.name.clone()),
+        worker: scheduler.worker(&lease.worker).map_or_else(|_| lease.worker.to_string(), |worker| worker.name.clone()),
         attempt: lease.attempt.0,
         done: progress.map_or(0, |progress| progress.done),
         total: progress.map_or(0, |progress| progress.total),
@@ -188,37 +194,114 @@ fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAtte
     }
 }
 
-fn parse_submission(request: &v1::SubmitRequest) -> Result<(Experiment, Data, Plan), Status> {
-    let experiment: Experiment = serde_json::from_str(&request.experiment_json)
-        .map_err(|error| of_invalid(&invalid("experiment_json", error)))?;
-    experiment.check().map_err(|error| of_invalid(&invalid("experiment_json", error)))?;
-    let data: Data =
-        serde_json::from_str(&request.data_json).map_err(|error| of_invalid(&invalid("data_json", error)))?;
-    let plan = plan::plan(&experiment, &data).map_err(|error| of_invalid(&invalid("data_json", error)))?;
-    Ok((experiment, data, plan))
+fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), Status> {
+    let refused = |field, problem: &dyn ToString| of_invalid(&invalid(field, problem.to_string()));
+    if !request.commands_json.is_empty() {
+        let field = "commands_json";
+        let commands: Commands =
+            serde_json::from_str(&request.commands_json).map_err(|error| refused(field, &error))?;
+        let plan = command::plan(&commands).map_err(|error| refused(field, &error))?;
+        return Ok((Work::Commands { commands: commands.into() }, plan));
+    }
+    let experiment: Experiment =
+        serde_json::from_str(&request.experiment_json).map_err(|error| refused("experiment_json", &error))?;
+    experiment.check().map_err(|error| refused("experiment_json", &error))?;
+    let data: Data = serde_json::from_str(&request.data_json).map_err(|error| refused("data_json", &error))?;
+    let plan = plan::plan(&experiment, &data).map_err(|error| refused("data_json", &error))?;
+    Ok((Work::Study { experiment: Box::new(experiment), data }, plan))
+}
+
+/// The artifacts that a plan starts from, each with a task that reads it.
+fn sources(plan: &Plan) -> BTreeMap<Digest, String> {
+    let of = |task: &domain::plan::TaskSpec| -> Vec<(Digest, String)> {
+        let artifact = |(name, input): (&str, &plan::Input)| match input.from {
+            Source::Artifact(artifact) => Some((artifact, format!("{name} of {}", task.label()))),
+            Source::Task(_) => None,
+        };
+        task.inputs.iter().filter_map(artifact).collect()
+    };
+    plan.tasks.iter().flat_map(of).collect()
+}
+
+/// The worker of that id, or the only one of that name.
+fn find_worker(knowledge: &Knowledge, text: &str) -> Result<WorkerId, Status> {
+    let workers = || knowledge.scheduler.workers().map(|(id, worker)| (id, worker.name.as_str()));
+    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_WORKER", message);
+    if let Some((id, _)) = workers().find(|(id, _)| id.0 == text) {
+        return Ok(id.clone());
+    }
+    let mut named = workers().filter(|(_, name)| *name == text);
+    match (named.next(), named.next()) {
+        (Some((id, _)), None) => Ok(id.clone()),
+        (None, _) => Err(unknown(format!("no worker is called {text:?}; `lithogen worker list` names all"))),
+        (Some(_), Some(_)) => Err(unknown(format!("several workers are called {text:?}; give its id instead"))),
+    }
+}
+
+fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
+    let session = knowledge.sessions.get(id);
+    let silence = session.map_or(Duration::ZERO, |session| session.silence(Instant::now()));
+    v1::Worker {
+        id: id.to_string(),
+        name: worker.name.clone(),
+        connected: session.is_some_and(|session| session.is_connected()),
+        slots: worker.offer.slots,
+        running: knowledge.scheduler.leases_of(id).map(|(task, lease)| running(knowledge, task, lease)).collect(),
+        gpus: worker.offer.gpus.iter().cloned().map(v1::Gpu::from).collect(),
+        labels: worker.offer.labels.clone().into_iter().collect(),
+        draining: worker.draining,
+        quarantined: worker.quarantined.clone().unwrap_or_default(),
+        silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// The task whose key begins so.
+fn find_task<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task, Status> {
+    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_TASK", message);
+    if let Ok(key) = text.parse() {
+        return knowledge.scheduler.task(key).map_err(|reject| of_reject(&reject));
+    }
+    let mut matching = knowledge.scheduler.tasks().filter(|task| task.spec.key.to_string().starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(task), None) => Ok(task),
+        (None, _) => Err(unknown(format!("no task begins with {text:?}"))),
+        (Some(_), Some(_)) => Err(unknown(format!("several tasks begin with {text:?}; give more digits"))),
+    }
+}
+
+fn state_name(state: &State) -> &'static str {
+    match state {
+        State::Waiting { .. } => "waiting",
+        State::Ready => "ready",
+        State::Leased(_) => "running",
+        State::Committed { .. } => "succeeded",
+        State::Failed(_) => "failed",
+        State::Cancelled => "cancelled",
+        State::Pruned => "pruned",
+    }
 }
 
 #[tonic::async_trait]
 impl ExperimentService for Experiments {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (experiment, data, plan) = parse_submission(&request.into_inner())?;
-        let (blobs, folders) = (self.blobs.clone(), data.clone());
+        let request = request.into_inner();
+        let (work, plan) = parse_submission(&request)?;
+        let (blobs, sources) = (self.blobs.clone(), sources(&plan));
         let missing = tokio::task::spawn_blocking(move || {
-            folders.classes.iter().find_map(|raw| match blobs.first_missing(raw.artifact) {
+            sources.into_iter().find_map(|(artifact, name)| match blobs.first_missing(artifact) {
                 Ok(None) => None,
-                Ok(Some(missing)) => Some(Ok((raw.dataset, raw.view, raw.class, missing))),
+                Ok(Some(missing)) => Some(Ok((name, missing))),
                 Err(error) => Some(Err(error)),
             })
         });
         if let Some(found) = missing.await.map_err(|error| Status::internal(error.to_string()))? {
-            let (dataset, view, class, missing) = found?;
-            let problem =
-                format!("file {} of {dataset}/{view}/{class} is not stored; upload the data first", missing.short());
+            let (name, missing) = found?;
+            let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
             return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
         }
         let run = plan.digest();
-        let submit = SchedulerRequest::Submit { experiment: Box::new(experiment), data, run, tasks: plan.tasks };
-        self.driver.request(submit).await?.map_err(|reject: Reject| of_reject(&reject))?;
+        let submit = SchedulerRequest::Submit { work, run, tasks: plan.tasks, priority: request.priority };
+        self.decide(submit).await?;
         let status = self.status_of(run).await?;
         Ok(Response::new(v1::SubmitResponse { run_id: run.to_string(), status: Some(status) }))
     }
@@ -246,7 +329,7 @@ impl ExperimentService for Experiments {
                 };
                 from_change = answer.as_ref().map_or(from_change, |answer| answer.next_change);
                 let over = match &answer {
-                    Ok(v1::WatchRunResponse { status: Some(status), .. }) => status.state() != v1::RunState::Running,
+                    Ok(v1::WatchRunResponse { status: Some(status), .. }) => status.state().is_over(),
                     _ => true,
                 };
                 if last.as_ref() != answer.as_ref().ok() || answer.is_err() {
@@ -281,14 +364,28 @@ impl ExperimentService for Experiments {
         request: Request<v1::CancelRunRequest>,
     ) -> Result<Response<v1::CancelRunResponse>, Status> {
         let run = self.find(request.into_inner().run_id).await?;
-        self.driver.request(SchedulerRequest::Cancel { run }).await?.map_err(|reject| of_reject(&reject))?;
+        self.decide(SchedulerRequest::Cancel { run }).await?;
         Ok(Response::new(v1::CancelRunResponse { status: Some(self.status_of(run).await?) }))
     }
 
+    async fn pause_run(&self, request: Request<v1::PauseRunRequest>) -> Result<Response<v1::PauseRunResponse>, Status> {
+        let run = self.find(request.into_inner().run_id).await?;
+        self.decide(SchedulerRequest::Pause { run }).await?;
+        Ok(Response::new(v1::PauseRunResponse { status: Some(self.status_of(run).await?) }))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<v1::ResumeRunRequest>,
+    ) -> Result<Response<v1::ResumeRunResponse>, Status> {
+        let run = self.find(request.into_inner().run_id).await?;
+        self.decide(SchedulerRequest::Resume { run }).await?;
+        Ok(Response::new(v1::ResumeRunResponse { status: Some(self.status_of(run).await?) }))
+    }
+
     async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let read = |knowledge: &Knowledge| {
-            knowledge.scheduler.runs().rev().map(|(id, run)| run_status(knowledge, id, run)).collect()
-        };
+        let read =
+            |knowledge: &Knowledge| knowledge.scheduler.runs().rev().map(|run| run_status(knowledge, run)).collect();
         Ok(Response::new(v1::ListRunsResponse { runs: self.driver.read(read).await? }))
     }
 
@@ -297,19 +394,55 @@ impl ExperimentService for Experiments {
         _: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let read = |knowledge: &Knowledge| {
-            let worker = |(id, session): (&domain::task::WorkerId, &crate::sessions::Session)| v1::Worker {
-                id: id.to_string(),
-                name: session.hello.name.clone(),
-                connected: session.is_connected(),
-                slots: session.hello.slots,
-                running: knowledge
-                    .scheduler
-                    .leases_of(id)
-                    .map(|(task, lease)| running(knowledge, task, lease))
-                    .collect(),
-            };
-            knowledge.sessions.iter().map(worker).collect()
+            knowledge.scheduler.workers().map(|(id, known)| worker(knowledge, id, known)).collect()
         };
         Ok(Response::new(v1::ListWorkersResponse { workers: self.driver.read(read).await? }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let text = request.into_inner().worker;
+        let worker = self.driver.read(move |knowledge| find_worker(knowledge, &text)).await??;
+        self.decide(SchedulerRequest::Drain { worker }).await?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
+    }
+
+    async fn readmit_worker(
+        &self,
+        request: Request<v1::ReadmitWorkerRequest>,
+    ) -> Result<Response<v1::ReadmitWorkerResponse>, Status> {
+        let text = request.into_inner().worker;
+        let worker = self.driver.read(move |knowledge| find_worker(knowledge, &text)).await??;
+        self.decide(SchedulerRequest::Readmit { worker }).await?;
+        Ok(Response::new(v1::ReadmitWorkerResponse {}))
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<v1::ExplainTaskRequest>,
+    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        let text = request.into_inner().task_key;
+        let read = move |knowledge: &Knowledge| {
+            let task = find_task(knowledge, &text)?;
+            let explained = || {
+                let key = task.spec.key;
+                Ok(v1::ExplainTaskResponse {
+                    task_key: key.to_string(),
+                    label: task.spec.label(),
+                    state: state_name(&task.state).to_owned(),
+                    reasons: knowledge.scheduler.reasons(key)?,
+                    differences: knowledge.scheduler.differences(key)?,
+                    changes: vec![],
+                })
+            };
+            explained().map(|answer| (task.spec.key, answer)).map_err(|reject: Reject| of_reject(&reject))
+        };
+        let (key, mut answer) = self.driver.read(read).await??;
+        let attempts = self.driver.ask(move |tables| tables.attempts(key)).await?;
+        let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+        answer.changes = changes(&attempts, 0, u64::MAX);
+        Ok(Response::new(answer))
     }
 }

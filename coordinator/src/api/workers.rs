@@ -1,17 +1,18 @@
 //! Work for workers.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
+use domain::artifact::Manifest;
 use domain::digest::Digest;
-use domain::plan::Source;
+use domain::resources::Offer;
 use domain::scheduler;
 use domain::stage::Progress;
-use domain::task::{FencingToken, Grant, GrantedInput, Released, State, WorkerId};
+use domain::task::{FencingToken, Released, WorkerId};
 use proto::convert::{self, InvalidField, digest, invalid, token, worker_id};
-use proto::status::{INCOMPATIBLE, NO_SESSION, of_invalid, of_reject, status};
+use proto::status::{INCOMPATIBLE, of_invalid, of_reject, status, verdict};
 use proto::v1;
+use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
 use proto::v1::worker_service_server::WorkerService;
 use tokio::sync::mpsc;
@@ -20,34 +21,96 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::blobs::Blobs;
-use crate::driver::{Handle, Knowledge};
-use crate::sessions::Hello;
+use crate::blobs::{self, Blobs};
+use crate::driver::{Gone, Handle};
+use crate::logs::Logs;
 
 /// Commands that may wait for a worker that does not read.
 const COMMANDS: usize = 64;
+
+/// Longest time that a call for work waits.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Most leases that one call is answered with.
+const LEASES_MAX: u32 = 256;
 
 /// The service.
 #[derive(Debug)]
 pub struct Workers {
     driver: Handle,
     blobs: Blobs,
+    logs: Logs,
     heartbeat: Duration,
     closing: CancellationToken,
 }
 
 impl Workers {
-    /// On that driver and store.
-    pub fn new(driver: Handle, blobs: Blobs, heartbeat: Duration, closing: CancellationToken) -> Self {
-        Self { driver, blobs, heartbeat, closing }
+    /// On that driver and those stores.
+    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, heartbeat: Duration, closing: CancellationToken) -> Self {
+        Self { driver, blobs, logs, heartbeat, closing }
     }
 
     async fn decide(&self, request: scheduler::Request) -> Result<(), Status> {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
+
+    /// What an attempt's end asks for, its files stored.
+    async fn ending(&self, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
+        let (task, token) = lease(&attempt.task_key, attempt.token)?;
+        match attempt.end {
+            Some(End::Succeeded(v1::Succeeded { artifact, manifest })) => {
+                let artifact = self.stored(&artifact, manifest).await?;
+                Ok(scheduler::Request::Commit { task, token, artifact })
+            }
+            Some(End::Failed(v1::Failed { code, message })) => {
+                let failure = convert::failure(&code, &message);
+                Ok(scheduler::Request::Fail { task, token, failure })
+            }
+            Some(End::Released(_)) => Ok(scheduler::Request::Release { task, token, why: Released::Preempted }),
+            None => Err(of_invalid(&invalid("end", "is missing"))),
+        }
+    }
+
+    /// An artifact that is whole, its manifest stored if it came along.
+    async fn stored(&self, artifact: &str, bytes: Vec<u8>) -> Result<Digest, Status> {
+        let decode = || {
+            let artifact = digest("artifact", artifact)?;
+            Ok((artifact, convert::manifest(artifact, &bytes)?))
+        };
+        let (artifact, manifest) = decode().map_err(|error: InvalidField| of_invalid(&error))?;
+        let blobs = self.blobs.clone();
+        let missing = tokio::task::spawn_blocking(move || missing(&blobs, artifact, manifest, &bytes))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))??;
+        match missing {
+            None => Ok(artifact),
+            Some(missing) => {
+                let problem = format!("file {} of the artifact is not stored", missing.short());
+                Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem))
+            }
+        }
+    }
 }
 
-fn hello(message: v1::Hello) -> Result<Hello, Status> {
+/// The first file of an artifact that is not stored. If none is missing, the
+/// manifest that came along is stored too.
+fn missing(
+    blobs: &Blobs,
+    artifact: Digest,
+    manifest: Option<Manifest>,
+    bytes: &[u8],
+) -> Result<Option<Digest>, blobs::Error> {
+    let Some(manifest) = manifest else { return blobs.first_missing(artifact) };
+    let missing = manifest.entries().iter().map(|entry| entry.digest).find(|digest| !blobs.has(*digest));
+    if missing.is_none() && !blobs.has(artifact) {
+        let mut writer = blobs.writer(artifact)?;
+        writer.write(bytes)?;
+        writer.finish()?;
+    }
+    Ok(missing)
+}
+
+fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
     if message.protocol != proto::PROTOCOL {
         let upgrade = if message.protocol < proto::PROTOCOL { "the worker" } else { "the coordinator" };
         let problem = format!(
@@ -61,39 +124,14 @@ fn hello(message: v1::Hello) -> Result<Hello, Status> {
         return Err(status(Code::FailedPrecondition, INCOMPATIBLE, problem));
     }
     let worker = worker_id(&message.worker_id).map_err(|error| of_invalid(&error))?;
-    let stages = message.stages.into_iter().map(|stage| (stage.name, stage.version)).collect::<BTreeSet<_>>();
     let name = message.name.chars().filter(|c| !c.is_control()).take(100).collect();
-    Ok(Hello { worker, name, slots: message.slots, stages })
+    Ok((worker, name, convert::offer(message)))
 }
 
 fn progress(attempt: v1::AttemptProgress) -> Result<(Digest, FencingToken, Progress), InvalidField> {
     let note = attempt.note.chars().filter(|c| !c.is_control()).take(200).collect();
     let progress = Progress { done: attempt.done, total: attempt.total, note };
     Ok((digest("task_key", &attempt.task_key)?, token(attempt.token)?, progress))
-}
-
-/// The lease that a call was answered with, its inputs known by artifact.
-fn granted(knowledge: &Knowledge, worker: &WorkerId, request: u64) -> Option<Grant> {
-    let (task, lease) = knowledge.scheduler.lease_for(worker, request)?;
-    let artifact = |source: Source| match source {
-        Source::Artifact(artifact) => Some(artifact),
-        Source::Task(key) => match knowledge.scheduler.task(key).ok()?.state {
-            State::Committed { artifact, .. } => Some(artifact),
-            _ => None,
-        },
-    };
-    let input = |(name, input): (&String, &domain::plan::Input)| {
-        Some(GrantedInput { name: name.clone(), artifact: artifact(input.from)?, only: input.only.clone() })
-    };
-    Some(Grant {
-        task: task.spec.key,
-        token: lease.token,
-        attempt: lease.attempt,
-        label: task.spec.label(),
-        stage: task.spec.stage.clone(),
-        seed: task.spec.seed,
-        inputs: task.spec.inputs.iter().map(input).collect::<Option<_>>()?,
-    })
 }
 
 #[tonic::async_trait]
@@ -109,8 +147,7 @@ impl WorkerService for Workers {
         let Some(Message::Hello(message)) = first else {
             return Err(of_invalid(&invalid("hello", "has to come first")));
         };
-        let hello = hello(message)?;
-        let worker = hello.worker.clone();
+        let (worker, name, offer) = hello(message)?;
         let (commands, outgoing) = mpsc::channel(COMMANDS);
         let welcome = v1::session_response::Message::Welcome(v1::Welcome {
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
@@ -118,7 +155,7 @@ impl WorkerService for Workers {
         });
         // The channel is empty: there is room.
         let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(welcome) }));
-        let number = self.driver.open(hello, commands).await?;
+        let number = self.driver.open(worker.clone(), name, offer, commands).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         tokio::spawn(async move {
             loop {
@@ -139,62 +176,73 @@ impl WorkerService for Workers {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn acquire_lease(
+    async fn acquire_leases(
         &self,
-        request: Request<v1::AcquireLeaseRequest>,
-    ) -> Result<Response<v1::AcquireLeaseResponse>, Status> {
-        let v1::AcquireLeaseRequest { worker_id: id, request } = request.into_inner();
+        request: Request<v1::AcquireLeasesRequest>,
+    ) -> Result<Response<v1::AcquireLeasesResponse>, Status> {
+        let v1::AcquireLeasesRequest { worker_id: id, request, max, wait_ms } = request.into_inner();
         let worker = worker_id(&id).map_err(|error| of_invalid(&error))?;
-        let asked = worker.clone();
-        let stages = self
-            .driver
-            .read(move |knowledge| knowledge.sessions.get(&asked).map(|session| session.hello.stages.clone()))
-            .await?;
-        let stages = stages.ok_or_else(|| {
-            status(Code::FailedPrecondition, NO_SESSION, format!("worker {worker} has no session; open one first"))
-        })?;
-        self.decide(scheduler::Request::Acquire { worker: worker.clone(), request, stages }).await?;
-        let grant = self.driver.read(move |knowledge| granted(knowledge, &worker, request)).await?;
-        Ok(Response::new(v1::AcquireLeaseResponse { lease: grant.map(v1::Lease::from) }))
-    }
-
-    async fn commit_task(
-        &self,
-        request: Request<v1::CommitTaskRequest>,
-    ) -> Result<Response<v1::CommitTaskResponse>, Status> {
-        let message = request.into_inner();
-        let decode = || -> Result<_, InvalidField> {
-            Ok((digest("task_key", &message.task_key)?, token(message.token)?, digest("artifact", &message.artifact)?))
+        let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
+        let grants = tokio::select! {
+            grants = self.driver.acquire(worker, request, max.min(LEASES_MAX), wait) => grants?,
+            () = self.closing.cancelled() => return Err(Status::unavailable("the coordinator is shutting down")),
         };
-        let (task, token, artifact) = decode().map_err(|error| of_invalid(&error))?;
-        let blobs = self.blobs.clone();
-        let missing = tokio::task::spawn_blocking(move || blobs.first_missing(artifact))
-            .await
-            .map_err(|error| Status::internal(error.to_string()))??;
-        if let Some(missing) = missing {
-            let problem = format!("file {} of the result is not stored", missing.short());
-            return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
-        }
-        self.decide(scheduler::Request::Commit { task, token, artifact }).await?;
-        Ok(Response::new(v1::CommitTaskResponse {}))
+        let leases = grants.map_err(|reject| of_reject(&reject))?.into_iter().map(v1::Lease::from).collect();
+        Ok(Response::new(v1::AcquireLeasesResponse { leases }))
     }
 
-    async fn fail_task(&self, request: Request<v1::FailTaskRequest>) -> Result<Response<v1::FailTaskResponse>, Status> {
-        let message = request.into_inner();
-        let (task, token) = lease(&message.task_key, message.token)?;
-        let failure = convert::failure(&message.code, &message.message);
-        self.decide(scheduler::Request::Fail { task, token, failure }).await?;
-        Ok(Response::new(v1::FailTaskResponse {}))
-    }
-
-    async fn release_task(
+    async fn end_attempts(
         &self,
-        request: Request<v1::ReleaseTaskRequest>,
-    ) -> Result<Response<v1::ReleaseTaskResponse>, Status> {
-        let message = request.into_inner();
-        let (task, token) = lease(&message.task_key, message.token)?;
-        self.decide(scheduler::Request::Release { task, token, why: Released::Preempted }).await?;
-        Ok(Response::new(v1::ReleaseTaskResponse {}))
+        request: Request<v1::EndAttemptsRequest>,
+    ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
+        let attempts = request.into_inner().attempts;
+        let mut asked = Vec::with_capacity(attempts.len());
+        for attempt in attempts {
+            // All are asked before the first answer is waited for: they share a write.
+            asked.push(match self.ending(attempt).await {
+                Ok(request) => Ok(self.driver.ask_for(request).await?),
+                Err(refused) => Err(refused),
+            });
+        }
+        let mut verdicts = Vec::with_capacity(asked.len());
+        for answer in asked {
+            verdicts.push(verdict(match answer {
+                Ok(answer) => answer.await.map_err(|_| Gone)?.map_err(|reject| of_reject(&reject)),
+                Err(refused) => Err(refused),
+            }));
+        }
+        Ok(Response::new(v1::EndAttemptsResponse { verdicts }))
+    }
+
+    async fn save_checkpoint(
+        &self,
+        request: Request<v1::SaveCheckpointRequest>,
+    ) -> Result<Response<v1::SaveCheckpointResponse>, Status> {
+        let v1::SaveCheckpointRequest { task_key, token, artifact, manifest, step } = request.into_inner();
+        let (task, token) = lease(&task_key, token)?;
+        let artifact = self.stored(&artifact, manifest).await?;
+        self.decide(scheduler::Request::Checkpoint { task, token, artifact, step }).await?;
+        Ok(Response::new(v1::SaveCheckpointResponse {}))
+    }
+
+    async fn append_log(
+        &self,
+        request: Request<v1::AppendLogRequest>,
+    ) -> Result<Response<v1::AppendLogResponse>, Status> {
+        let v1::AppendLogRequest { task_key, token, offset, bytes } = request.into_inner();
+        let (task, token) = lease(&task_key, token)?;
+        // Also of attempts that have ended: the last lines come after the result.
+        let known = self.driver.read(move |knowledge| {
+            let task = knowledge.scheduler.task(task).map_err(|reject| of_reject(&reject))?;
+            Ok::<_, Status>(task.lease().map(|lease| lease.token).max(task.last_ended))
+        });
+        if known.await??.is_none_or(|newest| token > newest) {
+            return Err(of_reject(&scheduler::Reject::Fenced { task, token }));
+        }
+        let logs = self.logs.clone();
+        let appended = tokio::task::spawn_blocking(move || logs.append(task, token, offset, &bytes)).await;
+        let size = appended.map_err(|error| Status::internal(error.to_string()))??;
+        Ok(Response::new(v1::AppendLogResponse { size }))
     }
 }
 

@@ -284,6 +284,10 @@ fn write(transaction: &Transaction<'_>, batch: &Batch, rows: &[Row]) -> rusqlite
     rows.iter().try_for_each(|row| write_row(transaction, row))
 }
 
+/// Notes that a task is part of a run.
+const RUN_TASK: &str = "INSERT INTO run_tasks SELECT r.number, t.number FROM runs r, tasks t
+     WHERE r.run = ?1 AND t.task = ?2 ON CONFLICT DO NOTHING";
+
 fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     let execute = |statement, params: &[&dyn ToSql]| transaction.prepare_cached(statement)?.execute(params);
     match row {
@@ -302,11 +306,13 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
                 params![run, at_ms, scale],
             )?;
             for task in tasks {
-                execute(
-                    "INSERT INTO run_tasks SELECT r.number, t.number FROM runs r, tasks t WHERE r.run = ?1 AND t.task = ?2
-                     ON CONFLICT DO NOTHING",
-                    params![run, task.to_string()],
-                )?;
+                execute(RUN_TASK, params![run, task.to_string()])?;
+            }
+            1
+        }
+        Row::RunTasks { run, tasks } => {
+            for task in tasks {
+                execute(RUN_TASK, params![run.to_string(), task.to_string()])?;
             }
             1
         }

@@ -48,5 +48,6 @@ pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
         Stage::ClassifyTrain(classify) => classify_train::run(classify, attempt),
         Stage::Aggregate(aggregate) => aggregate::run(aggregate, attempt),
         Stage::Report => report::run(attempt),
+        Stage::Command(_) => Err(Failure::invalid_input("a command is run by its worker, not by this program")),
     }
 }

@@ -1,6 +1,6 @@
-//! What the coordinator decides, without the thread, clock and disk around it:
-//! commands in, events and owed answers out. The driver runs it, and so does the
-//! simulation.
+//! What the coordinator does, without the thread, the clock and the disk around
+//! it: commands in, events and owed answers out. The driver runs it, and so does
+//! the simulation.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, State, Ta
 use tokio::sync::oneshot;
 
 use crate::config::Patience;
-use crate::history::History;
 use crate::sessions::{Commands, Sessions};
+use crate::tables::{self, Row, Tail};
 
 /// Everything that the coordinator knows, to read from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Knowledge {
     /// Tasks, runs, workers and leases.
     pub scheduler: Scheduler,
     /// Connections.
     pub sessions: Sessions,
-    /// What happened.
-    pub history: History,
+    /// What happened lately.
+    pub tail: Tail,
 }
 
 /// One moment, by both clocks.
@@ -81,16 +81,25 @@ pub enum Command {
     End,
 }
 
-/// What is to be done with what was decided: the events go to disk, then the
-/// answers go out.
-#[derive(Default)]
+/// What shares one write: the events go to disk, then the answers go out.
 pub struct Batch {
+    /// Number of the first event.
+    first: u64,
     /// What happened.
     pub events: Vec<Event>,
+    /// What the events change in the tables.
+    pub rows: Vec<Row>,
     /// Answers that nobody may get before the events are on disk.
     pub owed: Vec<Box<dyn FnOnce(&Knowledge) + Send>>,
     /// Whether something changed that watchers see, journaled or not.
     pub is_news: bool,
+}
+
+impl Batch {
+    /// Nothing yet, after the event of that number.
+    pub fn after(last: u64) -> Self {
+        Self { first: last + 1, events: vec![], rows: vec![], owed: vec![], is_news: false }
+    }
 }
 
 /// A call for work that waits.
@@ -103,14 +112,14 @@ struct Parked {
 }
 
 /// The state machine with its connections.
-pub struct Core {
+pub struct Reactor {
     patience: Patience,
     knowledge: Knowledge,
     /// Oldest first.
     parked: VecDeque<Parked>,
 }
 
-impl Core {
+impl Reactor {
     /// Goes on with what a journal or a snapshot said. Workers that were there
     /// are expected back.
     pub fn new(patience: Patience, mut knowledge: Knowledge, now: Now) -> Self {
@@ -210,7 +219,7 @@ impl Core {
         }
     }
 
-    /// When [`Core::sweep`] has something to do at the latest, as far as broken
+    /// When [`Reactor::sweep`] has something to do at the latest, as far as broken
     /// connections go.
     pub fn next_deadline(&self, now: Now) -> Option<Instant> {
         let broken = self.knowledge.sessions.iter().filter(|(_, session)| session.is_broken());
@@ -314,7 +323,11 @@ impl Core {
             false => vec![],
         };
         for event in decided {
-            self.knowledge.note(now.ms, &event);
+            let number = batch.first + batch.events.len() as u64;
+            let rows = tables::rows(number, now.ms, &event, &self.knowledge.scheduler);
+            self.knowledge.tail.note(number, &rows, &self.knowledge.scheduler);
+            self.knowledge.scheduler.apply(&event);
+            batch.rows.extend(rows);
             batch.events.push(event);
         }
         for (worker, task, token) in before {
@@ -333,18 +346,10 @@ impl Core {
         Ok(())
     }
 
-    /// As [`Core::request`], for what we ask ourselves.
+    /// As [`Reactor::request`], for what we ask ourselves.
     fn decide(&mut self, now: Now, request: Request, batch: &mut Batch) {
         if let Err(reject) = self.request(now, request, batch) {
             tracing::error!(%reject, "a request of the coordinator's own was refused");
         }
-    }
-}
-
-impl Knowledge {
-    /// Lets an event happen, live or on replay.
-    pub fn note(&mut self, at_ms: i64, event: &Event) {
-        self.history.note(at_ms, event, &self.scheduler);
-        self.scheduler.apply(event);
     }
 }

@@ -1,0 +1,50 @@
+//! Tells the coordinator how attempts ended. What ends while a call is under way
+//! goes along with the next one.
+
+use std::sync::Arc;
+
+use proto::channel::call;
+use proto::status::of_verdict;
+use proto::v1;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use crate::Shared;
+
+/// Ends that one call tells.
+const BATCH: usize = 64;
+
+/// One end and the way back for what the coordinator says to it.
+pub(crate) type Report = (v1::AttemptEnd, oneshot::Sender<Result<(), Status>>);
+
+/// Tells once; the coordinator may be away. `Err` is its refusal, or why it could
+/// not be asked.
+pub(crate) async fn tell(shared: &Shared, end: v1::AttemptEnd) -> Result<(), Status> {
+    let (verdict, answer) = oneshot::channel();
+    let gone = || Status::cancelled("the worker ends");
+    shared.reports.send((end, verdict)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
+}
+
+/// Sends what comes until nobody is left to report.
+pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while reports.recv_many(&mut batch, BATCH).await > 0 {
+        let (attempts, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let mut client = WorkerServiceClient::new(shared.channel.clone());
+        let answer = client.end_attempts(call(v1::EndAttemptsRequest { attempts })).await;
+        let verdicts = answer.map(|answer| answer.into_inner().verdicts);
+        for (place, waiting) in waiting.into_iter().enumerate() {
+            let verdict = match &verdicts {
+                Ok(verdicts) => verdicts.get(place).map_or_else(
+                    || Err(Status::internal("the coordinator answered less than it was asked")),
+                    of_verdict,
+                ),
+                Err(status) => Err(status.clone()),
+            };
+            // An attempt whose lease is over waits no more.
+            let _ = waiting.send(verdict);
+        }
+    }
+}
