@@ -11,11 +11,15 @@
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
+//! | [`optimizer`] | burn's optimisers with their state by name |
+//! | [`checkpoint`] | all that a training needs to go on |
 //! | [`device`] | which processor computes |
 
+pub mod checkpoint;
 pub mod data;
 pub mod device;
 pub mod models;
+pub mod optimizer;
 pub mod random;
 pub mod records;
 pub mod stages;

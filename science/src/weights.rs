@@ -5,6 +5,7 @@
 //! are included. Loading compares names and shapes one by one and refuses at the
 //! first difference.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -13,9 +14,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 
-use crate::{random, records};
+use crate::random;
 
 /// A tensor outside of any device.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,16 @@ pub fn apply<M: Module>(module: M, arrays: Arrays) -> Result<M, Failure> {
     }
 }
 
+/// [`apply`] in the middle of a training: every tensor is copied into rows, as
+/// steps of training leave them. On the CPU [`apply`] leaves linear weights in
+/// columns, and products of the same numbers from there round differently.
+///
+/// # Errors
+/// As [`apply`].
+pub fn restore<M: Module>(module: M, arrays: Arrays) -> Result<M, Failure> {
+    Ok(apply(module, arrays)?.map(&mut Copier))
+}
+
 /// Writes the weights.
 ///
 /// # Errors
@@ -72,17 +83,44 @@ pub fn load<M: Module>(module: M, path: &Path) -> Result<M, Failure> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write(arrays: &Arrays, path: &Path) -> Result<(), Failure> {
-    let bytes: BTreeMap<&String, (Vec<u8>, &Vec<usize>)> = arrays
-        .iter()
-        .map(|(name, array)| (name, (array.values.iter().flat_map(|v| v.to_le_bytes()).collect(), &array.shape)))
-        .collect();
-    let internal = |error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display()));
-    let views = bytes
-        .iter()
-        .map(|(name, (data, shape))| Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(internal)?;
-    records::write_bytes(path, &safetensors::serialize(views, None).map_err(internal)?)
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
+    }
+    safetensors::serialize_to_file(arrays, None, path).map_err(|error| match error {
+        SafeTensorError::IoError(error) => Failure::io("write", path, &error),
+        error => Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())),
+    })
+}
+
+/// One tensor's bytes are made at a time.
+impl View for &Array {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.values.len()
+    }
+}
+
+/// Adds tensors under a name of their own: `<name>.<theirs>`.
+pub fn put(arrays: &mut Arrays, name: &str, others: Arrays) {
+    arrays.extend(others.into_iter().map(|(theirs, array)| (format!("{name}.{theirs}"), array)));
+}
+
+/// Takes out the tensors under a name: `<name>.<theirs>` as `<theirs>`.
+pub fn take(arrays: &mut Arrays, name: &str) -> Arrays {
+    let theirs = |whole: &str| whole.strip_prefix(name)?.strip_prefix('.').map(str::to_owned);
+    let taken = arrays.extract_if(.., |whole, _| theirs(whole).is_some());
+    taken.filter_map(|(whole, array)| Some((theirs(&whole)?, array))).collect()
 }
 
 /// Reads the 32-bit floating-point tensors of a file; others are passed over
@@ -145,24 +183,24 @@ fn owner(name: &str) -> &str {
 
 /// The way from the network to the tensor at hand.
 #[derive(Default)]
-struct Trail {
+pub(crate) struct Trail {
     parts: Vec<String>,
     kinds: Vec<String>,
 }
 
 impl Trail {
-    fn enter(&mut self, name: &str, kind: &str) {
+    pub(crate) fn enter(&mut self, name: &str, kind: &str) {
         self.parts.push(name.to_owned());
         self.kinds.push(kind.to_owned());
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.parts.pop();
         self.kinds.pop();
     }
 
     /// The name of the tensor: variants of enums are no part of it.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let parts = self.parts.iter().zip(&self.kinds).filter(|(_, kind)| !kind.starts_with("Enum:"));
         parts.map(|(part, _)| part.as_str()).collect::<Vec<_>>().join(".")
     }
@@ -219,6 +257,17 @@ impl ModuleMapper for Blender {
         param.map(|average| {
             let newest: Tensor<D> = newest.reshape(average.shape());
             average * self.decay + newest * (1.0 - self.decay)
+        })
+    }
+}
+
+struct Copier;
+
+impl ModuleMapper for Copier {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let learnt = tensor.is_require_grad();
+            (tensor.detach() * 1.0).detach().set_require_grad(learnt)
         })
     }
 }

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{GradientsParams, SgdConfig};
+use burn::optim::{GradientsParams, Sgd, SgdConfig};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor};
-use domain::stage::{ClassifyTrain, Failure, FailureCode, Progress};
+use domain::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress, Stage};
 
 use super::Attempt;
+use crate::checkpoint::Checkpoints;
 use crate::data::patchset::{Augmentation, PatchSet};
 use crate::models::resnet::{CLASSES, ResNet};
+use crate::optimizer::NamedOptimizer;
+use crate::random;
 use crate::records::{self, Metrics, PatchesRecord};
-use crate::{random, weights};
+use crate::weights::{self, Array, Arrays};
 
 /// Steps between readings of the loss: each waits for the device.
 const READ_EVERY: usize = 10;
@@ -40,19 +43,26 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
     let (train, test, records) = load(classify, &attempt)?;
     let (train, validation) = train.split(attempt.seed, classify.val_fraction);
 
-    let mut net = first_weights(classify, &attempt, &device)?;
-    let momentum = MomentumConfig::new().with_momentum(classify.momentum).with_dampening(0.0);
-    let mut sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
-    let mut log = Log::new(classify, train.len());
+    let log = || Log::new(classify, train.len(), validation.len());
+    let mut checkpoints = Checkpoints::new(&Stage::ClassifyTrain(classify.clone()), attempt.seed, attempt.folder)?;
+    let resumed = checkpoints.resume(attempt.monitor, |step, state| {
+        Training::resume(ResNet::new(&classify.network, &device), sgd(classify), log(), step, state)
+    });
+    let training = match resumed {
+        Some(training) => training,
+        None => Training::start(first_weights(classify, &attempt, &device)?, sgd(classify), log()),
+    };
+    let Training { mut net, mut sgd, mut log } = training;
 
-    for epoch in 0..classify.epochs {
-        let lr = classify.lr * classify.lr_gamma.powi((epoch / classify.lr_step) as i32);
+    for epoch in log.epochs_done()..classify.epochs {
+        let lr = learning_rate(classify, epoch);
         let mut order: Vec<usize> = (0..train.len()).collect();
         random::shuffle(&mut random::stream(attempt.seed, "order", u64::from(epoch)), &mut order);
-        for batch in batches(&order, classify.batch) {
-            if attempt.monitor.stopping() {
-                return Err(Failure::new(FailureCode::Preempted, format!("told to stop in epoch {epoch}")));
-            }
+        for batch in batches(&order, classify.batch).skip(log.steps_of_epoch()) {
+            checkpoints.visit(log.steps(), attempt.monitor, || {
+                log.read(lr)?;
+                Ok(state(&net, &sgd, &log))
+            })?;
             let augmentations: Vec<Augmentation> = match classify.augment {
                 true => batch.iter().map(|&index| Augmentation::draw(attempt.seed, epoch, index)).collect(),
                 false => vec![Augmentation::NONE; batch.len()],
@@ -60,17 +70,17 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
             let x = train.batch(batch, &augmentations, &device); // [batch, 3, size, size]
             let truth = train.one_hot(batch, &device); // [batch, 6]
 
-            let mut dropping = random::stream(attempt.seed, "dropout", log.steps);
+            let mut dropping = random::stream(attempt.seed, "dropout", log.steps());
             let scores = net.forward(x, Some(&mut dropping)); // [batch, 6]
             let loss = (log_softmax(scores, 1) * truth).sum() / -(batch.len() as f64);
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
             net = sgd.step(lr, net, gradients);
 
-            log.push(loss.inner(), batch.len(), epoch, lr)?;
+            log.push(loss.inner(), lr)?;
             log.report(epoch, attempt.monitor);
         }
-        let right = accuracy(&validation, &predict(&net.valid(), &validation, attempt.device));
-        log.close(epoch, lr, right)?;
+        log.read(lr)?;
+        log.close(right(&validation, &predict(&net.valid(), &validation, attempt.device)));
     }
 
     let net = net.valid();
@@ -78,7 +88,47 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
     let predicted = predict(&net, &test, attempt.device);
     let metrics = metrics(classify, &log, &test, &predicted, &records);
     records::write(&attempt.folder.output("metrics.json"), &metrics)?;
-    records::write_bytes(&attempt.folder.output("epochs.csv"), log.csv.as_bytes())
+    records::write_bytes(&attempt.folder.output("epochs.csv"), log.csv(classify).as_bytes())
+}
+
+/// What changes from step to step. With the parameters, the inputs and the seed,
+/// the rest of the training depends on nothing else.
+struct Training {
+    net: ResNet,
+    sgd: NamedOptimizer<Sgd>,
+    log: Log,
+}
+
+impl Training {
+    fn start(net: ResNet, sgd: Sgd, log: Log) -> Self {
+        Self { net, sgd: NamedOptimizer::new(sgd), log }
+    }
+
+    /// Goes on from the [`state`] after so many steps.
+    fn resume(blank: ResNet, sgd: Sgd, log: Log, step: u64, mut state: Arrays) -> Result<Self, Failure> {
+        let net = weights::restore(blank, weights::take(&mut state, "net"))?;
+        let sgd = NamedOptimizer::restore(sgd, &net, weights::take(&mut state, "sgd"))?;
+        let log = log.resume(weights::take(&mut state, "log"), step)?;
+        Ok(Self { net, sgd, log })
+    }
+}
+
+fn state(net: &ResNet, sgd: &NamedOptimizer<Sgd>, log: &Log) -> Arrays {
+    let mut state = Arrays::new();
+    weights::put(&mut state, "net", weights::collect(&net.valid()));
+    weights::put(&mut state, "sgd", sgd.collect(net));
+    weights::put(&mut state, "log", log.arrays());
+    state
+}
+
+fn sgd(classify: &ClassifyTrain) -> Sgd {
+    let momentum = MomentumConfig::new().with_momentum(classify.momentum).with_dampening(0.0);
+    SgdConfig::new().with_momentum(Some(momentum)).build()
+}
+
+/// The learning rate of an epoch, counted from 0.
+fn learning_rate(classify: &ClassifyTrain, epoch: u32) -> f64 {
+    classify.lr * classify.lr_gamma.powi((epoch / classify.lr_step) as i32)
 }
 
 /// Training and test patches of all data sets, and their records.
@@ -136,10 +186,14 @@ fn predict(net: &ResNet, patches: &PatchSet, device: &Device) -> Vec<u8> {
     predicted
 }
 
+/// Patches recognised.
+fn right(patches: &PatchSet, predicted: &[u8]) -> usize {
+    patches.labels.iter().zip(predicted).filter(|(truth, label)| truth == label).count()
+}
+
 /// Share of patches recognised, 0..1; absent without patches.
-fn accuracy(patches: &PatchSet, predicted: &[u8]) -> Option<f64> {
-    let right = patches.labels.iter().zip(predicted).filter(|(truth, label)| truth == label).count();
-    (!predicted.is_empty()).then(|| right as f64 / predicted.len() as f64)
+fn accuracy(right: usize, patches: usize) -> Option<f64> {
+    (patches > 0).then(|| right as f64 / patches as f64)
 }
 
 fn metrics(
@@ -158,7 +212,7 @@ fn metrics(
     let elected = |votes: &[u32; CLASSES]| {
         (1..CLASSES).fold(0, |best, label| if votes[label] > votes[best] { label } else { best })
     };
-    let right = votes.values().filter(|(truth, votes)| elected(votes) == *truth as usize).count();
+    let images_right = votes.values().filter(|(truth, votes)| elected(votes) == *truth as usize).count();
     let labels = (0..CLASSES).map(|label| {
         let mut classes: Vec<_> = records.iter().filter_map(|r| r.classes.get(label)).map(|c| c.class).collect();
         classes.dedup();
@@ -167,13 +221,13 @@ fn metrics(
     Metrics {
         datasets: classify.datasets.clone(),
         view: records[0].view,
-        steps: log.steps,
-        train_loss: log.epoch_loss,
-        val_accuracy: log.val_accuracy,
+        steps: log.steps(),
+        train_loss: log.mean(log.recognised.len().saturating_sub(1)),
+        val_accuracy: log.recognised.last().and_then(|&right| accuracy(right, log.validation)),
         test_patches: test.len() as u32,
         test_images: votes.len() as u32,
-        accuracy: 100.0 * accuracy(test, predicted).unwrap_or(0.0),
-        image_accuracy: 100.0 * right as f64 / votes.len().max(1) as f64,
+        accuracy: 100.0 * accuracy(right(test, predicted), predicted.len()).unwrap_or(0.0),
+        image_accuracy: 100.0 * images_right as f64 / votes.len().max(1) as f64,
         confusion,
         labels: labels.collect(),
     }
@@ -181,86 +235,120 @@ fn metrics(
 
 /// What training has shown so far.
 struct Log {
-    /// Optimiser steps done.
-    steps: u64,
-    steps_total: u64,
     epochs: u32,
-    /// Losses still on the device, with the number of patches.
-    unread: Vec<(Tensor<1>, usize)>,
-    /// Sum of losses and number of patches of this epoch.
-    sum: (f64, usize),
-    /// Mean loss of the last finished epoch.
-    epoch_loss: f64,
-    /// After the last finished epoch.
-    val_accuracy: Option<f64>,
-    csv: String,
+    /// Patches of each step of an epoch.
+    sizes: Vec<usize>,
+    /// Validation patches.
+    validation: usize,
+    /// The loss of each step.
+    losses: Vec<f32>,
+    /// Losses of the newest steps, still on the device.
+    unread: Vec<Tensor<1>>,
+    /// Validation patches recognised after each epoch.
+    recognised: Vec<usize>,
     reported: Instant,
-    /// Epoch and rate of the newest step, for messages.
-    at: (u32, f64),
 }
 
 impl Log {
-    fn new(classify: &ClassifyTrain, patches: usize) -> Self {
+    fn new(classify: &ClassifyTrain, patches: usize, validation: usize) -> Self {
         let order: Vec<usize> = (0..patches).collect();
-        let per_epoch = batches(&order, classify.batch).count() as u64;
         Self {
-            steps: 0,
-            steps_total: per_epoch * u64::from(classify.epochs),
             epochs: classify.epochs,
+            sizes: batches(&order, classify.batch).map(<[usize]>::len).collect(),
+            validation,
+            losses: Vec::new(),
             unread: Vec::new(),
-            sum: (0.0, 0),
-            epoch_loss: 0.0,
-            val_accuracy: None,
-            csv: String::from("epoch,lr,loss,val_accuracy\n"),
+            recognised: Vec::new(),
             reported: Instant::now(),
-            at: (0, 0.0),
         }
     }
 
-    fn push(&mut self, loss: Tensor<1>, patches: usize, epoch: u32, lr: f64) -> Result<(), Failure> {
-        self.steps += 1;
-        self.at = (epoch, lr);
-        self.unread.push((loss, patches));
-        if self.unread.len() >= READ_EVERY { self.read() } else { Ok(()) }
+    /// With what is in [`Log::arrays`], which have to be of so many steps.
+    fn resume(self, mut arrays: Arrays, steps: u64) -> Result<Self, Failure> {
+        let mut column = |name| arrays.remove(name).map_or_else(Vec::new, |array| array.values);
+        let losses = column("loss");
+        let recognised = column("recognised").into_iter().map(|count| count as usize).collect();
+        let log = Self { losses, recognised, ..self };
+        match log.steps() == steps && log.steps_of_epoch() < log.sizes.len() {
+            true => Ok(log),
+            false => Err(Failure::invalid_input(format!("there are not {steps} losses"))),
+        }
+    }
+
+    /// What is here.
+    fn arrays(&self) -> Arrays {
+        let column = |values: Vec<f32>| Array { shape: vec![values.len()], values };
+        let recognised = self.recognised.iter().map(|&count| count as f32).collect();
+        Arrays::from([("loss".to_owned(), column(self.losses.clone())), ("recognised".to_owned(), column(recognised))])
+    }
+
+    fn epochs_done(&self) -> u32 {
+        self.recognised.len() as u32
+    }
+
+    /// Steps done.
+    fn steps(&self) -> u64 {
+        (self.losses.len() + self.unread.len()) as u64
+    }
+
+    /// Steps done since the last epoch ended.
+    fn steps_of_epoch(&self) -> usize {
+        (self.losses.len() + self.unread.len()).saturating_sub(self.recognised.len() * self.sizes.len())
+    }
+
+    fn push(&mut self, loss: Tensor<1>, lr: f64) -> Result<(), Failure> {
+        self.unread.push(loss);
+        if self.unread.len() >= READ_EVERY { self.read(lr) } else { Ok(()) }
     }
 
     /// Brings the losses here.
-    fn read(&mut self) -> Result<(), Failure> {
-        let first = self.steps - self.unread.len() as u64;
-        for (step, (loss, patches)) in (first..).zip(self.unread.drain(..)) {
-            let loss = f64::from(loss.into_scalar::<f32>());
+    fn read(&mut self, lr: f64) -> Result<(), Failure> {
+        for loss in self.unread.drain(..) {
+            let loss = loss.into_scalar::<f32>();
             if !loss.is_finite() {
-                let (epoch, lr) = self.at;
-                return Err(Failure::new(
-                    FailureCode::NotANumber,
-                    format!("loss is {loss} at step {step} (epoch {}, lr {lr}): lower tl.lr", epoch + 1),
-                ));
+                let (step, epoch) = (self.losses.len(), self.recognised.len() + 1);
+                let message = format!("loss is {loss} at step {step} (epoch {epoch}, lr {lr}): lower tl.lr");
+                return Err(Failure::new(FailureCode::NotANumber, message));
             }
-            self.sum.0 += loss * patches as f64;
-            self.sum.1 += patches;
+            self.losses.push(loss);
         }
         Ok(())
     }
 
-    fn report(&mut self, epoch: u32, monitor: &mut dyn domain::stage::Monitor) {
-        if self.reported.elapsed() < REPORT_EVERY && self.steps < self.steps_total {
+    /// Ends an epoch, all of whose losses are here.
+    fn close(&mut self, recognised: usize) {
+        self.recognised.push(recognised);
+    }
+
+    /// Mean loss of what is here of an epoch.
+    fn mean(&self, epoch: usize) -> f64 {
+        let losses = self.losses.iter().skip(epoch * self.sizes.len()).zip(&self.sizes);
+        let (sum, patches) = losses
+            .fold((0.0, 0), |(sum, patches), (&loss, &size)| (sum + f64::from(loss) * size as f64, patches + size));
+        sum / patches.max(1) as f64
+    }
+
+    fn report(&mut self, epoch: u32, monitor: &mut dyn Monitor) {
+        let total = self.sizes.len() as u64 * u64::from(self.epochs);
+        if self.reported.elapsed() < REPORT_EVERY && self.steps() < total {
             return;
         }
         self.reported = Instant::now();
-        let loss = if self.sum.1 > 0 { self.sum.0 / self.sum.1 as f64 } else { self.epoch_loss };
+        let nothing_yet = self.losses.len() <= epoch as usize * self.sizes.len();
+        let loss = self.mean(epoch as usize - usize::from(nothing_yet && epoch > 0));
         let note = format!("epoch {}/{} loss {loss:.2}", epoch + 1, self.epochs);
-        monitor.progress(Progress { done: self.steps, total: self.steps_total, note });
+        monitor.progress(Progress { done: self.steps(), total, note });
     }
 
-    /// Ends an epoch.
-    fn close(&mut self, epoch: u32, lr: f64, val_accuracy: Option<f64>) -> Result<(), Failure> {
-        self.read()?;
-        self.epoch_loss = self.sum.0 / self.sum.1.max(1) as f64;
-        self.sum = (0.0, 0);
-        self.val_accuracy = val_accuracy;
-        let validation = val_accuracy.map_or_else(String::new, |share| share.to_string());
-        let _ = writeln!(self.csv, "{},{lr},{},{validation}", epoch + 1, self.epoch_loss); // cannot fail
-        Ok(())
+    /// One line per epoch.
+    fn csv(&self, classify: &ClassifyTrain) -> String {
+        let mut text = String::from("epoch,lr,loss,val_accuracy\n");
+        for (epoch, &right) in self.recognised.iter().enumerate() {
+            let (lr, loss) = (learning_rate(classify, epoch as u32), self.mean(epoch));
+            let validation = accuracy(right, self.validation).map_or_else(String::new, |share| share.to_string());
+            let _ = writeln!(text, "{},{lr},{loss},{validation}", epoch + 1); // writing to a String cannot fail
+        }
+        text
     }
 }
 
@@ -275,6 +363,7 @@ mod tests {
     use safetensors::tensor::{Dtype, TensorView};
 
     use super::*;
+    use crate::checkpoint::tests::changes_nothing;
     use crate::records::ClassPatches;
 
     fn small() -> ClassifyTrain {
@@ -415,6 +504,20 @@ mod tests {
         let failure = train(&wild, 7, root.path(), &mut Unwatched).unwrap_err();
         assert_eq!(failure.code, FailureCode::NotANumber);
         assert!(failure.message.contains("tl.lr"), "{failure}");
+    }
+
+    #[test]
+    fn stopping_and_going_on_elsewhere_changes_no_byte() {
+        // Six steps an epoch: within and at the end of the first, within the second.
+        changes_nothing(&[1, 6, 10], &|root, monitor| train(&small(), 7, root, monitor));
+        let second = ClassifyTrain { init: None, val_fraction: 0.0, ..small() };
+        let root = tempfile::tempdir().unwrap();
+        let first = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
+        changes_nothing(&[4], &|root, monitor| {
+            let model = std::fs::read(first.output("model.safetensors")).unwrap();
+            records::write_bytes(&Folder::new(root).input("init").join("model.safetensors"), &model).unwrap();
+            train(&second, 7, root, monitor)
+        });
     }
 
     #[test]

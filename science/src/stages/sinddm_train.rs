@@ -4,18 +4,21 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::{Adam, AdamConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use domain::experiment::Sinddm;
-use domain::stage::{Failure, FailureCode, Progress};
+use domain::stage::{Failure, FailureCode, Progress, Stage};
 
 use super::Attempt;
+use crate::checkpoint::Checkpoints;
 use crate::data::pyramid::Pyramid;
 use crate::data::{folder, tensors};
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
+use crate::optimizer::NamedOptimizer;
+use crate::random;
 use crate::records::{self, DiffusionRecord};
-use crate::{random, weights};
+use crate::weights::{self, Array, Arrays};
 
 /// Adam's guard against division by zero; burn's default is larger than the reference's.
 const ADAM_EPSILON: f32 = 1e-8;
@@ -39,16 +42,19 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
     let scales: Vec<Scale> = pyramid.scales.iter().map(|scale| Scale::new(scale, &device)).collect();
 
-    let mut net = weights::initialise(SinDdm::new(sinddm.dim as usize, &device), attempt.seed);
-    let mut average = net.valid();
-    let mut adam = AdamConfig::new().with_epsilon(ADAM_EPSILON).init();
-    let mut losses = Losses::default();
+    let blank = || SinDdm::new(sinddm.dim as usize, &device);
+    let mut checkpoints =
+        Checkpoints::new(&Stage::SinddmTrain { sinddm: sinddm.clone() }, attempt.seed, attempt.folder)?;
+    let resumed = checkpoints.resume(attempt.monitor, |step, state| Training::resume(blank(), step, state));
+    let training = resumed.unwrap_or_else(|| Training::start(weights::initialise(blank(), attempt.seed)));
+    let Training { mut net, mut average, mut adam, mut losses } = training;
     let mut reported = Instant::now();
 
-    for step in 0..sinddm.steps {
-        if attempt.monitor.stopping() {
-            return Err(Failure::new(FailureCode::Preempted, format!("told to stop at step {step}")));
-        }
+    for step in losses.steps()..sinddm.steps {
+        checkpoints.visit(u64::from(step), attempt.monitor, || {
+            losses.read(learning_rate(sinddm, step))?;
+            Ok(state(&net, &average, &adam, &losses))
+        })?;
         let lr = learning_rate(sinddm, step);
         let mut rng = random::stream(attempt.seed, "train", u64::from(step));
         let s = random::below(&mut rng, scales.len());
@@ -93,6 +99,45 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
+/// What changes from step to step. With the parameters, the inputs and the seed,
+/// the rest of the training depends on nothing else.
+struct Training {
+    net: SinDdm,
+    /// Of the weights, without gradients.
+    average: SinDdm,
+    adam: NamedOptimizer<Adam>,
+    losses: Losses,
+}
+
+impl Training {
+    fn start(net: SinDdm) -> Self {
+        let average = net.valid();
+        Self { net, average, adam: NamedOptimizer::new(adam()), losses: Losses::default() }
+    }
+
+    /// Goes on from the [`state`] after so many steps.
+    fn resume(blank: SinDdm, step: u64, mut state: Arrays) -> Result<Self, Failure> {
+        let net = weights::restore(blank, weights::take(&mut state, "net"))?;
+        let average = weights::restore(net.valid(), weights::take(&mut state, "average"))?;
+        let adam = NamedOptimizer::restore(adam(), &net, weights::take(&mut state, "adam"))?;
+        let losses = Losses::of(weights::take(&mut state, "losses"), step)?;
+        Ok(Self { net, average, adam, losses })
+    }
+}
+
+fn state(net: &SinDdm, average: &SinDdm, adam: &NamedOptimizer<Adam>, losses: &Losses) -> Arrays {
+    let mut state = Arrays::new();
+    weights::put(&mut state, "net", weights::collect(&net.valid()));
+    weights::put(&mut state, "average", weights::collect(average));
+    weights::put(&mut state, "adam", adam.collect(net));
+    weights::put(&mut state, "losses", losses.arrays());
+    state
+}
+
+fn adam() -> Adam {
+    AdamConfig::new().with_epsilon(ADAM_EPSILON).build()
+}
+
 /// The learning rate of a step, counted from 0.
 fn learning_rate(sinddm: &Sinddm, step: u32) -> f64 {
     let passed = sinddm.milestones.iter().filter(|&&milestone| milestone <= step).count();
@@ -135,6 +180,29 @@ struct Losses {
 }
 
 impl Losses {
+    /// Those in [`Losses::arrays`], which have to be of so many steps.
+    fn of(mut arrays: Arrays, steps: u64) -> Result<Self, Failure> {
+        let mut column = |name| arrays.remove(name).map_or_else(Vec::new, |array| array.values);
+        let (scales, losses) = (column("scale"), column("loss"));
+        if scales.len() as u64 != steps || losses.len() as u64 != steps {
+            return Err(Failure::invalid_input(format!("there are not {steps} losses")));
+        }
+        Ok(Self { read: scales.into_iter().map(|scale| scale as usize).zip(losses).collect(), unread: Vec::new() })
+    }
+
+    /// Those that are here.
+    fn arrays(&self) -> Arrays {
+        let scales = self.read.iter().map(|(scale, _)| *scale as f32).collect();
+        let losses = self.read.iter().map(|(_, loss)| *loss).collect();
+        let column = |values| Array { shape: vec![self.read.len()], values };
+        Arrays::from([("scale".to_owned(), column(scales)), ("loss".to_owned(), column(losses))])
+    }
+
+    /// Steps done.
+    fn steps(&self) -> u32 {
+        (self.read.len() + self.unread.len()) as u32
+    }
+
     fn push(&mut self, scale: usize, loss: Tensor<1>) {
         self.unread.push((scale, loss));
     }
@@ -181,6 +249,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::checkpoint::tests::{Notes, changes_nothing};
 
     /// Small enough for a test.
     pub(crate) fn small() -> Sinddm {
@@ -256,15 +325,14 @@ pub(crate) mod tests {
 
     #[test]
     fn stops_when_told() {
-        struct Stop;
-        impl Monitor for Stop {
-            fn progress(&mut self, _: Progress) {}
-            fn stopping(&self) -> bool {
-                true
-            }
-        }
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(train(&small(), 7, root.path(), &mut Stop).unwrap_err().code, FailureCode::Preempted);
+        assert_eq!(train(&small(), 7, root.path(), &mut Notes::until(0)).unwrap_err().code, FailureCode::Preempted);
+    }
+
+    #[test]
+    fn stopping_and_going_on_elsewhere_changes_no_byte() {
+        // Before, at and after the averaging begins, between two readings of the loss, and the last.
+        changes_nothing(&[1, 4, 7, 11], &|root, monitor| train(&small(), 7, root, monitor));
     }
 
     #[test]
