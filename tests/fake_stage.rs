@@ -7,6 +7,8 @@
 //! | `FAKE_ONLY` | the name of the stage that the others are about; all stages without it |
 //! | `FAKE_GATE` | waits until a file with this name exists |
 //! | `FAKE_CRASH` | says this on standard error and dies |
+//! | `FAKE_HUNGRY` | asks for more memory than there is |
+//! | `FAKE_KILLED` | dies as one dies that the kernel kills |
 //! | `FAKE_DEAF` | at the gate, goes on talking whatever it is told |
 //! | `FAKE_STOPPED` | a folder: leaves a file there when it is told to stop |
 
@@ -52,6 +54,13 @@ fn main() {
     if let Ok(last_words) = std::env::var("FAKE_CRASH") {
         eprintln!("{last_words}");
         exit(101);
+    }
+    if std::env::var_os("FAKE_HUNGRY").is_some() {
+        std::hint::black_box(Vec::<u8>::with_capacity(std::hint::black_box(isize::MAX as usize)));
+    }
+    if std::env::var_os("FAKE_KILLED").is_some() {
+        let own = std::process::id().to_string();
+        std::process::Command::new("kill").args(["-KILL", &own]).status().expect("to kill itself");
     }
     write(&folder, &text);
 }

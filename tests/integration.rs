@@ -11,6 +11,7 @@ mod bad_input;
 mod cluster;
 mod crash;
 mod determinism;
+mod memory;
 mod process;
 mod tidy;
 mod wire;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Program;
+use crate::memory;
 
 /// What the child is to do: `order.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,16 @@ pub const STOP: &str = "stop";
 /// How long a child that was asked to end may take before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Bytes of the log that a message repeats.
+const LAST_WORDS: usize = 2_000;
+
+/// Bytes of the log in which a lack of memory is looked for: a backtrace may
+/// come after what matters.
+const BACKTRACE: usize = 64 * 1024;
+
+/// The signal that nothing can catch.
+const SIGKILL: i32 = 9;
+
 /// Runs the program on an attempt's folder to its end.
 ///
 /// # Errors
@@ -77,6 +88,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let log_path = folder.join(LOG);
     let log = std::fs::File::create(&log_path).map_err(|error| Failure::io("create", &log_path, &error))?;
+    let kills = memory::kills();
     let mut child = Command::new(&program.path)
         .args(&program.arguments)
         .arg(folder)
@@ -127,22 +139,29 @@ pub(crate) async fn run(
     match status.success() {
         true => Ok(()),
         false if stopped => Err(Failure::new(FailureCode::Preempted, "told to stop")),
-        false => Err(why(status, folder)),
+        false => {
+            let more = kills.zip(memory::kills()).is_some_and(|(before, after)| after > before);
+            Err(why(status, folder, more))
+        }
     }
 }
 
-fn why(status: ExitStatus, folder: &Path) -> Failure {
+/// `killed_for_memory`: whether meanwhile the kernel has killed somebody here
+/// for memory.
+fn why(status: ExitStatus, folder: &Path, killed_for_memory: bool) -> Failure {
     let said = std::fs::read(folder.join(FAILURE)).ok();
     if let Some(failure) = said.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return failure;
     }
     let log = std::fs::read(folder.join(LOG)).unwrap_or_default();
-    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(2000)..]).trim().to_owned();
-    let hint = match signal(status) {
-        Some(9) => " (often the system's answer to a lack of memory)",
-        _ => "",
+    let tail = |length: usize| String::from_utf8_lossy(&log[log.len().saturating_sub(length)..]).trim().to_owned();
+    let killed = signal(status) == Some(SIGKILL);
+    let (code, hint) = match memory::ran_out(&tail(BACKTRACE)) || (killed && killed_for_memory) {
+        true => (FailureCode::OutOfMemory, " for lack of memory: use fewer --slots or a machine with more"),
+        false if killed => (FailureCode::Crashed, " (often the system's answer to a lack of memory)"),
+        false => (FailureCode::Crashed, ""),
     };
-    Failure::new(FailureCode::Crashed, format!("the attempt's process ended with {status}{hint}; it said last: {tail}"))
+    Failure::new(code, format!("the attempt's process ended with {status}{hint}; it said last: {}", tail(LAST_WORDS)))
 }
 
 #[cfg(unix)]

@@ -19,6 +19,7 @@ pub mod child;
 pub mod config;
 pub mod lease_loop;
 pub mod reports;
+mod memory;
 pub mod session;
 pub mod store;
 

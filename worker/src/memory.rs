@@ -1,0 +1,90 @@
+//! Whether a process ended because memory ran out.
+//!
+//! Two things tell: what it said last, and the kernel's count of processes that
+//! it killed for memory in this control group.
+
+use std::fs;
+use std::path::Path;
+
+/// What programs say, in lower case: Rust's allocator, the C++ library's, CUDA
+/// and PyTorch, Vulkan, burn's runtime, Python.
+const LAST_WORDS: [&str; 9] = [
+    "memory allocation of ",
+    "std::bad_alloc",
+    "out of memory",
+    "out_of_memory",
+    "outofmemory",
+    "out of device memory",
+    "out_of_device_memory",
+    "can't allocate buffer of size",
+    "memoryerror",
+];
+
+/// Whether somebody says that memory ran out.
+pub(crate) fn ran_out(said: &str) -> bool {
+    let said = said.to_lowercase();
+    LAST_WORDS.iter().any(|words| said.contains(words))
+}
+
+/// How many processes the kernel has killed for memory in the control group of
+/// this one, which its children are in too; `None` where it does not say.
+pub(crate) fn kills() -> Option<u64> {
+    kills_in(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
+}
+
+/// `groups` is the text of `/proc/self/cgroup`: lines `number:controllers:path`,
+/// without controllers in version 2.
+fn kills_in(groups: &str, root: &Path) -> Option<u64> {
+    let counts = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let path = path.trim_start_matches('/');
+        let file = match controllers {
+            "" => root.join(path).join("memory.events"),
+            "memory" => root.join("memory").join(path).join("memory.oom_control"),
+            _ => return None,
+        };
+        let text = fs::read_to_string(file).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    });
+    counts.reduce(|one, other| one + other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_lack_memory_say_so_in_many_ways() {
+        for said in [
+            "memory allocation of 4096 bytes failed",
+            "thread 'main' panicked at src/x.rs:1:1:\nout of device memory allocating 8 bytes",
+            r#"called `Result::unwrap()` on an `Err` value: DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#,
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "wgpu error: Out of Memory",
+        ] {
+            assert!(ran_out(said), "{said}");
+        }
+        for said in ["", "the stone is gone", "index out of bounds: the len is 3 but the index is 3"] {
+            assert!(!ran_out(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_count_is_found_in_both_versions_of_control_groups() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("user/job/memory.events", "low 0\nmax 3\noom 2\noom_kill 2\noom_group_kill 1\n");
+        write("memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n");
+        let kills = |groups: &str| kills_in(groups, root.path());
+        assert_eq!(kills("0::/user/job\n"), Some(2));
+        assert_eq!(kills("9:name=systemd:/\n4:memory:/job\n1:cpu:/\n0::/\n"), Some(5));
+        for unknown in ["", "0::/elsewhere", "4:memory:/elsewhere", "nonsense", "::"] {
+            assert_eq!(kills(unknown), None, "{unknown}");
+        }
+    }
+}
