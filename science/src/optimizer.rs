@@ -158,7 +158,7 @@ impl<O: Optimizer> ModuleVisitor for Restorer<O> {
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
-    use burn::optim::{Adam, AdamConfig};
+    use burn::optim::AdamConfig;
     use burn::tensor::Device;
     use domain::seed::Seed;
 
@@ -170,11 +170,7 @@ mod tests {
     }
 
     /// The layer after some steps towards nothing.
-    fn steps<O: Optimizer>(
-        layer: Linear,
-        count: usize,
-        mut step: impl FnMut(Linear, GradientsParams) -> Linear,
-    ) -> Linear {
+    fn steps(layer: Linear, count: usize, mut step: impl FnMut(Linear, GradientsParams) -> Linear) -> Linear {
         (0..count).fold(layer, |layer, k| {
             let x = Tensor::<2>::ones([4, 3], &Device::flex().autodiff()) * (k as f32 + 0.5);
             let gradients = GradientsParams::from_grads(layer.forward(x).square().mean().backward(), &layer);
@@ -186,8 +182,8 @@ mod tests {
     fn steps_are_those_of_burns_own_optimiser() {
         let mut burns = AdamConfig::new().init();
         let mut named = NamedOptimizer::new(AdamConfig::new().build());
-        let theirs = steps::<Adam>(layer(), 5, |layer, gradients| burns.step(0.01, layer, gradients));
-        let ours = steps::<Adam>(layer(), 5, |layer, gradients| named.step(0.01, layer, gradients));
+        let theirs = steps(layer(), 5, |layer, gradients| burns.step(0.01, layer, gradients));
+        let ours = steps(layer(), 5, |layer, gradients| named.step(0.01, layer, gradients));
         assert_eq!(weights::collect(&theirs), weights::collect(&ours));
         assert_ne!(weights::collect(&layer()), weights::collect(&ours));
     }
@@ -195,7 +191,7 @@ mod tests {
     #[test]
     fn a_state_of_another_form_is_refused_by_name() {
         let mut named = NamedOptimizer::new(AdamConfig::new().build());
-        let layer = steps::<Adam>(layer(), 2, |layer, gradients| named.step(0.01, layer, gradients));
+        let layer = steps(layer(), 2, |layer, gradients| named.step(0.01, layer, gradients));
         let arrays = named.collect(&layer);
         assert_eq!(arrays["weight.momentum.time"].values, [2.0]);
         let refusal = |change: fn(&mut Arrays)| {
