@@ -272,6 +272,11 @@ impl Plan {
                 *longest = (*longest).max(task.chain_mflop);
             }
         }
+        // All data are looked at first, so that what is wrong with them shows early.
+        let longest = self.tasks.iter().map(|task| task.chain_mflop).max().unwrap_or(0);
+        for task in self.tasks.iter_mut().filter(|task| matches!(task.stage, Stage::Ingest(_))) {
+            task.chain_mflop = longest;
+        }
     }
 
     /// Number of tasks of each stage, in the order in which stages first appear.
@@ -295,7 +300,6 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
     let mut study = Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] } };
     let mut report = Report::default();
     let mut patches = BTreeMap::new();
-    // All data are looked at first, so that what is wrong with them shows early.
     let mut ingests = Vec::new();
     for view in View::ALL {
         ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
