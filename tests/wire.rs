@@ -5,6 +5,7 @@ use proto::status::{FENCED, INCOMPATIBLE, of_verdict, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::attempt_end::End;
+use proto::v1::put_blob_request::Part;
 use proto::v1::session_request::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -237,9 +238,17 @@ async fn other_bytes_than_named_are_data_loss_and_are_not_stored() {
     let cluster = Cluster::start().await;
     let digest = Digest::of(b"stone").to_string();
     let put = |data: &[u8]| {
-        let message = v1::PutBlobRequest { digest: digest.clone(), data: data.to_vec() };
+        let start = v1::PutBlobStart {
+            digest: digest.clone(),
+            session: "test".to_owned(),
+            encoding: v1::Encoding::Raw.into(),
+            size: data.len() as u64,
+            offset: 0,
+        };
+        let messages =
+            [Part::Start(start), Part::Data(data.to_vec())].map(|part| v1::PutBlobRequest { part: Some(part) });
         let mut client = cluster.artifacts();
-        async move { client.put_blob(tokio_stream::iter([message])).await }
+        async move { client.put_blob(tokio_stream::iter(messages)).await }
     };
     let missing = || async {
         let request = v1::FindMissingRequest { digests: vec![digest.clone()] };
@@ -266,8 +275,11 @@ async fn a_malformed_field_is_refused_by_name() {
     let nameless = r#"{"command": [{"name": "", "argv": ["true"]}]}"#;
     let refusals = [
         ("digests", artifacts.find_missing(call(v1::FindMissingRequest { digests: vec![bad.clone()] })).await.err()),
-        ("digest", artifacts.get_blob(call(v1::GetBlobRequest { digest: bad.clone(), offset: 0 })).await.err()),
-        ("digest", artifacts.put_blob(tokio_stream::iter([v1::PutBlobRequest::default()])).await.err()),
+        (
+            "digest",
+            artifacts.get_blob(call(v1::GetBlobRequest { digest: bad.clone(), ..Default::default() })).await.err(),
+        ),
+        ("start", artifacts.put_blob(tokio_stream::iter([v1::PutBlobRequest::default()])).await.err()),
         ("task_key", end(&cluster, &bad, 1, succeeded(&good)).await.err()),
         ("token", end(&cluster, &good, 0, succeeded(&good)).await.err()),
         ("artifact", end(&cluster, &good, 1, succeeded(&bad)).await.err()),

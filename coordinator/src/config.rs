@@ -8,6 +8,10 @@ use std::time::Duration;
 pub struct Config {
     /// The folder of everything that survives a restart.
     pub state: PathBuf,
+    /// Where blobs lie: a folder, or `s3://BUCKET/PREFIX`; in the state folder without it.
+    pub blobs: Option<String>,
+    /// How often to remove blobs that no task needs; never without it.
+    pub gc_every: Option<Duration>,
     /// How long it waits for workers.
     pub patience: Patience,
 }
@@ -40,6 +44,6 @@ impl Default for Patience {
 impl Config {
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), patience: Patience::default() }
+        Self { state: state.into(), blobs: None, gc_every: None, patience: Patience::default() }
     }
 }

@@ -7,7 +7,8 @@
 //! | [`reactor`] | the state machine with its connections: commands in, events and answers out |
 //! | [`driver`] | the one thread that runs it: decide, apply, append, sync, reply |
 //! | [`journal`] | events in a database |
-//! | [`blobs`] | files by digest in a folder |
+//! | [`blobs`] | files by digest, in a folder or a bucket |
+//! | [`gc`] | removes what no task needs, and looks for what one lacks |
 //! | [`logs`] | what attempts said |
 //! | [`sessions`] | which workers are connected and what they said last |
 //! | [`tables`] | what people ask about runs, tasks and attempts |
@@ -17,6 +18,7 @@ pub mod api;
 pub mod blobs;
 pub mod config;
 pub mod driver;
+pub mod gc;
 pub mod journal;
 pub mod logs;
 pub mod reactor;

@@ -17,6 +17,7 @@ use crate::api::{Artifacts, Experiments, Workers};
 use crate::blobs::{self, Blobs};
 use crate::config::Config;
 use crate::driver;
+use crate::gc;
 use crate::journal;
 use crate::logs::Logs;
 
@@ -51,7 +52,7 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Largest message taken: a spec, a plan's data or one chunk of a file.
+/// Largest message taken: a spec or a plan's data.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// Time in which clients may hear that the coordinator ends. One that does not
@@ -77,7 +78,7 @@ pub async fn run(
         Err(TryLockError::Error(source)) => return Err(state_error(source)),
     }
     let journal = journal::Sqlite::open(&config.state.join("journal.sqlite"))?;
-    let blobs = Blobs::open(config.state.join("blobs"))?;
+    let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
     let (driver, driver_end) = driver::start(&config, Box::new(journal))?;
 
     // Streams live as long as their clients; they have to be told.
@@ -89,6 +90,9 @@ pub async fn run(
             closing.cancel();
         }
     };
+    if let Some(period) = config.gc_every {
+        tokio::spawn(gc::repeat(driver.clone(), blobs.clone(), period, closing.clone()));
+    }
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<WorkerServiceServer<Workers>>().await;
     health_reporter.set_serving::<ExperimentServiceServer<Experiments>>().await;
@@ -107,7 +111,7 @@ pub async fn run(
         .add_service(reflection)
         .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
-        .add_service(ArtifactServiceServer::new(Artifacts::new(blobs)).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(Artifacts::new(driver.clone(), blobs).server())
         .serve_with_incoming_shutdown(incoming, stop);
     let mut serving = Box::pin(serving);
     tokio::pin!(driver_end);

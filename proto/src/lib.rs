@@ -8,10 +8,12 @@
 //! | [`convert`] | wire to domain and back; decoding is validating |
 //! | [`status`] | refusals as gRPC statuses with details, and which are final |
 //! | [`channel`] | deadlines and keepalive of both sides |
+//! | [`encoding`] | the form in which files are stored and sent |
 //! | [`transfer`] | artifacts to and from folders |
 
 pub mod channel;
 pub mod convert;
+pub mod encoding;
 pub mod status;
 pub mod transfer;
 

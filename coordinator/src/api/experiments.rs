@@ -286,18 +286,13 @@ impl ExperimentService for Experiments {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let request = request.into_inner();
         let (work, plan) = parse_submission(&request)?;
-        let (blobs, sources) = (self.blobs.clone(), sources(&plan));
-        let missing = tokio::task::spawn_blocking(move || {
-            sources.into_iter().find_map(|(artifact, name)| match blobs.first_missing(artifact) {
-                Ok(None) => None,
-                Ok(Some(missing)) => Some(Ok((name, missing))),
-                Err(error) => Some(Err(error)),
-            })
-        });
-        if let Some(found) = missing.await.map_err(|error| Status::internal(error.to_string()))? {
-            let (name, missing) = found?;
-            let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
-            return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
+        // What is found now must not be collected before the journal names it.
+        let _lease = self.blobs.lease().await;
+        for (artifact, name) in sources(&plan) {
+            if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
+                let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
+                return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
+            }
         }
         let run = plan.digest();
         let submit = SchedulerRequest::Submit { work, run, tasks: plan.tasks, priority: request.priority };

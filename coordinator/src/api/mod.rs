@@ -25,14 +25,33 @@ impl From<crate::blobs::Error> for Status {
         match error {
             Error::Unknown(_) => proto::status::status(Code::NotFound, "UNKNOWN_BLOB", message),
             Error::Mismatch { .. } => proto::status::status(Code::DataLoss, "DIGEST_MISMATCH", message),
+            Error::Damaged { .. } => proto::status::status(Code::DataLoss, "DAMAGED_BLOB", message),
             Error::NotAManifest { .. } => proto::status::status(Code::DataLoss, "NOT_A_MANIFEST", message),
+            Error::Invalid { field, problem } => proto::status::of_invalid(&proto::convert::invalid(field, problem)),
+            Error::Busy(_) => Status::unavailable(message),
+            Error::NoRoom { .. } => proto::status::status(Code::ResourceExhausted, "DISK_FULL", message),
             Error::Io { source, .. } if is_full(source.kind()) => {
                 proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
             }
-            Error::Io { .. } => {
+            Error::Bucket { .. } => {
+                tracing::error!(message, "blob store");
+                Status::unavailable(message)
+            }
+            Error::Io { .. } | Error::Place(_) | Error::Task(_) => {
                 tracing::error!(message, "blob store");
                 proto::status::status(Code::Internal, "STORAGE", message)
             }
+        }
+    }
+}
+
+impl From<crate::gc::Error> for Status {
+    fn from(error: crate::gc::Error) -> Self {
+        use crate::gc::Error;
+        match error {
+            Error::Blobs(error) => error.into(),
+            Error::Gone(gone) => gone.into(),
+            Error::Unreadable { .. } => proto::status::status(Code::DataLoss, "DAMAGED_BLOB", error.to_string()),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use domain::artifact::Manifest;
 use domain::digest::Digest;
 use domain::resources::Offer;
 use domain::scheduler;
@@ -21,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::blobs::{self, Blobs};
+use crate::blobs::Blobs;
 use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
 
@@ -78,36 +77,19 @@ impl Workers {
             Ok((artifact, convert::manifest(artifact, &bytes)?))
         };
         let (artifact, manifest) = decode().map_err(|error: InvalidField| of_invalid(&error))?;
-        let blobs = self.blobs.clone();
-        let missing = tokio::task::spawn_blocking(move || missing(&blobs, artifact, manifest, &bytes))
-            .await
-            .map_err(|error| Status::internal(error.to_string()))??;
-        match missing {
-            None => Ok(artifact),
-            Some(missing) => {
-                let problem = format!("file {} of the artifact is not stored", missing.short());
-                Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem))
-            }
+        let missing = match &manifest {
+            Some(manifest) => self.blobs.first_missing(manifest).await?,
+            None => self.blobs.first_missing_of(artifact).await?,
+        };
+        if let Some(missing) = missing {
+            let problem = format!("file {} of the artifact is not stored", missing.short());
+            return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
         }
+        if manifest.is_some() {
+            self.blobs.put_bytes(artifact, &bytes).await?;
+        }
+        Ok(artifact)
     }
-}
-
-/// The first file of an artifact that is not stored. If none is missing, the
-/// manifest that came along is stored too.
-fn missing(
-    blobs: &Blobs,
-    artifact: Digest,
-    manifest: Option<Manifest>,
-    bytes: &[u8],
-) -> Result<Option<Digest>, blobs::Error> {
-    let Some(manifest) = manifest else { return blobs.first_missing(artifact) };
-    let missing = manifest.entries().iter().map(|entry| entry.digest).find(|digest| !blobs.has(*digest));
-    if missing.is_none() && !blobs.has(artifact) {
-        let mut writer = blobs.writer(artifact)?;
-        writer.write(bytes)?;
-        writer.finish()?;
-    }
-    Ok(missing)
 }
 
 fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
@@ -196,6 +178,8 @@ impl WorkerService for Workers {
         request: Request<v1::EndAttemptsRequest>,
     ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
         let attempts = request.into_inner().attempts;
+        // What is found now must not be collected before the journal names it.
+        let _lease = self.blobs.lease().await;
         let mut asked = Vec::with_capacity(attempts.len());
         for attempt in attempts {
             // All are asked before the first answer is waited for: they share a write.
@@ -220,6 +204,7 @@ impl WorkerService for Workers {
     ) -> Result<Response<v1::SaveCheckpointResponse>, Status> {
         let v1::SaveCheckpointRequest { task_key, token, artifact, manifest, step } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
+        let _lease = self.blobs.lease().await;
         let artifact = self.stored(&artifact, manifest).await?;
         self.decide(scheduler::Request::Checkpoint { task, token, artifact, step }).await?;
         Ok(Response::new(v1::SaveCheckpointResponse {}))

@@ -1,0 +1,280 @@
+//! Blobs in a bucket that speaks S3: `PREFIX/ab/cdef…`, packed ones with the
+//! ending `.zst`.
+//!
+//! Credentials, region and endpoint come from the usual `AWS_…` variables of the
+//! environment. A bucket keeps no time of last use, so that is remembered here;
+//! what was last used before this process is held to be used when it started.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use domain::digest::Digest;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use proto::encoding::Encoding;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::folder::parse;
+use super::upload::Checked;
+use super::{Error, Reader, Stored, io_error};
+
+/// Bytes of one part of a large upload; files up to this size go in one call.
+const PART: usize = 8 * 1024 * 1024;
+
+/// Parts of one file on their way at once.
+const PARTS: usize = 4;
+
+/// Questions on their way at once.
+const QUESTIONS: usize = 32;
+
+/// Where damaged blobs go, below the prefix.
+const QUARANTINE: &str = "quarantine";
+
+/// The bucket.
+#[derive(Debug)]
+pub struct Bucket {
+    name: String,
+    prefix: Path,
+    store: AmazonS3,
+    opened: SystemTime,
+    known: Mutex<HashMap<Digest, Known>>,
+}
+
+/// What is known of a blob without asking.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    used: SystemTime,
+    /// None: not known to be there.
+    encoding: Option<Encoding>,
+}
+
+impl Bucket {
+    /// Opens `s3://BUCKET/PREFIX` and sees whether it can be written.
+    ///
+    /// # Errors
+    /// If that is no such address, or the bucket does not answer as it should.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let place = || Error::Place(url.to_owned());
+        let rest = url.strip_prefix("s3://").ok_or_else(place)?;
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if name.is_empty() {
+            return Err(place());
+        }
+        let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|_| place())?;
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(name);
+        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        if endpoint.as_deref().is_some_and(is_loopback) {
+            builder = builder.with_allow_http(true);
+        }
+        let error = |what| bucket_error(name, what);
+        let store = builder.build().map_err(error("be opened"))?;
+        // Better to find out now than with the first result.
+        let probe = prefix.clone().join("probe");
+        store.put(&probe, PutPayload::from_static(b"lithogen")).await.map_err(error("be written"))?;
+        store.delete(&probe).await.map_err(error("be deleted from"))?;
+        Ok(Self { name: name.to_owned(), prefix, store, opened: SystemTime::now(), known: Mutex::default() })
+    }
+
+    fn key(&self, digest: Digest, encoding: Encoding) -> Path {
+        let name = digest.to_string();
+        self.prefix.clone().join(&name[..2]).join(format!("{}{}", &name[2..], encoding.suffix()))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+        // A map is whole after any panic.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, digest: Digest, encoding: Option<Encoding>) -> Option<Encoding> {
+        let now = SystemTime::now();
+        let mut known = self.known();
+        let known = known.entry(digest).or_insert(Known { used: now, encoding });
+        known.used = now;
+        known.encoding = encoding.or(known.encoding);
+        known.encoding
+    }
+
+    /// Whether a blob is stored; notes that it is used.
+    ///
+    /// # Errors
+    /// If the bucket does not answer.
+    pub async fn touch(&self, digest: Digest) -> Result<bool, Error> {
+        if self.note(digest, None).is_some() {
+            return Ok(true);
+        }
+        for encoding in Encoding::ALL {
+            match self.store.head(&self.key(digest, encoding)).await {
+                Ok(_) => {
+                    self.note(digest, Some(encoding));
+                    return Ok(true);
+                }
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(bucket_error(&self.name, "be asked")(error)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Those of these that are not stored; notes that the others are used.
+    ///
+    /// # Errors
+    /// If the bucket does not answer.
+    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Error> {
+        let look = |digest| async move { Ok((!self.touch(digest).await?).then_some(digest)) };
+        let found = futures_util::stream::iter(digests).map(look).buffered(QUESTIONS);
+        found.try_filter_map(|missing| async move { Ok(missing) }).try_collect().await
+    }
+
+    /// Opens a stored blob. Its bytes are read where that may block.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if it is not stored.
+    pub async fn reader(&self, digest: Digest) -> Result<Reader, Error> {
+        for encoding in Encoding::ALL {
+            match self.store.get(&self.key(digest, encoding)).await {
+                Ok(found) => {
+                    let size = found.meta.size;
+                    let bytes = StreamReader::new(found.into_stream().map_err(io::Error::from));
+                    return Ok(Reader { encoding, size, bytes: Box::new(SyncIoBridge::new(Box::pin(bytes))) });
+                }
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(bucket_error(&self.name, "be read")(error)),
+            }
+        }
+        self.known().remove(&digest);
+        Err(Error::Unknown(digest))
+    }
+
+    /// Stores a checked file.
+    ///
+    /// # Errors
+    /// If the bucket does not take it.
+    pub async fn publish(&self, checked: &Checked) -> Result<(), Error> {
+        // Noted first: a collection that looks from here on leaves it alone.
+        self.note(checked.digest, None);
+        let key = self.key(checked.digest, checked.encoding);
+        let error = bucket_error(&self.name, "be written");
+        let read_error = |source| io_error("read", &checked.path)(source);
+        let mut file = std::fs::File::open(&checked.path).map_err(read_error)?;
+        let mut part = next_part(&mut file).map_err(read_error)?;
+        if part.len() < PART {
+            self.store.put(&key, part.into()).await.map_err(error)?;
+        } else {
+            let upload = self.store.put_multipart(&key).await.map_err(error)?;
+            let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+            while !part.is_empty() {
+                let room = upload.wait_for_capacity(PARTS).await;
+                room.map_err(bucket_error(&self.name, "be written"))?;
+                upload.write(&part);
+                let read = tokio::task::spawn_blocking(move || next_part(&mut file).map(|part| (part, file)));
+                (part, file) = read.await?.map_err(read_error)?;
+            }
+            // Parts of an upload without its end are the bucket's to expire.
+            upload.finish().await.map_err(bucket_error(&self.name, "be written"))?;
+        }
+        self.note(checked.digest, Some(checked.encoding));
+        Ok(())
+    }
+
+    /// Moves a blob aside.
+    ///
+    /// # Errors
+    /// If the bucket does not do it.
+    pub async fn quarantine(&self, digest: Digest) -> Result<(), Error> {
+        self.known().remove(&digest);
+        for encoding in Encoding::ALL {
+            let aside = self.prefix.clone().join(QUARANTINE).join(format!("{digest}{}", encoding.suffix()));
+            match self.store.rename(&self.key(digest, encoding), &aside).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(bucket_error(&self.name, "be renamed in")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is stored.
+    ///
+    /// # Errors
+    /// If the bucket cannot be listed.
+    pub async fn list(&self) -> Result<Vec<Stored>, Error> {
+        let mut objects = self.store.list(Some(&self.prefix));
+        let mut stored = Vec::new();
+        while let Some(object) = objects.next().await {
+            let object = object.map_err(bucket_error(&self.name, "be listed"))?;
+            let Some(parts) = object.location.prefix_match(&self.prefix) else { continue };
+            let parts: Vec<_> = parts.collect();
+            let [beginning, rest] = parts.as_slice() else { continue };
+            let Some((digest, encoding)) = parse(&format!("{}{}", beginning.as_ref(), rest.as_ref())) else { continue };
+            let last = SystemTime::from(object.last_modified).max(self.opened);
+            let used = self.known().get(&digest).map_or(last, |known| known.used.max(last));
+            stored.push(Stored { digest, encoding, size: object.size, used });
+        }
+        Ok(stored)
+    }
+
+    /// Removes those of these that were not used since; returns what went.
+    ///
+    /// # Errors
+    /// If the bucket does not do it.
+    pub async fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
+        let still_unused = |blob: &&Stored| self.known().get(&blob.digest).is_none_or(|known| known.used < since);
+        let unused: Vec<Stored> = unused.iter().filter(still_unused).copied().collect();
+        for blob in &unused {
+            self.known().remove(&blob.digest);
+        }
+        let keys: Vec<_> = unused.iter().map(|blob| Ok(self.key(blob.digest, blob.encoding))).collect();
+        let removed = self.store.delete_stream(futures_util::stream::iter(keys).boxed());
+        removed.try_collect::<Vec<_>>().await.map_err(bucket_error(&self.name, "be deleted from"))?;
+        Ok(unused)
+    }
+}
+
+fn bucket_error(bucket: &str, what: &'static str) -> impl Fn(StoreError) -> Error + use<> {
+    let bucket = bucket.to_owned();
+    move |source| Error::Bucket { bucket: bucket.clone(), what, source: Box::new(source) }
+}
+
+/// The next bytes of a file: a whole part but for the last.
+fn next_part(file: &mut std::fs::File) -> io::Result<Vec<u8>> {
+    let mut part = Vec::new();
+    file.take(PART as u64).read_to_end(&mut part)?;
+    Ok(part)
+}
+
+/// Whether plaintext to that address stays on this machine.
+fn is_loopback(endpoint: &str) -> bool {
+    let Some(rest) = endpoint.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plaintext_is_for_loopback_only() {
+        for (endpoint, loopback) in [
+            ("http://127.0.0.1:9000", true),
+            ("http://localhost", true),
+            ("http://[::1]:9000/x", true),
+            ("http://10.0.0.1:9000", false),
+            ("http://127.0.0.1.example.org", false),
+            ("https://127.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(endpoint), loopback, "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_bucket_is_refused() {
+        for bad in ["s3://", "s3:///prefix", "gs://bucket", "s3://bucket/a//b"] {
+            assert!(matches!(Bucket::open(bad).await, Err(Error::Place(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Blobs in a folder of this machine: `blobs/ab/cdef…`, packed ones with the
+//! ending `.zst`.
+//!
+//! A file is written under another name, synced, then renamed, and its folder is
+//! synced, so one that exists is whole and survives a loss of power. Its time of
+//! modification says when it was last stored or asked for.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use domain::digest::Digest;
+use proto::encoding::Encoding;
+
+use super::upload::Checked;
+use super::{Error, Reader, Stored, io_error};
+
+/// Where damaged blobs go.
+const QUARANTINE: &str = "quarantine";
+
+/// The folder.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Opens or makes it.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(root: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&root).map_err(io_error("create", &root))?;
+        for number in 0..=u8::MAX {
+            let folder = root.join(format!("{number:02x}"));
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error("create", &folder)(error));
+                }
+                _ => {}
+            }
+        }
+        // The names of these folders have to survive as well as those in them.
+        sync(&root)?;
+        Ok(Self { root })
+    }
+
+    /// Where a blob lies, stored or not.
+    pub fn path(&self, digest: Digest, encoding: Encoding) -> PathBuf {
+        let name = digest.to_string();
+        self.root.join(&name[..2]).join(format!("{}{}", &name[2..], encoding.suffix()))
+    }
+
+    /// Whether a blob is stored; notes that it is used.
+    pub fn touch(&self, digest: Digest) -> bool {
+        let touch = |path: PathBuf| File::open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok();
+        Encoding::ALL.into_iter().any(|encoding| touch(self.path(digest, encoding)))
+    }
+
+    /// Opens a stored blob.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if it is not stored.
+    pub fn reader(&self, digest: Digest) -> Result<Reader, Error> {
+        for encoding in Encoding::ALL {
+            let path = self.path(digest, encoding);
+            match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+                Ok((size, file)) => return Ok(Reader { encoding, size, bytes: Box::new(file) }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("read", &path)(error)),
+            }
+        }
+        Err(Error::Unknown(digest))
+    }
+
+    /// Gives a checked file its name.
+    ///
+    /// # Errors
+    /// If the disk says no.
+    pub fn publish(&self, checked: &Checked) -> Result<(), Error> {
+        let path = self.path(checked.digest, checked.encoding);
+        let partial = &checked.path;
+        let sync_file = || {
+            let file = File::options().write(true).open(partial)?;
+            file.set_modified(SystemTime::now())?;
+            file.sync_all()
+        };
+        sync_file().map_err(io_error("sync", partial))?;
+        fs::rename(partial, &path).map_err(io_error("rename", partial))?;
+        // The name has to survive as well as the bytes.
+        sync(path.parent().unwrap_or(&self.root))
+    }
+
+    /// Moves a blob aside.
+    ///
+    /// # Errors
+    /// If the disk says no.
+    pub fn quarantine(&self, digest: Digest) -> Result<(), Error> {
+        let folder = self.root.join(QUARANTINE);
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        for encoding in Encoding::ALL {
+            let path = self.path(digest, encoding);
+            match fs::rename(&path, folder.join(format!("{digest}{}", encoding.suffix()))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("move", &path)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is stored.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Stored>, Error> {
+        let mut stored = Vec::new();
+        for number in 0..=u8::MAX {
+            let beginning = format!("{number:02x}");
+            let folder = self.root.join(&beginning);
+            for item in fs::read_dir(&folder).map_err(io_error("list", &folder))? {
+                let item = item.map_err(io_error("list", &folder))?;
+                let name = format!("{beginning}{}", item.file_name().to_string_lossy());
+                let Some((digest, encoding)) = parse(&name) else { continue };
+                // It may have gone meanwhile.
+                let Ok(meta) = item.metadata() else { continue };
+                let used = meta.modified().map_err(io_error("read", &folder))?;
+                stored.push(Stored { digest, encoding, size: meta.len(), used });
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Removes those of these that were not used since; returns what went.
+    ///
+    /// # Errors
+    /// If the disk says no.
+    pub fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
+        let mut removed = Vec::new();
+        for blob in unused {
+            let path = self.path(blob.digest, blob.encoding);
+            if fs::metadata(&path).and_then(|meta| meta.modified()).is_ok_and(|used| used < since) {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                removed.push(*blob);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The blob that a name without slashes means.
+pub(super) fn parse(name: &str) -> Option<(Digest, Encoding)> {
+    let (digits, encoding) = match name.strip_suffix(Encoding::Zstd.suffix()) {
+        Some(digits) => (digits, Encoding::Zstd),
+        None => (name, Encoding::Raw),
+    };
+    Some((digits.parse().ok()?, encoding))
+}
+
+fn sync(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
+}
