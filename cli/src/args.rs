@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::experiment::Scale;
+
+use crate::units;
 
 /// Runs a published study over many workers and brings back a table of means and
 /// standard deviations that can be believed.
@@ -54,6 +57,8 @@ pub enum Command {
     Status(Status),
     /// Print Table I, paper beside ours
     Results(Results),
+    /// Fetch, store, check and clear away files of studies
+    Artifact(Artifact),
     /// Make data sets
     #[cfg(feature = "worker")]
     Dataset(Dataset),
@@ -187,6 +192,12 @@ pub struct Coordinator {
     /// Where it lives.
     #[command(flatten)]
     pub state: State,
+    /// Where files lie: a folder, or s3://BUCKET/PREFIX; `blobs` in the state folder by default
+    #[arg(long, env = "LITHOGEN_BLOBS", value_name = "PLACE")]
+    pub blobs: Option<String>,
+    /// How often to remove files that no task needs, for instance 1d; never by default
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub gc_every: Option<Duration>,
     /// Allow an address that other machines can reach although the wire is not encrypted
     #[arg(long)]
     pub insecure_listen: bool,
@@ -207,6 +218,9 @@ pub struct Worker {
     /// Folder for inputs and attempts
     #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
     pub state: PathBuf,
+    /// Room for inputs and outputs that later attempts may need, for instance 200G
+    #[arg(long, default_value = "16G", value_name = "SIZE", value_parser = units::bytes)]
+    pub cache: u64,
     /// Seconds that running attempts may go on after the worker was told to end
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
@@ -280,6 +294,76 @@ pub struct Results {
     /// The whole document (schema: `lithogen config schema --of results`)
     #[arg(long)]
     pub json: bool,
+}
+
+/// `lithogen artifact`.
+#[derive(Debug, Args)]
+pub struct Artifact {
+    /// What to do with artifacts.
+    #[command(subcommand)]
+    pub command: ArtifactCommand,
+}
+
+/// One verb of `lithogen artifact`.
+#[derive(Debug, Subcommand)]
+pub enum ArtifactCommand {
+    /// Write an artifact's files to a folder
+    Get {
+        /// An artifact's digest, or the first digits of a run for its report
+        #[arg(value_name = "DIGEST|RUN")]
+        what: String,
+        /// Only this file, or the files below this folder
+        path: Option<String>,
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Whom to ask.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Store a folder or a file and print its digest
+    Put {
+        /// The folder or file
+        path: PathBuf,
+        /// Whom to ask.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Read every stored file again and name what is damaged or missing
+    Verify {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Remove stored files that no task needs
+    Gc {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+        /// Keep what was stored or asked for within this time
+        #[arg(long, default_value = "24h", value_name = "TIME", value_parser = units::duration)]
+        grace: Duration,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Some coordinator.
+#[derive(Debug, Args)]
+pub struct At {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
 }
 
 /// `lithogen dataset`.

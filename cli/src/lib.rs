@@ -11,6 +11,7 @@
 //! | [`remote`] | calls to a coordinator |
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
+//! | [`units`] | sizes and times as people write them |
 
 pub mod args;
 pub mod commands;
@@ -21,6 +22,7 @@ pub mod out;
 pub mod progress;
 pub mod remote;
 pub mod table;
+pub mod units;
 
 use std::process::ExitCode;
 
@@ -77,6 +79,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Reproduce(args) => block_on(commands::reproduce::run(&args, quiet)),
         #[cfg(feature = "worker")]
         Command::Worker(args) => block_on(commands::worker::run(args)),
+        Command::Artifact(args) => block_on(commands::artifact::run(&args)),
         Command::Cancel(args) => block_on(commands::cancel::run(&args)),
         Command::Completions { shell } => {
             commands::completions::run(shell);

@@ -11,6 +11,7 @@ use domain::results::Results;
 use proto::channel::call;
 use proto::transfer::Transfer;
 use proto::v1;
+use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -156,7 +157,18 @@ impl Remote {
         std::fs::rename(&fresh, folder).with_context(|| format!("cannot write {}", folder.display()))
     }
 
-    fn of_transfer(&self, error: proto::transfer::Error) -> anyhow::Error {
+    /// The way for files.
+    pub fn transfer(&self) -> Transfer {
+        Transfer::new(self.channel.clone())
+    }
+
+    /// The service for files.
+    pub fn artifacts(&self) -> ArtifactServiceClient<Channel> {
+        ArtifactServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// An error of a transfer in words, with its exit code.
+    pub fn of_transfer(&self, error: proto::transfer::Error) -> anyhow::Error {
         match error {
             proto::transfer::Error::Rpc(status) => self.explain(&status),
             other => other.into(),

@@ -135,6 +135,19 @@ pub fn scan(root: &Path) -> Result<Manifest, Error> {
     Ok(Manifest::new(entries)?)
 }
 
+/// A single file under its own name, as the only one of an artifact.
+///
+/// # Errors
+/// If it cannot be read, or its name is not UTF-8.
+pub fn entry(path: &Path) -> Result<Entry, Error> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| InvalidManifest::Path(path.display().to_string()))?;
+    let file = std::fs::File::open(path).map_err(io_error("read", path))?;
+    let size = file.metadata().map_err(io_error("read", path))?.len();
+    let digest = hash(file).map_err(io_error("read", path))?;
+    Ok(Entry { path: name.to_owned(), digest, size })
+}
+
 fn hash(file: std::fs::File) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file)?;

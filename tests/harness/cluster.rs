@@ -81,6 +81,10 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -171,6 +175,7 @@ impl Cluster {
             slots: 2,
             stages: stages(),
             state: self.path(name),
+            cache_bytes: worker::config::CACHE_BYTES,
             grace: Duration::from_secs(30),
             program: Program {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_fake-stage")),

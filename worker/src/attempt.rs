@@ -136,7 +136,7 @@ async fn work(
         Err(failure) => return Outcome::Failed(failure),
     }
     let outputs = Folder::new(folder).outputs();
-    match retrying(shared, revoked, || store_outputs(&transfer, &outputs)).await {
+    match retrying(shared, revoked, || store_outputs(&shared.store, &transfer, &outputs)).await {
         Some(Ok(manifest)) => Outcome::Done(manifest),
         Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
         None => Outcome::Stopped,
@@ -164,10 +164,15 @@ async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root:
 }
 
 /// Stores the files; their manifest goes along with the report.
-async fn store_outputs(transfer: &Transfer, outputs: &Path) -> Result<Manifest, transfer::Error> {
+async fn store_outputs(
+    store: &store::Store,
+    transfer: &Transfer,
+    outputs: &Path,
+) -> Result<Manifest, transfer::Error> {
     let root = outputs.to_owned();
     let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
     transfer.push_files(outputs, &manifest).await?;
+    store.keep(outputs, &manifest);
     Ok(manifest)
 }
 

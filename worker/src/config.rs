@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Bytes kept for later attempts, unless somebody says otherwise.
+pub const CACHE_BYTES: u64 = 16 << 30;
+
 /// Settings of one worker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +21,8 @@ pub struct Config {
     pub stages: Vec<(String, u32)>,
     /// Folder for inputs and attempts; what is in it can be fetched again.
     pub state: PathBuf,
+    /// Bytes of inputs and outputs that are kept for later attempts.
+    pub cache_bytes: u64,
     /// How long running attempts may go on after the worker was told to end.
     pub grace: Duration,
     /// Started for each attempt, with the attempt's folder as last argument.

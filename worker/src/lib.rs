@@ -162,7 +162,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
         Err(std::fs::TryLockError::Error(source)) => return Err(state_error(source)),
     }
-    let store = store::Store::open(&config.state).map_err(state_error)?;
+    let store = store::Store::open(&config.state, config.cache_bytes).map_err(state_error)?;
     let (reports, reported) = mpsc::channel(REPORTS);
     let shared = Arc::new(Shared {
         id: WorkerId(config.id.clone()),

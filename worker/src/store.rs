@@ -1,30 +1,108 @@
 //! Inputs by digest, kept for the next attempt.
+//!
+//! The folder is bounded: what was not used for longest goes first. It also
+//! keeps what the worker's own attempts made, as that is often the input of the
+//! next. It outlives the worker; as nothing in it is synced, a file of an earlier
+//! process is hashed again before it is used for the first time.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
 use proto::transfer::{Error, Transfer};
 use tokio::fs;
 
 /// A folder of files named by their digests. Everything in it can be fetched
-/// again; it is emptied when a worker starts.
+/// again.
 #[derive(Debug)]
 pub(crate) struct Store {
     inputs: PathBuf,
     attempts: PathBuf,
+    /// Bytes.
+    limit: u64,
+    kept: Mutex<Kept>,
+    /// One fetch of a file at a time.
+    turns: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What lies in the folder.
+#[derive(Debug, Default)]
+struct Kept {
+    files: BTreeMap<Digest, File>,
+    /// Least recently used first.
+    order: BTreeMap<u64, Digest>,
+    bytes: u64,
+    uses: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct File {
+    size: u64,
+    last_use: u64,
+    /// Whether this process knows that it is what its name says.
+    checked: bool,
+}
+
+impl Kept {
+    fn put(&mut self, digest: Digest, size: u64, checked: bool) {
+        self.forget(digest);
+        self.uses += 1;
+        self.files.insert(digest, File { size, last_use: self.uses, checked });
+        self.order.insert(self.uses, digest);
+        self.bytes += size;
+    }
+
+    fn forget(&mut self, digest: Digest) {
+        if let Some(file) = self.files.remove(&digest) {
+            self.order.remove(&file.last_use);
+            self.bytes -= file.size;
+        }
+    }
+
+    /// Forgets what is too much; returns it.
+    fn shrink(&mut self, limit: u64) -> Vec<Digest> {
+        let mut gone = Vec::new();
+        while self.bytes > limit
+            && let Some(digest) = self.order.values().next().copied()
+        {
+            self.forget(digest);
+            gone.push(digest);
+        }
+        gone
+    }
 }
 
 impl Store {
-    pub(crate) fn open(state: &Path) -> io::Result<Self> {
+    /// Opens the store of a worker's state folder, of `limit` bytes.
+    pub(crate) fn open(state: &Path, limit: u64) -> io::Result<Self> {
         let (inputs, attempts) = (state.join("inputs"), state.join("attempts"));
+        if attempts.exists() {
+            std::fs::remove_dir_all(&attempts)?;
+        }
         for folder in [&inputs, &attempts] {
-            if folder.exists() {
-                std::fs::remove_dir_all(folder)?;
-            }
             std::fs::create_dir_all(folder)?;
         }
-        Ok(Self { inputs, attempts })
+        let mut found = Vec::new();
+        for item in std::fs::read_dir(&inputs)? {
+            let item = item?;
+            let meta = item.metadata()?;
+            match item.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()) {
+                Some(digest) => found.push((meta.modified()?, digest, meta.len())),
+                // Half a file of an earlier process.
+                None => std::fs::remove_file(item.path())?,
+            }
+        }
+        found.sort_unstable();
+        let mut kept = Kept::default();
+        for (_, digest, size) in found {
+            kept.put(digest, size, false);
+        }
+        let store = Self { inputs, attempts, limit, kept: Mutex::new(kept), turns: Mutex::default() };
+        store.shrink();
+        Ok(store)
     }
 
     /// A fresh folder for an attempt.
@@ -40,42 +118,202 @@ impl Store {
         only: &[String],
         root: &Path,
     ) -> Result<(), Error> {
-        let manifest = transfer.manifest(artifact).await?;
-        fs::create_dir_all(root).await.map_err(|source| self.io("create", root, source))?;
+        let manifest = self.manifest(transfer, artifact).await?;
+        fs::create_dir_all(root).await.map_err(io_error("create", root))?;
         for entry in manifest.entries().iter().filter(|entry| only.is_empty() || only.contains(&entry.path)) {
-            let kept = self.inputs.join(entry.digest.to_string());
-            if !fs::try_exists(&kept).await.unwrap_or(false) {
-                self.fetch(transfer, entry.digest, &kept).await?;
-            }
             let path = root.join(&entry.path);
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).await.map_err(|source| self.io("create", folder, source))?;
+                fs::create_dir_all(folder).await.map_err(io_error("create", folder))?;
             }
-            // The same bytes under a second name; a copy where the disk cannot do that.
-            if fs::hard_link(&kept, &path).await.is_err() {
-                fs::copy(&kept, &path).await.map_err(|source| self.io("write", &path, source))?;
-            }
+            self.place(transfer, entry.digest, &path).await?;
         }
         Ok(())
     }
 
-    /// Two attempts may want the same file at once: each fetches under a name of
-    /// its own, and the second to finish replaces equal bytes.
-    async fn fetch(&self, transfer: &Transfer, digest: Digest, kept: &Path) -> Result<(), Error> {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let own = self.inputs.join(format!("{digest}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-        transfer.get_file(digest, &own).await?;
-        let read_only = async {
-            let mut permissions = fs::metadata(&own).await?.permissions();
-            permissions.set_readonly(true);
-            fs::set_permissions(&own, permissions).await?;
-            fs::rename(&own, kept).await
+    /// Keeps an attempt's outputs, which the coordinator has checked just now.
+    pub(crate) fn keep(&self, root: &Path, manifest: &Manifest) {
+        let keep = |entry: &Entry| -> io::Result<()> {
+            let kept = self.path(entry.digest);
+            if !kept.exists() {
+                let path = root.join(&entry.path);
+                protect(&path)?;
+                std::fs::hard_link(&path, &kept)?;
+            }
+            self.lock().put(entry.digest, entry.size, true);
+            Ok(())
         };
-        read_only.await.map_err(|source| self.io("keep", kept, source))
+        for entry in manifest.entries() {
+            if let Err(error) = keep(entry) {
+                // It can be fetched if it is needed.
+                tracing::debug!(%error, path = entry.path, "an output is not kept");
+            }
+        }
+        self.shrink();
     }
 
-    fn io(&self, what: &'static str, path: &Path, source: io::Error) -> Error {
-        Error::Io { what, path: path.to_owned(), source }
+    async fn manifest(&self, transfer: &Transfer, artifact: Digest) -> Result<Manifest, Error> {
+        let path = self.attempts.join(format!("manifest-{artifact}-{}", number()));
+        self.place(transfer, artifact, &path).await?;
+        let bytes = fs::read(&path).await.map_err(io_error("read", &path))?;
+        fs::remove_file(&path).await.map_err(io_error("remove", &path))?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
+    }
+
+    /// Puts a file at `path`, fetching it if it is not kept.
+    async fn place(&self, transfer: &Transfer, digest: Digest, path: &Path) -> Result<(), Error> {
+        let turn = self.turns().entry(digest).or_default().clone();
+        let placed = {
+            let _turn = turn.lock().await;
+            self.place_in_turn(transfer, digest, path).await
+        };
+        drop(turn);
+        self.turns().retain(|_, turn| Arc::strong_count(turn) > 1);
+        self.shrink();
+        placed
+    }
+
+    async fn place_in_turn(&self, transfer: &Transfer, digest: Digest, path: &Path) -> Result<(), Error> {
+        let kept = self.path(digest);
+        // One that another attempt's files have just displaced is fetched again.
+        if self.is_kept(digest).await && link(&kept, path).await.is_ok() {
+            return Ok(());
+        }
+        transfer.get_file(digest, &kept).await?;
+        protect(&kept).map_err(io_error("protect", &kept))?;
+        let size = fs::metadata(&kept).await.map_err(io_error("read", &kept))?.len();
+        link(&kept, path).await.map_err(io_error("write", path))?;
+        self.lock().put(digest, size, true);
+        Ok(())
+    }
+
+    /// Whether a file is there and is what its name says; notes that it is used.
+    async fn is_kept(&self, digest: Digest) -> bool {
+        let Some(file) = self.lock().files.get(&digest).copied() else { return false };
+        let path = self.path(digest);
+        let whole = file.checked || {
+            let hash = move || -> io::Result<Digest> {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(std::fs::File::open(path)?)?;
+                Ok(hasher.finalize().into())
+            };
+            tokio::task::spawn_blocking(hash).await.is_ok_and(|hashed| hashed.is_ok_and(|found| found == digest))
+        };
+        if whole {
+            self.lock().put(digest, file.size, true);
+        } else {
+            self.lock().forget(digest);
+        }
+        whole
+    }
+
+    /// Removes what is too much.
+    fn shrink(&self) {
+        // Under the lock, so that what is put back meanwhile is not removed.
+        let mut kept = self.lock();
+        for digest in kept.shrink(self.limit) {
+            // What cannot be removed now is counted again at the next start.
+            let _ = std::fs::remove_file(self.path(digest));
+        }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.inputs.join(digest.to_string())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Whole after any panic: no call leaves it half changed.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn number() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The same bytes under a second name; a copy where the disk cannot do that.
+async fn link(kept: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(kept, path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(kept, path).await.map(drop),
+        linked => linked,
+    }
+}
+
+/// An attempt must not change what others read as well.
+fn protect(path: &Path) -> io::Result<()> {
+    let mut permissions = std::fs::metadata(path)?.permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(path, permissions)
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(folder: &Path, name: &str, text: &str) -> Manifest {
+        let root = folder.join(name);
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::write(root.join("a"), text).unwrap();
+        proto::transfer::scan(&root).unwrap()
+    }
+
+    fn names(folder: &Path) -> usize {
+        std::fs::read_dir(folder.join("inputs")).unwrap().count()
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let mut kept = Kept::default();
+        let [a, b, c] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
+        kept.put(a, 10, true);
+        kept.put(b, 10, true);
+        kept.put(a, 10, true);
+        kept.put(c, 10, true);
+        assert_eq!(kept.bytes, 30);
+        assert_eq!(kept.shrink(20), [b]);
+        assert_eq!(kept.shrink(5), [a, c]);
+        assert_eq!((kept.bytes, kept.order.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn outputs_are_kept_within_the_limit_and_over_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let first = output(state, "first", "12345");
+        let second = output(state, "second", "67890");
+        let store = Store::open(state, 8).unwrap();
+        store.keep(&state.join("first"), &first);
+        store.keep(&state.join("second"), &second);
+        assert_eq!(names(state), 1, "both are more than the limit");
+        drop(store);
+        let store = Store::open(state, 8).unwrap();
+        assert!(!store.is_kept(first.entries()[0].digest).await);
+        assert!(store.is_kept(second.entries()[0].digest).await);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_spoilt_while_no_worker_ran_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let made = output(state, "made", "12345");
+        let digest = made.entries()[0].digest;
+        Store::open(state, 100).unwrap().keep(&state.join("made"), &made);
+        let kept = state.join("inputs").join(digest.to_string());
+        std::fs::remove_file(&kept).unwrap();
+        std::fs::write(&kept, "1234").unwrap();
+        std::fs::write(state.join("inputs/half.partial"), "12").unwrap();
+        let store = Store::open(state, 100).unwrap();
+        assert!(!store.is_kept(digest).await);
+        assert_eq!(names(state), 1, "half a file goes");
     }
 }

@@ -25,7 +25,8 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let state = args.state.state;
     std::fs::create_dir_all(&state).with_context(|| format!("cannot use {}", state.display()))?;
-    let serving = coordinator::run(coordinator::Config::new(&state), listener, stop_signal());
+    let config = coordinator::Config { blobs: args.blobs, gc_every: args.gc_every, ..coordinator::Config::new(&state) };
+    let serving = coordinator::run(config, listener, stop_signal());
     let announce = async {
         // The state folder is this process's only once it serves.
         Remote::new(&format!("http://{address}"))?.wait().await;

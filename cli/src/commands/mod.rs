@@ -1,5 +1,6 @@
 //! One command per file.
 
+pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod attempt;
 pub mod cancel;

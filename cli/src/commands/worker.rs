@@ -23,6 +23,7 @@ pub async fn run(args: Worker) -> anyhow::Result<()> {
     let name = args.name.unwrap_or_else(|| sysinfo::System::host_name().unwrap_or_else(|_| "worker".to_owned()));
     let mut config = config(&args.coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
     config.grace = Duration::from_secs(args.grace);
+    config.cache_bytes = args.cache;
     eprintln!("worker {name} · {slots} slots · coordinator {} · ^C drains", config.coordinator);
     tokio::spawn(async {
         stop_signal().await;
@@ -76,6 +77,7 @@ pub fn config(
             .map(|(name, version)| ((*name).to_owned(), *version))
             .collect(),
         state,
+        cache_bytes: worker::config::CACHE_BYTES,
         grace: Duration::from_secs(30),
         program: Program {
             path,
