@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::harness::program::{Running, attempts, run, run_in, study, turn};
+use crate::harness::program::{Running, attempts, is_root, run, run_in, study, turn};
 
 /// A picture of one by one pixel.
 const SPECK: &[u8] = &[
@@ -215,9 +215,4 @@ fn a_full_disk_is_said_and_with_more_room_the_study_goes_on() {
     assert!(first.contains("disk is full") || first.contains("No space left"), "{first}");
     assert!(!said.contains("panicked"), "{said}");
     assert!(second.trim_end().ends_with("second: 0"), "{second}");
-}
-
-fn is_root() -> bool {
-    let output = std::process::Command::new("id").arg("-u").output().unwrap();
-    output.stdout.starts_with(b"0\n")
 }

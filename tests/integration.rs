@@ -7,6 +7,7 @@
 mod harness;
 mod journal;
 
+mod artifacts;
 mod bad_input;
 mod cluster;
 mod crash;

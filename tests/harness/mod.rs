@@ -3,12 +3,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
+//! | [`proxy`] | a cable that can be cut |
 //! | [`program`] | the program as people start it |
 //! | [`story`] | events as a coordinator decides them, without one |
 
 pub(crate) mod cluster;
 pub(crate) mod program;
 pub(crate) mod story;
+pub(crate) mod proxy;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,14 @@ pub(crate) fn real() -> PathBuf {
 /// A command that hears nothing of this machine's settings.
 pub(crate) fn lithogen<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(real());
-    for name in ["LITHOGEN_STATE", "LITHOGEN_COORDINATOR", "LITHOGEN_LISTEN", "LITHOGEN_LOG", "LITHOGEN_DEVICE"] {
+    for name in [
+        "LITHOGEN_STATE",
+        "LITHOGEN_COORDINATOR",
+        "LITHOGEN_LISTEN",
+        "LITHOGEN_LOG",
+        "LITHOGEN_DEVICE",
+        "LITHOGEN_BLOBS",
+    ] {
         command.env_remove(name);
     }
     command.args(arguments).stdin(Stdio::null());
@@ -142,7 +149,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// As [`Running::start`], with additions to its environment.
+    pub(crate) fn start_with<A: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut command = lithogen(arguments);
+        command.envs(environment.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -209,6 +225,12 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether this user may do everything.
+pub(crate) fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    output.stdout.starts_with(b"0\n")
 }
 
 /// Processes that name a folder in their command line.
