@@ -228,7 +228,7 @@ async fn is_whole(blobs: &Blobs, blob: Stored) -> Result<bool, Error> {
 
 /// The first tasks of these, by stage and subject.
 async fn labels(driver: &Handle, tasks: BTreeSet<Digest>) -> Result<Vec<String>, Gone> {
-    let label = |knowledge: &crate::driver::Knowledge, key: Digest| {
+    let label = |knowledge: &crate::reactor::Knowledge, key: Digest| {
         knowledge.scheduler.task(key).ok().map(|task| format!("{} ({})", task.spec.label(), key.short()))
     };
     driver.read(move |knowledge| tasks.into_iter().take(20).filter_map(|key| label(knowledge, key)).collect()).await
