@@ -152,6 +152,8 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
+    /// Something changed about who may speak.
+    Registry(crate::registry::Event),
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]

@@ -17,6 +17,7 @@
 //! | [`cost`] | how much arithmetic a task is, for estimates |
 //! | [`task`] | one task's life: states, leases, failures |
 //! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
+//! | [`registry`] | join tokens and identities: who may speak, as `decide` and `apply` |
 //! | [`event`] | what the journal holds |
 //! | [`results`] | the table that people read, as data |
 
@@ -29,6 +30,7 @@ pub mod experiment;
 pub mod overrides;
 pub mod paper;
 pub mod plan;
+pub mod registry;
 pub mod resources;
 pub mod results;
 pub mod scheduler;

@@ -308,6 +308,7 @@ impl Scheduler {
                     worker.fast_failures.clear();
                 }
             }
+            Event::Registry(_) => {}
         }
     }
 
