@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::digest::Digest;
+use domain::event::Event;
+use domain::registry::{self, Registry};
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
 use domain::scheduler::{Reject, Request, Scheduler};
@@ -104,6 +106,16 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Has a request about who may speak decided; returns when its events are on disk.
+    ///
+    /// # Errors
+    /// Outer: the driver has ended. Inner: the request is refused.
+    pub async fn registry(&self, request: registry::Request) -> Result<Result<(), registry::Reject>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Registry(request, reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
     /// Reads what is known, no earlier than all requests answered so far.
     ///
     /// # Errors
@@ -181,11 +193,16 @@ pub fn start(
     config: &Config,
     mut journal: Box<dyn Journal>,
 ) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
-    let (mut scheduler, from) = journal::restore(journal.as_mut(), load)?;
-    journal.replay(from, &mut |_, _, event| scheduler.apply(&event))?;
+    let ((mut scheduler, mut registry), from) = journal::restore(journal.as_mut(), load)?;
+    journal.replay(from, &mut |_, _, event| {
+        if let Event::Registry(event) = &event {
+            registry.apply(event);
+        }
+        scheduler.apply(&event);
+    })?;
     let mut tables = journal.tables()?;
     let tail = Tail::new(journal.last(), tables.open_attempts()?);
-    let knowledge = Knowledge { scheduler, sessions: Sessions::default(), tail };
+    let knowledge = Knowledge { scheduler, registry, sessions: Sessions::default(), tail };
     let (commands, queue) = mpsc::channel(QUEUE);
     let (bell, changed) = watch::channel(0);
     let (done, end) = oneshot::channel();
@@ -200,9 +217,10 @@ pub fn start(
     Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, end))
 }
 
-fn load(bytes: &[u8]) -> Result<Scheduler, String> {
-    let snapshot: SchedulerSnapshot = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Scheduler::try_from(snapshot).map_err(|error| error.to_string())
+fn load(bytes: &[u8]) -> Result<(Scheduler, Registry), String> {
+    let (scheduler, registry): (SchedulerSnapshot, Registry) =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok((Scheduler::try_from(scheduler).map_err(|error| error.to_string())?, registry))
 }
 
 struct Driver {
@@ -269,13 +287,13 @@ impl Driver {
                 Err(error) => tracing::warn!(%error, "no snapshot; the next start takes longer"),
             }
         }
-        let scheduler = &self.reactor.knowledge().scheduler;
+        let Knowledge { scheduler, registry, .. } = self.reactor.knowledge();
         let every = SNAPSHOT_EVERY.max(scheduler.tasks().len() as u64);
         let number = self.journal.last();
         if self.packing || number - self.snapshot_at < every {
             return Ok(());
         }
-        let data = SchedulerSnapshot::from(scheduler);
+        let data = (SchedulerSnapshot::from(scheduler), registry.clone());
         let packed = self.packed.clone();
         let pack = move || {
             let bytes = serde_json::to_vec(&data).expect("a scheduler serialises to JSON");
@@ -289,6 +307,11 @@ impl Driver {
 }
 
 fn now() -> Now {
+    Now { instant: Instant::now(), ms: now_ms() }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

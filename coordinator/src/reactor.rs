@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use domain::digest::Digest;
 use domain::event::Event;
 use domain::plan::{Input, Source};
+use domain::registry::{self, Registry};
 use domain::resources::Offer;
 use domain::scheduler::{Reject, Request, Scheduler};
 use domain::stage::Progress;
@@ -23,6 +24,8 @@ use crate::tables::{self, Row, Tail};
 pub struct Knowledge {
     /// Tasks, runs, workers and leases.
     pub scheduler: Scheduler,
+    /// Join tokens and identities.
+    pub registry: Registry,
     /// Connections.
     pub sessions: Sessions,
     /// What happened lately.
@@ -45,6 +48,8 @@ pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
 pub enum Command {
     /// Something to decide.
     Request(Request, oneshot::Sender<Result<(), Reject>>),
+    /// Something to decide about who may speak.
+    Registry(registry::Request, oneshot::Sender<Result<(), registry::Reject>>),
     /// Work for a worker; answered once there is some, or when it is too late.
     Acquire {
         /// Who.
@@ -139,6 +144,15 @@ impl Reactor {
         match command {
             Command::Request(request, reply) => {
                 let decided = self.request(now, request, batch);
+                // A caller that has gone away needs no reply.
+                batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
+            }
+            Command::Registry(request, reply) => {
+                let decided = self.knowledge.registry.decide(now.ms, request).map(|events| {
+                    for event in events.into_iter().map(Event::Registry) {
+                        self.note(now, event, batch);
+                    }
+                });
                 // A caller that has gone away needs no reply.
                 batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
             }
@@ -323,12 +337,7 @@ impl Reactor {
             false => vec![],
         };
         for event in decided {
-            let number = batch.first + batch.events.len() as u64;
-            let rows = tables::rows(number, now.ms, &event, &self.knowledge.scheduler);
-            self.knowledge.tail.note(number, &rows, &self.knowledge.scheduler);
-            self.knowledge.scheduler.apply(&event);
-            batch.rows.extend(rows);
-            batch.events.push(event);
+            self.note(now, event, batch);
         }
         for (worker, task, token) in before {
             let Some(session) = self.knowledge.sessions.get(&worker) else { continue };
@@ -344,6 +353,20 @@ impl Reactor {
             session.drain();
         }
         Ok(())
+    }
+
+    /// Lets an event happen.
+    fn note(&mut self, now: Now, event: Event, batch: &mut Batch) {
+        let Knowledge { scheduler, registry, tail, .. } = &mut self.knowledge;
+        let number = batch.first + batch.events.len() as u64;
+        let rows = tables::rows(number, now.ms, &event, scheduler);
+        tail.note(number, &rows, scheduler);
+        if let Event::Registry(event) = &event {
+            registry.apply(event);
+        }
+        scheduler.apply(&event);
+        batch.rows.extend(rows);
+        batch.events.push(event);
     }
 
     /// As [`Reactor::request`], for what we ask ourselves.

@@ -228,7 +228,8 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         | Event::WorkerLeft { .. }
         | Event::WorkerDraining { .. }
         | Event::WorkerQuarantined { .. }
-        | Event::WorkerReadmitted { .. } => vec![],
+        | Event::WorkerReadmitted { .. }
+        | Event::Registry(_) => vec![],
     }
 }
 
