@@ -2,7 +2,7 @@
 //! hands their descriptors to tonic.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["experiment", "worker", "artifact"].map(|name| format!("lithogen/v1/{name}.proto"));
+    let files = ["experiment", "worker", "artifact", "registration"].map(|name| format!("lithogen/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use domain::registry;
 use domain::scheduler::Reject;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -20,6 +21,12 @@ pub const NO_SESSION: &str = "NO_SESSION";
 
 /// `reason` where the two programs do not understand each other.
 pub const INCOMPATIBLE: &str = "INCOMPATIBLE";
+
+/// `reason` where the caller shows no certificate, or one that counts no more.
+pub const WHO: &str = "WHO";
+
+/// `reason` where the caller's role does not allow the call.
+pub const ROLE: &str = "ROLE";
 
 /// A status with `google.rpc.ErrorInfo`.
 pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
@@ -65,6 +72,22 @@ pub fn of_verdict(verdict: &v1::Verdict) -> Result<(), Status> {
     }
 }
 
+/// The status of a refusal to somebody who wants to join or to let others join.
+pub fn of_registry(reject: &registry::Reject) -> Status {
+    use registry::Reject;
+    let message = reject.to_string();
+    match reject {
+        Reject::NoUses => status(Code::InvalidArgument, "NO_USES", message),
+        Reject::UnknownToken => status(Code::Unauthenticated, "UNKNOWN_TOKEN", message),
+        Reject::TokenExpired(_) => status(Code::Unauthenticated, "TOKEN_EXPIRED", message),
+        Reject::TokenUsedUp(_) => status(Code::Unauthenticated, "TOKEN_USED_UP", message),
+        Reject::TokenRevoked(_) => status(Code::Unauthenticated, "TOKEN_REVOKED", message),
+        Reject::UnknownIdentity(_) => status(Code::NotFound, "UNKNOWN_IDENTITY", message),
+        Reject::IdentityRevoked(_) => status(Code::Unauthenticated, "IDENTITY_REVOKED", message),
+        Reject::OtherKey(_) => status(Code::PermissionDenied, "OTHER_KEY", message),
+    }
+}
+
 /// The status of a message that does not decode, naming the field.
 pub fn of_invalid(invalid: &InvalidField) -> Status {
     let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
@@ -86,8 +109,9 @@ pub fn is_final(status: &Status) -> bool {
         | Code::DataLoss
         | Code::Unauthenticated
         | Code::ResourceExhausted => true,
+        // Nor can a connection with a certificate that is not believed.
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable => {
-            false
+            crate::channel::refused(status).is_some()
         }
     }
 }
