@@ -12,6 +12,12 @@ pub struct Config {
     pub blobs: Option<String>,
     /// How often to remove blobs that no task needs; never without it.
     pub gc_every: Option<Duration>,
+    /// Encrypt and ask for certificates on loopback too. Elsewhere it always does.
+    pub tls_always: bool,
+    /// What other machines call this one, the best name first.
+    pub tls_names: Vec<String>,
+    /// Life of the certificates of those who join; they renew them at two thirds of it.
+    pub certificate_life: Duration,
     /// How long it waits for workers.
     pub patience: Patience,
 }
@@ -44,6 +50,14 @@ impl Default for Patience {
 impl Config {
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), blobs: None, gc_every: None, patience: Patience::default() }
+        Self {
+            state: state.into(),
+            blobs: None,
+            gc_every: None,
+            tls_always: false,
+            tls_names: vec![],
+            certificate_life: Duration::from_secs(30 * 86_400),
+            patience: Patience::default(),
+        }
     }
 }

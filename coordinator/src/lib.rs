@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`config`] | where its state lies, how patient it is |
 //! | [`server`] | puts the parts together and serves them until told to stop |
+//! | [`listen`] | connections, and who is at their other end |
+//! | [`access`] | which role may call which method |
+//! | [`pki`] | the certificate authority of those who join |
 //! | [`reactor`] | the state machine with its connections: commands in, events and answers out |
 //! | [`driver`] | the one thread that runs it: decide, apply, append, sync, reply |
 //! | [`journal`] | events in a database |
@@ -14,13 +17,16 @@
 //! | [`tables`] | what people ask about runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
 
+pub mod access;
 pub mod api;
 pub mod blobs;
 pub mod config;
 pub mod driver;
 pub mod gc;
 pub mod journal;
+pub mod listen;
 pub mod logs;
+pub mod pki;
 pub mod reactor;
 pub mod server;
 pub mod sessions;

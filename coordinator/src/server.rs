@@ -3,23 +3,29 @@
 use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::artifact_service_server::ArtifactServiceServer;
 use proto::v1::experiment_service_server::ExperimentServiceServer;
+use proto::v1::registration_service_server::RegistrationServiceServer;
 use proto::v1::worker_service_server::WorkerServiceServer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
-use crate::api::{Artifacts, Experiments, Workers};
+use crate::access::Guard;
+use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
 use crate::blobs::{self, Blobs};
 use crate::config::Config;
 use crate::driver;
 use crate::gc;
 use crate::journal;
+use crate::listen::{self, Connections, Door};
 use crate::logs::Logs;
+use crate::pki::{self, Pki};
 
 /// Why the coordinator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,20 @@ pub enum Error {
     /// The blob store cannot be opened.
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
+    /// The certificate authority cannot be used.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// The Unix socket for this machine cannot be made.
+    #[error("cannot listen on {}: {source}; a socket's path has at most 107 bytes, so a shorter --state may help", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener has no address.
+    #[error("cannot listen: {0}")]
+    Listen(io::Error),
     /// The network says no.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -104,13 +124,24 @@ pub async fn run(
     let logs = Logs::new(config.state.join("logs"));
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs.clone(), heartbeat, closing.clone());
-    // Small answers must not wait for more to send along with them: 40 ms a call.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let address = listener.local_addr().map_err(Error::Listen)?;
+    let entrance = entrance(&config, address)?.map(Arc::new);
+    let socket = local_socket(&config, entrance.is_some())?;
+    let tls = match &entrance {
+        Some(entrance) => Some(TlsAcceptor::from(entrance.pki.server(pki::names(address, &config.tls_names))?)),
+        None => None,
+    };
+    let connections = Connections::default();
+    let door = Door { driver: driver.clone(), connections: connections.clone(), tls };
+    let registration = Registration::new(driver.clone(), connections, entrance);
+    let incoming = listen::incoming(listener, socket, door);
     let serving = proto::channel::server()
+        .layer(Guard)
         .add_service(health)
         .add_service(reflection)
         .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(RegistrationServiceServer::new(registration))
         .add_service(Artifacts::new(driver.clone(), blobs).server())
         .serve_with_incoming_shutdown(incoming, stop);
     let mut serving = Box::pin(serving);
@@ -132,4 +163,32 @@ pub async fn run(
     driver.end().await;
     driver_end.await.unwrap_or(Ok(()))?;
     Ok(served?)
+}
+
+/// The CA of a coordinator that other machines can reach. One that only this
+/// machine can reach speaks plaintext and needs none.
+fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Error> {
+    if address.ip().is_loopback() && !config.tls_always {
+        return Ok(None);
+    }
+    let host = config.tls_names.first().cloned().unwrap_or_else(|| match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    });
+    let pki = Pki::open(&config.state, config.certificate_life)?;
+    Ok(Some(Entrance { pki, url: format!("https://{host}:{}", address.port()) }))
+}
+
+/// Where the port asks for certificates, the socket is the only way in for whoever
+/// sits at this machine; elsewhere one can do without it.
+fn local_socket(config: &Config, needed: bool) -> Result<Option<UnixListener>, Error> {
+    let path = proto::channel::socket_path(&config.state);
+    match listen::socket(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(source) if needed => Err(Error::Socket { path, source }),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no Unix socket for commands on this machine");
+            Ok(None)
+        }
+    }
 }

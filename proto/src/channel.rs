@@ -104,9 +104,9 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The URL of the Unix socket in a coordinator's state folder.
-pub fn socket_url(state: &Path) -> String {
-    format!("unix:{}", state.join("coordinator.sock").display())
+/// The Unix socket in a coordinator's state folder.
+pub fn socket_path(state: &Path) -> PathBuf {
+    state.join("coordinator.sock")
 }
 
 /// Who we are and whom we believe. What is replaced counts for connections made

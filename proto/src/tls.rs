@@ -156,9 +156,11 @@ pub fn refusal(error: &io::Error) -> Option<String> {
             "the certificate shown to it has expired; join again with a new join token".to_owned()
         }
         TlsError::AlertReceived(
-            AlertDescription::UnknownCA | AlertDescription::DecryptError | AlertDescription::BadCertificate,
+            AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
         ) => "it does not know the CA of this identity; join again with a join token of this coordinator".to_owned(),
-        TlsError::AlertReceived(alert) => format!("it refuses the connection: {alert:?}"),
         _ => return None,
     };
     Some(told)

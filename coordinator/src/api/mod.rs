@@ -2,10 +2,13 @@
 
 mod artifacts;
 mod experiments;
+mod registration;
 mod workers;
 
 pub use artifacts::Artifacts;
 pub use experiments::Experiments;
+pub(crate) use registration::Entrance;
+pub use registration::Registration;
 pub use workers::Workers;
 
 use tonic::{Code, Status};

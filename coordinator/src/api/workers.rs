@@ -20,9 +20,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::access::Caller;
 use crate::blobs::Blobs;
 use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
+use crate::reactor::Knowledge;
 
 /// Commands that may wait for a worker that does not read.
 const COMMANDS: usize = 64;
@@ -53,9 +55,19 @@ impl Workers {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
+    /// Checks that a lease, if it is current, is the caller's. Another is fenced anyway.
+    async fn holds(&self, caller: &Caller, token: FencingToken) -> Result<(), Status> {
+        if *caller == Caller::Local {
+            return Ok(());
+        }
+        let holder = move |knowledge: &Knowledge| Some(knowledge.scheduler.lease(token)?.1.worker.clone());
+        self.driver.read(holder).await?.map_or(Ok(()), |worker| caller.speaks_for(&worker))
+    }
+
     /// What an attempt's end asks for, its files stored.
-    async fn ending(&self, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
+    async fn ending(&self, caller: &Caller, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
         let (task, token) = lease(&attempt.task_key, attempt.token)?;
+        self.holds(caller, token).await?;
         match attempt.end {
             Some(End::Succeeded(v1::Succeeded { artifact, manifest })) => {
                 let artifact = self.stored(&artifact, manifest).await?;
@@ -124,12 +136,14 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = Caller::of(&request);
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.and_then(|request| request.message);
         let Some(Message::Hello(message)) = first else {
             return Err(of_invalid(&invalid("hello", "has to come first")));
         };
         let (worker, name, offer) = hello(message)?;
+        caller.speaks_for(&worker)?;
         let (commands, outgoing) = mpsc::channel(COMMANDS);
         let welcome = v1::session_response::Message::Welcome(v1::Welcome {
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
@@ -162,8 +176,10 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::AcquireLeasesRequest>,
     ) -> Result<Response<v1::AcquireLeasesResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::AcquireLeasesRequest { worker_id: id, request, max, wait_ms } = request.into_inner();
         let worker = worker_id(&id).map_err(|error| of_invalid(&error))?;
+        caller.speaks_for(&worker)?;
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let grants = tokio::select! {
             grants = self.driver.acquire(worker, request, max.min(LEASES_MAX), wait) => grants?,
@@ -177,13 +193,14 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::EndAttemptsRequest>,
     ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
+        let caller = Caller::of(&request);
         let attempts = request.into_inner().attempts;
         // What is found now must not be collected before the journal names it.
         let _lease = self.blobs.lease().await;
         let mut asked = Vec::with_capacity(attempts.len());
         for attempt in attempts {
             // All are asked before the first answer is waited for: they share a write.
-            asked.push(match self.ending(attempt).await {
+            asked.push(match self.ending(&caller, attempt).await {
                 Ok(request) => Ok(self.driver.ask_for(request).await?),
                 Err(refused) => Err(refused),
             });
@@ -202,8 +219,10 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::SaveCheckpointRequest>,
     ) -> Result<Response<v1::SaveCheckpointResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::SaveCheckpointRequest { task_key, token, artifact, manifest, step } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
+        self.holds(&caller, token).await?;
         let _lease = self.blobs.lease().await;
         let artifact = self.stored(&artifact, manifest).await?;
         self.decide(scheduler::Request::Checkpoint { task, token, artifact, step }).await?;
@@ -214,8 +233,10 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::AppendLogRequest>,
     ) -> Result<Response<v1::AppendLogResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::AppendLogRequest { task_key, token, offset, bytes } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
+        self.holds(&caller, token).await?;
         // Also of attempts that have ended: the last lines come after the result.
         let known = self.driver.read(move |knowledge| {
             let task = knowledge.scheduler.task(task).map_err(|reject| of_reject(&reject))?;

@@ -1,0 +1,266 @@
+//! Joining, and letting others join.
+
+use std::sync::Arc;
+
+use domain::digest::Digest;
+use domain::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
+use proto::convert::{digest, invalid};
+use proto::join_token::Secret;
+use proto::status::{WHO, of_invalid, of_registry, status};
+use proto::v1;
+use proto::v1::registration_service_server::RegistrationService;
+use tonic::{Code, Request, Response, Status};
+
+use crate::access::Caller;
+use crate::driver::{Handle, now_ms};
+use crate::listen::Connections;
+use crate::pki::{self, Pki, SigningRequest};
+
+/// The CA, and where those who join find the coordinator.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) pki: Pki,
+    pub(crate) url: String,
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Registration {
+    driver: Handle,
+    connections: Connections,
+    /// Absent where nobody can join: plaintext on loopback.
+    entrance: Option<Arc<Entrance>>,
+}
+
+impl Registration {
+    pub(crate) fn new(driver: Handle, connections: Connections, entrance: Option<Arc<Entrance>>) -> Self {
+        Self { driver, connections, entrance }
+    }
+
+    fn entrance(&self) -> Result<&Entrance, Status> {
+        self.entrance.as_deref().ok_or_else(|| {
+            let problem = "this coordinator serves its own machine only, so nobody can join from elsewhere; start it \
+                           with --listen and an address that other machines reach";
+            status(Code::FailedPrecondition, "LOOPBACK_ONLY", problem)
+        })
+    }
+
+    async fn decide(&self, request: RegistryRequest) -> Result<(), Status> {
+        self.driver.registry(request).await?.map_err(|reject| of_registry(&reject))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Registry) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.driver.read(move |knowledge| read(&knowledge.registry)).await?
+    }
+
+    async fn token(&self, token: Digest) -> Result<v1::JoinToken, Status> {
+        let found = move |registry: &Registry| {
+            let known = registry.token(token).ok_or_else(|| of_registry(&Reject::UnknownToken))?;
+            Ok(join_token(token, known))
+        };
+        self.read(found).await
+    }
+
+    fn describe(&self, id: &IdentityId, known: &Identity) -> v1::Identity {
+        v1::Identity {
+            id: id.to_string(),
+            name: known.name.clone(),
+            role: known.role.name().to_owned(),
+            labels: known.labels.clone().into_iter().collect(),
+            serial: known.serial.clone(),
+            not_after_ms: known.not_after_ms,
+            revoked: known.revoked,
+            connections: self.connections.count(id),
+        }
+    }
+}
+
+fn join_token(token: Digest, known: &Token) -> v1::JoinToken {
+    v1::JoinToken {
+        id: token.short(),
+        role: known.role.name().to_owned(),
+        uses: known.uses,
+        used: known.used,
+        created_ms: known.created_ms,
+        expires_ms: known.expires_ms,
+        labels: known.labels.clone().into_iter().collect(),
+        revoked: known.revoked,
+    }
+}
+
+fn signing_request(pem: &str) -> Result<SigningRequest, Status> {
+    SigningRequest::parse(pem).map_err(|error| of_invalid(&invalid("csr_pem", &format!("is not usable: {error}"))))
+}
+
+/// A line of text for people.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+impl From<pki::Error> for Status {
+    fn from(error: pki::Error) -> Self {
+        tracing::error!(%error, "certificate authority");
+        status(Code::Internal, "PKI", error.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl RegistrationService for Registration {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let entrance = self.entrance()?;
+        let message = request.into_inner();
+        let token = digest("secret_digest", &message.secret_digest).map_err(|error| of_invalid(&error))?;
+        let role = Role::parse(&message.role)
+            .ok_or_else(|| of_invalid(&invalid("role", "has to be worker, submitter, viewer or admin")))?;
+        let ttl_ms = i64::try_from(message.ttl_ms).unwrap_or(i64::MAX);
+        let labels = message.labels.iter().map(|(name, value)| (plain(name), plain(value))).collect();
+        let expires_ms = now_ms().saturating_add(ttl_ms);
+        self.decide(RegistryRequest::CreateToken { token, role, uses: message.uses, expires_ms, labels }).await?;
+        Ok(Response::new(v1::CreateTokenResponse {
+            token: Some(self.token(token).await?),
+            ca_fingerprint: entrance.pki.fingerprint().to_string(),
+            url: entrance.url.clone(),
+        }))
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let mut tokens: Vec<v1::JoinToken> = self
+            .read(|registry| Ok(registry.tokens().map(|(token, known)| join_token(token, known)).collect()))
+            .await?;
+        tokens.sort_by_key(|token| token.created_ms);
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let id = request.into_inner().id;
+        let token = self
+            .read(move |registry| {
+                let matching =
+                    registry.tokens().map(|(token, _)| token).filter(|token| token.to_string().starts_with(&id));
+                only(matching, "join token", &id)
+            })
+            .await?;
+        self.decide(RegistryRequest::RevokeToken { token }).await?;
+        tracing::info!(token = token.short(), "join token revoked");
+        Ok(Response::new(v1::RevokeTokenResponse { token: Some(self.token(token).await?) }))
+    }
+
+    async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
+        let pki = &self.entrance()?.pki;
+        let message = request.into_inner();
+        let secret: Secret =
+            message.secret.parse().map_err(|_| of_invalid(&invalid("secret", "has to be 32 hexadecimal digits")))?;
+        let asked = signing_request(&message.csr_pem)?;
+        let (key, certificate) = (asked.key, pki.next_certificate()?);
+        let enrol = RegistryRequest::Enrol {
+            token: secret.digest(),
+            key,
+            name: plain(&message.name),
+            certificate: certificate.clone(),
+        };
+        if let Err(refused) = self.decide(enrol).await {
+            tracing::warn!(name = plain(&message.name), problem = refused.message(), "refused to join");
+            return Err(refused);
+        }
+        let joined = move |registry: &Registry| {
+            let id = registry.of_key(key).ok_or_else(|| Status::internal("who joined is gone"))?;
+            let known = registry.identity(id).map_err(|reject| of_registry(&reject))?;
+            Ok((id.clone(), known.role))
+        };
+        let (identity, role) = self.read(joined).await?;
+        tracing::info!(%identity, role = role.name(), "joined");
+        Ok(Response::new(v1::EnrolResponse {
+            certificate_pem: pki.sign(&asked, &identity, &certificate)?,
+            identity_id: identity.to_string(),
+            ca_pem: pki.ca_pem().to_owned(),
+            role: role.name().to_owned(),
+        }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let pki = &self.entrance()?.pki;
+        let Caller::Joined { identity, .. } = Caller::of(&request) else {
+            let problem = "only who has joined has a certificate to renew";
+            return Err(status(Code::FailedPrecondition, WHO, problem));
+        };
+        let asked = signing_request(&request.into_inner().csr_pem)?;
+        let certificate = pki.next_certificate()?;
+        let renew =
+            RegistryRequest::Renew { identity: identity.clone(), key: asked.key, certificate: certificate.clone() };
+        self.decide(renew).await?;
+        tracing::debug!(%identity, "certificate renewed");
+        Ok(Response::new(v1::RenewResponse { certificate_pem: pki.sign(&asked, &identity, &certificate)? }))
+    }
+
+    async fn revoke_identity(
+        &self,
+        request: Request<v1::RevokeIdentityRequest>,
+    ) -> Result<Response<v1::RevokeIdentityResponse>, Status> {
+        let text = request.into_inner().identity;
+        let identity = self
+            .read(move |registry| {
+                let known = IdentityId(text.clone());
+                if registry.identity(&known).is_ok() {
+                    return Ok(known);
+                }
+                // A name that only revoked identities have finds them again, so that a repeat is one.
+                let named = || registry.identities().filter(|(_, known)| known.name == text);
+                let all: Vec<&IdentityId> = match named().any(|(_, known)| !known.revoked) {
+                    true => named().filter(|(_, known)| !known.revoked).map(|(id, _)| id).collect(),
+                    false => named().map(|(id, _)| id).collect(),
+                };
+                only(all.into_iter().cloned(), "identity", &text)
+            })
+            .await?;
+        self.decide(RegistryRequest::Revoke { identity: identity.clone() }).await?;
+        // After it is on disk: whoever comes back is refused.
+        self.connections.cut(&identity);
+        tracing::info!(%identity, "identity revoked");
+        let found = identity.clone();
+        let known =
+            self.read(move |registry| registry.identity(&found).cloned().map_err(|reject| of_registry(&reject)));
+        let described = self.describe(&identity, &known.await?);
+        Ok(Response::new(v1::RevokeIdentityResponse { identity: Some(described) }))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<v1::ListIdentitiesRequest>,
+    ) -> Result<Response<v1::ListIdentitiesResponse>, Status> {
+        let all = self.read(|registry| {
+            Ok(registry.identities().map(|(id, known)| (id.clone(), known.clone())).collect::<Vec<_>>())
+        });
+        let identities = all.await?.iter().map(|(id, known)| self.describe(id, known)).collect();
+        Ok(Response::new(v1::ListIdentitiesResponse { identities }))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: proto::PROTOCOL,
+            time_ms: now_ms(),
+        }))
+    }
+}
+
+/// The only one of those that match.
+fn only<T>(mut matching: impl Iterator<Item = T>, what: &str, text: &str) -> Result<T, Status> {
+    let unknown = |problem: String| status(Code::NotFound, "UNKNOWN", problem);
+    let first = matching.next().ok_or_else(|| unknown(format!("there is no {what} {text:?}")))?;
+    match matching.next() {
+        Some(_) => Err(unknown(format!("more than one {what} fits {text:?}; give its whole id"))),
+        None => Ok(first),
+    }
+}
