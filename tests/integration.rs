@@ -14,5 +14,6 @@ mod crash;
 mod determinism;
 mod memory;
 mod process;
+mod security;
 mod tidy;
 mod wire;

@@ -9,7 +9,7 @@ use domain::experiment::{Experiment, Scale};
 use domain::overrides;
 use domain::plan::{self, Data, RawClass};
 use domain::stage::Stage;
-use proto::channel::call;
+use proto::channel::{Credentials, call};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
@@ -29,33 +29,52 @@ use super::{PATIENCE, soon};
 pub(crate) struct Cluster {
     folder: TempDir,
     address: SocketAddr,
+    url: String,
     channel: Channel,
-    reattach: Duration,
+    adjust: Box<dyn Fn(&mut coordinator::Config) + Send + Sync>,
     serving: Option<JoinHandle<Result<(), coordinator::Error>>>,
     close: CancellationToken,
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        Self::start_with(Duration::from_millis(500)).await
+        Self::start_as(|_| {}).await
     }
 
     /// With another time in which a worker whose connection broke may come back.
     pub(crate) async fn start_with(reattach: Duration) -> Self {
+        Self::start_as(move |config| config.reattach = reattach).await
+    }
+
+    /// With other settings. What the cluster itself asks goes over the Unix socket.
+    pub(crate) async fn start_as(adjust: impl Fn(&mut coordinator::Config) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let channel = proto::channel::endpoint(&format!("http://{address}")).unwrap().connect_lazy();
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, address, channel, reattach, serving: None, close: CancellationToken::new() };
+        let state = folder.path().join("state");
+        let socket = format!("unix:{}", proto::channel::socket_path(&state).display());
+        let channel = proto::channel::connect(&socket, &Credentials::default()).unwrap();
+        let mut config = coordinator::Config::new(&state);
+        adjust(&mut config);
+        let url = format!("{}://{address}", if config.tls_always { "https" } else { "http" });
+        let (adjust, close) = (Box::new(adjust), CancellationToken::new());
+        let mut cluster = Self { folder, address, url, channel, adjust, serving: None, close };
         cluster.serve(listener);
+        cluster.serves().await;
         cluster
+    }
+
+    /// Where workers find it.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     fn serve(&mut self, listener: TcpListener) {
         let mut config = coordinator::Config::new(self.folder.path().join("state"));
         config.patience.heartbeat = Duration::from_millis(50);
         config.patience.lease_ttl = Duration::from_secs(5);
-        config.patience.reattach = self.reattach;
+        config.patience.reattach = Duration::from_millis(500);
+        (self.adjust)(&mut config);
         self.close = CancellationToken::new();
         let shutdown = self.close.clone().cancelled_owned();
         self.serving = Some(tokio::spawn(coordinator::run(config, listener, shutdown)));
@@ -74,6 +93,14 @@ impl Cluster {
             soon("the coordinator's port is free again", || async move { TcpListener::bind(address).await.ok() });
         let listener = listener.await;
         self.serve(listener);
+        self.serves().await;
+    }
+
+    async fn serves(&self) {
+        soon("the coordinator serves", || async {
+            self.experiments().list_runs(call(v1::ListRunsRequest {})).await.ok()
+        })
+        .await;
     }
 
     /// A file name in the cluster's folder, for gates and notes.
@@ -167,9 +194,21 @@ impl Cluster {
         fake: &[(&str, &Path)],
         adjust: impl FnOnce(&mut worker::Config),
     ) -> Worker {
+        let mut config = self.worker_config(name, fake);
+        adjust(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let drain = CancellationToken::new();
+        let told = drain.clone().cancelled_owned();
+        let ended = runtime.spawn(async { worker::run(config, told).await });
+        Worker { drain, ended: Some(ended), runtime: Some(runtime) }
+    }
+
+    /// What [`Cluster::worker`] starts a worker with.
+    pub(crate) fn worker_config(&self, name: &str, fake: &[(&str, &Path)]) -> worker::Config {
         let environment = fake.iter().map(|(key, value)| ((*key).to_owned(), value.display().to_string()));
-        let mut config = worker::Config {
-            coordinator: format!("http://{}", self.address),
+        worker::Config {
+            coordinator: self.url.clone(),
+            join_token: None,
             id: unique_id(name),
             name: name.to_owned(),
             slots: 2,
@@ -182,29 +221,28 @@ impl Cluster {
                 arguments: vec![],
                 environment: environment.collect(),
             },
-        };
-        adjust(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let drain = CancellationToken::new();
-        let told = drain.clone().cancelled_owned();
-        let ended = runtime.spawn(async { worker::run(config, told).await.unwrap() });
-        Worker { drain, ended: Some(ended), runtime: Some(runtime) }
+        }
     }
 }
 
 /// A worker that lives as long as this value.
 pub(crate) struct Worker {
     drain: CancellationToken,
-    ended: Option<JoinHandle<()>>,
+    ended: Option<JoinHandle<Result<(), worker::Error>>>,
     runtime: Option<Runtime>,
 }
 
 impl Worker {
     /// Tells it to end and waits until it has.
-    pub(crate) async fn drain(mut self) {
+    pub(crate) async fn drain(self) {
         self.drain.cancel();
+        self.end().await.unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(mut self) -> Result<(), worker::Error> {
         let ended = self.ended.take().unwrap();
-        tokio::time::timeout(PATIENCE, ended).await.expect("a drained worker ends").unwrap();
+        tokio::time::timeout(PATIENCE, ended).await.expect("the worker ends").unwrap()
     }
 
     /// Ends it without a word, and its children with it.

@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proto::join_token::JoinToken;
+
 /// Bytes kept for later attempts, unless somebody says otherwise.
 pub const CACHE_BYTES: u64 = 16 << 30;
 
 /// Settings of one worker.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// For instance `http://127.0.0.1:7443`.
+    /// For instance `http://127.0.0.1:7443` or `https://lab:7443`.
     pub coordinator: String,
+    /// To join an encrypted coordinator where nobody has joined from this folder yet.
+    pub join_token: Option<JoinToken>,
     /// Unique among all workers ever: made anew at each start.
     pub id: String,
     /// For people.
@@ -40,10 +44,14 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
 }
 
-/// A name for one worker process that no other has: the host's process number
-/// and the time it started.
+/// A name for one worker process that no other has.
 pub fn unique_id(name: &str) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
-    format!("{plain}-{}-{:x}", std::process::id(), since.as_nanos())
+    process_of(&plain)
+}
+
+/// A process of somebody: the host's process number and the time it started.
+pub(crate) fn process_of(whose: &str) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{whose}-{}-{:x}", std::process::id(), since.as_nanos())
 }

@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`] | the coordinator, the slots, the program to start |
+//! | [`identity`] | joining an encrypted coordinator, and staying joined |
 //! | [`session`] | the long-lived stream: heartbeats up, commands down |
 //! | [`lease_loop`] | asks for work |
 //! | [`attempt`] | one attempt: fetch, run, store, commit |
@@ -17,9 +18,10 @@
 pub mod attempt;
 pub mod child;
 pub mod config;
+pub mod identity;
 pub mod lease_loop;
-pub mod reports;
 mod memory;
+pub mod reports;
 pub mod session;
 pub mod store;
 
@@ -32,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::digest::Digest;
 use domain::stage::Progress;
 use domain::task::{FencingToken, WorkerId};
+use proto::channel::Credentials;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +44,9 @@ pub enum Error {
     /// The address is no URL.
     #[error(transparent)]
     Url(#[from] proto::channel::InvalidUrl),
+    /// It cannot join.
+    #[error(transparent)]
+    Identity(#[from] proto::identity::Error),
     /// The state folder cannot be used.
     #[error("cannot use the state folder {}: {source}", path.display())]
     State {
@@ -153,7 +159,7 @@ impl Drop for Listed<'_> {
 /// If the address or the state folder cannot be used, or the coordinator refuses
 /// this worker for good. A coordinator that is away is waited for.
 pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
-    let endpoint = proto::channel::endpoint(&config.coordinator)?;
+    let address = proto::channel::Address::parse(&config.coordinator)?;
     let state_error = |source| Error::State { path: config.state.clone(), source };
     std::fs::create_dir_all(&config.state).map_err(state_error)?;
     let lock = std::fs::File::create(config.state.join("lock")).map_err(state_error)?;
@@ -164,9 +170,20 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     }
     let store = store::Store::open(&config.state, config.cache_bytes).map_err(state_error)?;
     let (reports, reported) = mpsc::channel(REPORTS);
+    tokio::pin!(drain);
+    let joined = tokio::select! {
+        joined = identity::open(&address, &config) => joined?,
+        () = &mut drain => return Ok(()),
+    };
+    let credentials = Credentials::default();
+    let mut id = config.id.clone();
+    if let Some(identity) = &joined {
+        credentials.replace(identity.config()?);
+        id = config::process_of(&identity.id);
+    }
     let shared = Arc::new(Shared {
-        id: WorkerId(config.id.clone()),
-        channel: endpoint.connect_lazy(),
+        id: WorkerId(id),
+        channel: proto::channel::connect(&config.coordinator, &credentials)?,
         store,
         welcomed: Notify::new(),
         reports,
@@ -180,7 +197,11 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     let session = tokio::spawn(session::run(shared.clone(), done.clone()));
     let leasing = tokio::spawn(lease_loop::run(shared.clone()));
     let reporting = tokio::spawn(reports::run(shared.clone(), reported));
-    tokio::pin!(drain, session, leasing);
+    if let Some(identity) = joined {
+        let renewing = identity::keep(identity, credentials, shared.channel.clone());
+        tokio::spawn(done.clone().run_until_cancelled_owned(renewing));
+    }
+    tokio::pin!(session, leasing);
     let refused = tokio::select! {
         () = &mut drain => None,
         // The coordinator wants it to leave.

@@ -1,0 +1,83 @@
+//! Joining an encrypted coordinator, and staying joined.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proto::channel::{Address, Credentials, InvalidUrl};
+use proto::identity::{Error, Identity};
+use proto::status::is_final;
+use tonic::transport::Channel;
+
+use crate::config::Config;
+use crate::session::{BACKOFF, BACKOFF_MAX};
+
+/// The identity in the worker's folder. Where nobody has joined yet, the join token
+/// is used; a coordinator that is away is waited for. Nothing for a coordinator
+/// that asks for no identity.
+///
+/// # Errors
+/// If there is neither identity nor token, or the coordinator refuses.
+pub(crate) async fn open(address: &Address, config: &Config) -> Result<Option<Identity>, Error> {
+    let Address::Secure { .. } = address else { return Ok(None) };
+    let folder = config.state.join("identity");
+    let found = Identity::load(&folder)?;
+    let Some(token) = &config.join_token else {
+        let nobody = || InvalidUrl::NoIdentity(config.coordinator.clone());
+        return Ok(Some(found.ok_or_else(nobody)?));
+    };
+    // One that has ended, or is of another coordinator, opens no door: the token may.
+    if let Some(identity) = found
+        && identity.ca == token.ca
+        && identity.not_after_ms > now_ms()
+    {
+        return Ok(Some(identity));
+    }
+    let mut pause = BACKOFF;
+    loop {
+        match Identity::join(&config.coordinator, token, &config.name, &folder).await {
+            Err(Error::Call(status)) if !is_final(&status) => {
+                tracing::warn!(message = status.message(), "cannot join yet; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF_MAX);
+            }
+            joined => return joined.map(Some),
+        }
+    }
+}
+
+/// Renews the certificate at two thirds of its life, for ever. Connections made
+/// from then on show the new one; the coordinator ends the others in time.
+pub(crate) async fn keep(mut identity: Identity, credentials: Credentials, channel: Channel) {
+    let life = between(identity.not_before_ms, identity.not_after_ms);
+    // A clock that is behind makes it no longer.
+    let mut wait = (life * 2 / 3).saturating_sub(between(identity.not_before_ms, now_ms()));
+    loop {
+        tokio::time::sleep(wait).await;
+        let renewed = match identity.renew(channel.clone()).await {
+            Ok(fresh) => fresh.config().map(|config| (fresh, config)),
+            Err(error) => Err(error),
+        };
+        let life = between(identity.not_before_ms, identity.not_after_ms);
+        match renewed {
+            Ok((fresh, config)) => {
+                tracing::info!(identity = fresh.id, "certificate renewed");
+                credentials.replace(config);
+                identity = fresh;
+                wait = life * 2 / 3;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the certificate could not be renewed; trying again");
+                wait = (life / 30).clamp(BACKOFF, Duration::from_secs(3600));
+            }
+        }
+    }
+}
+
+/// The time from one moment to another, none if it is the other way round.
+fn between(from_ms: i64, to_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
