@@ -22,7 +22,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 
@@ -146,6 +146,9 @@ impl Pki {
             .with_single_cert(vec![certificate, self.ca.clone()], key)
             .map_err(|error| refused(&error))?;
         config.alpn_protocols = vec![tls::ALPN.to_vec()];
+        // A resumed session would not look at the certificate again, and it may have ended.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Arc::new(config))
     }
 
