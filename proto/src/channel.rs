@@ -143,7 +143,9 @@ pub struct Refused {
 pub fn refused(status: &Status) -> Option<&Refused> {
     let mut source = status.source();
     while let Some(error) = source {
-        if let Some(refused) = error.downcast_ref::<Refused>() {
+        // An I/O error does not count what it holds as its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(refused) = held.and_then(|held| held.downcast_ref::<Refused>()) {
             return Some(refused);
         }
         source = error.source();
