@@ -170,9 +170,11 @@ fn results_of_a_study_that_has_none_yet_are_refused() {
 }
 
 #[test]
-fn an_address_that_others_can_reach_has_to_be_asked_for() {
+fn an_address_that_others_can_reach_is_encrypted() {
     let folder = tempfile::tempdir().unwrap();
-    run_in(folder.path(), "coordinator --listen 0.0.0.0:0").says(2, &["not encrypted", "--insecure-listen"]);
+    let mut coordinator = Running::start_in(folder.path(), "coordinator --listen 0.0.0.0:0");
+    coordinator.hear("coordinator https://0.0.0.0:");
+    run(["worker", "--coordinator", "http://192.0.2.10:7443"]).says(2, &["plaintext is for this machine only"]);
 }
 
 #[test]

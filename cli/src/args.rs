@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::experiment::Scale;
+use domain::registry::Role;
+use proto::join_token::JoinToken;
 
 use crate::units;
 
@@ -44,9 +46,12 @@ pub enum Command {
     Plan(Plan),
     /// Serve studies to workers
     Coordinator(Coordinator),
-    /// Work for a coordinator
-    #[cfg(feature = "worker")]
+    /// Work for a coordinator, or look after those that do
     Worker(Worker),
+    /// Let workers and people of other machines join
+    Token(Token),
+    /// Join a coordinator of another machine as a person
+    Login(Login),
     /// Hand a study in
     Submit(Submit),
     /// Follow a study until it ends
@@ -123,7 +128,7 @@ pub struct State {
 /// Whom to ask.
 #[derive(Debug, Args)]
 pub struct Remote {
-    /// The coordinator, for instance http://127.0.0.1:7443; without it, the one of `--state`
+    /// The coordinator, for instance http://127.0.0.1:7443 or https://lab:7443; without it, the one of `--state`
     #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
     pub coordinator: Option<String>,
 }
@@ -198,24 +203,37 @@ pub struct Coordinator {
     /// How often to remove files that no task needs, for instance 1d; never by default
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub gc_every: Option<Duration>,
-    /// Allow an address that other machines can reach although the wire is not encrypted
+    /// A name or address by which other machines call this one; may be repeated
+    #[arg(long = "tls-name", value_name = "NAME")]
+    pub tls_names: Vec<String>,
+    /// Encrypt on loopback too, and ask for certificates there
     #[arg(long)]
-    pub insecure_listen: bool,
+    pub tls: bool,
 }
 
 /// `lithogen worker`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Worker {
-    /// The coordinator, for instance http://127.0.0.1:7443
-    #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
-    pub coordinator: String,
+    /// What to do with workers; without it, this becomes one.
+    #[command(subcommand)]
+    pub command: Option<WorkerCommand>,
+    /// The coordinator, for instance http://127.0.0.1:7443 or https://lab:7443
+    #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL", required = true)]
+    pub coordinator: Option<String>,
+    /// A file with the join token, for the first start with an https coordinator
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// The join token itself; other people see it among the processes, so prefer the variable
+    #[arg(long, env = "LITHOGEN_JOIN_TOKEN", value_name = "TOKEN", hide_env_values = true, hide = true)]
+    pub join_token: Option<JoinToken>,
     /// A name for people; the host's by default
     #[arg(long)]
     pub name: Option<String>,
     /// Attempts run at once; one per core by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
-    /// Folder for inputs and attempts
+    /// Folder for inputs, attempts and the worker's identity
     #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
     pub state: PathBuf,
     /// Room for inputs and outputs that later attempts may need, for instance 200G
@@ -227,6 +245,154 @@ pub struct Worker {
     /// Which processor computes: cpu, webgpu, vulkan or cuda
     #[arg(long, env = "LITHOGEN_DEVICE", default_value = "cpu")]
     pub device: String,
+}
+
+/// One verb of `lithogen worker`.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// List workers that are connected, and all who have joined
+    List(Status),
+    /// End an identity for good and cut it off; its tasks run elsewhere
+    Revoke {
+        /// Its name or the id of its identity
+        name: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+        /// Where it lives, without a coordinator.
+        #[command(flatten)]
+        state: State,
+    },
+    /// Test from this machine whether a worker could work for a coordinator
+    Check(Check),
+}
+
+/// `lithogen worker check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Where the coordinator listens: HOST:PORT or its URL
+    #[arg(value_name = "HOST:PORT")]
+    pub coordinator: String,
+    /// A file with the join token: whether it is the right coordinator is checked
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// The worker's folder: its identity and its disk are checked
+    #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
+    pub state: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lithogen token`.
+#[derive(Debug, Args)]
+pub struct Token {
+    /// What to do with join tokens.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// One verb of `lithogen token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a join token; it is shown once
+    Create {
+        /// How many may join with it
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+        /// How long it may be used, for instance 90s, 30m, 24h or 7d
+        #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration)]
+        ttl: Duration,
+        /// What those who join may do
+        #[arg(long, value_enum, default_value = "worker")]
+        role: RoleName,
+        /// A word about those who join, for people and placement; may be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+        /// Where it lives, without a coordinator.
+        #[command(flatten)]
+        state: State,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List join tokens, without their secrets
+    List(Status),
+    /// Call a join token back; who has joined stays
+    Revoke {
+        /// The first digits of its id
+        id: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+        /// Where it lives, without a coordinator.
+        #[command(flatten)]
+        state: State,
+    },
+}
+
+/// See [`Role`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Lease tasks and hand results in
+    Worker,
+    /// Hand studies in, watch them, call them off
+    Submitter,
+    /// Watch studies and fetch results
+    Viewer,
+    /// Everything, also letting others join
+    Admin,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Role {
+        match name {
+            RoleName::Worker => Role::Worker,
+            RoleName::Submitter => Role::Submitter,
+            RoleName::Viewer => Role::Viewer,
+            RoleName::Admin => Role::Admin,
+        }
+    }
+}
+
+/// A span of time: a number and its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || format!("{text:?} is no span of time; write for instance 90s, 30m, 24h or 7d");
+    let split = text.len().saturating_sub(1);
+    let (number, unit) = text.split_at_checked(split).ok_or_else(problem)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(problem()),
+    };
+    let number: u32 = number.parse().map_err(|_| problem())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no label; write KEY=VALUE")),
+    }
+}
+
+/// `lithogen login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The coordinator, for instance https://lab:7443
+    #[arg(value_name = "URL")]
+    pub coordinator: String,
+    /// A file with the join token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// A name for the administrator's list; the account's by default
+    #[arg(long)]
+    pub name: Option<String>,
 }
 
 /// `lithogen submit`.
@@ -422,4 +588,27 @@ pub enum SchemaOf {
     Spec,
     /// `lithogen results --json`
     Results,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_have_a_unit() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "h", "24", "-1h", "1.5h", "2w", "9999999999d", "5µ"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_worker_is_run_or_asked_about() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("lithogen worker --coordinator http://127.0.0.1:7443 --slots 1").is_ok());
+        assert!(parse("lithogen worker list --json").is_ok());
+        assert!(parse("lithogen worker check lab:7443").is_ok());
+        assert!(parse("lithogen worker --slots 1 list").is_err());
+    }
 }

@@ -77,9 +77,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
         #[cfg(feature = "worker")]
         Command::Reproduce(args) => block_on(commands::reproduce::run(&args, quiet)),
-        #[cfg(feature = "worker")]
         Command::Worker(args) => block_on(commands::worker::run(args)),
         Command::Artifact(args) => block_on(commands::artifact::run(&args)),
+        Command::Token(args) => block_on(commands::token::run(args.command)),
+        Command::Login(args) => block_on(commands::login::run(&args)),
         Command::Cancel(args) => block_on(commands::cancel::run(&args)),
         Command::Completions { shell } => {
             commands::completions::run(shell);

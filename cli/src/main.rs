@@ -6,5 +6,6 @@ use clap::Parser;
 use lithogen_cli::args::Cli;
 
 fn main() -> ExitCode {
+    proto::tls::install();
     lithogen_cli::run(Cli::parse())
 }

@@ -8,14 +8,16 @@ use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::Data;
 use domain::results::Results;
-use proto::channel::call;
+use proto::channel::{call, refused, socket_path};
 use proto::transfer::Transfer;
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::registration_service_client::RegistrationServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::commands::login;
 use crate::exit::{self, Problem};
 
 /// Largest message taken: the status of a big run.
@@ -29,13 +31,26 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// To the coordinator at `url`; nothing is sent yet.
+    /// To the coordinator at `url`, as whoever has logged in there; nothing is sent yet.
     ///
     /// # Errors
-    /// Exit code 2 if it is no URL.
+    /// Exit code 2 if it is no URL, or nobody has logged in.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let endpoint = proto::channel::endpoint(url).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
-        Ok(Self { url: url.to_owned(), channel: endpoint.connect_lazy() })
+        let (credentials, identity) = login::credentials(url)?;
+        let channel =
+            proto::channel::connect(url, &credentials).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+        if let Some(identity) = identity {
+            login::keep(identity, channel.clone());
+        }
+        Ok(Self { url: url.to_owned(), channel })
+    }
+
+    /// To the coordinator that has a state folder, over its Unix socket.
+    ///
+    /// # Errors
+    /// Those of [`Remote::new`].
+    pub fn of_state(state: &Path) -> anyhow::Result<Self> {
+        Self::new(&format!("unix:{}", socket_path(state).display()))
     }
 
     /// Where it is.
@@ -46,6 +61,11 @@ impl Remote {
     /// The service for studies.
     pub fn experiments(&self) -> ExperimentServiceClient<Channel> {
         ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// The service for joining.
+    pub fn registration(&self) -> RegistrationServiceClient<Channel> {
+        RegistrationServiceClient::new(self.channel.clone())
     }
 
     /// Returns once the coordinator serves. To be raced with the coordinator's
@@ -59,6 +79,7 @@ impl Remote {
     /// An error of a call in words, with its exit code.
     pub fn explain(&self, status: &Status) -> anyhow::Error {
         let code = match status.code() {
+            _ if refused(status).is_some() => exit::ERROR,
             Code::Unavailable | Code::DeadlineExceeded => exit::UNREACHABLE,
             Code::InvalidArgument => exit::USAGE,
             Code::Unimplemented => exit::INCOMPATIBLE,

@@ -43,7 +43,7 @@ impl Cluster {
 
     /// With another time in which a worker whose connection broke may come back.
     pub(crate) async fn start_with(reattach: Duration) -> Self {
-        Self::start_as(move |config| config.reattach = reattach).await
+        Self::start_as(move |config| config.patience.reattach = reattach).await
     }
 
     /// With other settings. What the cluster itself asks goes over the Unix socket.

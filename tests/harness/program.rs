@@ -47,15 +47,8 @@ pub(crate) fn real() -> PathBuf {
 /// A command that hears nothing of this machine's settings.
 pub(crate) fn lithogen<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(real());
-    for name in [
-        "LITHOGEN_STATE",
-        "LITHOGEN_COORDINATOR",
-        "LITHOGEN_LISTEN",
-        "LITHOGEN_LOG",
-        "LITHOGEN_DEVICE",
-        "LITHOGEN_BLOBS",
-    ] {
-        command.env_remove(name);
+    for name in ["STATE", "COORDINATOR", "LISTEN", "LOG", "DEVICE", "JOIN_TOKEN", "BLOBS"] {
+        command.env_remove(format!("LITHOGEN_{name}"));
     }
     command.args(arguments).stdin(Stdio::null());
     command

@@ -1,10 +1,11 @@
 //! `lithogen coordinator`.
 
+use std::net::IpAddr;
+
 use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::args::Coordinator;
-use crate::exit::{self, Problem};
 use crate::local::{address_file, stop_signal};
 use crate::remote::Remote;
 
@@ -13,31 +14,36 @@ use crate::remote::Remote;
 /// # Errors
 /// If the address or the state folder cannot be used.
 pub async fn run(args: Coordinator) -> anyhow::Result<()> {
-    if !args.listen.ip().is_loopback() && !args.insecure_listen {
-        let message = format!(
-            "{} can be reached by other machines, and the wire is not encrypted yet: anybody who reaches it could hand \
-             in work. Listen on 127.0.0.1, or say --insecure-listen on a network that you trust",
-            args.listen
-        );
-        return Err(Problem::new(exit::USAGE, message).into());
-    }
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
     let state = args.state.state;
     std::fs::create_dir_all(&state).with_context(|| format!("cannot use {}", state.display()))?;
-    let config = coordinator::Config { blobs: args.blobs, gc_every: args.gc_every, ..coordinator::Config::new(&state) };
+    let mut config = coordinator::Config::new(&state);
+    (config.blobs, config.gc_every) = (args.blobs, args.gc_every);
+    config.tls_always = args.tls;
+    config.tls_names = names(args.tls_names, address.ip());
+    let encrypted = args.tls || !address.ip().is_loopback();
+    let url = format!("{}://{address}", if encrypted { "https" } else { "http" });
     let serving = coordinator::run(config, listener, stop_signal());
     let announce = async {
         // The state folder is this process's only once it serves.
-        Remote::new(&format!("http://{address}"))?.wait().await;
+        Remote::of_state(&state)?.wait().await;
         let path = address_file(&state);
-        std::fs::write(&path, format!("http://{address}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("coordinator http://{address} · state {} · ^C ends it, workers wait for it", state.display());
+        std::fs::write(&path, format!("{url}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("coordinator {url} · state {} · ^C ends it, workers wait for it", state.display());
+        if encrypted {
+            eprintln!("to let a worker join: lithogen token create --state {}", state.display());
+        }
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
         served = serving => Ok(served?),
         failed = announce => failed,
     }
+}
+
+/// What other machines call this one, the best name first.
+fn names(given: Vec<String>, listens: IpAddr) -> Vec<String> {
+    let address = Some(listens).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    given.into_iter().chain(address).chain(sysinfo::System::host_name().ok()).collect()
 }

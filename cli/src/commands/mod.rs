@@ -4,20 +4,23 @@ pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod attempt;
 pub mod cancel;
+pub mod check;
 pub mod completions;
 pub mod config;
 pub mod coordinator;
 #[cfg(feature = "worker")]
 pub mod dataset;
+pub mod login;
 pub mod plan;
 #[cfg(feature = "worker")]
 pub mod reproduce;
 pub mod results;
 pub mod status;
 pub mod submit;
+pub mod token;
 pub mod watch;
-#[cfg(feature = "worker")]
 pub mod worker;
+pub mod workers;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,267 @@
+//! `lithogen worker check`: could a worker on this machine work for that
+//! coordinator? Each step needs the one before it; the first that fails is named.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use proto::channel::{Address, CONNECT_DEADLINE, Credentials, InvalidUrl, call, connect, handshake};
+use proto::identity::Identity;
+use proto::join_token::Fingerprint;
+use proto::tls::{self, Trust};
+use proto::v1;
+use proto::v1::registration_service_client::RegistrationServiceClient;
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::args::Check;
+use crate::commands::login;
+use crate::exit::{self, Problem};
+use crate::out;
+
+/// Clocks that differ by more make certificates and logs hard to believe.
+const SKEW_MAX: Duration = Duration::from_secs(60);
+
+/// Room that a worker needs for inputs, at least.
+const ROOM: u64 = 5 << 30;
+
+/// What came of one step.
+struct Step {
+    name: &'static str,
+    /// What was found, or what is wrong and what to do.
+    told: Result<String, String>,
+}
+
+/// Tests step by step and says which failed.
+///
+/// # Errors
+/// Naming the first step that failed.
+pub async fn run(args: &Check) -> anyhow::Result<()> {
+    let url = match args.coordinator.contains("://") {
+        true => args.coordinator.clone(),
+        false => format!("https://{}", args.coordinator),
+    };
+    let (host, port, encrypted) = match Address::parse(&url) {
+        Ok(Address::Secure { host, port }) => (host, port, true),
+        Ok(Address::Loopback(uri)) => {
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            (host, uri.port_u16().unwrap_or(80), false)
+        }
+        Ok(Address::Socket(_)) => {
+            return Err(Problem::new(exit::USAGE, "a Unix socket is on this machine; nothing is between").into());
+        }
+        Err(error) => return Err(Problem::new(exit::USAGE, error.to_string()).into()),
+    };
+    let (config, trust) = config(args)?;
+    let mut steps = Steps { steps: vec![], shown: !args.json };
+    network(&mut steps, &url, &host, port, encrypted, config, &trust).await;
+    // What is on this machine can be tested in any case.
+    steps.note("disk", disk(&args.state));
+    steps.note("gpu", Ok(gpu()));
+    let failed = steps.steps.iter().find(|step| step.told.is_err()).map(|step| step.name);
+    if args.json {
+        let step = |step: &Step| {
+            let told = step.told.as_ref().unwrap_or_else(|problem| problem);
+            json!({ "step": step.name, "ok": step.told.is_ok(), "told": told })
+        };
+        let steps: Vec<Value> = steps.steps.iter().map(step).collect();
+        let document = json!({ "schema_version": 1, "coordinator": url, "failed": failed, "steps": steps });
+        out::line(serde_json::to_string_pretty(&document)?);
+    }
+    match failed {
+        Some(name) => Err(Problem::new(exit::ERROR, format!("a worker here could not work: {name} failed")).into()),
+        None => Ok(()),
+    }
+}
+
+struct Steps {
+    steps: Vec<Step>,
+    shown: bool,
+}
+
+impl Steps {
+    /// Notes a step; whether to go on.
+    fn note(&mut self, name: &'static str, told: Result<String, String>) -> bool {
+        if self.shown {
+            let (mark, text) = match &told {
+                Ok(text) => ("✓", text),
+                Err(text) => ("✗", text),
+            };
+            out::line(format_args!("{mark} {name:<9} {text}"));
+        }
+        let goes_on = told.is_ok();
+        self.steps.push(Step { name, told });
+        goes_on
+    }
+}
+
+/// How to dial, and in words why the other side is believed.
+fn config(args: &Check) -> anyhow::Result<(ClientConfig, String)> {
+    if let Some(path) = &args.join_token_file {
+        let token = login::read_token(path)?;
+        return Ok((tls::client(Trust::Pinned(token.ca), None)?, "it is the coordinator of the join token".to_owned()));
+    }
+    if let Some(identity) = Identity::load(&args.state.join("identity"))? {
+        return Ok((identity.config()?, format!("it takes the certificate of {}", identity.id)));
+    }
+    let unknown = "whether it is the right coordinator was not checked: give --join-token-file";
+    Ok((tls::client(Trust::OnSight, None)?, unknown.to_owned()))
+}
+
+async fn network(
+    steps: &mut Steps,
+    url: &str,
+    host: &str,
+    port: u16,
+    encrypted: bool,
+    config: ClientConfig,
+    trust: &str,
+) {
+    let addresses = match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.collect(),
+        Err(_) => vec![],
+    };
+    let told = match &addresses[..] {
+        [] => Err(format!("{host} has no address; check the name, or use the coordinator's address")),
+        found => Ok(found.iter().map(|one| one.ip().to_string()).collect::<Vec<_>>().join(", ")),
+    };
+    if !steps.note("dns", told) {
+        return;
+    }
+    let (stream, told) = match dial(&addresses).await {
+        Ok((stream, took)) => (Some(stream), Ok(format!("connected in {:.1} ms", took.as_secs_f64() * 1e3))),
+        Err(problem) => (None, Err(problem)),
+    };
+    let (true, Some(stream)) = (steps.note("tcp", told), stream) else { return };
+    if encrypted {
+        let told = encrypt(host, port, stream, config.clone(), trust).await;
+        if !steps.note("tls", told) {
+            return;
+        }
+    } else if !steps.note("tls", Ok("none: plaintext on this machine".to_owned())) {
+        return;
+    }
+    let asked = ask(url, config).await;
+    let told = asked.as_ref().map(|(info, _, _)| format!("coordinator {}", info.version)).map_err(Clone::clone);
+    let (true, Ok((info, before, after))) = (steps.note("grpc", told), asked) else { return };
+    let told = match info.protocol.cmp(&proto::PROTOCOL) {
+        std::cmp::Ordering::Equal => Ok(format!("{} on both sides", info.protocol)),
+        order => {
+            let upgrade = if order.is_lt() { "the coordinator" } else { "this program" };
+            Err(format!(
+                "the coordinator speaks {}, this program {}; upgrade {upgrade}",
+                info.protocol,
+                proto::PROTOCOL
+            ))
+        }
+    };
+    if !steps.note("protocol", told) {
+        return;
+    }
+    steps.note("clock", clock(info.time_ms, before, after));
+}
+
+async fn dial(addresses: &[SocketAddr]) -> Result<(TcpStream, Duration), String> {
+    let mut problems = vec![];
+    for address in addresses {
+        let begun = Instant::now();
+        match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, begun.elapsed())),
+            Ok(Err(error)) => problems.push(format!("{address}: {error}")),
+            Err(_) => problems.push(format!("{address}: no answer within {CONNECT_DEADLINE:?}")),
+        }
+    }
+    let problems = problems.join("; ");
+    Err(format!(
+        "{problems}; does the coordinator run, with --listen on that address, and do firewalls let it through?"
+    ))
+}
+
+async fn encrypt(
+    host: &str,
+    port: u16,
+    stream: TcpStream,
+    config: ClientConfig,
+    trust: &str,
+) -> Result<String, String> {
+    let ended = tokio::time::timeout(CONNECT_DEADLINE, handshake(host, port, stream, Arc::new(config))).await;
+    let stream = ended
+        .map_err(|_| "the other side does not answer; is it a coordinator, or a proxy in between?".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let ca = chain.last().map(|ca| Fingerprint::of(ca).to_string()).unwrap_or_default();
+    Ok(format!("TLS 1.3, CA {}…, {trust}", &ca[..ca.len().min(16)]))
+}
+
+type Answer = (v1::GetServerInfoResponse, SystemTime, SystemTime);
+
+async fn ask(url: &str, config: ClientConfig) -> Result<Answer, String> {
+    let channel = connect(url, &Credentials::new(config)).map_err(|error: InvalidUrl| error.to_string())?;
+    let before = SystemTime::now();
+    let answer = RegistrationServiceClient::new(channel).get_server_info(call(v1::GetServerInfoRequest {})).await;
+    let answer = answer.map_err(|status| match status.code() {
+        tonic::Code::Unimplemented => "the other side is no coordinator, or an old one; upgrade it".to_owned(),
+        _ => format!("{}; is a proxy in between that does not speak HTTP/2?", status.message()),
+    })?;
+    Ok((answer.into_inner(), before, SystemTime::now()))
+}
+
+/// The coordinator looked at its clock between the two moments.
+fn clock(theirs_ms: i64, before: SystemTime, after: SystemTime) -> Result<String, String> {
+    let ms = |time: SystemTime| {
+        time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    };
+    let skew_ms = theirs_ms - (ms(before) + ms(after)) / 2;
+    let told = format!("the coordinator's is {:+.3} s from this machine's", skew_ms as f64 / 1e3);
+    match skew_ms.unsigned_abs() <= SKEW_MAX.as_millis() as u64 {
+        true => Ok(told),
+        false => Err(format!("{told}; have both set by NTP")),
+    }
+}
+
+fn disk(state: &Path) -> Result<String, String> {
+    // The folder may not be there yet: its nearest ancestor is on the same disk.
+    let state = std::path::absolute(state).map_err(|error| error.to_string())?;
+    let there = state.ancestors().find(|folder| folder.exists()).unwrap_or(&state);
+    let there = there.canonicalize().map_err(|error| format!("{}: {error}", there.display()))?;
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok();
+    let holds = disks.iter().flatten().filter(|disk| there.starts_with(disk.mount_point()));
+    let Some(disk) = holds.max_by_key(|disk| disk.mount_point().as_os_str().len()) else {
+        return Ok(format!("{}: how much is free is not known", there.display()));
+    };
+    let free = disk.available_space();
+    let told = format!("{:.1} GB free for {}", free as f64 / 1e9, state.display());
+    match free >= ROOM {
+        true => Ok(told),
+        false => {
+            Err(format!("{told}; a worker needs {:.0} GB, so make room or choose another --state", ROOM as f64 / 1e9))
+        }
+    }
+}
+
+/// Which drivers are installed, by their libraries' files.
+fn gpu() -> String {
+    let drivers = [("libnvidia-ml.so.1", "NVIDIA"), ("libcuda.so.1", "CUDA"), ("libvulkan.so.1", "Vulkan")];
+    let found: Vec<&str> =
+        drivers.into_iter().filter(|(library, _)| is_installed(library)).map(|(_, name)| name).collect();
+    match found.is_empty() {
+        true => "none: it would compute on the CPU".to_owned(),
+        false => format!("{} found", found.join(", ")),
+    }
+}
+
+/// Whether the dynamic linker would find a library: on its path, in its cache, or
+/// in the folders that it knows.
+fn is_installed(library: &str) -> bool {
+    let paths = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let known = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/wsl/lib"];
+    let multiarch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let known = known.into_iter().map(std::path::PathBuf::from).chain([multiarch.into()]);
+    let cached = || {
+        let cache = std::fs::read("/etc/ld.so.cache").unwrap_or_default();
+        cache.windows(library.len()).any(|window| window == library.as_bytes())
+    };
+    std::env::split_paths(&paths).chain(known).any(|folder| folder.join(library).exists()) || cached()
+}

@@ -1,0 +1,92 @@
+//! `lithogen login`, and the identities of people that came of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use proto::channel::{Address, Credentials, InvalidUrl};
+use proto::identity::{Error, Identity};
+use proto::join_token::JoinToken;
+use tonic::transport::Channel;
+
+use crate::args::Login;
+use crate::exit::{self, Problem};
+
+/// Joins a coordinator and keeps the identity for later commands.
+///
+/// # Errors
+/// If the token is none, or the coordinator is away or refuses.
+pub async fn run(args: &Login) -> anyhow::Result<()> {
+    let Ok(Address::Secure { host, port }) = Address::parse(&args.coordinator) else {
+        let message = format!("{} needs no login; it is for https:// addresses", args.coordinator);
+        return Err(Problem::new(exit::USAGE, message).into());
+    };
+    let token = read_token(&args.token_file)?;
+    let name = args.name.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "somebody".to_owned());
+    let identity = Identity::join(&args.coordinator, &token, &name, &folder(&host, port)?)
+        .await
+        .map_err(|error| explain(&error))?;
+    eprintln!("joined {} as {}", args.coordinator, identity.id);
+    eprintln!("next: lithogen status --coordinator {}", args.coordinator);
+    Ok(())
+}
+
+/// A join token from a file.
+///
+/// # Errors
+/// Exit code 2 if it holds none.
+pub fn read_token(path: &Path) -> anyhow::Result<JoinToken> {
+    let refused = |problem: String| Problem::new(exit::USAGE, format!("{}: {problem}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    text.parse().map_err(|error: proto::join_token::Invalid| refused(error.to_string()).into())
+}
+
+/// An error of joining, with its exit code.
+pub fn explain(error: &Error) -> anyhow::Error {
+    let code = match error {
+        Error::Url(_) => exit::USAGE,
+        Error::Call(status) if proto::channel::refused(status).is_none() && !proto::status::is_final(status) => {
+            exit::UNREACHABLE
+        }
+        _ => exit::ERROR,
+    };
+    Problem::new(code, error.to_string()).into()
+}
+
+/// What to show to the coordinator at `url`: the identity of who has logged in
+/// there, or nothing where nothing is asked for.
+///
+/// # Errors
+/// If nobody has logged in, or the identity cannot be used.
+pub fn credentials(url: &str) -> anyhow::Result<(Credentials, Option<Identity>)> {
+    let Ok(Address::Secure { host, port }) = Address::parse(url) else { return Ok((Credentials::default(), None)) };
+    let identity = Identity::load(&folder(&host, port)?)?;
+    let nobody = || Problem::new(exit::USAGE, InvalidUrl::NoIdentity(url.to_owned()).to_string());
+    let identity = identity.ok_or_else(nobody)?;
+    Ok((Credentials::new(identity.config()?), Some(identity)))
+}
+
+/// Renews an identity in the background if two thirds of its certificate's life
+/// are over. The next command tries again if this one is too short for it.
+pub fn keep(identity: Identity, channel: Channel) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let left_ms = identity.not_after_ms.saturating_sub(now_ms);
+    if left_ms < (identity.not_after_ms - identity.not_before_ms) / 3 {
+        tokio::spawn(async move {
+            if let Err(error) = identity.renew(channel).await {
+                tracing::warn!(%error, "the certificate could not be renewed");
+            }
+        });
+    }
+}
+
+/// Where the identity for one coordinator lies.
+fn folder(host: &str, port: u16) -> anyhow::Result<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let config = config.or_else(|| Some(std::env::home_dir()?.join(".config")));
+    let config = config.context("there is no home folder to keep identities in; set XDG_CONFIG_HOME")?;
+    let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    Ok(config.join("lithogen/identities").join(format!("{plain}_{port}")))
+}
