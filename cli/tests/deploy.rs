@@ -268,7 +268,8 @@ fn the_composition_refers_to_what_is_there() {
     let mut workers = BTreeSet::new();
     for (name, service) in services {
         for key in keys(service) {
-            let known = ["build", "command", "depends_on", "ports", "restart", "stop_grace_period", "volumes"];
+            let known =
+                ["build", "command", "depends_on", "environment", "ports", "restart", "stop_grace_period", "volumes"];
             assert!(known.contains(&key.as_str()), "deploy/{path}: {name}.{key}");
         }
         let context = deploy().join(service["build"]["context"].as_str().expect("a context"));
@@ -280,7 +281,7 @@ fn the_composition_refers_to_what_is_there() {
         }
         for port in service["ports"].as_array().into_iter().flatten() {
             let port = port.as_str().expect("a port in quotes");
-            assert!(port.starts_with("127.0.0.1:"), "deploy/{path}: {port} is open to others, in plaintext");
+            assert!(port.starts_with("127.0.0.1:"), "deploy/{path}: {port} is open to others");
         }
         for other in service["depends_on"].as_array().into_iter().flatten() {
             assert!(other.as_str().is_some_and(|other| services.contains_key(other)), "deploy/{path}: {other}");
