@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::experiment::Scale;
 use domain::registry::Role;
-use proto::join_token::JoinToken;
 
 use crate::units;
 
@@ -226,7 +225,7 @@ pub struct Worker {
     pub join_token_file: Option<PathBuf>,
     /// The join token itself; other people see it among the processes, so prefer the variable
     #[arg(long, env = "LITHOGEN_JOIN_TOKEN", value_name = "TOKEN", hide_env_values = true, hide = true)]
-    pub join_token: Option<JoinToken>,
+    pub join_token: Option<String>,
     /// A name for people; the host's by default
     #[arg(long)]
     pub name: Option<String>,

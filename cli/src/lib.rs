@@ -44,6 +44,8 @@ pub fn run(cli: Cli) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
+        // Complaining where nobody reads would panic in the midst of a call.
+        .log_internal_errors(false)
         .init();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use proto::channel::{Address, Credentials, InvalidUrl};
 use proto::identity::{Error, Identity};
-use proto::join_token::JoinToken;
+use proto::join_token::{Invalid, JoinToken};
 use tonic::transport::Channel;
 
 use crate::args::Login;
@@ -37,9 +37,17 @@ pub async fn run(args: &Login) -> anyhow::Result<()> {
 /// # Errors
 /// Exit code 2 if it holds none.
 pub fn read_token(path: &Path) -> anyhow::Result<JoinToken> {
-    let refused = |problem: String| Problem::new(exit::USAGE, format!("{}: {problem}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-    text.parse().map_err(|error: proto::join_token::Invalid| refused(error.to_string()).into())
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::new(exit::USAGE, format!("cannot read {}: {error}", path.display())))?;
+    parse_token(&path.display().to_string(), &text)
+}
+
+/// A join token that was found at some place.
+///
+/// # Errors
+/// Exit code 2 if it is none.
+pub fn parse_token(place: &str, text: &str) -> anyhow::Result<JoinToken> {
+    text.parse().map_err(|error: Invalid| Problem::new(exit::USAGE, format!("{place}: {error}")).into())
 }
 
 /// An error of joining, with its exit code.

@@ -24,9 +24,11 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     let mut config = config(&coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
     config.grace = Duration::from_secs(args.grace);
     config.cache_bytes = args.cache;
-    config.join_token = match &args.join_token_file {
-        Some(path) => Some(login::read_token(path)?),
-        None => args.join_token,
+    config.join_token = match (&args.join_token_file, args.join_token.as_deref()) {
+        (Some(path), _) => Some(login::read_token(path)?),
+        // Environment files like to set what they have no value for.
+        (None, None | Some("")) => None,
+        (None, Some(token)) => Some(login::parse_token("LITHOGEN_JOIN_TOKEN", token)?),
     };
     eprintln!("worker {name} · {slots} slots · coordinator {} · ^C drains", config.coordinator);
     tokio::spawn(async {
