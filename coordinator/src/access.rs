@@ -67,7 +67,7 @@ const METHODS: &[(&str, Allowed)] = &[
     ("/lithogen.v1.RegistrationService/CreateToken", ADMINS),
     ("/lithogen.v1.RegistrationService/Enrol", Allowed::Anybody),
     ("/lithogen.v1.RegistrationService/GetServerInfo", Allowed::Anybody),
-    ("/lithogen.v1.RegistrationService/ListIdentities", ADMINS),
+    ("/lithogen.v1.RegistrationService/ListIdentities", READERS),
     ("/lithogen.v1.RegistrationService/ListTokens", ADMINS),
     ("/lithogen.v1.RegistrationService/Renew", JOINED),
     ("/lithogen.v1.RegistrationService/RevokeIdentity", ADMINS),

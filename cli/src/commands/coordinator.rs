@@ -45,5 +45,7 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
 /// What other machines call this one, the best name first.
 fn names(given: Vec<String>, listens: IpAddr) -> Vec<String> {
     let address = Some(listens).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
-    given.into_iter().chain(address).chain(sysinfo::System::host_name().ok()).collect()
+    // A name that no certificate can hold is of no use to others either.
+    let host = sysinfo::System::host_name().ok().filter(|name| name.is_ascii());
+    given.into_iter().chain(address).chain(host).collect()
 }
