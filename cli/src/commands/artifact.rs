@@ -60,8 +60,12 @@ async fn get(remote: &Remote, what: &str, path: Option<&str>, out: &Path) -> any
     let only = wanted(&manifest, path)?;
     transfer.pull(artifact, &only, out).await.map_err(|error| remote.of_transfer(error))?;
     let count = if only.is_empty() { manifest.entries().len() } else { only.len() };
-    eprintln!("{count} files of {} in {}", artifact.short(), out.display());
+    eprintln!("{} in {}", files(count), out.display());
     Ok(())
+}
+
+fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 /// The report of a run.
@@ -86,8 +90,11 @@ fn wanted(manifest: &Manifest, path: Option<&str>) -> anyhow::Result<Vec<String>
     let below = |entry: &&str| *entry == path || entry.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     let found: Vec<String> = all().filter(below).map(str::to_owned).collect();
     if found.is_empty() {
-        let some: Vec<&str> = all().take(10).collect();
-        let message = format!("the artifact has no {path}; it has {} files: {} …", all().count(), some.join(", "));
+        let mut some: Vec<&str> = all().take(10).collect();
+        if all().count() > some.len() {
+            some.push("…");
+        }
+        let message = format!("the artifact has no {path}; it has: {}", some.join(", "));
         return Err(Problem::new(exit::USAGE, message).into());
     }
     Ok(found)
@@ -97,7 +104,7 @@ async fn put(remote: &Remote, path: &Path) -> anyhow::Result<()> {
     let transfer = remote.transfer();
     let (root, manifest) = look(path)?;
     let artifact = transfer.push(&root, &manifest).await.map_err(|error| remote.of_transfer(error))?;
-    eprintln!("{} files, {}", manifest.entries().len(), size(manifest.size()));
+    eprintln!("{}, {}", files(manifest.entries().len()), size(manifest.size()));
     out::line(artifact);
     Ok(())
 }
