@@ -460,11 +460,11 @@ impl Transfer {
         loop {
             let had = partial(path).1;
             let ended = match self.get_rest(digest, path).await {
-                Ok((encoding, from)) => {
+                Ok(rest) => {
                     let target = path.to_owned();
-                    match spawn_blocking(move || publish(digest, encoding, &target)).await? {
+                    match spawn_blocking(move || publish(digest, rest, &target)).await? {
                         // What was there before may have been another file's.
-                        Err(Error::Damaged { .. }) if from > 0 => continue,
+                        Err(Error::Damaged { .. }) if rest.offset > 0 => continue,
                         ended => return ended,
                     }
                 }
@@ -478,24 +478,48 @@ impl Transfer {
         }
     }
 
-    /// Fetches what is not there yet; returns the form and where it began.
-    async fn get_rest(&self, digest: Digest, path: &Path) -> Result<(Encoding, u64), Error> {
+    /// Fetches what is not there yet.
+    async fn get_rest(&self, digest: Digest, path: &Path) -> Result<Rest, Error> {
         let (had, offset) = partial(path);
         let (start, mut chunks) = self.get(digest, offset, had).await?;
         let name = partial_name(path, start.encoding);
-        let open = || -> io::Result<std::fs::File> {
-            let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&name)?;
-            file.set_len(start.offset)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
+        let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(4);
+        // Written and hashed while the next bytes are on their way.
+        let writer = spawn_blocking(move || -> Result<Option<Digest>, Error> {
+            let mut open = std::fs::OpenOptions::new();
+            let file = open.read(true).write(true).create(true).truncate(false).open(&name);
+            let mut file = file.map_err(io_error("create", &name))?;
+            file.set_len(start.offset).map_err(io_error("write", &name))?;
+            // What is packed is hashed when it is unpacked.
+            let mut hasher = (start.encoding == Encoding::Raw).then(blake3::Hasher::new);
+            if let Some(hasher) = &mut hasher {
+                hasher.update_reader(&mut file).map_err(io_error("read", &name))?;
+            }
+            file.seek(SeekFrom::End(0)).map_err(io_error("read", &name))?;
+            while let Some(data) = receiver.blocking_recv() {
+                file.write_all(&data).map_err(io_error("write", &name))?;
+                hasher.as_mut().map(|hasher| hasher.update(&data));
+            }
+            Ok(hasher.map(|hasher| hasher.finalize().into()))
+        });
+        let received = loop {
+            match next(&mut chunks, digest).await {
+                Err(error) => break Err(error),
+                Ok(None) => break Ok(()),
+                Ok(Some(data)) => {
+                    (self.moved)(data.len() as u64);
+                    // A closed channel means that the disk says no; it says why below.
+                    if sender.send(data).await.is_err() {
+                        break Ok(());
+                    }
+                }
+            }
         };
-        let mut file = open().map_err(io_error("create", &name))?;
-        while let Some(data) = next(&mut chunks, digest).await? {
-            (self.moved)(data.len() as u64);
-            let written = spawn_blocking(move || file.write_all(&data).map(|()| file)).await?;
-            file = written.map_err(io_error("write", &name))?;
-        }
-        Ok((start.encoding, start.offset))
+        drop(sender);
+        // In any case: the next try begins where this one stopped writing.
+        let hashed = writer.await??;
+        received?;
+        Ok(Rest { encoding: start.encoding, offset: start.offset, hashed })
     }
 
     /// Writes an artifact's files below `root`, or those at the paths given.
@@ -525,6 +549,16 @@ type Chunks = tonic::Streaming<v1::GetBlobResponse>;
 struct Start {
     encoding: Encoding,
     offset: u64,
+}
+
+/// A file that has gathered, if it is what it should be.
+#[derive(Clone, Copy)]
+struct Rest {
+    encoding: Encoding,
+    /// Where the last call began.
+    offset: u64,
+    /// Of the whole, unless it is packed.
+    hashed: Option<Digest>,
 }
 
 /// The next bytes; none at the end.
@@ -576,12 +610,15 @@ fn partial(path: &Path) -> (Encoding, u64) {
 }
 
 /// Makes a file of what has gathered, if that is what the digest names.
-fn publish(digest: Digest, encoding: Encoding, path: &Path) -> Result<(), Error> {
-    let (raw, stored) = (partial_name(path, Encoding::Raw), partial_name(path, encoding));
-    let file = std::fs::File::open(&stored).map_err(io_error("read", &stored))?;
-    let whole = match encoding {
-        Encoding::Raw => hash(file).map_err(io_error("read", &stored))? == digest,
-        Encoding::Zstd => unpack(file, &raw)? == Some(digest),
+fn publish(digest: Digest, rest: Rest, path: &Path) -> Result<(), Error> {
+    let raw = partial_name(path, Encoding::Raw);
+    let whole = match rest.encoding {
+        Encoding::Raw => rest.hashed == Some(digest),
+        Encoding::Zstd => {
+            let packed = partial_name(path, Encoding::Zstd);
+            let file = std::fs::File::open(&packed).map_err(io_error("read", &packed))?;
+            unpack(file, &raw)? == Some(digest)
+        }
     };
     if whole {
         std::fs::rename(&raw, path).map_err(io_error("rename", &raw))?;

@@ -37,6 +37,9 @@ use upload::{Staging, Start, Upload};
 /// Blobs whose presence is looked up without leaving the caller's thread.
 const FEW: usize = 16;
 
+/// The file of a state folder that says where its blobs lie, if not in it.
+const PLACE: &str = "blobs-place";
+
 /// Largest blob that is read into memory: a manifest.
 const MEMORY_MAX: u64 = 256 * 1024 * 1024;
 
@@ -176,11 +179,19 @@ pub struct Lease(#[allow(dead_code, reason = "held, not read")] OwnedRwLockReadG
 
 impl Blobs {
     /// Opens the store of a state folder: in `place` if given, a folder or
-    /// `s3://BUCKET/PREFIX`, otherwise in its folder `blobs`.
+    /// `s3://BUCKET/PREFIX`; otherwise in the place given last, and in its folder
+    /// `blobs` if none ever was.
     ///
     /// # Errors
     /// If the folder cannot be made or the bucket not be written.
     pub async fn open(state: &Path, place: Option<&str>) -> Result<Self, Error> {
+        // Whoever opens the folder later, if only to ask a question, finds its files.
+        let note = state.join(PLACE);
+        let noted = match std::fs::read_to_string(&note) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read.map_err(io_error("read", &note))?),
+        };
+        let place = place.or(noted.as_deref().map(str::trim_end));
         let (backend, staging) = match place {
             Some(url) if url.starts_with("s3://") => {
                 (Backend::Bucket(Bucket::open(url).await?), state.join("blobs/partial"))
@@ -194,6 +205,12 @@ impl Blobs {
             }
         };
         let staging = Arc::new(Staging::open(staging)?);
+        if let Some(place) = place {
+            // A folder is meant as seen from where it was first said.
+            let absolute = std::path::absolute(place).ok().filter(|_| !place.starts_with("s3://"));
+            let place = absolute.map_or_else(|| place.to_owned(), |path| path.display().to_string());
+            std::fs::write(&note, format!("{place}\n")).map_err(io_error("write", &note))?;
+        }
         Ok(Self { backend: Arc::new(backend), staging, gate: Arc::default(), leases: Arc::default() })
     }
 

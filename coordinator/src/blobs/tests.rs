@@ -39,6 +39,16 @@ async fn what_is_stored_comes_back_in_either_form() {
 }
 
 #[tokio::test]
+async fn another_place_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, place) = (folder.path().join("state"), folder.path().join("elsewhere"));
+    std::fs::create_dir(&state).unwrap();
+    let digest = put(&Blobs::open(&state, place.to_str()).await.unwrap(), b"stone").await;
+    assert!(Blobs::open(&state, None).await.unwrap().has(digest).await.unwrap());
+    assert!(matches!(Blobs::open(&state, Some("gs://bucket")).await, Err(Error::Place(_))));
+}
+
+#[tokio::test]
 async fn other_bytes_than_named_are_refused_and_leave_nothing() {
     let (folder, blobs) = store().await;
     let digest = Digest::of(b"stone");
