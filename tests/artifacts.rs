@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use domain::digest::Digest;
 use proptest::prelude::*;
-use proto::channel::{blob_call, call, endpoint};
+use proto::channel::{self, Credentials, blob_call, call};
 use proto::transfer::{self, Error, Transfer};
 use proto::v1;
 use proto::v1::put_blob_request::Part;
@@ -103,7 +103,7 @@ fn status(ended: Result<(), Error>) -> Status {
 async fn an_interrupted_upload_goes_on_where_it_was_cut_off() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(cluster.address()).await;
-    let transfer = Transfer::new(endpoint(&proxy.url()).unwrap().connect_lazy());
+    let transfer = Transfer::new(through(&proxy.url()));
     let folder = folder(&[("weights", &noise(1, 16 * MIB))]);
     proxy.cut_up_at(10 * MIB);
     let artifact = push(&transfer, folder.path()).await;
@@ -122,7 +122,7 @@ async fn an_interrupted_download_goes_on_where_it_was_cut_off() {
     let folder = folder(&[("weights", &bytes)]);
     push(&Transfer::new(cluster.channel()), folder.path()).await;
     let proxy = Proxy::start(cluster.address()).await;
-    let transfer = Transfer::new(endpoint(&proxy.url()).unwrap().connect_lazy());
+    let transfer = Transfer::new(through(&proxy.url()));
     proxy.cut_down_at(10 * MIB);
     let path = cluster.path("weights");
     transfer.get_file(Digest::of(&bytes), &path).await.unwrap();
@@ -138,7 +138,7 @@ async fn what_an_earlier_download_left_is_used_and_what_is_of_another_file_is_no
     let folder = folder(&[("weights", &bytes)]);
     push(&Transfer::new(cluster.channel()), folder.path()).await;
     let proxy = Proxy::start(cluster.address()).await;
-    let transfer = Transfer::new(endpoint(&proxy.url()).unwrap().connect_lazy());
+    let transfer = Transfer::new(through(&proxy.url()));
     let path = cluster.path("weights");
     std::fs::write(cluster.path("weights.partial"), &bytes[..6 * MIB as usize]).unwrap();
     transfer.get_file(Digest::of(&bytes), &path).await.unwrap();
@@ -154,7 +154,7 @@ async fn what_an_earlier_download_left_is_used_and_what_is_of_another_file_is_no
 async fn text_travels_and_lies_packed_and_is_sent_once() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(cluster.address()).await;
-    let transfer = Transfer::new(endpoint(&proxy.url()).unwrap().connect_lazy());
+    let transfer = Transfer::new(through(&proxy.url()));
     let bytes = text(8 * MIB);
     let folder = folder(&[("log", &bytes), ("the same log", &bytes)]);
     let artifact = push(&transfer, folder.path()).await;
@@ -404,6 +404,11 @@ fn a_disk_without_room_for_a_file_is_said_and_what_is_stored_stays() {
     assert!(!errors.contains("panicked"), "{errors}");
 }
 
+/// A way to the coordinator at a URL.
+fn through(url: &str) -> tonic::transport::Channel {
+    channel::connect(url, &Credentials::default()).unwrap()
+}
+
 /// A server that speaks S3, with an empty bucket.
 struct S3 {
     server: Child,
@@ -475,7 +480,7 @@ async fn blobs_in_a_bucket_are_stored_checked_and_collected_like_those_in_a_fold
     let mut coordinator = Running::start_with(arguments, &s3.environment());
     coordinator.hear("ends it, workers wait for it");
     let url = std::fs::read_to_string(state.path().join("address")).unwrap();
-    let channel = endpoint(url.trim()).unwrap().connect_lazy();
+    let channel = through(url.trim());
     let transfer = Transfer::new(channel.clone());
     let mut artifacts = v1::artifact_service_client::ArtifactServiceClient::new(channel);
     // Larger than one part of an upload, packed, and small.

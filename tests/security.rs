@@ -10,6 +10,7 @@ use proto::join_token::{Fingerprint, JoinToken, Secret};
 use proto::status::{ROLE, is_final, reason};
 use proto::tls::{self, Trust};
 use proto::v1;
+use proto::v1::attempt_end::End;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
 use proto::v1::registration_service_client::RegistrationServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -287,8 +288,9 @@ async fn roles_do_what_they_are_for_and_nothing_else() {
         ExperimentServiceClient::new(channel).submit(call(v1::SubmitRequest::default())).await.unwrap_err()
     };
     let acquire = |channel, worker: &str| {
-        let message = v1::AcquireLeaseRequest { worker_id: worker.to_owned(), request: 1 };
-        async move { WorkerServiceClient::new(channel).acquire_lease(call(message)).await.unwrap_err() }
+        let message =
+            v1::AcquireLeasesRequest { worker_id: worker.to_owned(), request: 1, ..v1::AcquireLeasesRequest::default() };
+        async move { WorkerServiceClient::new(channel).acquire_leases(call(message)).await.unwrap_err() }
     };
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);
     runs(viewer.clone()).await.unwrap();
@@ -319,13 +321,11 @@ async fn one_worker_cannot_end_anothers_lease() {
     let attempt = &status.attempts[0];
     let thief = channel(&cluster, &join(&cluster, Role::Worker, "thief").await);
     for token in 1..=u64::from(status.running) {
-        let request = v1::FailTaskRequest {
-            task_key: attempt.task_key.clone(),
-            token,
-            code: "crashed".to_owned(),
-            message: String::new(),
-        };
-        let refused = WorkerServiceClient::new(thief.clone()).fail_task(call(request)).await.unwrap_err();
+        let failed = v1::Failed { code: "crashed".to_owned(), message: String::new() };
+        let end = v1::AttemptEnd { task_key: attempt.task_key.clone(), token, end: Some(End::Failed(failed)) };
+        let request = v1::EndAttemptsRequest { attempts: vec![end] };
+        let answer = WorkerServiceClient::new(thief.clone()).end_attempts(call(request)).await.unwrap();
+        let refused = of_verdict(&answer.into_inner().verdicts[0]).unwrap_err();
         assert!([Code::PermissionDenied, Code::Aborted].contains(&refused.code()), "{refused}");
     }
     std::fs::write(&gate, "").unwrap();
