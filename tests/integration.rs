@@ -15,5 +15,6 @@ mod determinism;
 mod memory;
 mod process;
 mod security;
+mod standby;
 mod tidy;
 mod wire;

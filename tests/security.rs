@@ -7,7 +7,7 @@ use domain::registry::Role;
 use proto::channel::{Credentials, call, connect};
 use proto::identity::{self, Identity};
 use proto::join_token::{Fingerprint, JoinToken, Secret};
-use proto::status::{ROLE, is_final, reason};
+use proto::status::{ROLE, is_final, of_verdict, reason};
 use proto::tls::{self, Trust};
 use proto::v1;
 use proto::v1::attempt_end::End;

@@ -208,6 +208,18 @@ pub struct Coordinator {
     /// Encrypt on loopback too, and ask for certificates there
     #[arg(long)]
     pub tls: bool,
+    /// Keep the journal in PostgreSQL rather than in the state folder. Several coordinators with one
+    /// journal and one store of files take turns: one leads, the others stand by
+    #[arg(long, env = "LITHOGEN_JOURNAL", hide_env_values = true, value_name = "postgres://…", value_parser = journal)]
+    pub journal: Option<coordinator::journal::postgres::Server>,
+    /// Where others reach this coordinator, if not at the address that it serves on
+    #[arg(long, value_name = "URL", requires = "journal")]
+    pub advertise: Option<String>,
+}
+
+fn journal(url: &str) -> Result<coordinator::journal::postgres::Server, coordinator::journal::Error> {
+    use coordinator::journal::postgres::{PATIENCE, Server};
+    Server::new(url, PATIENCE)
 }
 
 /// `lithogen worker`.

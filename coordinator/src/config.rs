@@ -3,11 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::journal::Location;
+
 /// Settings of one coordinator.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The folder of everything that survives a restart.
     pub state: PathBuf,
+    /// Where the journal is.
+    pub journal: Location,
+    /// Where others reach this coordinator, to be told to those who ask one that
+    /// stands by. Without it, what it listens on.
+    pub advertise: Option<String>,
     /// Where blobs lie: a folder, or `s3://BUCKET/PREFIX`; in the state folder without it.
     pub blobs: Option<String>,
     /// How often to remove blobs that no task needs; never without it.
@@ -50,8 +57,11 @@ impl Default for Patience {
 impl Config {
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
+        let state = state.into();
         Self {
-            state: state.into(),
+            journal: Location::File(state.join("journal.sqlite")),
+            advertise: None,
+            state,
             blobs: None,
             gc_every: None,
             tls_always: false,

@@ -14,6 +14,7 @@
 //! | [`gc`] | removes what no task needs, and looks for what one lacks |
 //! | [`logs`] | what attempts said |
 //! | [`sessions`] | which workers are connected and what they said last |
+//! | [`standby`] | waiting until this coordinator leads |
 //! | [`tables`] | what people ask about runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
 
@@ -30,6 +31,7 @@ pub mod pki;
 pub mod reactor;
 pub mod server;
 pub mod sessions;
+pub mod standby;
 pub mod tables;
 
 pub use config::Config;

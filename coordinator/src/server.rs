@@ -26,6 +26,7 @@ use crate::journal;
 use crate::listen::{self, Connections, Door};
 use crate::logs::Logs;
 use crate::pki::{self, Pki};
+use crate::standby;
 
 /// Why the coordinator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +42,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The journal cannot be read.
+    /// It cannot wait until it leads.
     #[error(transparent)]
-    Journal(#[from] journal::Error),
+    Standby(#[from] standby::Error),
+    /// It led, and does no more.
+    #[error(transparent)]
+    Lost(journal::Error),
     /// The driver could not start, or had to end as the journal failed.
     #[error(transparent)]
     Driver(#[from] driver::Error),
@@ -67,6 +71,9 @@ pub enum Error {
     /// The network says no.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// The system gives no thread.
+    #[error("cannot start: {0}")]
+    Start(#[from] tokio::task::JoinError),
     /// The reflection service could not be made.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -97,9 +104,14 @@ pub async fn run(
         Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
         Err(TryLockError::Error(source)) => return Err(state_error(source)),
     }
-    let journal = journal::Sqlite::open(&config.state.join("journal.sqlite"))?;
+    let mut shutdown = Box::pin(shutdown);
+    let Some((listener, turn)) = standby::wait(&config, listener, shutdown.as_mut()).await? else { return Ok(()) };
     let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
-    let (driver, driver_end) = driver::start(&config, Box::new(journal))?;
+    let (driver, driver_end) = {
+        let (config, open) = (config.clone(), turn.opener());
+        // Reads the journal, which takes its time.
+        tokio::task::spawn_blocking(move || driver::start(&config, open()?)).await??
+    };
 
     // Streams live as long as their clients; they have to be told.
     let closing = CancellationToken::new();
@@ -158,10 +170,15 @@ pub async fn run(
             closing.cancel();
             return ended.unwrap_or(Ok(())).map_err(Error::Driver);
         }
+        error = turn.lost() => {
+            closing.cancel();
+            return Err(Error::Lost(error));
+        }
     };
     drop(serving);
     driver.end().await;
     driver_end.await.unwrap_or(Ok(()))?;
+    turn.release().await;
     Ok(served?)
 }
 

@@ -172,7 +172,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             wanted(tasks, scheduler).chain([run]).collect()
         }
         Event::LeaseGranted { task, worker, token, attempt, .. } => {
-            let (worker, attempt) = (worker.0.clone(), attempt.0);
+            let (worker, attempt) = (stored(&worker.0), attempt.0);
             vec![Row::Granted { token: *token, task: *task, attempt, worker, number, at_ms }]
         }
         Event::TaskCommitted { task, token, artifact } => {
@@ -184,7 +184,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         }
         Event::AttemptFailed { task, token, failure, last, .. } => {
             let outcome = if *last { "failed" } else { "retrying" };
-            let (code, message) = (Some(failure.code.name()), Some(failure.message.clone()));
+            let (code, message) = (Some(failure.code.name()), Some(stored(&failure.message)));
             let end = End {
                 number,
                 at_ms,
@@ -242,7 +242,7 @@ fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iter
     tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| Row::Task {
         task: spec.key,
         stage: spec.stage.name().to_owned(),
-        subject: spec.subject.clone(),
+        subject: stored(&spec.subject),
     })
 }
 
@@ -369,6 +369,11 @@ impl Tail {
         }
         self.changes.push_back((task, change));
     }
+}
+
+/// Text of others as every database takes it.
+fn stored(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// The name at the head of a worker's id.

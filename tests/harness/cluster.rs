@@ -69,6 +69,14 @@ impl Cluster {
         &self.url
     }
 
+    /// With a coordinator that others look after.
+    pub(crate) fn behind(address: SocketAddr) -> Self {
+        let url = format!("http://{address}");
+        let channel = proto::channel::connect(&url, &Credentials::default()).unwrap();
+        let (folder, close) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        Self { folder, address, url, channel, adjust: Box::new(|_| {}), serving: None, close }
+    }
+
     fn serve(&mut self, listener: TcpListener) {
         let mut config = coordinator::Config::new(self.folder.path().join("state"));
         config.patience.heartbeat = Duration::from_millis(50);

@@ -3,14 +3,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
-//! | [`proxy`] | a cable that can be cut |
+//! | [`postgres`] | a PostgreSQL server |
 //! | [`program`] | the program as people start it |
+//! | [`proxy`] | a cable that can be cut |
 //! | [`story`] | events as a coordinator decides them, without one |
 
 pub(crate) mod cluster;
+pub(crate) mod postgres;
 pub(crate) mod program;
-pub(crate) mod story;
 pub(crate) mod proxy;
+pub(crate) mod story;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -78,6 +78,7 @@ fn the_last_two_snapshots_are_kept_and_the_newest_readable_is_used(open: Open<'_
         let state = number.to_string().repeat(1000);
         journal.save_snapshot(&Snapshot::pack(number, state.as_bytes()).unwrap()).unwrap();
     }
+    drop(journal);
     let mut journal = open();
     assert_eq!(journal.snapshots().unwrap(), [numbers[2], numbers[1]]);
     assert_eq!(restored(journal.as_mut()), (numbers[2].to_string().repeat(1000), numbers[2]));
@@ -112,7 +113,7 @@ fn numbers_and_changes_are_those_of_before_a_restart(open: Open<'_>) {
     }
     let end = tail.next();
     assert_eq!(end, journal.last() + 1);
-    let mut tables = open().tables().unwrap();
+    let mut tables = journal.tables().unwrap();
     for run in Story::runs() {
         let told = tail.since(0, |task| replayed.runs_of(task).any(|other| other.id == run));
         assert!(told.len() > 100);

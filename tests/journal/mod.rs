@@ -1,6 +1,8 @@
 //! The journal, whichever database holds it.
 
 mod conformance;
+mod database;
+mod file;
 
 use coordinator::journal::{Journal, Sqlite};
 use domain::event::Event;

@@ -24,6 +24,10 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     config.tls_names = names(args.tls_names, address.ip());
     let encrypted = args.tls || !address.ip().is_loopback();
     let url = format!("{}://{address}", if encrypted { "https" } else { "http" });
+    config.advertise = args.advertise;
+    if let Some(server) = args.journal {
+        config.journal = coordinator::journal::Location::Postgres(server);
+    }
     let serving = coordinator::run(config, listener, stop_signal());
     let announce = async {
         // The state folder is this process's only once it serves.

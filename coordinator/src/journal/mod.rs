@@ -3,6 +3,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`sqlite`] | a journal in one file, for one coordinator |
+//! | [`postgres`] | a journal in PostgreSQL, which several coordinators share |
+//! | [`leader`] | which of them leads |
 //! | [`snapshot`] | a state on disk, so that a start need not read every event |
 //!
 //! Events are numbered from 1 without gaps. Those of one [`Journal::append`] are
@@ -10,9 +12,14 @@
 //! the [`tables`](crate::tables) that people query.
 
 mod batch;
+pub mod leader;
+pub mod postgres;
+mod postgres_rows;
 pub mod snapshot;
 mod sql;
 pub mod sqlite;
+
+use std::path::PathBuf;
 
 use domain::digest::Digest;
 use domain::event::Event;
@@ -77,6 +84,18 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// Another coordinator leads: what this one decides is not kept.
+    #[error(
+        "this coordinator leads no more: another one may write to the journal {place}; nothing committed is lost: start \
+         this one again, and it stands by"
+    )]
+    NotLeader {
+        /// Which journal.
+        place: String,
+    },
+    /// The address of a database means nothing.
+    #[error("cannot use this address of a journal: {0}; it looks like postgres://user@host:5432/database")]
+    Address(String),
     /// Written by another version of the program.
     #[error("the journal {place} has form {found}, this program reads form {FORM}; use the version that wrote it")]
     Version {
@@ -85,6 +104,15 @@ pub enum Error {
         /// The form found.
         found: i64,
     },
+}
+
+/// Where a journal is.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// In a file, which this coordinator has for itself.
+    File(PathBuf),
+    /// In a database that several coordinators share.
+    Postgres(postgres::Server),
 }
 
 /// An open journal: one writer.

@@ -1,0 +1,167 @@
+//! Which of several coordinators leads: a row of the database, held by the
+//! database's clock.
+//!
+//! Each leader has a term of its own, and whatever it writes names the term. A
+//! leader that was frozen and wakes finds that its term is over; nothing that it
+//! does until then reaches the journal.
+
+use std::future::Future;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::postgres::{Link, Postgres, Server};
+use super::{Error, Journal};
+
+/// Signs of life within the time that a leader has.
+const SIGNS: u32 = 3;
+
+/// How a candidacy ended.
+pub enum Candidacy {
+    /// This coordinator leads.
+    Leads(Lead),
+    /// Another one does.
+    Stands {
+        /// Where the leader serves.
+        leader: String,
+    },
+}
+
+/// A coordinator that wants to lead.
+pub struct Candidate {
+    link: Link,
+    server: Server,
+    address: String,
+}
+
+impl Candidate {
+    /// One that would serve at that address.
+    ///
+    /// # Errors
+    /// If the database cannot be reached or holds another form.
+    pub fn new(server: &Server, address: &str) -> Result<Self, Error> {
+        server.prepare()?;
+        Ok(Self { link: Link::new(server), server: server.clone(), address: address.to_owned() })
+    }
+
+    /// Tries to lead.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub fn stand(&mut self) -> Result<Candidacy, Error> {
+        let server = &self.server;
+        let asked = Instant::now();
+        let take = "INSERT INTO leader (term, address, expires)
+                    VALUES (1, $1, clock_timestamp() + $2::BIGINT * INTERVAL '1 millisecond')
+                    ON CONFLICT (one) DO UPDATE
+                    SET term = leader.term + 1, address = excluded.address, expires = excluded.expires
+                    WHERE leader.expires < clock_timestamp() RETURNING term";
+        let client = self.link.client()?;
+        let tried = (|| match client.query_opt(take, &[&self.address, &millis(server.patience)])? {
+            Some(row) => Ok(Ok(row.try_get(0)?)),
+            None => {
+                let found = client.query_opt("SELECT address FROM leader", &[])?;
+                Ok(Err(found.map_or(Ok(String::new()), |row| row.try_get(0))?))
+            }
+        })();
+        match tried.map_err(|error| server.read_error(&error))? {
+            Ok(term) => Ok(Candidacy::Leads(Lead::begin(server, term, asked)?)),
+            Err(leader) => Ok(Candidacy::Stands { leader }),
+        }
+    }
+}
+
+/// The right to write.
+pub struct Lead {
+    server: Server,
+    term: i64,
+    until: watch::Receiver<Option<Instant>>,
+    stop: mpsc::Sender<()>,
+    renews: JoinHandle<()>,
+}
+
+impl Lead {
+    fn begin(server: &Server, term: i64, asked: Instant) -> Result<Self, Error> {
+        let (tell, until) = watch::channel(Some(asked + server.patience));
+        let (stop, stopped) = mpsc::channel();
+        let renewal = Renewal { link: Link::new(server), patience: server.patience, term, tell };
+        let renews = std::thread::Builder::new().name("leader".to_owned()).spawn(move || renewal.run(&stopped));
+        let renews = renews.map_err(|error| Error::Read { place: server.place(), cause: error.into() })?;
+        Ok(Self { server: server.clone(), term, until, stop, renews })
+    }
+
+    /// What opens the journal, to write to it for as long as this leads. Waits for
+    /// the database.
+    pub fn opener(&self) -> impl FnOnce() -> Result<Box<dyn Journal>, Error> + Send + 'static {
+        let (server, term) = (self.server.clone(), self.term);
+        move || Ok(Box::new(Postgres::open(&server, term)?))
+    }
+
+    /// What ends when the lead may be over: another coordinator leads, or may soon,
+    /// as the database has not answered in time.
+    pub fn lost(&self) -> impl Future<Output = Error> + Send + 'static {
+        let (mut until, place) = (self.until.clone(), self.server.place());
+        async move {
+            loop {
+                let deadline = *until.borrow_and_update();
+                let Some(deadline) = deadline else { break };
+                // The sender goes when its thread ends: then, too, nobody renews.
+                if !matches!(tokio::time::timeout_at(deadline, until.changed()).await, Ok(Ok(()))) {
+                    break;
+                }
+            }
+            Error::NotLeader { place }
+        }
+    }
+
+    /// Gives the lead back. Waits for the database; a lead that is dropped instead
+    /// is given back a little later.
+    pub fn release(self) {
+        drop(self.stop);
+        // If it panicked, the lead ends by itself.
+        let _ = self.renews.join();
+    }
+}
+
+/// What a leader does beside leading, on a connection of its own.
+struct Renewal {
+    link: Link,
+    patience: Duration,
+    term: i64,
+    tell: watch::Sender<Option<Instant>>,
+}
+
+impl Renewal {
+    fn run(mut self, stopped: &mpsc::Receiver<()>) {
+        while stopped.recv_timeout(self.patience / SIGNS) == Err(RecvTimeoutError::Timeout) {
+            let asked = Instant::now();
+            match self.renew(millis(self.patience)) {
+                Ok(true) => drop(self.tell.send_replace(Some(asked + self.patience))),
+                Ok(false) => {
+                    tracing::error!("another coordinator leads");
+                    self.tell.send_replace(None);
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "cannot tell that this coordinator leads"),
+            }
+        }
+        if let Err(error) = self.renew(-1) {
+            tracing::warn!(%error, "cannot give the lead back; it ends by itself");
+        }
+    }
+
+    /// Moves the end of the term; says whether this coordinator leads.
+    fn renew(&mut self, millis: i64) -> Result<bool, Error> {
+        let renew = "UPDATE leader SET expires = clock_timestamp() + $2::BIGINT * INTERVAL '1 millisecond'
+                     WHERE term = $1";
+        let renewed = self.link.client()?.execute(renew, &[&self.term, &millis]);
+        renewed.map(|rows| rows == 1).map_err(|error| self.link.read_error(&error))
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

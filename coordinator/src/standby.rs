@@ -1,0 +1,178 @@
+//! A coordinator that waits until it leads, and says so to whoever calls.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::service::InterceptorLayer;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::Config;
+use crate::journal::leader::{Candidacy, Candidate, Lead};
+use crate::journal::postgres::Server;
+use crate::journal::{self, Journal, Location, Sqlite};
+
+/// Pause between two tries to lead.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Time in which callers may hear that they should call again.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+/// Why a coordinator cannot stand by.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The socket cannot be used.
+    #[error("cannot stand by: {0}")]
+    Io(#[from] io::Error),
+    /// The network says no.
+    #[error("cannot stand by: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// The right to serve, from the journal that this coordinator may write to.
+pub enum Turn {
+    /// It has a file for itself.
+    File(PathBuf),
+    /// It leads.
+    Lead(Lead),
+}
+
+/// Opens a journal; waits for disk or network.
+pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>;
+
+impl Turn {
+    /// What opens the journal.
+    pub fn opener(&self) -> Open {
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                Box::new(move || Ok(Box::new(Sqlite::open(&path)?)))
+            }
+            Self::Lead(lead) => Box::new(lead.opener()),
+        }
+    }
+
+    /// Ends when this coordinator may serve no more.
+    pub async fn lost(&self) -> journal::Error {
+        match self {
+            Self::File(_) => std::future::pending().await,
+            Self::Lead(lead) => lead.lost().await,
+        }
+    }
+
+    /// Lets the next one have its turn at once.
+    pub async fn release(self) {
+        if let Self::Lead(lead) = self {
+            // If it cannot be given back, it ends by itself.
+            let _ = blocking(|| lead.release()).await;
+        }
+    }
+}
+
+/// Waits until it is this coordinator's turn; gives the listener back. Nothing if
+/// it is told to end before.
+///
+/// # Errors
+/// If the database cannot be used at first, or the listener at any time.
+pub async fn wait(
+    config: &Config,
+    listener: TcpListener,
+    shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<Option<(TcpListener, Turn)>, Error> {
+    match &config.journal {
+        Location::File(path) => Ok(Some((listener, Turn::File(path.clone())))),
+        Location::Postgres(server) => {
+            let lead = lead(server, listener, config.advertise.as_deref(), shutdown).await?;
+            Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
+        }
+    }
+}
+
+async fn lead(
+    server: &Server,
+    listener: TcpListener,
+    advertise: Option<&str>,
+    shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<Option<(TcpListener, Lead)>, Error> {
+    let address = match advertise {
+        Some(address) => address.to_owned(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let listener = listener.into_std()?;
+    let (tell, leader) = watch::channel(String::new());
+    let answering = CancellationToken::new();
+    let refuse = move |_| Err::<tonic::Request<()>, _>(Status::unavailable(refusal(&leader.borrow())));
+    let (_, health) = tonic_health::server::health_reporter();
+    let incoming = TcpIncoming::from(TcpListener::from_std(listener.try_clone()?)?);
+    let serving = proto::channel::server()
+        .layer(InterceptorLayer::new(refuse))
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, answering.clone().cancelled_owned());
+    tokio::pin!(serving);
+    let lead = tokio::select! {
+        lead = stand(server, address, tell) => lead?,
+        served = &mut serving => {
+            served?;
+            return Ok(None);
+        }
+        () = shutdown => return Ok(None),
+    };
+    answering.cancel();
+    // Calls under way are answered; connections that stay idle are told to go.
+    if let Ok(served) = tokio::time::timeout(GOODBYE, serving).await {
+        served?;
+    }
+    Ok(Some((TcpListener::from_std(listener)?, lead)))
+}
+
+/// Tries to lead until it does.
+async fn stand(server: &Server, address: String, tell: watch::Sender<String>) -> Result<Lead, Error> {
+    let server = server.clone();
+    let mut candidate = blocking(move || Candidate::new(&server, &address)).await??;
+    let mut tried = false;
+    loop {
+        let (back, candidacy) = blocking(move || {
+            let candidacy = candidate.stand();
+            (candidate, candidacy)
+        })
+        .await?;
+        candidate = back;
+        match candidacy {
+            Ok(Candidacy::Leads(lead)) => return Ok(lead),
+            Ok(Candidacy::Stands { leader }) => {
+                let news = tell.send_if_modified(|known| {
+                    let news = *known != leader;
+                    *known = leader;
+                    news
+                });
+                if news {
+                    tracing::info!("{}", refusal(&tell.borrow()));
+                }
+            }
+            Err(error) if tried => tracing::warn!(%error, "cannot ask who leads"),
+            Err(error) => return Err(error.into()),
+        }
+        tried = true;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn refusal(leader: &str) -> String {
+    match leader {
+        "" => "this coordinator stands by".to_owned(),
+        leader => format!("this coordinator stands by; {leader} leads"),
+    }
+}
+
+async fn blocking<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(wait).await.map_err(io::Error::from)
+}
