@@ -21,6 +21,13 @@ use crate::tables::{self, Attempt, End, Row};
 /// The tables.
 const SCHEMA: &str = include_str!("sqlite.sql");
 
+/// Pages kept in memory: the index of task keys is read at random places.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// Pages of the log before it is folded into the file: pages that change often
+/// are copied less often. 16 MiB.
+const CHECKPOINT_PAGES: i64 = 4096;
+
 /// Events of an older form that share a batch in this one.
 const MIGRATION_BATCH: usize = 256;
 
@@ -43,6 +50,8 @@ impl Sqlite {
         let connection = Connection::open(path).map_err(read)?;
         // Closing would write to the file, which is to be left alone if it is damaged.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(read)?;
+        // Otherwise statements that concern a partial index are compiled anew for each row.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(read)?;
         let mut journal = Self { connection, path: path.to_owned(), last: 0 };
         journal.prepare()?;
         journal.last = journal.find_last().map_err(|error| journal.read_error(error))?;
@@ -66,7 +75,9 @@ impl Sqlite {
         }
         let prepare = |connection: &Connection| {
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+            connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         };
         prepare(&self.connection).map_err(|error| self.read_error(error))?;
         match form {
