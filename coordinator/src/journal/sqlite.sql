@@ -23,7 +23,7 @@ CREATE TABLE tasks (
     task TEXT NOT NULL UNIQUE, -- the key
     stage TEXT NOT NULL,
     subject TEXT NOT NULL,
-    state TEXT NOT NULL, -- open, succeeded, failed, cancelled
+    state TEXT NOT NULL, -- open, succeeded, failed, cancelled, pruned
     code TEXT,           -- why it failed
     message TEXT,
     artifact TEXT,       -- the result
@@ -46,7 +46,7 @@ CREATE TABLE attempts (
     granted_ms INTEGER NOT NULL,
     ended INTEGER, -- number of the event
     ended_ms INTEGER,
-    outcome TEXT, -- succeeded, failed, retrying, lost, preempted, cancelled
+    outcome TEXT, -- succeeded, failed, retrying, lost, preempted, cancelled, pruned
     code TEXT,
     message TEXT
 ) STRICT;
