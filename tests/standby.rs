@@ -161,7 +161,8 @@ async fn one_that_stands_by_says_who_leads_and_follows_at_once_when_the_leader_g
 }
 
 async fn list(address: SocketAddr) -> Result<v1::ListRunsResponse, tonic::Status> {
-    let channel = proto::channel::endpoint(&format!("http://{address}")).unwrap().connect_lazy();
+    let channel =
+        proto::channel::connect(&format!("http://{address}"), &proto::channel::Credentials::default()).unwrap();
     let runs = ExperimentServiceClient::new(channel).list_runs(call(v1::ListRunsRequest {})).await;
     runs.map(tonic::Response::into_inner)
 }

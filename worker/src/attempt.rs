@@ -164,11 +164,7 @@ async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root:
 }
 
 /// Stores the files; their manifest goes along with the report.
-async fn store_outputs(
-    store: &store::Store,
-    transfer: &Transfer,
-    outputs: &Path,
-) -> Result<Manifest, transfer::Error> {
+async fn store_outputs(store: &store::Store, transfer: &Transfer, outputs: &Path) -> Result<Manifest, transfer::Error> {
     let root = outputs.to_owned();
     let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
     transfer.push_files(outputs, &manifest).await?;
