@@ -32,9 +32,9 @@ impl Coordinator {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Read to its first line only: what it logs after that must not hurt it.
+        // Read to the end of its greeting only: what it logs after that must not hurt it.
         let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-        let first = said.next().unwrap().unwrap();
+        let (first, _) = (said.next().unwrap().unwrap(), said.next().unwrap().unwrap());
         let address = first.split(' ').nth(1).and_then(|url| url.strip_prefix("https://")).expect(&first).to_owned();
         Self { home, address, process }
     }

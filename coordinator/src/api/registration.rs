@@ -92,7 +92,7 @@ fn join_token(token: Digest, known: &Token) -> v1::JoinToken {
 }
 
 fn signing_request(pem: &str) -> Result<SigningRequest, Status> {
-    SigningRequest::parse(pem).map_err(|error| of_invalid(&invalid("csr_pem", &format!("is not usable: {error}"))))
+    SigningRequest::parse(pem).map_err(|error| of_invalid(&invalid("csr_pem", format!("is not usable: {error}"))))
 }
 
 /// A line of text for people.
