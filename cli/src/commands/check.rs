@@ -6,15 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proto::channel::{Address, CONNECT_DEADLINE, Credentials, InvalidUrl, call, connect, handshake};
+use proto::channel::{Address, CONNECT_DEADLINE, Credentials, call, connect, handshake};
 use proto::identity::Identity;
 use proto::join_token::Fingerprint;
 use proto::tls::{self, Trust};
 use proto::v1;
+use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::registration_service_client::RegistrationServiceClient;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tonic::transport::Channel;
 
 use crate::args::Check;
 use crate::commands::login;
@@ -54,9 +56,9 @@ pub async fn run(args: &Check) -> anyhow::Result<()> {
         }
         Err(error) => return Err(Problem::new(exit::USAGE, error.to_string()).into()),
     };
-    let (config, trust) = config(args)?;
+    let side = side(args)?;
     let mut steps = Steps { steps: vec![], shown: !args.json };
-    network(&mut steps, &url, &host, port, encrypted, config, &trust).await;
+    network(&mut steps, &url, &host, port, encrypted, &side).await;
     // What is on this machine can be tested in any case.
     steps.note("disk", disk(&args.state));
     steps.note("gpu", Ok(gpu()));
@@ -97,28 +99,29 @@ impl Steps {
     }
 }
 
-/// How to dial, and in words why the other side is believed.
-fn config(args: &Check) -> anyhow::Result<(ClientConfig, String)> {
-    if let Some(path) = &args.join_token_file {
-        let token = login::read_token(path)?;
-        return Ok((tls::client(Trust::Pinned(token.ca), None)?, "it is the coordinator of the join token".to_owned()));
-    }
-    if let Some(identity) = Identity::load(&args.state.join("identity"))? {
-        return Ok((identity.config()?, format!("it takes the certificate of {}", identity.id)));
-    }
-    let unknown = "whether it is the right coordinator was not checked: give --join-token-file";
-    Ok((tls::client(Trust::OnSight, None)?, unknown.to_owned()))
+/// What this side has.
+struct Side {
+    config: ClientConfig,
+    /// In words: why the other side is believed.
+    trust: String,
+    /// What the coordinator knows the worker by.
+    identity: Option<String>,
 }
 
-async fn network(
-    steps: &mut Steps,
-    url: &str,
-    host: &str,
-    port: u16,
-    encrypted: bool,
-    config: ClientConfig,
-    trust: &str,
-) {
+fn side(args: &Check) -> anyhow::Result<Side> {
+    if let Some(path) = &args.join_token_file {
+        let config = tls::client(Trust::Pinned(login::read_token(path)?.ca), None)?;
+        return Ok(Side { config, trust: "it is the coordinator of the join token".to_owned(), identity: None });
+    }
+    if let Some(identity) = Identity::load(&args.state.join("identity"))? {
+        let trust = "it is the coordinator that was joined".to_owned();
+        return Ok(Side { config: identity.config()?, trust, identity: Some(identity.id) });
+    }
+    let trust = "whether it is the right coordinator was not checked: give --join-token-file".to_owned();
+    Ok(Side { config: tls::client(Trust::OnSight, None)?, trust, identity: None })
+}
+
+async fn network(steps: &mut Steps, url: &str, host: &str, port: u16, encrypted: bool, side: &Side) {
     let addresses = match tokio::net::lookup_host((host, port)).await {
         Ok(found) => found.collect(),
         Err(_) => vec![],
@@ -136,14 +139,14 @@ async fn network(
     };
     let (true, Some(stream)) = (steps.note("tcp", told), stream) else { return };
     if encrypted {
-        let told = encrypt(host, port, stream, config.clone(), trust).await;
+        let told = encrypt(host, port, stream, side).await;
         if !steps.note("tls", told) {
             return;
         }
     } else if !steps.note("tls", Ok("none: plaintext on this machine".to_owned())) {
         return;
     }
-    let asked = ask(url, config).await;
+    let asked = ask(url, side).await;
     let told = asked.as_ref().map(|(info, _, _)| format!("coordinator {}", info.version)).map_err(Clone::clone);
     let (true, Ok((info, before, after))) = (steps.note("grpc", told), asked) else { return };
     let told = match info.protocol.cmp(&proto::PROTOCOL) {
@@ -161,6 +164,9 @@ async fn network(
         return;
     }
     steps.note("clock", clock(info.time_ms, before, after));
+    if let Some(identity) = &side.identity {
+        steps.note("identity", recognised(url, side, identity).await);
+    }
 }
 
 async fn dial(addresses: &[SocketAddr]) -> Result<(TcpStream, Duration), String> {
@@ -179,26 +185,25 @@ async fn dial(addresses: &[SocketAddr]) -> Result<(TcpStream, Duration), String>
     ))
 }
 
-async fn encrypt(
-    host: &str,
-    port: u16,
-    stream: TcpStream,
-    config: ClientConfig,
-    trust: &str,
-) -> Result<String, String> {
-    let ended = tokio::time::timeout(CONNECT_DEADLINE, handshake(host, port, stream, Arc::new(config))).await;
+async fn encrypt(host: &str, port: u16, stream: TcpStream, side: &Side) -> Result<String, String> {
+    let config = Arc::new(side.config.clone());
+    let ended = tokio::time::timeout(CONNECT_DEADLINE, handshake(host, port, stream, config)).await;
     let stream = ended
         .map_err(|_| "the other side does not answer; is it a coordinator, or a proxy in between?".to_owned())?
         .map_err(|error| error.to_string())?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let ca = chain.last().map(|ca| Fingerprint::of(ca).to_string()).unwrap_or_default();
-    Ok(format!("TLS 1.3, CA {}…, {trust}", &ca[..ca.len().min(16)]))
+    Ok(format!("TLS 1.3, CA {}…, {}", &ca[..ca.len().min(16)], side.trust))
 }
 
 type Answer = (v1::GetServerInfoResponse, SystemTime, SystemTime);
 
-async fn ask(url: &str, config: ClientConfig) -> Result<Answer, String> {
-    let channel = connect(url, &Credentials::new(config)).map_err(|error: InvalidUrl| error.to_string())?;
+fn channel(url: &str, side: &Side) -> Result<Channel, String> {
+    connect(url, &Credentials::new(side.config.clone())).map_err(|error| error.to_string())
+}
+
+async fn ask(url: &str, side: &Side) -> Result<Answer, String> {
+    let channel = channel(url, side)?;
     let before = SystemTime::now();
     let answer = RegistrationServiceClient::new(channel).get_server_info(call(v1::GetServerInfoRequest {})).await;
     let answer = answer.map_err(|status| match status.code() {
@@ -206,6 +211,13 @@ async fn ask(url: &str, config: ClientConfig) -> Result<Answer, String> {
         _ => format!("{}; is a proxy in between that does not speak HTTP/2?", status.message()),
     })?;
     Ok((answer.into_inner(), before, SystemTime::now()))
+}
+
+/// Whether the identity may still speak: a question that asks for nothing tells.
+async fn recognised(url: &str, side: &Side, identity: &str) -> Result<String, String> {
+    let nothing = v1::FindMissingRequest::default();
+    let answer = ArtifactServiceClient::new(channel(url, side)?).find_missing(call(nothing)).await;
+    answer.map(|_| format!("it knows {identity}")).map_err(|status| status.message().to_owned())
 }
 
 /// The coordinator looked at its clock between the two moments.
