@@ -57,6 +57,12 @@ pub enum Command {
     Watch(Watch),
     /// Call a study off; what is done stays done
     Cancel(RunOf),
+    /// Hold a study back: what runs of it leaves a checkpoint and waits
+    Pause(RunOf),
+    /// Let a paused study go on
+    Resume(RunOf),
+    /// Look at one task
+    Task(Task),
     /// List workers and studies
     Status(Status),
     /// Print Table I, paper beside ours
@@ -250,6 +256,9 @@ pub struct Worker {
     /// Room for inputs and outputs that later attempts may need, for instance 200G
     #[arg(long, default_value = "16G", value_name = "SIZE", value_parser = units::bytes)]
     pub cache: u64,
+    /// How often trainings leave a checkpoint for whoever has to go on with them
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = units::duration)]
+    pub checkpoint_every: Duration,
     /// Seconds that running attempts may go on after the worker was told to end
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
@@ -274,8 +283,25 @@ pub enum WorkerCommand {
         #[command(flatten)]
         state: State,
     },
+    /// Tell a worker to take no more work, to end what it runs and to leave
+    Drain(WorkerOf),
+    /// Give a worker work again that was quarantined
+    Readmit(WorkerOf),
     /// Test from this machine whether a worker could work for a coordinator
     Check(Check),
+}
+
+/// A worker of some coordinator.
+#[derive(Debug, Args)]
+pub struct WorkerOf {
+    /// Its name or its id
+    pub name: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
 }
 
 /// `lithogen worker check`.
@@ -440,6 +466,53 @@ pub struct RunOf {
     /// The first digits of the run's name; the newest run by default
     #[arg(default_value = "")]
     pub run: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// `lithogen task`.
+#[derive(Debug, Args)]
+pub struct Task {
+    /// What about it.
+    #[command(subcommand)]
+    pub command: TaskCommand,
+}
+
+/// One verb of `lithogen task`.
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Say why a task stands where it stands, why it ran again, and what changed about it
+    Why {
+        /// Which task.
+        #[command(flatten)]
+        task: TaskOf,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what an attempt said
+    Logs {
+        /// Which task.
+        #[command(flatten)]
+        task: TaskOf,
+        /// Which attempt, from 1; the newest by default
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        attempt: u32,
+        /// Go on until the attempt ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+/// A task of some coordinator.
+#[derive(Debug, Args)]
+pub struct TaskOf {
+    /// The first digits of the task's key
+    pub task: String,
     /// Whom to ask.
     #[command(flatten)]
     pub remote: Remote,

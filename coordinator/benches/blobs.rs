@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use proto::channel::endpoint;
+use proto::channel::{Credentials, connect};
 use proto::transfer::{self, Transfer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ async fn measure(name: &str, files: usize, length: usize, letters: u8) {
     let close = CancellationToken::new();
     let config = coordinator::Config::new(folder.path().join("state"));
     let serving = tokio::spawn(coordinator::run(config, listener, close.clone().cancelled_owned()));
-    let transfer = Transfer::new(endpoint(&url).unwrap().connect_lazy());
+    let transfer = Transfer::new(connect(&url, &Credentials::default()).unwrap());
     let (mut put, mut got, mut copied) = (f64::MAX, f64::MAX, f64::MAX);
     for round in 0..ROUNDS {
         let root = path("made", round);

@@ -132,10 +132,10 @@ pub async fn run(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
-    let experiments = Experiments::new(driver.clone(), blobs.clone(), closing.clone());
     let logs = Logs::new(config.state.join("logs"));
+    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone());
     let heartbeat = config.patience.heartbeat;
-    let workers = Workers::new(driver.clone(), blobs.clone(), logs.clone(), heartbeat, closing.clone());
+    let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, closing.clone());
     let address = listener.local_addr().map_err(Error::Listen)?;
     let entrance = entrance(&config, address)?.map(Arc::new);
     let socket = local_socket(&config, entrance.is_some())?;

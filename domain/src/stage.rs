@@ -251,6 +251,11 @@ impl Stage {
         }
     }
 
+    /// Whether an attempt that is stopped can go on elsewhere from a checkpoint.
+    pub fn leaves_checkpoints(&self) -> bool {
+        matches!(self, Stage::SinddmTrain { .. } | Stage::ClassifyTrain(_))
+    }
+
     /// The version of what the stage computes.
     pub fn version(&self) -> u32 {
         let named = Self::CATALOGUE.iter().find(|(name, _)| *name == self.name());

@@ -224,6 +224,7 @@ impl Cluster {
             state: self.path(name),
             cache_bytes: worker::config::CACHE_BYTES,
             grace: Duration::from_secs(30),
+            cadence: domain::stage::Cadence::default(),
             program: Program {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_fake-stage")),
                 arguments: vec![],

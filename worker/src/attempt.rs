@@ -10,12 +10,13 @@ use proto::status::{FENCED, is_final, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::attempt_end::End;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::child::{self, Line, ORDER, Order};
+use crate::child::{self, LOG, Line, ORDER, Order, STOP_PATIENCE};
 use crate::session::{BACKOFF, BACKOFF_MAX};
-use crate::{Shared, reports, store};
+use crate::{Shared, checkpoint, logs, reports, store};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
@@ -35,20 +36,31 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let (revoked, preempted) = (listed.revoked.clone(), listed.preempted.clone());
     let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
     tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
-    let outcome = work(shared, &grant, &folder, &revoked, &preempted).await;
-    if let Outcome::Failed(failure) = &outcome {
-        tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
-    }
-    if !revoked.is_cancelled() {
-        let refused = tell(shared, &revoked, &grant, &outcome).await;
-        if let (Outcome::Done(_), Some(why)) = (&outcome, refused) {
-            let failure = Failure::new(FailureCode::Internal, format!("the coordinator refuses the result: {why}"));
-            tell(shared, &revoked, &grant, &Outcome::Failed(failure)).await;
-        }
-    }
+    let ended = CancellationToken::new();
+    let log = folder.join(LOG);
+    let attempt = async {
+        let outcome = work(shared, &grant, &folder, &revoked, &preempted).await;
+        conclude(shared, &revoked, &grant, &outcome).await;
+        ended.cancel();
+    };
+    tokio::join!(attempt, logs::follow(shared, &grant, &log, &ended));
     drop(listed);
     // What cannot be removed now is removed at the next start.
     let _ = tokio::fs::remove_dir_all(&folder).await;
+}
+
+/// Tells how an attempt ended, if anybody still wants to know.
+async fn conclude(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) {
+    if let Outcome::Failed(failure) = outcome {
+        tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
+    }
+    if !revoked.is_cancelled() {
+        let refused = tell(shared, revoked, grant, outcome).await;
+        if let (Outcome::Done(_), Some(why)) = (outcome, refused) {
+            let failure = Failure::new(FailureCode::Internal, format!("the coordinator refuses the result: {why}"));
+            tell(shared, revoked, grant, &Outcome::Failed(failure)).await;
+        }
+    }
 }
 
 /// Tells the coordinator until it has heard or refuses, and returns why it
@@ -97,45 +109,41 @@ async fn work(
     preempted: &CancellationToken,
 ) -> Outcome {
     let transfer = Transfer::new(shared.channel.clone());
-    let fetched = retrying(shared, revoked, || prepare(&shared.store, &transfer, grant, folder)).await;
+    let fetched =
+        retrying(shared, revoked, || prepare(&shared.store, &transfer, &shared.config.cadence, grant, folder)).await;
     match fetched {
         Some(Ok(())) => {}
         Some(Err(error)) => return Outcome::Failed(of_transfer(&error)),
         None => return Outcome::Stopped,
     }
-    let stop = CancellationToken::new();
+    let layout = Folder::new(folder);
+    let (announce, announced) = watch::channel(0);
     let mut last_news = std::time::Instant::now();
-    let tell = |line: Line| {
-        let Line::Progress(progress) = line else { return };
-        shared.note(grant.token, progress);
-        if last_news.elapsed() >= NEWS_PAUSE {
-            last_news = std::time::Instant::now();
-            shared.news.notify_one();
-        }
-    };
-    let ran = {
-        let run = child::run(&shared.config.program, folder, &stop, tell);
-        tokio::pin!(run);
-        tokio::select! {
-            ran = &mut run => ran,
-            () = async {
-                tokio::select! {
-                    () = revoked.cancelled() => {}
-                    () = preempted.cancelled() => {}
-                    () = shared.out_of_time.cancelled() => {}
-                }
-            } => {
-                stop.cancel();
-                run.await
+    let ran = async {
+        let tell = |line: Line| match line {
+            Line::Checkpoint { checkpoint } => {
+                announce.send_replace(checkpoint);
             }
-        }
+            Line::Progress(progress) => {
+                shared.note(grant.token, progress);
+                if last_news.elapsed() >= NEWS_PAUSE {
+                    last_news = std::time::Instant::now();
+                    shared.news.notify_one();
+                }
+            }
+        };
+        let ran = child::run(&shared.config.program, folder, stop(shared, grant, revoked, preempted), tell).await;
+        // The last checkpoint is on its way; none comes after it.
+        drop(announce);
+        ran
     };
+    let (ran, ()) = tokio::join!(ran, checkpoint::keep(shared, grant, &layout, revoked, announced));
     match ran {
         Ok(()) => {}
         Err(failure) if failure.code == FailureCode::Preempted => return Outcome::Stopped,
         Err(failure) => return Outcome::Failed(failure),
     }
-    let outputs = Folder::new(folder).outputs();
+    let outputs = layout.outputs();
     match retrying(shared, revoked, || store_outputs(&shared.store, &transfer, &outputs)).await {
         Some(Ok(manifest)) => Outcome::Done(manifest),
         Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
@@ -143,8 +151,27 @@ async fn work(
     }
 }
 
+/// Waits until an attempt has to end; returns how long it may take to.
+async fn stop(shared: &Shared, grant: &Grant, revoked: &CancellationToken, preempted: &CancellationToken) -> Duration {
+    // Time to finish a step and write a checkpoint.
+    let patience = shared.config.grace.max(STOP_PATIENCE);
+    tokio::select! {
+        () = revoked.cancelled() => STOP_PATIENCE,
+        () = shared.out_of_time.cancelled() => STOP_PATIENCE,
+        () = preempted.cancelled() => patience,
+        // What leaves no checkpoints had better end; there is the grace period for it.
+        () = shared.in_a_hurry.cancelled(), if grant.stage.leaves_checkpoints() => patience,
+    }
+}
+
 /// Fetches the inputs and writes the order, in a folder made anew.
-async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root: &Path) -> Result<(), transfer::Error> {
+async fn prepare(
+    store: &store::Store,
+    transfer: &Transfer,
+    cadence: &Cadence,
+    grant: &Grant,
+    root: &Path,
+) -> Result<(), transfer::Error> {
     let folder = Folder::new(root);
     let io = |what, path: &Path| {
         let path = path.to_owned();
@@ -157,7 +184,17 @@ async fn prepare(store: &store::Store, transfer: &Transfer, grant: &Grant, root:
     for input in &grant.inputs {
         store.materialise(transfer, input.artifact, &input.only, &folder.input(&input.name)).await?;
     }
-    let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: Cadence::default() };
+    if let Some(checkpoint) = grant.checkpoint
+        && let Err(error) = store.materialise(transfer, checkpoint, &[], &folder.checkpoint()).await
+    {
+        match &error {
+            transfer::Error::Rpc(status) if !is_final(status) => return Err(error),
+            // With none the result is the same, only later.
+            _ => tracing::warn!(task = grant.label, %error, "starts anew: the checkpoint cannot be fetched"),
+        }
+        tokio::fs::remove_dir_all(folder.checkpoint()).await.ok();
+    }
+    let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: *cadence };
     let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
     let path = root.join(ORDER);
     tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
@@ -174,7 +211,7 @@ async fn store_outputs(store: &store::Store, transfer: &Transfer, outputs: &Path
 
 /// Repeats a transfer while the coordinator is away; `None` if meanwhile nobody
 /// wants it any more.
-async fn retrying<T, F: Future<Output = Result<T, transfer::Error>>>(
+pub(crate) async fn retrying<T, F: Future<Output = Result<T, transfer::Error>>>(
     shared: &Shared,
     revoked: &CancellationToken,
     transfer: impl Fn() -> F,

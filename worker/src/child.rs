@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Program;
 use crate::memory;
@@ -63,8 +62,8 @@ pub const LOG: &str = "log.txt";
 /// The line that asks the child to end.
 pub const STOP: &str = "stop";
 
-/// How long a child that was asked to end may take before it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a child that nobody wants any more may take to end before it is killed.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of the log that a message repeats.
 const LAST_WORDS: usize = 2_000;
@@ -76,14 +75,15 @@ const BACKTRACE: usize = 64 * 1024;
 /// The signal that nothing can catch.
 const SIGKILL: i32 = 9;
 
-/// Runs the program on an attempt's folder to its end.
+/// Runs the program on an attempt's folder to its end. Once `stop` is ready the
+/// child is asked to end; after the time that it says, it is killed.
 ///
 /// # Errors
 /// Why there is no result. [`FailureCode::Preempted`] if `stop` ended it.
 pub(crate) async fn run(
     program: &Program,
     folder: &Path,
-    stop: &CancellationToken,
+    stop: impl Future<Output = Duration>,
     mut tell: impl FnMut(Line),
 ) -> Result<(), Failure> {
     let log_path = folder.join(LOG);
@@ -106,6 +106,7 @@ pub(crate) async fn run(
     let mut lines = BufReader::new(output).lines();
     let mut speaks = true;
     let mut kill_at = None;
+    tokio::pin!(stop);
     let status = loop {
         tokio::select! {
             line = lines.next_line(), if speaks => match line {
@@ -119,8 +120,8 @@ pub(crate) async fn run(
             },
             // What it said has to be heard first: the end may come before the last line is read.
             status = child.wait(), if !speaks => break status,
-            () = stop.cancelled(), if kill_at.is_none() => {
-                kill_at = Some(Instant::now() + STOP_PATIENCE);
+            patience = &mut stop, if kill_at.is_none() => {
+                kill_at = Some(Instant::now() + patience);
                 if let Some(stdin) = &mut stdin {
                     // A child that has ended already reads no more.
                     let _ = stdin.write_all(format!("{STOP}\n").as_bytes()).await;

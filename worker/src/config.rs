@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::stage::Cadence;
 use proto::join_token::JoinToken;
 
 /// Bytes kept for later attempts, unless somebody says otherwise.
@@ -29,6 +30,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How long running attempts may go on after the worker was told to end.
     pub grace: Duration,
+    /// How often trainings leave checkpoints.
+    pub cadence: Cadence,
     /// Started for each attempt, with the attempt's folder as last argument.
     pub program: Program,
 }

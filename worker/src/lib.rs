@@ -12,14 +12,18 @@
 //! | [`lease_loop`] | asks for work |
 //! | [`attempt`] | one attempt: fetch, run, store, commit |
 //! | [`reports`] | how attempts ended, several in one call |
+//! | [`checkpoint`] | takes away what an attempt leaves to go on from |
+//! | [`logs`] | brings what an attempt says to the coordinator |
 //! | [`child`] | the process of an attempt and the lines it speaks |
 //! | [`store`] | inputs by digest, kept for the next attempt |
 
 pub mod attempt;
+pub mod checkpoint;
 pub mod child;
 pub mod config;
 pub mod identity;
 pub mod lease_loop;
+pub mod logs;
 mod memory;
 pub mod reports;
 pub mod session;
@@ -81,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) news: Notify,
     /// No new work; what runs may end within the grace period.
     pub(crate) draining: CancellationToken,
+    /// The machine wants this process gone: what can go on elsewhere is handed back.
+    pub(crate) in_a_hurry: CancellationToken,
     /// The grace period is over: what runs is handed back.
     pub(crate) out_of_time: CancellationToken,
     running: Mutex<BTreeMap<FencingToken, Running>>,
@@ -189,6 +195,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         reports,
         news: Notify::new(),
         draining: CancellationToken::new(),
+        in_a_hurry: CancellationToken::new(),
         out_of_time: CancellationToken::new(),
         running: Mutex::default(),
         config,
@@ -202,17 +209,27 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         tokio::spawn(done.clone().run_until_cancelled_owned(renewing));
     }
     tokio::pin!(session, leasing);
-    let refused = tokio::select! {
-        () = &mut drain => None,
-        // The coordinator wants it to leave.
-        () = shared.draining.cancelled() => None,
-        ended = &mut session => ended.ok().and_then(Result::err),
+    let (refused, asked) = tokio::select! {
+        () = &mut drain => (None, true),
+        // The coordinator wants it to leave: what runs may end.
+        () = shared.draining.cancelled() => (None, false),
+        ended = &mut session => (ended.ok().and_then(Result::err), true),
     };
     shared.draining.cancel();
-    // A panic there has been reported; its attempts ended with it.
-    if tokio::time::timeout(shared.config.grace, &mut leasing).await.is_err() {
-        shared.out_of_time.cancel();
-        let _ = leasing.await;
+    let mut is_over = false;
+    if !asked {
+        is_over = tokio::select! {
+            // A panic there has been reported; its attempts ended with it.
+            _ = &mut leasing => true,
+            () = &mut drain => false,
+        };
+    }
+    if !is_over {
+        shared.in_a_hurry.cancel();
+        if tokio::time::timeout(shared.config.grace, &mut leasing).await.is_err() {
+            shared.out_of_time.cancel();
+            let _ = leasing.await;
+        }
     }
     reporting.abort();
     done.cancel();

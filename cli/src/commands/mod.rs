@@ -11,12 +11,14 @@ pub mod coordinator;
 #[cfg(feature = "worker")]
 pub mod dataset;
 pub mod login;
+pub mod pause;
 pub mod plan;
 #[cfg(feature = "worker")]
 pub mod reproduce;
 pub mod results;
 pub mod status;
 pub mod submit;
+pub mod task;
 pub mod token;
 pub mod watch;
 pub mod worker;

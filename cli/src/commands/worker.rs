@@ -11,6 +11,8 @@ pub async fn run(args: Worker) -> anyhow::Result<()> {
     match &args.command {
         Some(WorkerCommand::List(status)) => workers::list(status).await,
         Some(WorkerCommand::Revoke { name, remote, state }) => workers::revoke(name, remote, state).await,
+        Some(WorkerCommand::Drain(worker)) => workers::drain(worker).await,
+        Some(WorkerCommand::Readmit(worker)) => workers::readmit(worker).await,
         Some(WorkerCommand::Check(args)) => check::run(args).await,
         None => work(args).await,
     }

@@ -4,7 +4,7 @@ use proto::channel::call;
 use proto::v1;
 use serde_json::{Value, json};
 
-use crate::args::{Remote as Asked, State, Status};
+use crate::args::{Remote as Asked, State, Status, WorkerOf};
 use crate::commands::token::{labels, left};
 use crate::local;
 use crate::out;
@@ -62,6 +62,36 @@ pub async fn revoke(name: &str, remote: &Asked, state: &State) -> anyhow::Result
     Ok(())
 }
 
+/// Tells a worker to leave once it has ended what it runs.
+///
+/// # Errors
+/// If there is no such worker.
+pub async fn drain(worker: &WorkerOf) -> anyhow::Result<()> {
+    let ask = |remote: Remote| async move {
+        let request = v1::DrainWorkerRequest { worker: worker.name.clone() };
+        remote.experiments().drain_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
+        Ok(())
+    };
+    local::ask(worker.remote.coordinator.as_deref(), &worker.state.state, ask).await?;
+    out::line(format_args!("{} takes no more work; it ends what it runs and leaves", worker.name));
+    Ok(())
+}
+
+/// Gives a worker work again.
+///
+/// # Errors
+/// If there is no such worker.
+pub async fn readmit(worker: &WorkerOf) -> anyhow::Result<()> {
+    let ask = |remote: Remote| async move {
+        let request = v1::ReadmitWorkerRequest { worker: worker.name.clone() };
+        remote.experiments().readmit_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
+        Ok(())
+    };
+    local::ask(worker.remote.coordinator.as_deref(), &worker.state.state, ask).await?;
+    out::line(format_args!("{} gets work again", worker.name));
+    Ok(())
+}
+
 /// A worker as it is connected, as it has joined, or both.
 struct Row {
     worker: Option<v1::Worker>,
@@ -77,6 +107,8 @@ impl Row {
     fn state(&self) -> &'static str {
         match (&self.worker, &self.identity) {
             (_, Some(identity)) if identity.revoked => "revoked",
+            (Some(worker), _) if !worker.quarantined.is_empty() => "quarantined",
+            (Some(worker), _) if worker.draining => "draining",
             (Some(worker), _) if worker.connected => "connected",
             (None, Some(identity)) if identity.connections > 0 => "connected",
             _ => "away",

@@ -23,11 +23,21 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::blobs::Blobs;
 use crate::driver::Handle;
+use crate::logs::Logs;
 use crate::reactor::Knowledge;
 use crate::tables::changes;
 
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a log that is followed is looked at.
+const LOG_LOOK: Duration = Duration::from_millis(250);
+
+/// Looks at a log after its attempt has ended: its worker may still send lines.
+const LAST_LOOKS: u32 = 4;
+
+/// Bytes of a log in one answer.
+const LOG_PIECE: u64 = 256 * 1024;
 
 /// Events whose changes are asked from the tables at once: an answer stays far
 /// below the largest message.
@@ -38,13 +48,14 @@ const PAGE: u64 = 8192;
 pub struct Experiments {
     driver: Handle,
     blobs: Blobs,
+    logs: Logs,
     closing: CancellationToken,
 }
 
 impl Experiments {
-    /// On that driver and store.
-    pub fn new(driver: Handle, blobs: Blobs, closing: CancellationToken) -> Self {
-        Self { driver, blobs, closing }
+    /// On that driver and those stores.
+    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken) -> Self {
+        Self { driver, blobs, logs, closing }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -439,5 +450,68 @@ impl ExperimentService for Experiments {
         let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
         answer.changes = changes(&attempts, 0, u64::MAX);
         Ok(Response::new(answer))
+    }
+
+    type ReadLogStream = Pin<Box<dyn Stream<Item = Result<v1::ReadLogResponse, Status>> + Send>>;
+
+    async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
+        let v1::ReadLogRequest { task_key, attempt, mut offset, follow } = request.into_inner();
+        let key =
+            self.driver.read(move |knowledge| Ok::<_, Status>(find_task(knowledge, &task_key)?.spec.key)).await??;
+        let attempts = self.driver.ask(move |tables| tables.attempts(key)).await?;
+        let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+        let chosen = attempts.into_iter().rev().find(|known| attempt == 0 || known.attempt == attempt);
+        let chosen = chosen.ok_or_else(|| {
+            let problem = match attempt {
+                0 => "the task has not been tried yet; `lithogen task why` says why".to_owned(),
+                number => format!("the task has no attempt {number}"),
+            };
+            status(Code::NotFound, "UNKNOWN_ATTEMPT", problem)
+        })?;
+        let (token, attempt) = (chosen.token, chosen.attempt);
+        let (driver, logs, closing) = (self.driver.clone(), self.logs.clone(), self.closing.clone());
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            // The last lines come after the end.
+            let mut looks_after_end = if follow { LAST_LOOKS } else { 0 };
+            loop {
+                let reading = logs.clone();
+                let piece = tokio::task::spawn_blocking(move || reading.read(key, token, offset, LOG_PIECE)).await;
+                let piece = match piece {
+                    Ok(Ok(bytes)) => Ok(bytes),
+                    Ok(Err(error)) => Err(Status::from(error)),
+                    Err(error) => Err(Status::internal(error.to_string())),
+                };
+                let is_error = piece.is_err();
+                let is_empty = piece.as_ref().is_ok_and(Vec::is_empty);
+                if !is_empty {
+                    let answer = piece.map(|bytes| {
+                        offset += bytes.len() as u64;
+                        v1::ReadLogResponse { bytes, next_offset: offset, attempt }
+                    });
+                    if sender.send(answer).await.is_err() || is_error {
+                        return;
+                    }
+                    continue;
+                }
+                let is_current = driver.read(move |knowledge| knowledge.scheduler.lease(token).is_some()).await;
+                if !follow || !is_current.unwrap_or(false) {
+                    if looks_after_end == 0 {
+                        return;
+                    }
+                    looks_after_end -= 1;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOG_LOOK) => {}
+                    () = sender.closed() => return,
+                    () = closing.cancelled() => {
+                        // A client that has gone away needs no goodbye.
+                        let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }

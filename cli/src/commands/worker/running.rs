@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::stage::Stage;
+use domain::stage::{Cadence, Stage};
 use proto::status::{INCOMPATIBLE, reason};
 use worker::config::{Program, unique_id};
 
@@ -24,6 +24,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     let mut config = config(&coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
     config.grace = Duration::from_secs(args.grace);
     config.cache_bytes = args.cache;
+    config.cadence = Cadence { every_steps: None, every_seconds: Some(args.checkpoint_every.as_secs().max(1)) };
     config.join_token = match (&args.join_token_file, args.join_token.as_deref()) {
         (Some(path), _) => Some(login::read_token(path)?),
         // Environment files like to set what they have no value for.
@@ -89,6 +90,7 @@ pub fn config(
         state,
         cache_bytes: worker::config::CACHE_BYTES,
         grace: Duration::from_secs(30),
+        cadence: Cadence::default(),
         program: Program {
             path,
             arguments: vec!["attempt".to_owned()],

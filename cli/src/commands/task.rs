@@ -1,0 +1,85 @@
+//! `lithogen task why` and `lithogen task logs`.
+
+use std::io::Write;
+
+use proto::channel::{blob_call, call};
+use proto::v1;
+use serde_json::json;
+
+use crate::args::{TaskCommand, TaskOf};
+use crate::local;
+use crate::out;
+use crate::remote::short;
+
+/// Looks at one task.
+///
+/// # Errors
+/// If there is no such task or no coordinator.
+pub async fn run(command: &TaskCommand) -> anyhow::Result<()> {
+    match command {
+        TaskCommand::Why { task, json } => why(task, *json).await,
+        TaskCommand::Logs { task, attempt, follow } => logs(task, *attempt, *follow).await,
+    }
+}
+
+async fn why(task: &TaskOf, as_json: bool) -> anyhow::Result<()> {
+    let answer = local::ask(task.remote.coordinator.as_deref(), &task.state.state, |remote| async move {
+        let request = v1::ExplainTaskRequest { task_key: task.task.clone() };
+        let answer = remote.experiments().explain_task(call(request)).await;
+        Ok(answer.map_err(|status| remote.explain(&status))?.into_inner())
+    })
+    .await?;
+    if as_json {
+        let changes: Vec<_> = answer
+            .changes
+            .iter()
+            .map(|change| {
+                json!({ "at_ms": change.at_ms, "attempt": change.attempt, "state": change.state,
+                    "worker": change.worker, "seconds": change.seconds, "message": change.message })
+            })
+            .collect();
+        let document = json!({ "schema_version": 1, "task": answer.task_key, "label": answer.label,
+            "state": answer.state, "reasons": answer.reasons, "differences": answer.differences, "changes": changes });
+        out::line(serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    out::line(format_args!("{} {} is {}", short(&answer.task_key), answer.label, answer.state));
+    for reason in &answer.reasons {
+        out::line(format_args!("  {reason}"));
+    }
+    if !answer.changes.is_empty() {
+        out::line("attempts");
+    }
+    for change in answer.changes.iter().filter(|change| change.state != "leased") {
+        let message = if change.message.is_empty() { String::new() } else { format!(": {}", change.message) };
+        out::line(format_args!(
+            "  {} {} on {} after {:.1} s{message}",
+            change.attempt, change.state, change.worker, change.seconds
+        ));
+    }
+    if !answer.differences.is_empty() {
+        out::line("what sets it apart from the task like it before it");
+    }
+    for difference in &answer.differences {
+        out::line(format_args!("  {difference}"));
+    }
+    Ok(())
+}
+
+async fn logs(task: &TaskOf, attempt: u32, follow: bool) -> anyhow::Result<()> {
+    local::ask(task.remote.coordinator.as_deref(), &task.state.state, |remote| async move {
+        let request = v1::ReadLogRequest { task_key: task.task.clone(), attempt, offset: 0, follow };
+        let answer = remote.experiments().read_log(blob_call(request)).await;
+        let mut pieces = answer.map_err(|status| remote.explain(&status))?.into_inner();
+        let mut output = std::io::stdout().lock();
+        while let Some(piece) = pieces.message().await.map_err(|status| remote.explain(&status))? {
+            match output.write_all(&piece.bytes).and_then(|()| output.flush()) {
+                // Who reads has read enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written?,
+            }
+        }
+        Ok(())
+    })
+    .await
+}
