@@ -15,6 +15,7 @@ mod determinism;
 mod memory;
 mod process;
 mod security;
+mod simulation;
 mod standby;
 mod tidy;
 mod wire;

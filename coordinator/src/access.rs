@@ -196,7 +196,7 @@ mod tests {
     fn each_role_may_what_it_is_for() {
         let [worker, submitter, viewer, admin] = Role::ALL.map(joined);
         for (method, who) in [
-            ("WorkerService/AcquireLease", [true, false, false, true]),
+            ("WorkerService/AcquireLeases", [true, false, false, true]),
             ("ExperimentService/Submit", [false, true, false, true]),
             ("ExperimentService/GetRun", [false, true, true, true]),
             ("ArtifactService/PutBlob", [true, true, false, true]),

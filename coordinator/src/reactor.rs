@@ -259,8 +259,10 @@ impl Reactor {
         let request = Request::Acquire { worker: call.worker.clone(), request: call.request, max: call.max };
         let decided = self.request(now, request, batch);
         let grants = decided.map(|()| self.grants(&call.worker, call.request));
+        // One that leases came of before, which are over, waits for nothing.
+        let is_open = self.knowledge.scheduler.worker(&call.worker).is_ok_and(|worker| worker.is_new(call.request));
         match grants {
-            Ok(grants) if grants.is_empty() && now.instant < call.until => self.parked.push_back(call),
+            Ok(grants) if grants.is_empty() && is_open && now.instant < call.until => self.parked.push_back(call),
             // A caller that has gone away asks again.
             answer => batch.owed.push(Box::new(move |_| drop(call.reply.send(answer)))),
         }

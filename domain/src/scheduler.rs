@@ -136,7 +136,7 @@ impl Scheduler {
             }),
             Request::Acquire { worker, request, max } => {
                 let known = self.worker(&worker)?;
-                let is_new = request > known.last_request && known.takes_work();
+                let is_new = known.is_new(request) && known.takes_work();
                 Ok(if is_new { self.grants(now_ms, &worker, known, request, max) } else { vec![] })
             }
             Request::Checkpoint { task: key, token, artifact, step } => {

@@ -3,12 +3,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
+//! | [`dice`] | numbers that follow from a seed |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`program`] | the program as people start it |
 //! | [`proxy`] | a cable that can be cut |
 //! | [`story`] | events as a coordinator decides them, without one |
 
 pub(crate) mod cluster;
+pub(crate) mod dice;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;

@@ -11,6 +11,7 @@ use domain::task::{FencingToken, State, Task};
 use serde_json::{Value, json};
 
 use super::cluster::{data, small};
+use super::dice::Dice;
 
 /// Tasks of each of the two runs, which have half of them in common.
 const TASKS: u32 = 200;
@@ -21,21 +22,17 @@ pub(crate) struct Story {
     /// All that happened so far, with the time of each event.
     pub(crate) events: Vec<(i64, Event)>,
     tokens: u64,
-    seed: u64,
+    dice: Dice,
 }
 
 impl Story {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut story = Self { scheduler: Scheduler::default(), events: vec![], tokens: 0, seed };
-        story.below(1); // neighbouring seeds begin alike
-        story
+        Self { scheduler: Scheduler::default(), events: vec![], tokens: 0, dice: Dice::new(seed) }
     }
 
     /// A number below another.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.seed ^ self.seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ mixed >> 27) % end
+        self.dice.below(end)
     }
 
     /// Some events that happen together, and what they change in the tables.

@@ -33,9 +33,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         match answer {
             Ok(grants) => {
                 pause = BACKOFF;
-                // The number stays the same until leases came of it, so that an
-                // answer lost on its way is given again.
-                request += u64::from(!grants.is_empty());
+                // The number stays the same until an answer came, so that one lost on
+                // its way is given again.
+                request += 1;
                 for grant in grants {
                     let shared = shared.clone();
                     attempts.spawn(async move { attempt::run(&shared, grant).await });

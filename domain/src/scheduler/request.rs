@@ -71,7 +71,7 @@ pub enum Request {
         /// Who.
         worker: WorkerId,
         /// Numbers the worker's calls: a repeated call has the same number, the
-        /// call after one that was answered with leases a larger one.
+        /// call after one that was answered a larger one.
         request: u64,
         /// Most leases to grant.
         max: u32,

@@ -59,6 +59,11 @@ impl Worker {
         !self.draining && self.quarantined.is_none()
     }
 
+    /// Whether no leases have come of a call yet.
+    pub fn is_new(&self, request: u64) -> bool {
+        request > self.last_request
+    }
+
     /// Number of its leases.
     pub fn leased(&self) -> usize {
         self.leases.len()

@@ -1,0 +1,147 @@
+//! How much the scheduler alone costs: decisions per second, memory of a large
+//! graph, time to replay its journal. `cargo bench -p domain --bench scheduler`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use domain::command::{self, CommandSpec, Commands};
+use domain::digest::Digest;
+use domain::event::Event;
+use domain::plan::Work;
+use domain::resources::Offer;
+use domain::scheduler::snapshot::Snapshot;
+use domain::scheduler::{Request, Scheduler};
+use domain::task::WorkerId;
+
+/// Workers that ask in turn.
+const WORKERS: usize = 16;
+
+/// What an issue of this project asks for.
+const WANTED_PER_SECOND: f64 = 500_000.0;
+
+fn main() {
+    for tasks in [10_000, 100_000, 1_000_000] {
+        measure(tasks);
+    }
+}
+
+/// Two arrays of the same length, the second reading the first element by element.
+fn graph(tasks: u64) -> Commands {
+    let half = tasks / 2;
+    let spec = |name: &str| CommandSpec {
+        name: name.to_owned(),
+        argv: vec!["true".to_owned()],
+        array: Some([1, half]),
+        ..CommandSpec::default()
+    };
+    let mut second = spec("second");
+    second.inputs.insert("in".to_owned(), "task:first".to_owned());
+    Commands { id: "bench".to_owned(), command: vec![spec("first"), second] }
+}
+
+fn measure(tasks: u64) {
+    let commands = graph(tasks);
+    let before = memory_mib();
+    let plan = command::plan(&commands).expect("a plan");
+    let mut scheduler = Scheduler::default();
+    let mut journal = Journal::default();
+    let run = plan.digest();
+    let began = Instant::now();
+    let work = Work::Commands { commands: Arc::new(commands) };
+    act(&mut scheduler, &mut journal, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
+    let submitted = began.elapsed().as_secs_f64();
+    let stages = [("command".to_owned(), 1)].into_iter().collect();
+    let offer = Offer { stages, slots: 1, ..Offer::default() };
+    let names: Vec<WorkerId> = (0..WORKERS).map(|number| WorkerId(format!("worker-{number}"))).collect();
+    for worker in &names {
+        let (worker, name) = (worker.clone(), worker.to_string());
+        act(&mut scheduler, &mut journal, Request::Join { worker, name, offer: offer.clone() });
+    }
+    let artifact = Digest::of(b"result");
+    let (mut decisions, mut request, mut deciding) = (0u64, 1, 0.0);
+    loop {
+        let mut granted = 0;
+        for worker in &names {
+            let began = Instant::now();
+            let acquire = Request::Acquire { worker: worker.clone(), request, max: 1 };
+            let events = decide(&mut scheduler, acquire);
+            let lease = scheduler.leases_for(worker, request).next();
+            let Some((task, token)) = lease.map(|(task, lease)| (task.spec.key, lease.token)) else { continue };
+            let committed = decide(&mut scheduler, Request::Commit { task, token, artifact });
+            deciding += began.elapsed().as_secs_f64();
+            journal.write(&events);
+            journal.write(&committed);
+            (decisions, granted) = (decisions + 2, granted + 1);
+        }
+        request += 1;
+        if granted == 0 {
+            break;
+        }
+    }
+    journal.flush();
+    let per_second = decisions as f64 / deciding;
+    println!(
+        "{tasks} tasks: submitted in {submitted:.2} s; {per_second:.0} decisions/s, {:.2} of what is wanted; \
+         {:.0} MiB with its plan",
+        per_second / WANTED_PER_SECOND,
+        memory_mib() - before
+    );
+    let began = Instant::now();
+    let mut replayed = Scheduler::default();
+    for line in &journal.lines {
+        let events: Vec<Event> = serde_json::from_str(line).expect("events");
+        events.iter().for_each(|event| replayed.apply(event));
+    }
+    let bytes: usize = journal.lines.iter().map(String::len).sum();
+    println!(
+        "  journal of {} MiB replayed in {:.2} s; equal: {}",
+        bytes >> 20,
+        began.elapsed().as_secs_f64(),
+        replayed == scheduler
+    );
+    drop(replayed);
+    let began = Instant::now();
+    let snapshot = serde_json::to_vec(&Snapshot::from(&scheduler)).expect("a snapshot");
+    println!("  snapshot of {} MiB in {:.2} s", snapshot.len() >> 20, began.elapsed().as_secs_f64());
+}
+
+/// Events as the coordinator's journal holds them: several to a row.
+#[derive(Default)]
+struct Journal {
+    lines: Vec<String>,
+    waiting: Vec<Event>,
+}
+
+impl Journal {
+    fn write(&mut self, events: &[Event]) {
+        self.waiting.extend(events.iter().cloned());
+        if self.waiting.len() >= 256 {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.lines.push(serde_json::to_string(&self.waiting).expect("events"));
+        self.waiting.clear();
+    }
+}
+
+fn decide(scheduler: &mut Scheduler, request: Request) -> Vec<Event> {
+    let events = scheduler.decide(0, request).expect("not refused");
+    events.iter().for_each(|event| scheduler.apply(event));
+    events
+}
+
+fn act(scheduler: &mut Scheduler, journal: &mut Journal, request: Request) {
+    for event in decide(scheduler, request) {
+        journal.lines.push(serde_json::to_string(&[event]).expect("events"));
+    }
+}
+
+/// Memory of this process.
+fn memory_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}

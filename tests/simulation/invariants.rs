@@ -1,0 +1,41 @@
+//! What must hold of everything that was ever journaled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::digest::Digest;
+use domain::event::Event;
+use domain::task::FencingToken;
+
+/// Follows the journal.
+#[derive(Default)]
+pub(super) struct Invariants {
+    committed: BTreeMap<Digest, FencingToken>,
+    newest: BTreeMap<Digest, FencingToken>,
+    last_token: u64,
+    pub(super) commits: usize,
+}
+
+impl Invariants {
+    /// Looks at an event that is on disk from now on.
+    pub(super) fn journaled(&mut self, event: &Event, stored: &BTreeSet<Digest>) {
+        match event {
+            Event::LeaseGranted { task, token, .. } => {
+                assert!(token.0 > self.last_token, "fences grow");
+                self.last_token = token.0;
+                self.newest.insert(*task, *token);
+                assert!(!self.committed.contains_key(task), "work on a task that is done");
+            }
+            Event::CheckpointSaved { task, token, artifact, .. } => {
+                assert_eq!(self.newest.get(task), Some(token), "a checkpoint under an old lease");
+                assert!(stored.contains(artifact), "a checkpoint whose files are missing");
+            }
+            Event::TaskCommitted { task, token, artifact } => {
+                assert_eq!(self.newest.get(task), Some(token), "a result under an old lease");
+                assert!(stored.contains(artifact), "a result whose files are missing");
+                assert_eq!(self.committed.insert(*task, *token), None, "a second result");
+                self.commits += 1;
+            }
+            _ => {}
+        }
+    }
+}

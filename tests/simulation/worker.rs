@@ -1,0 +1,84 @@
+//! A worker as the protocol wants it, without processes and sockets.
+
+use std::collections::BTreeMap;
+
+use domain::digest::Digest;
+use domain::task::{FencingToken, Grant, WorkerId};
+use proto::v1;
+use tokio::sync::mpsc;
+
+/// What a worker does with one lease.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) task: Digest,
+    /// Steps left.
+    pub(super) left: u64,
+    pub(super) done: u64,
+    /// How it ended: told again until the coordinator has answered.
+    pub(super) end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Succeeded,
+    Crashed,
+    HandedBack,
+}
+
+/// One process.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    /// The number of its connection, while it has one.
+    pub(super) connection: Option<u64>,
+    pub(super) commands: Option<mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>>,
+    pub(super) attempts: BTreeMap<FencingToken, Attempt>,
+    pub(super) request: u64,
+    /// Whether a call for work is out.
+    pub(super) asking: bool,
+    /// It does nothing until then, and does not know.
+    pub(super) frozen_until: u64,
+}
+
+impl Worker {
+    pub(super) fn new(id: String) -> Self {
+        Self {
+            id: WorkerId(id),
+            connection: None,
+            commands: None,
+            attempts: BTreeMap::new(),
+            request: 1,
+            asking: false,
+            frozen_until: 0,
+        }
+    }
+
+    /// Takes what a call for work was answered with, if it is the call that is out.
+    pub(super) fn granted(&mut self, request: u64, grants: Vec<Grant>, steps: impl Fn(&Grant) -> u64) {
+        if request != self.request {
+            return;
+        }
+        self.asking = false;
+        self.request += 1;
+        for grant in grants {
+            let left = steps(&grant);
+            self.attempts.insert(grant.token, Attempt { task: grant.task, left, done: 0, end: None });
+        }
+    }
+
+    /// Hears the coordinator's commands.
+    pub(super) fn listen(&mut self) {
+        use v1::session_response::Message;
+        let Some(commands) = &mut self.commands else { return };
+        while let Ok(Ok(v1::SessionResponse { message: Some(message) })) = commands.try_recv() {
+            match message {
+                Message::StopAttempt(stop) => drop(self.attempts.remove(&FencingToken(stop.token))),
+                Message::PreemptAttempt(preempt) => {
+                    if let Some(attempt) = self.attempts.get_mut(&FencingToken(preempt.token)) {
+                        attempt.end.get_or_insert(End::HandedBack);
+                    }
+                }
+                Message::Welcome(_) | Message::Drain(_) => {}
+            }
+        }
+    }
+}
