@@ -41,7 +41,7 @@ pub struct Now {
     pub ms: i64,
 }
 
-/// Reads what is known.
+/// Looks at what is known, and answers.
 pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
 
 /// What somebody tells or asks.
@@ -95,7 +95,7 @@ pub struct Batch {
     /// What the events change in the tables.
     pub rows: Vec<Row>,
     /// Answers that nobody may get before the events are on disk.
-    pub owed: Vec<Box<dyn FnOnce(&Knowledge) + Send>>,
+    pub owed: Vec<Read>,
     /// Whether something changed that watchers see, journaled or not.
     pub is_news: bool,
 }

@@ -172,7 +172,8 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             wanted(tasks, scheduler).chain([run]).collect()
         }
         Event::LeaseGranted { task, worker, token, attempt, .. } => {
-            let (worker, attempt) = (stored(&worker.0), attempt.0);
+            let known = scheduler.worker(worker).map(|known| known.name.as_str());
+            let (worker, attempt) = (stored(known.unwrap_or_else(|_| name_of(&worker.0))), attempt.0);
             vec![Row::Granted { token: *token, task: *task, attempt, worker, number, at_ms }]
         }
         Event::TaskCommitted { task, token, artifact } => {
@@ -255,7 +256,7 @@ impl Attempt {
             task_key: self.task.to_string(),
             label: self.label.clone(),
             state: "leased".to_owned(),
-            worker: name_of(&self.worker).to_owned(),
+            worker: self.worker.clone(),
             attempt: self.attempt,
             seconds: 0.0,
             message: String::new(),
@@ -376,7 +377,7 @@ fn stored(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The name at the head of a worker's id.
+/// The name at the head of the id of a worker that is not known.
 fn name_of(id: &str) -> &str {
     id.rsplitn(3, '-').last().filter(|name| !name.is_empty()).unwrap_or(id)
 }

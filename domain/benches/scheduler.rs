@@ -1,6 +1,8 @@
 //! How much the scheduler alone costs: decisions per second, memory of a large
 //! graph, time to replay its journal. `cargo bench -p domain --bench scheduler`.
 
+#![expect(clippy::disallowed_methods, reason = "measures time; what it measures has no clock")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

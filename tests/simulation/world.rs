@@ -95,7 +95,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let plans = (0..2).map(|number| plan(number, 2 + dice.below(4))).collect();
         Self {
-            thorough: seed % 8 == 0,
+            thorough: seed.is_multiple_of(8),
             dice,
             troubled: true,
             start: Instant::now(),
@@ -269,7 +269,7 @@ impl World {
                 messages.push(Message::End(id.clone(), attempt.task, *token, end));
             }
         }
-        if self.clock % 100 == 0 {
+        if self.clock.is_multiple_of(100) {
             let progress = |done| Progress { done, total: 0, note: String::new() };
             let beat = self.workers[place].attempts.iter();
             let beat = beat.map(|(token, attempt)| (attempt.task, *token, progress(attempt.done))).collect();

@@ -23,7 +23,7 @@ use crate::table;
 
 /// How a followed run ended.
 enum Ended {
-    Over(v1::RunStatus),
+    Over(Box<v1::RunStatus>),
     Interrupted,
 }
 
@@ -214,7 +214,7 @@ async fn watch(remote: &Remote, status: &v1::RunStatus, on_failure: OnFailure, q
         std::future::pending::<()>().await
     };
     let ended = tokio::select! {
-        status = following => status.map(Ended::Over),
+        status = following => status.map(|status| Ended::Over(Box::new(status))),
         () = stop_signal() => Ok(Ended::Interrupted),
         () = stop_on_failure => Ok(Ended::Interrupted),
     };
