@@ -10,6 +10,7 @@ mod journal;
 mod artifacts;
 mod bad_input;
 mod cluster;
+mod commands;
 mod crash;
 mod determinism;
 mod memory;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::experiment::Scale;
 use domain::registry::Role;
+use domain::resources::Resources;
 
 use crate::units;
 
@@ -53,8 +54,12 @@ pub enum Command {
     Login(Login),
     /// Hand a study in
     Submit(Submit),
+    /// Run a program of your own on the cluster
+    Exec(Exec),
     /// Follow a study until it ends
     Watch(Watch),
+    /// Wait until a study ends, silently
+    Wait(RunOf),
     /// Call a study off; what is done stays done
     Cancel(RunOf),
     /// Hold a study back: what runs of it leaves a checkpoint and waits
@@ -256,6 +261,9 @@ pub struct Worker {
     /// Room for inputs and outputs that later attempts may need, for instance 200G
     #[arg(long, default_value = "16G", value_name = "SIZE", value_parser = units::bytes)]
     pub cache: u64,
+    /// Run commands too that somebody hands in with `lithogen exec`, as this worker's user
+    #[arg(long)]
+    pub allow_exec: bool,
     /// How often trainings leave a checkpoint for whoever has to go on with them
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = units::duration)]
     pub checkpoint_every: Duration,
@@ -447,6 +455,50 @@ pub struct Submit {
     /// Folder for stand-ins
     #[command(flatten)]
     pub state: State,
+}
+
+/// `lithogen exec`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                        lithogen exec --array 1-10 --wait -- python3 train.py\n  \
+                        lithogen exec --each-line configs.txt --resources gpus=1,gpu-memory=20G -- ./run.sh")]
+pub struct Exec {
+    /// A name for people; the program's by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// One task for each index, which it finds in LITHOGEN_INDEX
+    #[arg(long, value_name = "FIRST-LAST", value_parser = units::range, conflicts_with = "each_line")]
+    pub array: Option<[u64; 2]>,
+    /// One task for each line of a file, which it finds in LITHOGEN_LINE
+    #[arg(long, value_name = "FILE")]
+    pub each_line: Option<PathBuf>,
+    /// What each task occupies: slots=2,gpus=0.5,gpu-memory=8G,memory=16G,label.site=lab
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true, value_parser = units::resources)]
+    pub resources: Resources,
+    /// An input: a folder's name in LITHOGEN_INPUTS and the artifact that it holds
+    #[arg(long = "input", value_name = "NAME=DIGEST")]
+    pub inputs: Vec<String>,
+    /// A variable for the program
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub environment: Vec<String>,
+    /// Runs with more go first
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_name = "N")]
+    pub priority: i32,
+    /// Do not run again what has a result
+    #[arg(long)]
+    pub cached: bool,
+    /// Wait until all is done
+    #[arg(long)]
+    pub wait: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Where it lives, without a coordinator.
+    #[command(flatten)]
+    pub state: State,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub argv: Vec<String>,
 }
 
 /// `lithogen watch`.

@@ -83,6 +83,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Artifact(args) => block_on(commands::artifact::run(&args)),
         Command::Token(args) => block_on(commands::token::run(args.command)),
         Command::Login(args) => block_on(commands::login::run(&args)),
+        Command::Exec(args) => block_on(commands::exec::run(&args)),
+        Command::Wait(run) => block_on(commands::watch::wait(&run)),
         Command::Pause(args) => block_on(commands::pause::pause(&args)),
         Command::Resume(args) => block_on(commands::pause::resume(&args)),
         Command::Task(args) => block_on(commands::task::run(&args.command)),

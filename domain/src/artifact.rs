@@ -17,7 +17,7 @@ pub struct Entry {
 
 /// The files of an artifact, sorted by path. Its JSON form is stored as a blob,
 /// whose digest is the artifact's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<Entry>", try_from = "Vec<Entry>")]
 pub struct Manifest(Vec<Entry>);
 

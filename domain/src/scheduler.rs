@@ -651,6 +651,7 @@ fn is_final(code: FailureCode) -> bool {
         FailureCode::InvalidInput
         | FailureCode::NotANumber
         | FailureCode::OutOfMemory
+        | FailureCode::Exited
         | FailureCode::Quarantined
         | FailureCode::Internal => true,
         FailureCode::Storage | FailureCode::Crashed | FailureCode::Preempted => false,

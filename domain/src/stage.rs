@@ -407,6 +407,8 @@ pub enum FailureCode {
     Storage,
     /// The process died without saying why.
     Crashed,
+    /// The command ended with a status other than 0.
+    Exited,
     /// The attempt was told to stop.
     Preempted,
     /// Workers vanished under it again and again: it is held to be what kills them.
@@ -424,6 +426,7 @@ impl FailureCode {
             FailureCode::OutOfMemory => "out_of_memory",
             FailureCode::Storage => "storage",
             FailureCode::Crashed => "crashed",
+            FailureCode::Exited => "exited",
             FailureCode::Preempted => "preempted",
             FailureCode::Quarantined => "quarantined",
             FailureCode::Internal => "internal",
@@ -431,12 +434,13 @@ impl FailureCode {
     }
 
     /// All kinds.
-    pub const ALL: [FailureCode; 8] = [
+    pub const ALL: [FailureCode; 9] = [
         FailureCode::InvalidInput,
         FailureCode::NotANumber,
         FailureCode::OutOfMemory,
         FailureCode::Storage,
         FailureCode::Crashed,
+        FailureCode::Exited,
         FailureCode::Preempted,
         FailureCode::Quarantined,
         FailureCode::Internal,

@@ -225,6 +225,7 @@ impl Cluster {
             cache_bytes: worker::config::CACHE_BYTES,
             grace: Duration::from_secs(30),
             cadence: domain::stage::Cadence::default(),
+            in_process: None,
             program: Program {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_fake-stage")),
                 arguments: vec![],

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::artifact::Manifest;
-use domain::stage::{Cadence, Failure, FailureCode, Folder};
+use domain::stage::{Cadence, Failure, FailureCode, Folder, Stage};
 use domain::task::Grant;
 use proto::status::{FENCED, is_final, reason};
 use proto::transfer::{self, Transfer};
@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::child::{self, LOG, Line, ORDER, Order, STOP_PATIENCE};
 use crate::session::{BACKOFF, BACKOFF_MAX};
-use crate::{Shared, checkpoint, logs, reports, store};
+use crate::{Shared, checkpoint, command, logs, reports, store};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
@@ -33,6 +33,13 @@ enum Outcome {
 /// that can go wrong is told.
 pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let listed = shared.begin(grant.task, grant.token);
+    if let Some(run) = shared.config.in_process {
+        let outcome = match run(&grant) {
+            Ok(()) => Outcome::Done(Manifest::default()),
+            Err(failure) => Outcome::Failed(failure),
+        };
+        return conclude(shared, &listed.revoked, &grant, &outcome).await;
+    }
     let (revoked, preempted) = (listed.revoked.clone(), listed.preempted.clone());
     let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
     tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
@@ -132,7 +139,11 @@ async fn work(
                 }
             }
         };
-        let ran = child::run(&shared.config.program, folder, stop(shared, grant, revoked, preempted), tell).await;
+        let (environment, stop) = (gpus(grant), stop(shared, grant, revoked, preempted));
+        let ran = match &grant.stage {
+            Stage::Command(command) => command::run(command, grant, &layout, &environment, stop).await,
+            _ => child::run(&shared.config.program, folder, &environment, stop, tell).await,
+        };
         // The last checkpoint is on its way; none comes after it.
         drop(announce);
         ran
@@ -149,6 +160,12 @@ async fn work(
         Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
         None => Outcome::Stopped,
     }
+}
+
+/// What makes an attempt see no GPUs but its own.
+fn gpus(grant: &Grant) -> Vec<(String, String)> {
+    let own: Vec<String> = grant.gpus.iter().map(|part| part.index.to_string()).collect();
+    if own.is_empty() { vec![] } else { vec![("CUDA_VISIBLE_DEVICES".to_owned(), own.join(","))] }
 }
 
 /// Waits until an attempt has to end; returns how long it may take to.

@@ -83,6 +83,7 @@ const SIGKILL: i32 = 9;
 pub(crate) async fn run(
     program: &Program,
     folder: &Path,
+    environment: &[(String, String)],
     stop: impl Future<Output = Duration>,
     mut tell: impl FnMut(Line),
 ) -> Result<(), Failure> {
@@ -92,7 +93,7 @@ pub(crate) async fn run(
     let mut child = Command::new(&program.path)
         .args(&program.arguments)
         .arg(folder)
-        .envs(program.environment.iter().cloned())
+        .envs(program.environment.iter().chain(environment).cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -149,7 +150,7 @@ pub(crate) async fn run(
 
 /// `killed_for_memory`: whether meanwhile the kernel has killed somebody here
 /// for memory.
-fn why(status: ExitStatus, folder: &Path, killed_for_memory: bool) -> Failure {
+pub(crate) fn why(status: ExitStatus, folder: &Path, killed_for_memory: bool) -> Failure {
     let said = std::fs::read(folder.join(FAILURE)).ok();
     if let Some(failure) = said.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return failure;

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use domain::stage::Cadence;
+use domain::stage::{Cadence, Failure};
+use domain::task::Grant;
 use proto::join_token::JoinToken;
 
 /// Bytes kept for later attempts, unless somebody says otherwise.
 pub const CACHE_BYTES: u64 = 16 << 30;
+
+/// Runs an attempt in the worker's own process.
+pub type InProcess = fn(&Grant) -> Result<(), Failure>;
 
 /// Settings of one worker.
 #[derive(Clone, Debug)]
@@ -34,6 +38,9 @@ pub struct Config {
     pub cadence: Cadence,
     /// Started for each attempt, with the attempt's folder as last argument.
     pub program: Program,
+    /// Runs attempts in this process instead, without inputs and outputs: so that
+    /// what is around them can be measured.
+    pub in_process: Option<InProcess>,
 }
 
 /// A program with its arguments and additions to its environment.

@@ -12,6 +12,7 @@
 //! | [`lease_loop`] | asks for work |
 //! | [`attempt`] | one attempt: fetch, run, store, commit |
 //! | [`reports`] | how attempts ended, several in one call |
+//! | [`command`] | somebody's own program as an attempt |
 //! | [`checkpoint`] | takes away what an attempt leaves to go on from |
 //! | [`logs`] | brings what an attempt says to the coordinator |
 //! | [`child`] | the process of an attempt and the lines it speaks |
@@ -20,6 +21,7 @@
 pub mod attempt;
 pub mod checkpoint;
 pub mod child;
+pub mod command;
 pub mod config;
 pub mod identity;
 pub mod lease_loop;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod coordinator;
 #[cfg(feature = "worker")]
 pub mod dataset;
+pub mod exec;
 pub mod login;
 pub mod pause;
 pub mod plan;

@@ -201,7 +201,7 @@ fn stand_ins(data: &Data, experiment: &Experiment) -> Vec<String> {
 async fn watch(remote: &Remote, status: &v1::RunStatus, on_failure: OnFailure, quiet: bool) -> anyhow::Result<Ended> {
     let mut view = View::new(quiet);
     let given_up = CancellationToken::new();
-    let following = follow(remote, &status.run_id, |status, changes| {
+    let following = follow(remote, &status.run_id, false, |status, changes| {
         view.show(status, changes);
         if !status.failures.is_empty() && on_failure == OnFailure::Stop {
             given_up.cancel();

@@ -1,4 +1,4 @@
-//! `lithogen watch`.
+//! `lithogen watch` and `lithogen wait`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use proto::channel::blob_call;
 use proto::v1;
 
 use super::status::state;
-use crate::args::Watch;
+use crate::args::{RunOf, Watch};
 use crate::exit::{self, Problem};
 use crate::local;
 use crate::out;
@@ -28,10 +28,10 @@ pub async fn run(args: &Watch, quiet: bool) -> anyhow::Result<()> {
     let status = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
         let name = remote.status(&run.run).await?.run_id;
         if args.jsonl {
-            return follow(&remote, &name, |status, changes| out::line(json(status, changes))).await;
+            return follow(&remote, &name, false, |status, changes| out::line(json(status, changes))).await;
         }
         let mut view = View::new(quiet);
-        let followed = follow(&remote, &name, |status, changes| view.show(status, changes)).await;
+        let followed = follow(&remote, &name, false, |status, changes| view.show(status, changes)).await;
         view.end();
         followed
     })
@@ -39,20 +39,34 @@ pub async fn run(args: &Watch, quiet: bool) -> anyhow::Result<()> {
     conclude(&status)
 }
 
-/// Calls `show` for every change until the run is over; lives through restarts
-/// of the coordinator.
+/// Waits for the end of a run and says nothing meanwhile.
+///
+/// # Errors
+/// Exit code 5 if tasks failed, 6 if the coordinator stays away.
+pub async fn wait(run: &RunOf) -> anyhow::Result<()> {
+    let status = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
+        let name = remote.status(&run.run).await?.run_id;
+        follow(&remote, &name, true, |_, _| {}).await
+    })
+    .await?;
+    conclude(&status)
+}
+
+/// Calls `show` for every change until the run is over, or with `status_only`
+/// whenever its status changes; lives through restarts of the coordinator.
 ///
 /// # Errors
 /// If the coordinator stays away or knows no such run.
 pub async fn follow(
     remote: &Remote,
     run: &str,
+    status_only: bool,
     mut show: impl FnMut(&v1::RunStatus, &[v1::TaskChange]),
 ) -> anyhow::Result<v1::RunStatus> {
     let mut from_change = 0;
     let mut tries = 0;
     loop {
-        let request = v1::WatchRunRequest { run_id: run.to_owned(), from_change };
+        let request = v1::WatchRunRequest { run_id: run.to_owned(), from_change, status_only };
         let ended = match remote.experiments().watch_run(blob_call(request)).await {
             Ok(answer) => {
                 let mut updates = answer.into_inner();

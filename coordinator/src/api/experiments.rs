@@ -93,8 +93,13 @@ fn find(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
 
 /// What happened to a run from a number on, and whether that is all. What no
 /// longer is in memory comes from the tables, in pages.
-async fn look(driver: &Handle, run: Digest, from: u64) -> Result<(v1::WatchRunResponse, bool), Status> {
-    let from = from.max(1);
+async fn look(
+    driver: &Handle,
+    run: Digest,
+    from: u64,
+    status_only: bool,
+) -> Result<(v1::WatchRunResponse, bool), Status> {
+    let from = if status_only { u64::MAX } else { from.max(1) };
     let read = move |knowledge: &Knowledge| {
         let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?);
         let changes = match from < tail.next() {
@@ -123,17 +128,26 @@ async fn look(driver: &Handle, run: Digest, from: u64) -> Result<(v1::WatchRunRe
     Ok((answer, false))
 }
 
+/// Whether nothing more will happen to a run by itself.
+async fn is_over(driver: &Handle, run: Digest) -> bool {
+    let state = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(run_state);
+    driver.read(state).await.is_ok_and(|state| state.is_ok_and(v1::RunState::is_over))
+}
+
+fn run_state(run: &Run) -> v1::RunState {
+    match run.phase {
+        Phase::Cancelled => v1::RunState::Cancelled,
+        _ if run.counts.is_complete() => v1::RunState::Succeeded,
+        _ if run.counts.is_over() => v1::RunState::Failed,
+        Phase::Paused => v1::RunState::Paused,
+        Phase::Active => v1::RunState::Running,
+    }
+}
+
 /// How a run stands, for people and scripts.
 fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     let (scheduler, counts) = (&knowledge.scheduler, run.counts);
     let tasks = || scheduler.tasks_of(run);
-    let state = match run.phase {
-        Phase::Cancelled => v1::RunState::Cancelled,
-        _ if counts.is_complete() => v1::RunState::Succeeded,
-        _ if counts.is_over() => v1::RunState::Failed,
-        Phase::Paused => v1::RunState::Paused,
-        Phase::Active => v1::RunState::Running,
-    };
     let mut stages: Vec<v1::StageStatus> = Vec::new();
     for task in tasks() {
         let name = task.spec.stage.name();
@@ -172,7 +186,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     };
     v1::RunStatus {
         run_id: run.id.to_string(),
-        state: state.into(),
+        state: run_state(run).into(),
         scale: run.work.title().to_owned(),
         tasks: counts.total as u32,
         cached: run.cached as u32,
@@ -320,7 +334,7 @@ impl ExperimentService for Experiments {
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
-        let v1::WatchRunRequest { run_id, mut from_change } = request.into_inner();
+        let v1::WatchRunRequest { run_id, mut from_change, status_only } = request.into_inner();
         let run = self.find(run_id).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         let mut changed = driver.changed();
@@ -329,7 +343,7 @@ impl ExperimentService for Experiments {
             let mut last = None;
             loop {
                 changed.mark_unchanged();
-                let (answer, complete) = match look(&driver, run, from_change).await {
+                let (answer, complete) = match look(&driver, run, from_change, status_only).await {
                     Ok((answer, complete)) => (Ok(answer), complete),
                     Err(status) => (Err(status), true),
                 };
@@ -350,16 +364,29 @@ impl ExperimentService for Experiments {
                 if !complete {
                     continue;
                 }
-                tokio::select! {
-                    more = changed.changed() => if more.is_err() { return },
-                    () = sender.closed() => return,
-                    () = closing.cancelled() => {
-                        // A client that has gone away needs no goodbye.
-                        let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
-                        return;
+                // People cannot read faster; that it is over they may know at once.
+                let rested = tokio::time::Instant::now() + WATCH_PAUSE;
+                let mut is_news = false;
+                loop {
+                    tokio::select! {
+                        more = changed.changed() => {
+                            if more.is_err() {
+                                return;
+                            }
+                            is_news = true;
+                            if tokio::time::Instant::now() >= rested || is_over(&driver, run).await {
+                                break;
+                            }
+                        }
+                        () = tokio::time::sleep_until(rested), if is_news => break,
+                        () = sender.closed() => return,
+                        () = closing.cancelled() => {
+                            // A client that has gone away needs no goodbye.
+                            let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
+                            return;
+                        }
                     }
                 }
-                tokio::time::sleep(WATCH_PAUSE).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

@@ -24,6 +24,9 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     let mut config = config(&coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
     config.grace = Duration::from_secs(args.grace);
     config.cache_bytes = args.cache;
+    if args.allow_exec {
+        config.stages.extend(Stage::CATALOGUE.iter().filter(is_command).map(owned));
+    }
     config.cadence = Cadence { every_steps: None, every_seconds: Some(args.checkpoint_every.as_secs().max(1)) };
     config.join_token = match (&args.join_token_file, args.join_token.as_deref()) {
         (Some(path), _) => Some(login::read_token(path)?),
@@ -82,15 +85,12 @@ pub fn config(
         id: unique_id(name),
         name: name.to_owned(),
         slots,
-        stages: Stage::CATALOGUE
-            .iter()
-            .filter(|(name, _)| *name != "command")
-            .map(|(name, version)| ((*name).to_owned(), *version))
-            .collect(),
+        stages: Stage::CATALOGUE.iter().filter(|stage| !is_command(stage)).map(owned).collect(),
         state,
         cache_bytes: worker::config::CACHE_BYTES,
         grace: Duration::from_secs(30),
         cadence: Cadence::default(),
+        in_process: None,
         program: Program {
             path,
             arguments: vec!["attempt".to_owned()],
@@ -100,4 +100,13 @@ pub fn config(
             ],
         },
     })
+}
+
+/// The stage that runs whatever somebody asks for.
+fn is_command((name, _): &&(&str, u32)) -> bool {
+    *name == "command"
+}
+
+fn owned((name, version): &(&str, u32)) -> (String, u32) {
+    ((*name).to_owned(), *version)
 }

@@ -1,0 +1,86 @@
+//! `lithogen exec`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use domain::command::{self, CommandSpec, Commands};
+use proto::channel::call;
+use proto::v1;
+
+use crate::args::Exec;
+use crate::commands::watch;
+use crate::exit::{self, Problem};
+use crate::local;
+use crate::out;
+use crate::remote::short;
+
+/// Hands commands in; prints the run's name, and with `--wait` waits for its end.
+///
+/// # Errors
+/// Exit code 2 for what cannot be run, 5 if tasks failed.
+pub async fn run(args: &Exec) -> anyhow::Result<()> {
+    let commands = commands(args)?;
+    command::plan(&commands).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+    let commands_json = serde_json::to_string(&commands)?;
+    let status = local::ask(args.remote.coordinator.as_deref(), &args.state.state, |remote| {
+        let request = v1::SubmitRequest {
+            commands_json: commands_json.clone(),
+            priority: args.priority,
+            ..v1::SubmitRequest::default()
+        };
+        async move {
+            let answer = remote.experiments().submit(call(request)).await.map_err(|status| remote.explain(&status))?;
+            let status = answer.into_inner().status.unwrap_or_default();
+            out::line(&status.run_id);
+            match args.wait {
+                true => watch::follow(&remote, &status.run_id, true, |_, _| {}).await,
+                false => Ok(status),
+            }
+        }
+    })
+    .await?;
+    if args.wait {
+        return watch::conclude(&status);
+    }
+    eprintln!("{} tasks; next: lithogen wait {}", status.tasks, short(&status.run_id));
+    Ok(())
+}
+
+fn commands(args: &Exec) -> anyhow::Result<Commands> {
+    let program = args.argv.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_string_lossy());
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let of_program: String = program.unwrap_or_default().chars().filter(plain).take(60).collect();
+    let lines = match &args.each_line {
+        Some(path) => {
+            let read = |error| Problem::new(exit::USAGE, format!("cannot read {}: {error}", path.display()));
+            std::fs::read_to_string(path).map_err(read)?.lines().map(str::to_owned).collect()
+        }
+        None => vec![],
+    };
+    if args.each_line.is_some() && lines.is_empty() {
+        return Err(Problem::new(exit::USAGE, "the file of --each-line has no lines").into());
+    }
+    let inputs = pairs("--input", &args.inputs)?;
+    let spec = CommandSpec {
+        name: args.name.clone().unwrap_or(of_program),
+        argv: args.argv.clone(),
+        environment: pairs("--env", &args.environment)?,
+        inputs: inputs.into_iter().map(|(name, digest)| (name, format!("artifact:{digest}"))).collect(),
+        array: args.array,
+        lines,
+        resources: args.resources.clone(),
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let id = if args.cached { String::new() } else { format!("{:x}-{}", since.as_nanos(), std::process::id()) };
+    Ok(Commands { id, command: vec![spec] })
+}
+
+fn pairs(option: &str, items: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |item: &String| {
+        let (name, value) = item.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    let wrong = |item: &String| Problem::new(exit::USAGE, format!("{option} {item:?}: expected NAME=VALUE"));
+    items.iter().map(|item| pair(item).ok_or_else(|| wrong(item).into())).collect()
+}

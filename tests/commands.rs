@@ -1,0 +1,87 @@
+//! Somebody's own programs on the cluster.
+
+use std::collections::BTreeMap;
+
+use domain::command::{CommandSpec, Commands};
+use domain::digest::Digest;
+use proto::channel::call;
+use proto::transfer::Transfer;
+use proto::v1;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::program::processes_about;
+use crate::harness::{PATIENCE, eventually};
+
+fn shell(name: &str, script: &str) -> CommandSpec {
+    let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+    CommandSpec { name: name.to_owned(), argv, ..CommandSpec::default() }
+}
+
+async fn submit(cluster: &Cluster, command: Vec<CommandSpec>) -> v1::RunStatus {
+    let commands_json = serde_json::to_string(&Commands { id: "test".to_owned(), command }).unwrap();
+    let request = v1::SubmitRequest { commands_json, ..Default::default() };
+    cluster.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
+}
+
+/// A file of the result of the task of that label.
+async fn result(cluster: &Cluster, label: &str, path: &str) -> String {
+    let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
+    let request = call(v1::ExplainTaskRequest { task_key: change.task_key });
+    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let digest: Digest = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let transfer = Transfer::new(cluster.channel());
+    let manifest = transfer.manifest(digest).await.unwrap();
+    let entry = manifest.entries().iter().find(|entry| entry.path == path).unwrap();
+    String::from_utf8(transfer.bytes(entry.digest).await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_reads_what_another_made_and_what_it_prints_is_its_result() {
+    let cluster = Cluster::start().await;
+    let mut make = shell("make", "echo $((LITHOGEN_INDEX * LITHOGEN_INDEX)) > $LITHOGEN_OUTPUTS/square");
+    make.array = Some([3, 5]);
+    let mut add = shell("add", "cat $LITHOGEN_INPUTS/of.*/square | paste -sd+ - ; echo $WHO");
+    add.inputs = BTreeMap::from([("of".to_owned(), "task:make".to_owned())]);
+    add.environment = BTreeMap::from([("WHO".to_owned(), "me".to_owned())]);
+    submit(&cluster, vec![make, add]).await;
+    let _worker = cluster.worker("one", &[]);
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    assert_eq!(result(&cluster, "command add", "stdout.txt").await, "9+16+25\nme\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_fails_says_how_and_is_not_tried_again() {
+    let cluster = Cluster::start().await;
+    submit(&cluster, vec![shell("wrong", "echo no such stone >&2; exit 3")]).await;
+    let _worker = cluster.worker("one", &[]);
+    let status = cluster.end().await;
+    assert_eq!(status.state(), v1::RunState::Failed);
+    let failure = &status.failures[0];
+    assert_eq!((failure.code.as_str(), failure.attempts), ("exited", 1));
+    assert!(failure.message.contains('3') && failure.message.contains("no such stone"), "{}", failure.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_for_workers_that_allow_them() {
+    let cluster = Cluster::start().await;
+    submit(&cluster, vec![shell("any", "true")]).await;
+    let _careful = cluster.worker_with("careful", &[], |config| config.stages.retain(|(name, _)| name != "command"));
+    cluster.until("it has joined", |status| status.workers == 1).await;
+    assert_eq!(cluster.status().await.running, 0);
+    let _willing = cluster.worker("willing", &[]);
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    assert!(cluster.changes().await.iter().all(|change| change.worker == "willing"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_command_ends_with_all_that_it_started() {
+    let cluster = Cluster::start().await;
+    let mark = cluster.path("mark");
+    let script = format!("sh -c 'sleep 1000; : {0}' & sh -c 'sleep 1000; : {0}'", mark.display());
+    submit(&cluster, vec![shell("long", &script)]).await;
+    let _worker = cluster.worker("one", &[]);
+    eventually("both are there", PATIENCE, || processes_about(&mark).len() >= 2);
+    let request = call(v1::CancelRunRequest::default());
+    cluster.experiments().cancel_run(request).await.unwrap();
+    eventually("none is left", PATIENCE, || processes_about(&mark).is_empty());
+}
