@@ -11,7 +11,7 @@ use domain::digest::Digest;
 use domain::task::FencingToken;
 use tonic::Status;
 
-/// Bytes kept of one attempt: the beginning, and a line that says so.
+/// Bytes kept of one attempt: the beginning.
 pub const LOG_MAX: u64 = 16 * 1024 * 1024;
 
 /// Why a log cannot be written or read.
@@ -50,7 +50,7 @@ impl Logs {
         let fresh = size.checked_sub(offset).and_then(|known| bytes.get(usize::try_from(known).ok()?..));
         let room = usize::try_from(LOG_MAX.saturating_sub(size)).unwrap_or(usize::MAX);
         match fresh {
-            // The attempt goes on to speak; that nobody writes it down is said once.
+            // The attempt goes on to speak; nobody writes it down.
             Some(fresh) if fresh.len() > room => {
                 if room > 0 {
                     file.write_all(&fresh[..room]).map_err(failed("write"))?;
