@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use domain::digest::Digest;
 use proto::encoding::Encoding;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::upload::Checked;
 use super::{Error, Reader, Stored, io_error};
@@ -54,7 +55,12 @@ impl Folder {
 
     /// Whether a blob is stored; notes that it is used.
     pub fn touch(&self, digest: Digest) -> bool {
-        let touch = |path: PathBuf| File::open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok();
+        // Not `UTIME_NOW`: the kernel's own "now" lags by up to a tick, so what is
+        // used right after a collection has begun would seem unused since.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
+        let now = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };
+        let touch = |path: PathBuf| utimensat(CWD, path, &now, AtFlags::empty()).is_ok();
         Encoding::ALL.into_iter().any(|encoding| touch(self.path(digest, encoding)))
     }
 
