@@ -83,6 +83,8 @@ pub enum Problem {
     Input(String),
     /// What it asks for.
     Resources(InvalidResources),
+    /// It is the same as another, of that name.
+    Same(String),
 }
 
 impl fmt::Display for Problem {
@@ -99,6 +101,12 @@ impl fmt::Display for Problem {
                 "input {input}: a name without slashes and `artifact:<digest>` or `task:<name of a command above>`"
             ),
             Problem::Resources(problem) => problem.fmt(f),
+            Problem::Same(other) => {
+                write!(
+                    f,
+                    "does just what {other:?} does, whose result it would get; leave it out, or let something differ"
+                )
+            }
         }
     }
 }
@@ -111,6 +119,7 @@ impl fmt::Display for Problem {
 pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
     let mut plan = Plan { tasks: vec![] };
     let mut made: BTreeMap<&str, Vec<(String, Digest)>> = BTreeMap::new();
+    let mut seen: BTreeMap<Digest, &str> = BTreeMap::new();
     for spec in &commands.command {
         let wrong = |problem| InvalidCommand { name: spec.name.clone(), problem };
         check(spec).map_err(wrong)?;
@@ -133,6 +142,9 @@ pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
             };
             let mut task = TaskSpec::new(subject, stage, inputs, Seed(index.unwrap_or(0)));
             task.resources = spec.resources.clone();
+            if let Some(other) = seen.insert(task.key, &spec.name) {
+                return Err(wrong(Problem::Same(other.to_owned())));
+            }
             keys.push((suffix, task.key));
             plan.tasks.push(task);
         }
@@ -208,6 +220,8 @@ fn inputs(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn echo(name: &str) -> CommandSpec {
@@ -216,6 +230,12 @@ mod tests {
 
     fn of(command: Vec<CommandSpec>) -> Commands {
         Commands { id: String::new(), command }
+    }
+
+    #[test]
+    fn two_commands_that_do_the_same_are_refused() {
+        let refused = plan(&of(vec![echo("first"), echo("second")])).unwrap_err();
+        assert_eq!((refused.name.as_str(), &refused.problem), ("second", &Problem::Same("first".to_owned())));
     }
 
     #[test]
@@ -269,5 +289,47 @@ mod tests {
             assert!(matches!(input(source), Problem::Input(_)), "{source}");
         }
         assert_eq!(plan(&of(vec![echo("a"), echo("a")])).unwrap_err().problem, Problem::Twice);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is handed in, it is refused or every task comes after what it reads.
+        #[test]
+        fn any_commands_are_refused_or_a_plan(specs in prop::collection::vec(any_command(), 1..5)) {
+            let text = format!("{{\"command\":[{}]}}", specs.join(","));
+            let Ok(commands) = serde_json::from_str::<Commands>(&text) else { return Ok(()) };
+            let Ok(plan) = plan(&commands) else { return Ok(()) };
+            let mut made = std::collections::BTreeSet::new();
+            for task in &plan.tasks {
+                for (_, input) in task.inputs.iter() {
+                    prop_assert!(!matches!(input.from, Source::Task(key) if !made.contains(&key)));
+                }
+                made.insert(task.key);
+            }
+        }
+
+        #[test]
+        fn any_text_is_commands_or_an_error(text in any::<String>()) {
+            let _ = serde_json::from_str::<Commands>(&text);
+        }
+    }
+
+    /// A command as JSON, right or nearly so.
+    fn any_command() -> impl Strategy<Value = String> {
+        let name = "[abc]|[abc]|[abc]|\\.|/|x{61}";
+        let argv = prop_oneof![4 => Just(r#"["true"]"#), 1 => Just("[]"), 1 => Just(r#"[""]"#), 1 => Just("7")];
+        let edge = prop_oneof![0..4u64, Just(u64::MAX - 1), Just(u64::MAX)];
+        let array = prop::option::of((edge.clone(), edge));
+        let source = "task:[abc]|task:|artifact:|artifact:0{64}|x";
+        let inputs = prop::option::of(("[ab]|\\.\\.", source));
+        let slots = prop::option::of(prop_oneof![Just("0"), Just("1"), Just("-1"), Just("1e300"), Just("4294967296")]);
+        (name, argv, array, inputs, slots).prop_map(|(name, argv, array, inputs, slots)| {
+            let array = array.map(|(first, last)| format!(",\"array\":[{first},{last}]")).unwrap_or_default();
+            let inputs =
+                inputs.map(|(name, from)| format!(",\"inputs\":{{\"{name}\":\"{from}\"}}")).unwrap_or_default();
+            let slots = slots.map(|slots| format!(",\"resources\":{{\"slots\":{slots}}}")).unwrap_or_default();
+            format!("{{\"name\":\"{name}\",\"argv\":{argv}{array}{inputs}{slots}}}")
+        })
     }
 }

@@ -167,7 +167,7 @@ impl Scheduler {
             lines.extend(ready.map(|id| {
                 let entry = &self.tasks[*id as usize];
                 let first = self.idle(*id).into_iter().next().unwrap_or_default();
-                format!("{} tasks are ready and none runs: {} ({first})", run.counts.ready, entry.task.spec.label())
+                format!("of {} ready tasks none runs: {} ({first})", run.counts.ready, entry.task.spec.label())
             }));
         }
         for worker in self.workers.values() {
@@ -266,7 +266,7 @@ mod tests {
         assert!(reasons[0].contains("no worker that is there can run it"), "{reasons:?}");
         assert!(reasons[1].starts_with("w: has not the GPUs"), "{reasons:?}");
         let attention = scheduler.attention(scheduler.runs().next().unwrap());
-        assert!(attention[0].contains("1 tasks are ready and none runs"), "{attention:?}");
+        assert!(attention[0].contains("of 1 ready tasks none runs"), "{attention:?}");
     }
 
     #[test]

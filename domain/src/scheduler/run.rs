@@ -1,10 +1,12 @@
 //! One submission and how its tasks stand.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::plan::Work;
-use crate::task::State;
+use crate::task::{State, Task};
 
 /// Place of a run among the runs; runs are never removed.
 pub(super) type RunId = u32;
@@ -24,6 +26,8 @@ pub struct Run {
     pub cached: usize,
     /// How its tasks stand.
     pub counts: Counts,
+    /// The same for each stage, by its name.
+    pub stages: BTreeMap<&'static str, Counts>,
     /// Its tasks, each after all that it needs.
     pub(super) tasks: Vec<u32>,
 }
@@ -42,8 +46,22 @@ pub enum Phase {
 
 impl Run {
     pub(super) fn new(id: Digest, work: Work) -> Self {
-        let (phase, counts) = (Phase::Active, Counts::default());
-        Self { id, work, phase, priority: 0, cached: 0, counts, tasks: vec![] }
+        let (phase, counts, stages) = (Phase::Active, Counts::default(), BTreeMap::new());
+        Self { id, work, phase, priority: 0, cached: 0, counts, stages, tasks: vec![] }
+    }
+
+    /// Counts a task that it did not have.
+    pub(super) fn count(&mut self, task: &Task) {
+        self.counts.add(&task.state);
+        self.stages.entry(task.spec.stage.name()).or_default().add(&task.state);
+    }
+
+    /// Counts a task of it that changes its state.
+    pub(super) fn recount(&mut self, task: &Task, next: &State) {
+        for counts in [&mut self.counts, self.stages.entry(task.spec.stage.name()).or_default()] {
+            counts.remove(&task.state);
+            counts.add(next);
+        }
     }
 }
 
@@ -79,12 +97,12 @@ impl Counts {
         self.committed + self.pruned == self.total
     }
 
-    pub(super) fn add(&mut self, state: &State) {
+    fn add(&mut self, state: &State) {
         self.total += 1;
         *self.of(state) += 1;
     }
 
-    pub(super) fn remove(&mut self, state: &State) {
+    fn remove(&mut self, state: &State) {
         self.total -= 1;
         *self.of(state) -= 1;
     }

@@ -106,7 +106,7 @@ impl TryFrom<Snapshot> for Scheduler {
         for (task, runs) in snapshot.tasks {
             let id = scheduler.add(&task.spec);
             for run in &runs {
-                scheduler.runs[*run as usize].counts.add(&task.state);
+                scheduler.runs[*run as usize].count(&task);
             }
             if let Some(lease) = task.lease() {
                 scheduler.leases.insert(lease.token, id);

@@ -1,14 +1,16 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::command::{self, CommandSpec, Commands};
+use crate::event::Event;
 use crate::experiment::Experiment;
-use crate::plan::{self, Data, Plan};
+use crate::plan::{self, Data, Plan, Work};
 use crate::resources::{Gpu, Offer, Resources};
 use crate::scheduler::snapshot::Snapshot;
-use crate::stage::Stage;
+use crate::stage::{Failure, FailureCode, Stage};
+use crate::task::{Released, State};
 
 /// A scheduler that journals, so that replay can be compared with life.
 struct World {

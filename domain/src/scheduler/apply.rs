@@ -1,0 +1,284 @@
+//! What an event changes.
+
+use std::sync::Arc;
+
+use super::run::RunId;
+use super::worker::Worker;
+use super::{Entry, Id, Phase, Run, Scheduler};
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::plan::{TaskSpec, Work};
+use crate::task::{Checkpoint, FencingToken, Lease, Released, State, Task};
+
+impl Scheduler {
+    /// Lets an event happen.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::RunSubmitted { run, work, tasks, priority } => {
+                let id = self.begin_run(*run, work, *priority);
+                self.add_tasks(id, tasks);
+            }
+            Event::TasksAdded { run, tasks } => {
+                if let Some(id) = self.run_ids.get(run) {
+                    self.add_tasks(*id, tasks);
+                }
+            }
+            Event::LeaseGranted { task, worker, token, attempt, request, at_ms, gpus } => {
+                let Some(id) = self.ids.get(task) else { return };
+                self.last_token = self.last_token.max(token.0);
+                self.tasks[id as usize].task.attempts = attempt.0;
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    let entry = &self.tasks[id as usize];
+                    worker.begin(*token, *request, &entry.task.spec.resources, gpus, &entry.needs);
+                }
+                let lease = Lease {
+                    worker: worker.clone(),
+                    token: *token,
+                    attempt: *attempt,
+                    request: *request,
+                    granted_ms: *at_ms,
+                    gpus: gpus.clone(),
+                };
+                self.set_state(id, State::Leased(Box::new(lease)));
+            }
+            Event::CheckpointSaved { task, artifact, step, .. } => {
+                let Some(id) = self.ids.get(task) else { return };
+                let task = &mut self.tasks[id as usize].task;
+                if let State::Leased(lease) = &task.state {
+                    let worker = lease.worker.clone();
+                    task.checkpoint = Some(Box::new(Checkpoint { artifact: *artifact, step: *step, worker }));
+                    // It gets further: it is not what kills its workers.
+                    task.losses = 0;
+                }
+            }
+            Event::TaskCommitted { task, token, artifact } => {
+                let Some(id) = self.ids.get(task) else { return };
+                if let Some(worker) = self.end_lease(id, *token) {
+                    worker.fast_failures.clear();
+                    worker.remember(id);
+                }
+                let entry = &mut self.tasks[id as usize];
+                entry.task.checkpoint = None;
+                entry.task.failed_on = vec![];
+                self.set_state(id, State::Committed { token: *token, artifact: *artifact });
+                let dependents = std::mem::take(&mut self.tasks[id as usize].dependents);
+                for dependent in &dependents {
+                    self.met(*dependent);
+                }
+                self.tasks[id as usize].dependents = dependents;
+            }
+            Event::AttemptFailed { task, token, failure, last, suspect } => {
+                let Some(id) = self.ids.get(task) else { return };
+                let worker = self.tasks[id as usize].task.lease().map(|lease| lease.worker.clone());
+                if let Some(worker) = self.end_lease(id, *token)
+                    && *suspect
+                {
+                    worker.fast_failures.insert(*task);
+                }
+                let task = &mut self.tasks[id as usize].task;
+                task.failures += 1;
+                task.failed_on.extend(worker.filter(|worker| !task.failed_on.contains(worker)));
+                let next = if *last { State::Failed(Box::new(failure.clone())) } else { self.open_state(id) };
+                self.set_state(id, next);
+            }
+            Event::LeaseReleased { task, token, why } => {
+                let Some(id) = self.ids.get(task) else { return };
+                self.end_lease(id, *token);
+                if *why == Released::Lost {
+                    self.tasks[id as usize].task.losses += 1;
+                }
+                let next = self.open_state(id);
+                self.set_state(id, next);
+            }
+            Event::RunCancelled { run } => {
+                let Some(run) = self.run_ids.get(run).copied() else { return };
+                self.runs[run as usize].phase = Phase::Cancelled;
+                for id in self.runs[run as usize].tasks.clone() {
+                    if !self.is_wanted(id) {
+                        self.close(id, State::Cancelled);
+                    } else {
+                        self.requeue(id);
+                    }
+                }
+            }
+            Event::RunPaused { run } => self.set_phase(*run, Phase::Paused),
+            Event::RunResumed { run } => self.set_phase(*run, Phase::Active),
+            Event::TasksPruned { tasks, .. } => {
+                for id in tasks.iter().filter_map(|task| self.ids.get(task)).collect::<Vec<_>>() {
+                    self.close(id, State::Pruned);
+                }
+            }
+            Event::WorkerJoined { worker, name, offer } => {
+                let mut joined = Worker::new(name.clone(), offer.clone(), &self.classes);
+                if let Some(known) = self.workers.remove(worker) {
+                    joined.take_over(known);
+                    for token in joined.leases.clone() {
+                        if let Some(task) = self.leases.get(&token).map(|id| &self.tasks[*id as usize].task)
+                            && let Some(lease) = task.lease()
+                        {
+                            joined.free.take(&task.spec.resources, &lease.gpus);
+                        }
+                    }
+                }
+                self.workers.insert(worker.clone(), joined);
+            }
+            Event::WorkerLeft { worker } => drop(self.workers.remove(worker)),
+            Event::WorkerDraining { worker } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.draining = true;
+                }
+            }
+            Event::WorkerQuarantined { worker, why } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.quarantined = Some(why.clone());
+                }
+            }
+            Event::WorkerReadmitted { worker } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    (worker.draining, worker.quarantined) = (false, None);
+                    worker.fast_failures.clear();
+                }
+            }
+            Event::Registry(_) => {}
+        }
+    }
+
+    fn begin_run(&mut self, run: Digest, work: &Work, priority: i32) -> RunId {
+        let id = *self.run_ids.entry(run).or_insert(self.runs.len() as RunId);
+        if id as usize == self.runs.len() {
+            self.runs.push(Run::new(run, work.clone()));
+        }
+        self.run_order.retain(|known| *known != id);
+        self.run_order.push(id);
+        let known = &mut self.runs[id as usize];
+        (known.phase, known.priority, known.cached) = (Phase::Active, priority, 0);
+        for task in known.tasks.clone() {
+            self.requeue(task);
+        }
+        id
+    }
+
+    /// Adds tasks to a run, and gives those that ended without a result a new chance.
+    fn add_tasks(&mut self, run: RunId, specs: &[Arc<TaskSpec>]) {
+        for spec in specs {
+            let id = self.ids.get(&spec.key).unwrap_or_else(|| self.add(spec));
+            if !self.tasks[id as usize].runs.contains(&run) {
+                self.tasks[id as usize].runs.push(run);
+                let known = &mut self.runs[run as usize];
+                known.tasks.push(id);
+                known.count(&self.tasks[id as usize].task);
+            }
+            match self.tasks[id as usize].task.state {
+                State::Committed { .. } => self.runs[run as usize].cached += 1,
+                State::Failed(_) | State::Cancelled | State::Pruned => {
+                    let task = &mut self.tasks[id as usize].task;
+                    (task.failures, task.losses) = (0, 0);
+                    task.failed_on = vec![];
+                    let next = self.open_state(id);
+                    self.set_state(id, next);
+                }
+                State::Waiting { .. } | State::Ready | State::Leased(_) => self.requeue(id),
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, spec: &Arc<TaskSpec>) -> Id {
+        let id = self.tasks.len() as Id;
+        let class = self.classes.of(spec);
+        for worker in self.workers.values_mut() {
+            worker.learn(&self.classes);
+        }
+        let needs: Box<[Id]> = spec.needs().filter_map(|need| self.ids.get(&need)).collect();
+        for need in &needs {
+            self.tasks[*need as usize].dependents.push(id);
+        }
+        let task = Task {
+            spec: spec.clone(),
+            state: State::Cancelled,
+            attempts: 0,
+            failures: 0,
+            losses: 0,
+            last_ended: None,
+            checkpoint: None,
+            failed_on: vec![],
+        };
+        self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![] });
+        self.ids.insert(spec.key, id);
+        id
+    }
+
+    /// The state of a task that is not leased and has no result.
+    fn open_state(&self, id: Id) -> State {
+        let entry = &self.tasks[id as usize];
+        if !self.is_wanted(id) {
+            return State::Cancelled;
+        }
+        let is_met = |need: &&Id| matches!(self.tasks[**need as usize].task.state, State::Committed { .. });
+        match entry.needs.len() - entry.needs.iter().filter(is_met).count() {
+            0 => State::Ready,
+            unmet => State::Waiting { unmet },
+        }
+    }
+
+    /// One more input of a task exists.
+    fn met(&mut self, id: Id) {
+        match self.tasks[id as usize].task.state {
+            State::Waiting { unmet: 0 | 1 } => self.set_state(id, State::Ready),
+            State::Waiting { unmet } => self.set_state(id, State::Waiting { unmet: unmet - 1 }),
+            _ => {}
+        }
+    }
+
+    /// Ends an open task.
+    fn close(&mut self, id: Id, state: State) {
+        let task = &self.tasks[id as usize].task;
+        if !task.is_open() {
+            return;
+        }
+        if let Some(token) = task.lease().map(|lease| lease.token) {
+            self.end_lease(id, token);
+        }
+        self.set_state(id, state);
+    }
+
+    fn set_phase(&mut self, run: Digest, phase: Phase) {
+        let Some(run) = self.run_ids.get(&run).copied() else { return };
+        self.runs[run as usize].phase = phase;
+        for id in self.runs[run as usize].tasks.clone() {
+            self.requeue(id);
+        }
+    }
+
+    /// Ends the current lease of a task; its worker, if that is still there.
+    fn end_lease(&mut self, id: Id, token: FencingToken) -> Option<&mut Worker> {
+        self.leases.remove(&token);
+        let task = &mut self.tasks[id as usize].task;
+        task.last_ended = Some(token);
+        let lease = task.lease()?;
+        let worker = self.workers.get_mut(&lease.worker)?;
+        if worker.leases.remove(&token) {
+            worker.free.give(&task.spec.resources, &lease.gpus);
+        }
+        Some(worker)
+    }
+
+    /// The one place that changes a state, so that the indexes follow.
+    fn set_state(&mut self, id: Id, state: State) {
+        let entry = &mut self.tasks[id as usize];
+        for run in &entry.runs {
+            self.runs[*run as usize].recount(&entry.task, &state);
+        }
+        if let State::Leased(lease) = &state {
+            self.leases.insert(lease.token, id);
+        }
+        entry.task.state = state;
+        self.requeue(id);
+    }
+
+    /// Puts a task in the queue where it belongs, if any.
+    pub(super) fn requeue(&mut self, id: Id) {
+        let entry = &self.tasks[id as usize];
+        let run = if entry.task.state == State::Ready { self.active_run(id) } else { None };
+        self.queues.put(id, run, entry.class, entry.task.spec.chain_mflop);
+    }
+}

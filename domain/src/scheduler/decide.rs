@@ -1,0 +1,244 @@
+//! Which events follow from a request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::queue::Picking;
+use super::run::RunId;
+use super::worker::Worker;
+use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject, Request, Run, Scheduler};
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::plan::{TaskSpec, Work};
+use crate::stage::{Failure, FailureCode};
+use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
+
+/// Tasks in one event of a submission.
+const TASKS_PER_EVENT: usize = 1000;
+
+impl Scheduler {
+    /// The events that follow from a request; none if it repeats an earlier one.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub fn decide(&self, now_ms: i64, request: Request) -> Result<Vec<Event>, Reject> {
+        match request {
+            Request::Submit { work, run, tasks, priority } => self.submit(work, run, tasks, priority),
+            Request::Cancel { run } => Ok(match self.run(run)? {
+                known if known.phase == Phase::Cancelled || known.counts.is_complete() => vec![],
+                _ => vec![Event::RunCancelled { run }],
+            }),
+            Request::Pause { run } => Ok(match self.run(run)?.phase {
+                Phase::Active => vec![Event::RunPaused { run }],
+                Phase::Paused | Phase::Cancelled => vec![],
+            }),
+            Request::Resume { run } => Ok(match self.run(run)?.phase {
+                Phase::Paused => vec![Event::RunResumed { run }],
+                Phase::Active | Phase::Cancelled => vec![],
+            }),
+            Request::Prune { run, tasks } => {
+                let open = self.prunable(run, &tasks)?;
+                Ok(if open.is_empty() { vec![] } else { vec![Event::TasksPruned { run, tasks: open }] })
+            }
+            Request::Join { worker, name, offer } => match self.workers.get(&worker) {
+                Some(known) if known.offer == offer && known.name == name => Ok(vec![]),
+                _ => Ok(vec![Event::WorkerJoined { worker, name, offer }]),
+            },
+            Request::Leave { worker } => {
+                let Some(known) = self.workers.get(&worker) else { return Ok(vec![]) };
+                let lost = known.leases.iter().filter_map(|token| {
+                    let task = &self.tasks[*self.leases.get(token)? as usize].task;
+                    Some(self.lost(task, *token, &worker))
+                });
+                let mut events: Vec<Event> = lost.collect();
+                events.push(Event::WorkerLeft { worker });
+                Ok(events)
+            }
+            Request::Drain { worker } => Ok(match self.worker(&worker)?.draining {
+                true => vec![],
+                false => vec![Event::WorkerDraining { worker }],
+            }),
+            Request::Readmit { worker } => Ok(match self.worker(&worker)?.takes_work() {
+                true => vec![],
+                false => vec![Event::WorkerReadmitted { worker }],
+            }),
+            Request::Acquire { worker, request, max } => {
+                let known = self.worker(&worker)?;
+                let is_new = known.is_new(request) && known.takes_work();
+                Ok(if is_new { self.grants(now_ms, &worker, known, request, max) } else { vec![] })
+            }
+            Request::Checkpoint { task: key, token, artifact, step } => {
+                let task = self.task(key)?;
+                match &task.state {
+                    State::Leased(lease) if lease.token == token => Ok(match &task.checkpoint {
+                        Some(known) if known.artifact == artifact => vec![],
+                        _ => vec![Event::CheckpointSaved { task: key, token, artifact, step }],
+                    }),
+                    _ => Err(Reject::Fenced { task: key, token }),
+                }
+            }
+            Request::Commit { task: key, token, artifact } => match &self.task(key)?.state {
+                State::Leased(lease) if lease.token == token => {
+                    Ok(vec![Event::TaskCommitted { task: key, token, artifact }])
+                }
+                State::Committed { token: winner, .. } if *winner == token => Ok(vec![]), // the commit that won, again
+                State::Waiting { .. }
+                | State::Ready
+                | State::Leased(_)
+                | State::Committed { .. }
+                | State::Failed(_)
+                | State::Cancelled
+                | State::Pruned => Err(Reject::Fenced { task: key, token }),
+            },
+            Request::Fail { task: key, token, failure } => {
+                let task = self.task(key)?;
+                Ok(match self.ending(task, token)? {
+                    None => vec![],
+                    Some(lease) => self.failed(now_ms, task, lease, failure),
+                })
+            }
+            Request::Release { task: key, token, why } => {
+                let task = self.task(key)?;
+                Ok(match self.ending(task, token)? {
+                    None => vec![],
+                    Some(lease) if why == Released::Lost => vec![self.lost(task, token, &lease.worker)],
+                    Some(_) => vec![Event::LeaseReleased { task: key, token, why }],
+                })
+            }
+        }
+    }
+
+    fn submit(&self, work: Work, run: Digest, tasks: Vec<TaskSpec>, priority: i32) -> Result<Vec<Event>, Reject> {
+        check_plan(&tasks)?;
+        let goes_on = |known: &&Run| {
+            known.phase == Phase::Active
+                && known.priority == priority
+                && known.counts.failed + known.counts.cancelled + known.counts.pruned == 0
+        };
+        if self.run(run).ok().as_ref().is_some_and(goes_on) {
+            return Ok(vec![]);
+        }
+        let mut tasks = tasks.into_iter().map(Arc::new);
+        let mut chunk = || tasks.by_ref().take(TASKS_PER_EVENT).collect::<Vec<_>>();
+        let mut events = vec![Event::RunSubmitted { run, work, tasks: chunk(), priority }];
+        loop {
+            let tasks = chunk();
+            if tasks.is_empty() {
+                return Ok(events);
+            }
+            events.push(Event::TasksAdded { run, tasks });
+        }
+    }
+
+    /// Those of the tasks that can be dropped: open, and wanted by no other run.
+    fn prunable(&self, run: Digest, tasks: &[Digest]) -> Result<Vec<Digest>, Reject> {
+        let run = *self.run_ids.get(&run).ok_or(Reject::UnknownRun(run))?;
+        let mut open = vec![];
+        for key in tasks {
+            let id = self.ids.get(key).ok_or(Reject::UnknownTask(*key))?;
+            let entry = &self.tasks[id as usize];
+            let elsewhere = |other: &RunId| *other != run && self.runs[*other as usize].phase != Phase::Cancelled;
+            if entry.task.is_open() && entry.runs.contains(&run) && !entry.runs.iter().any(elsewhere) {
+                open.push(*key);
+            }
+        }
+        Ok(open)
+    }
+
+    fn grants(&self, now_ms: i64, worker: &WorkerId, known: &Worker, request: u64, max: u32) -> Vec<Event> {
+        let mut picking = Picking::new(self, worker, known);
+        (1..=u64::from(max))
+            .map_while(|number| {
+                let (id, gpus) = picking.next()?;
+                let task = &self.tasks[id as usize].task;
+                Some(Event::LeaseGranted {
+                    task: task.spec.key,
+                    worker: worker.clone(),
+                    token: FencingToken(self.last_token + number),
+                    attempt: Attempt(task.attempts + 1),
+                    request,
+                    at_ms: now_ms,
+                    gpus,
+                })
+            })
+            .collect()
+    }
+
+    fn failed(&self, now_ms: i64, task: &Task, lease: &Lease, failure: Failure) -> Vec<Event> {
+        let last = is_final(failure.code) || task.failures + 1 >= FAILURES_MAX;
+        let suspect = may_be_the_workers(failure.code) && now_ms - lease.granted_ms < FAST_MS;
+        let key = task.spec.key;
+        let message = failure.message.clone();
+        let mut events = vec![Event::AttemptFailed { task: key, token: lease.token, failure, last, suspect }];
+        if let Some(worker) = self.workers.get(&lease.worker)
+            && suspect
+            && worker.takes_work()
+            && worker.fast_failures.len() + usize::from(!worker.fast_failures.contains(&key)) >= FAST_FAILURES_MAX
+            && self.workers.iter().any(|(other, known)| *other != lease.worker && known.takes_work())
+        {
+            let why =
+                format!("{FAST_FAILURES_MAX} different tasks failed on it within seconds, the last with: {message}");
+            events.push(Event::WorkerQuarantined { worker: lease.worker.clone(), why });
+        }
+        events
+    }
+
+    fn lost(&self, task: &Task, token: FencingToken, worker: &WorkerId) -> Event {
+        if task.losses + 1 < LOSSES_MAX {
+            return Event::LeaseReleased { task: task.spec.key, token, why: Released::Lost };
+        }
+        let message = format!(
+            "{LOSSES_MAX} workers vanished while running it, the last was {worker}; it is held to be what kills them: \
+             look at its log and its memory, then submit it again"
+        );
+        let failure = Failure::new(FailureCode::Quarantined, message);
+        Event::AttemptFailed { task: task.spec.key, token, failure, last: true, suspect: false }
+    }
+
+    /// The lease that ends now; `None` if it has ended with this already.
+    fn ending<'a>(&self, task: &'a Task, token: FencingToken) -> Result<Option<&'a Lease>, Reject> {
+        match task.lease() {
+            Some(lease) if lease.token == token => Ok(Some(lease)),
+            _ if task.last_ended == Some(token) => Ok(None),
+            _ => Err(Reject::Fenced { task: task.spec.key, token }),
+        }
+    }
+}
+
+/// Whether trying again can only give the same.
+fn is_final(code: FailureCode) -> bool {
+    match code {
+        FailureCode::InvalidInput
+        | FailureCode::NotANumber
+        | FailureCode::OutOfMemory
+        | FailureCode::Exited
+        | FailureCode::Quarantined
+        | FailureCode::Internal => true,
+        FailureCode::Storage | FailureCode::Crashed | FailureCode::Preempted => false,
+    }
+}
+
+/// Whether the machine rather than the task may be at fault.
+fn may_be_the_workers(code: FailureCode) -> bool {
+    matches!(code, FailureCode::Storage | FailureCode::Crashed)
+}
+
+fn check_plan(tasks: &[TaskSpec]) -> Result<(), Reject> {
+    let mut seen = BTreeSet::new();
+    for task in tasks {
+        let reject = |problem| Err(Reject::InvalidPlan { task: task.key, problem });
+        if !task.key_is_right() {
+            return reject("its key is not the digest of its content");
+        }
+        if !task.needs().all(|need| seen.contains(&need)) {
+            return reject("it needs a task that does not come before it");
+        }
+        if !seen.insert(task.key) {
+            return reject("it stands twice");
+        }
+        if task.resources.check().is_err() {
+            return reject("no worker could ever have what it asks for");
+        }
+    }
+    Ok(())
+}
