@@ -63,6 +63,7 @@ const METHODS: &[(&str, Allowed)] = &[
     ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS),
     ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS),
     ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS),
+    ("/lithogen.v1.ExperimentService/ListTasks", READERS),
     ("/lithogen.v1.ExperimentService/ExplainTask", READERS),
     ("/lithogen.v1.ExperimentService/GetRun", READERS),
     ("/lithogen.v1.ExperimentService/ListRuns", READERS),

@@ -1,5 +1,6 @@
 //! Where the coordinator's state lies and how patient it is.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ impl Default for Patience {
 }
 
 impl Config {
+    /// Whether only this machine can reach what listens there, so that nothing has
+    /// to be encrypted.
+    pub fn is_plain(&self, address: SocketAddr) -> bool {
+        address.ip().is_loopback() && !self.tls_always
+    }
+
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         let state = state.into();

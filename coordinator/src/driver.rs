@@ -250,6 +250,10 @@ impl Driver {
                 return Ok(()); // every handle is gone
             }
             let moment = now();
+            let late = moment.instant.saturating_duration_since(wake);
+            if late > SWEEP {
+                self.reactor.forgive(late);
+            }
             let mut batch = Batch::after(self.journal.last());
             let mut ends = false;
             for command in waiting.drain(..) {

@@ -199,6 +199,11 @@ impl Reactor {
         }
     }
 
+    /// The coordinator was stopped or held up for so long, and heard no worker.
+    pub fn forgive(&mut self, deaf: Duration) {
+        self.knowledge.sessions.forgive(deaf);
+    }
+
     /// Takes leases back whose workers are gone.
     pub fn sweep(&mut self, now: Now, batch: &mut Batch) {
         let mut gone = vec![];

@@ -24,7 +24,7 @@ use crate::driver;
 use crate::gc;
 use crate::journal;
 use crate::listen::{self, Connections, Door};
-use crate::logs::Logs;
+use crate::logs::{self, Logs};
 use crate::pki::{self, Pki};
 use crate::standby;
 
@@ -133,6 +133,7 @@ pub async fn run(
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
     let logs = Logs::new(config.state.join("logs"));
+    tokio::spawn(logs::keep_trimmed(logs.clone(), closing.clone()));
     let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone());
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, closing.clone());
@@ -185,7 +186,7 @@ pub async fn run(
 /// The CA of a coordinator that other machines can reach. One that only this
 /// machine can reach speaks plaintext and needs none.
 fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Error> {
-    if address.ip().is_loopback() && !config.tls_always {
+    if config.is_plain(address) {
         return Ok(None);
     }
     let host = config.tls_names.first().cloned().unwrap_or_else(|| match address {

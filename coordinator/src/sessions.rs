@@ -87,6 +87,14 @@ impl Sessions {
         }
     }
 
+    /// Nobody could be heard for so long: that time counts against no worker.
+    pub fn forgive(&mut self, deaf: Duration) {
+        for session in self.workers.values_mut() {
+            session.last += deaf;
+            session.unnamed.values_mut().for_each(|since| *since += deaf);
+        }
+    }
+
     /// A worker is gone for good.
     pub fn remove(&mut self, worker: &WorkerId) {
         self.workers.remove(worker);

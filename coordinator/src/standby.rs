@@ -24,6 +24,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// Time in which callers may hear that they should call again.
 const GOODBYE: Duration = Duration::from_millis(100);
 
+/// How long a caller stays connected with a coordinator that stands by.
+const WELCOME: Duration = Duration::from_secs(1);
+
 /// Why a coordinator cannot stand by.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -91,22 +94,25 @@ pub async fn wait(
     match &config.journal {
         Location::File(path) => Ok(Some((listener, Turn::File(path.clone())))),
         Location::Postgres(server) => {
-            let lead = lead(server, listener, config.advertise.as_deref(), shutdown).await?;
+            let is_plain = config.is_plain(listener.local_addr()?);
+            let scheme = if is_plain { "http" } else { "https" };
+            let here = || Ok::<_, Error>(format!("{scheme}://{}", listener.local_addr()?));
+            let address = config.advertise.clone().map_or_else(here, Ok)?;
+            let lead = match is_plain {
+                true => answer_until(listener, |tell| stand(server, address, tell), shutdown).await?,
+                false => hang_up_until(listener, stand(server, address, watch::Sender::default()), shutdown).await?,
+            };
             Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
         }
     }
 }
 
-async fn lead(
-    server: &Server,
+/// Tells all callers that this coordinator stands by, and who leads, until it leads.
+async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
     listener: TcpListener,
-    advertise: Option<&str>,
+    stand: impl FnOnce(watch::Sender<String>) -> F,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Option<(TcpListener, Lead)>, Error> {
-    let address = match advertise {
-        Some(address) => address.to_owned(),
-        None => format!("http://{}", listener.local_addr()?),
-    };
     let listener = listener.into_std()?;
     let (tell, leader) = watch::channel(String::new());
     let answering = CancellationToken::new();
@@ -114,12 +120,14 @@ async fn lead(
     let (_, health) = tonic_health::server::health_reporter();
     let incoming = TcpIncoming::from(TcpListener::from_std(listener.try_clone()?)?);
     let serving = proto::channel::server()
+        // Who knows another address turns to it when the connection ends.
+        .max_connection_age(WELCOME)
         .layer(InterceptorLayer::new(refuse))
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, answering.clone().cancelled_owned());
     tokio::pin!(serving);
     let lead = tokio::select! {
-        lead = stand(server, address, tell) => lead?,
+        lead = stand(tell) => lead?,
         served = &mut serving => {
             served?;
             return Ok(None);
@@ -132,6 +140,30 @@ async fn lead(
         served?;
     }
     Ok(Some((TcpListener::from_std(listener)?, lead)))
+}
+
+/// Hangs up on all callers, who then try the other address that they know, until
+/// this coordinator leads. Only who leads knows whose certificates count.
+async fn hang_up_until(
+    listener: TcpListener,
+    stand: impl Future<Output = Result<Lead, Error>>,
+    shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<Option<(TcpListener, Lead)>, Error> {
+    let hang_up = async {
+        loop {
+            if let Err(error) = listener.accept().await {
+                // Too many open files, perhaps; that passes.
+                tracing::debug!(%error, "cannot answer a call");
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    };
+    let lead = tokio::select! {
+        lead = stand => lead?,
+        () = hang_up => return Ok(None),
+        () = shutdown => return Ok(None),
+    };
+    Ok(Some((listener, lead)))
 }
 
 /// Tries to lead until it does.

@@ -5,21 +5,24 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Channel, Endpoint, Server};
 use tower::service_fn;
+
+use crate::address::{Address, InvalidUrl};
 
 /// Time without traffic after which the peer is pinged.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -35,74 +38,6 @@ pub const BLOB_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Time to establish a connection.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Port of a coordinator whose address names none.
-pub const PORT: u16 = 7443;
-
-/// There is no way to such a coordinator.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidUrl {
-    /// The address is no URL.
-    #[error(
-        "{0:?} is not an address of a coordinator; expected for instance http://127.0.0.1:7443, https://lab:7443 or \
-         unix:lithogen-data/coordinator.sock"
-    )]
-    Unreadable(String),
-    /// Others could listen.
-    #[error(
-        "{0} would be plaintext between machines; plaintext is for this machine only. Use https:// and join with a \
-         token (`lithogen token create` on the coordinator's machine)"
-    )]
-    Plaintext(String),
-    /// It would not know us, nor we it.
-    #[error(
-        "there is no identity for {0}; join with a token: `lithogen worker --join-token-file FILE` for a worker, \
-         `lithogen login {0} --token-file FILE` for a person"
-    )]
-    NoIdentity(String),
-}
-
-/// Where a coordinator is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// In plaintext on this machine.
-    Loopback(Uri),
-    /// Encrypted, anywhere.
-    Secure {
-        /// A name or an address.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-impl Address {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    /// If it is none, or would be plaintext between machines.
-    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        let unreadable = || InvalidUrl::Unreadable(url.to_owned());
-        if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Socket(PathBuf::from(path)));
-        }
-        let uri: Uri = url.parse().map_err(|_| unreadable())?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(unreadable)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        match uri.scheme_str() {
-            Some("http") if is_loopback(&host) => Ok(Self::Loopback(uri)),
-            Some("http") => Err(InvalidUrl::Plaintext(url.to_owned())),
-            Some("https") => Ok(Self::Secure { host, port: uri.port_u16().unwrap_or(PORT) }),
-            _ => Err(unreadable()),
-        }
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
 
 /// The Unix socket in a coordinator's state folder.
 pub fn socket_path(state: &Path) -> PathBuf {
@@ -153,51 +88,83 @@ pub fn refused(status: &Status) -> Option<&Refused> {
     None
 }
 
-/// The way to the coordinator at `url`. Connections are made when needed.
+/// The way to the coordinator at `urls`: one, or several that stand in for each
+/// other, with commas between them. Connections are made when needed, to the
+/// first that can be reached after the one reached last.
 ///
 /// # Errors
-/// If it is no URL, would be plaintext between machines, or needs credentials.
-pub fn connect(url: &str, credentials: &Credentials) -> Result<Channel, InvalidUrl> {
-    let unreadable = || InvalidUrl::Unreadable(url.to_owned());
-    match Address::parse(url)? {
-        Address::Loopback(uri) => Ok(with_deadlines(Endpoint::from(uri)).connect_lazy()),
-        Address::Secure { host, port } => {
-            if credentials.get().is_none() {
-                return Err(InvalidUrl::NoIdentity(url.to_owned()));
+/// If one is no URL, would be plaintext between machines, or needs credentials.
+pub fn connect(urls: &str, credentials: &Credentials) -> Result<Channel, InvalidUrl> {
+    let addresses = Address::parse_all(urls)?;
+    if addresses.iter().any(Address::is_secure) && credentials.get().is_none() {
+        return Err(InvalidUrl::NoIdentity(urls.to_owned()));
+    }
+    let origin = if addresses[0].is_secure() { "https://localhost" } else { "http://localhost" };
+    let endpoint = Endpoint::from_static(origin)
+        .connect_timeout(CONNECT_DEADLINE * u32::try_from(addresses.len()).unwrap_or(u32::MAX))
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let dialer = Arc::new(Dialer { addresses, credentials: credentials.clone(), next: AtomicUsize::new(0) });
+    let dial = move |_| {
+        let dialer = dialer.clone();
+        async move { dialer.dial().await.map(TokioIo::new) }
+    };
+    Ok(endpoint.connect_with_connector_lazy(service_fn(dial)))
+}
+
+/// A connection of whatever kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects to one of several coordinators.
+struct Dialer {
+    addresses: Vec<Address>,
+    credentials: Credentials,
+    /// Whose turn it is: a connection that broke may be one to a leader that is gone.
+    next: AtomicUsize,
+}
+
+impl Dialer {
+    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        let (first, count) = (self.next.load(Relaxed), self.addresses.len());
+        let mut failed = None;
+        for place in (first..first + count).map(|place| place % count) {
+            let reaching = tokio::time::timeout(CONNECT_DEADLINE, self.reach(&self.addresses[place]));
+            match reaching.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
+                    self.next.store((place + 1) % count, Relaxed);
+                    return Ok(stream);
+                }
+                // What may be over soon outweighs a refusal by another.
+                Err(error) if failed.as_ref().is_none_or(is_refusal) => failed = Some(error),
+                Err(_) => {}
             }
-            let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| unreadable())?;
-            let credentials = credentials.clone();
-            let dial = move |_| {
-                let (host, credentials) = (host.clone(), credentials.clone());
-                async move { secure(&host, port, &credentials).await.map(TokioIo::new) }
-            };
-            Ok(with_deadlines(endpoint).connect_with_connector_lazy(service_fn(dial)))
         }
-        Address::Socket(path) => {
-            let dial = move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            };
-            let endpoint = Endpoint::from_static("http://localhost");
-            Ok(with_deadlines(endpoint).connect_with_connector_lazy(service_fn(dial)))
+        Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+
+    async fn reach(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
+        let tcp = async |host: &str, port| {
+            let tcp = TcpStream::connect((host, port)).await?;
+            tcp.set_nodelay(true)?;
+            Ok::<_, io::Error>(tcp)
+        };
+        match address {
+            Address::Loopback { host, port } => Ok(Box::new(tcp(host, *port).await?)),
+            Address::Secure { host, port } => {
+                let tcp = tcp(host, *port).await?;
+                let config = self.credentials.get().ok_or_else(|| io::Error::other("there is no identity to show"))?;
+                Ok(Box::new(handshake(host, *port, tcp, config).await?))
+            }
+            Address::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         }
     }
 }
 
-fn with_deadlines(endpoint: Endpoint) -> Endpoint {
-    endpoint
-        .connect_timeout(CONNECT_DEADLINE)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-}
-
-async fn secure(host: &str, port: u16, credentials: &Credentials) -> io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect((host, port)).await?;
-    tcp.set_nodelay(true)?;
-    let config = credentials.get().ok_or_else(|| io::Error::other("there is no identity to show"))?;
-    handshake(host, port, tcp, config).await
+fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|held| held.is::<Refused>())
 }
 
 /// Encrypts a connection and waits for the coordinator's first word: whether it
@@ -250,30 +217,6 @@ pub fn blob_call<T>(message: T) -> tonic::Request<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_coordinator_is_on_loopback_or_encrypted_or_a_socket() {
-        assert!(matches!(Address::parse("http://127.0.0.1:7443"), Ok(Address::Loopback(_))));
-        assert!(matches!(Address::parse("http://[::1]:7443"), Ok(Address::Loopback(_))));
-        assert!(matches!(Address::parse("http://localhost:7443"), Ok(Address::Loopback(_))));
-        let secure = |host: &str, port| Address::Secure { host: host.to_owned(), port };
-        assert_eq!(Address::parse("https://lab").unwrap(), secure("lab", 7443));
-        assert_eq!(Address::parse("https://[fe80::1]:1/").unwrap(), secure("fe80::1", 1));
-        assert_eq!(Address::parse("unix:a/b.sock").unwrap(), Address::Socket("a/b.sock".into()));
-    }
-
-    #[test]
-    fn plaintext_between_machines_is_refused() {
-        let refused = |url| matches!(Address::parse(url), Err(InvalidUrl::Plaintext(_)));
-        assert!(refused("http://192.0.2.10:7443") && refused("http://lab:7443") && refused("http://127.0.0.1.lab"));
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        for bad in ["", "127.0.0.1:7443", "http://", "https://", "http:// space", "ftp://x", "unix:"] {
-            assert!(matches!(Address::parse(bad), Err(InvalidUrl::Unreadable(_))), "{bad}");
-        }
-    }
 
     #[test]
     fn an_encrypted_address_needs_credentials() {

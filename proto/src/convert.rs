@@ -151,6 +151,8 @@ impl TryFrom<v1::Lease> for Grant {
 #[cfg(test)]
 mod tests {
     use domain::stage::Stage;
+    use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
 
@@ -202,5 +204,60 @@ mod tests {
         assert_eq!(manifest(whole.digest(), &[]), Ok(None));
         assert_eq!(manifest(Digest::of(b"other"), &whole.to_bytes()).unwrap_err().field, "manifest");
         assert_eq!(manifest(Digest::of(b"{}"), b"{}").unwrap_err().field, "manifest");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever bytes come, they are no message, or refused, or a lease that is
+        /// what it says when it is sent on.
+        #[test]
+        fn any_bytes_are_refused_or_a_lease(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            is_refused_or_whole(&bytes);
+        }
+
+        #[test]
+        fn an_altered_lease_is_refused_or_a_lease(
+            places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            length in any::<prop::sample::Index>(),
+            cut in prop::bool::weighted(0.2),
+        ) {
+            let mut bytes = v1::Lease::from(grant()).encode_to_vec();
+            for (place, byte) in places {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            if cut {
+                bytes.truncate(length.index(bytes.len()));
+            }
+            is_refused_or_whole(&bytes);
+        }
+
+        #[test]
+        fn any_text_of_a_field_is_refused_or_what_it_says(text in any::<String>(), number in any::<u64>()) {
+            prop_assert!(digest("x", &text).map_or(true, |digest| digest.to_string() == text));
+            prop_assert!(worker_id(&text).map_or(true, |id| id.0 == text));
+            prop_assert!(token(number).map_or(number == 0, |token| token.0 == number));
+            prop_assert_eq!(failure(&text, &text).message, text);
+        }
+
+        #[test]
+        fn any_manifest_is_refused_or_has_plain_paths_only(path in "\\PC{0,8}|(\\.|/|\\.\\.|a|b){1,5}", size in any::<u64>()) {
+            let entry = serde_json::json!({ "path": path, "digest": Digest::of(b"x"), "size": size });
+            let bytes = serde_json::json!([entry]).to_string().into_bytes();
+            if let Ok(Some(manifest)) = manifest(Digest::of(&bytes), &bytes) {
+                for entry in manifest.entries() {
+                    let parts = std::path::Path::new(&entry.path).components();
+                    prop_assert!(parts.into_iter().all(|part| matches!(part, std::path::Component::Normal(_))));
+                }
+            }
+        }
+    }
+
+    fn is_refused_or_whole(bytes: &[u8]) {
+        if let Ok(grant) = v1::Lease::decode(bytes).map_err(drop).and_then(|lease| Grant::try_from(lease).map_err(drop))
+        {
+            assert_eq!(Grant::try_from(v1::Lease::from(grant.clone())), Ok(grant));
+        }
     }
 }

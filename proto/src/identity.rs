@@ -9,7 +9,8 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use tonic::Status;
 
-use crate::channel::{self, Credentials, InvalidUrl, call};
+use crate::address::InvalidUrl;
+use crate::channel::{self, Credentials, call};
 use crate::join_token::{Fingerprint, JoinToken};
 use crate::tls::{self, Trust};
 use crate::v1;

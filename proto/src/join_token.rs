@@ -136,6 +136,8 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -159,6 +161,19 @@ mod tests {
         let cut = &whole[..99];
         for bad in ["", "lgj_", cut, &whole.replace("lgj", "xyz"), &format!("{cut}g"), &format!("{cut}A"), "lgj_ü"] {
             assert_eq!(bad.parse::<JoinToken>(), Err(Invalid), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_refused_or_the_token_that_it_says(
+            text in "\\PC{0,110}|lgj_[0-9a-f]{96}|lgj_[0-9a-fA-Fg]{94,98}| lgj_[0-9a-f]{96}\n",
+        ) {
+            if let Ok(token) = text.parse::<JoinToken>() {
+                prop_assert_eq!(token.to_string(), text.trim());
+            }
         }
     }
 }

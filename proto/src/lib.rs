@@ -7,13 +7,15 @@
 //! | [`v1`] | generated messages, clients and servers |
 //! | [`convert`] | wire to domain and back; decoding is validating |
 //! | [`status`] | refusals as gRPC statuses with details, and which are final |
-//! | [`channel`] | the way to a coordinator; deadlines and keepalive of both sides |
+//! | [`address`] | where a coordinator is |
+//! | [`channel`] | the way to it; deadlines and keepalive of both sides |
 //! | [`encoding`] | the form in which files are stored and sent |
 //! | [`tls`] | encryption of both sides |
 //! | [`join_token`] | which coordinator to join, and a secret |
 //! | [`identity`] | who somebody is to a coordinator: key, certificate, CA |
 //! | [`transfer`] | artifacts to and from folders |
 
+pub mod address;
 pub mod channel;
 pub mod convert;
 pub mod encoding;

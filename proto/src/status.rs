@@ -16,6 +16,9 @@ pub const DOMAIN: &str = "lithogen";
 /// `reason` of a refusal under a lease that is over.
 pub const FENCED: &str = "FENCED";
 
+/// `reason` where a file of an artifact is not stored.
+pub const MISSING_BLOB: &str = "MISSING_BLOB";
+
 /// `reason` where a worker asks for work without a session.
 pub const NO_SESSION: &str = "NO_SESSION";
 

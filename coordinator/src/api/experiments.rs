@@ -8,11 +8,11 @@ use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data, Plan, Source, Work};
-use domain::scheduler::{Phase, Reject, Request as SchedulerRequest, Run, Worker};
+use domain::scheduler::{Counts, Phase, Request as SchedulerRequest, Run, Worker};
 use domain::stage::Stage;
 use domain::task::{Lease, State, Task, WorkerId};
 use proto::convert::invalid;
-use proto::status::{of_invalid, of_reject, status};
+use proto::status::{MISSING_BLOB, of_invalid, of_reject, status};
 use proto::v1;
 use proto::v1::experiment_service_server::ExperimentService;
 use tokio::sync::mpsc;
@@ -21,23 +21,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use crate::api::tasks;
 use crate::blobs::Blobs;
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
-use crate::tables::changes;
 
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a log that is followed is looked at.
-const LOG_LOOK: Duration = Duration::from_millis(250);
-
-/// Looks at a log after its attempt has ended: its worker may still send lines.
-const LAST_LOOKS: u32 = 4;
-
-/// Bytes of a log in one answer.
-const LOG_PIECE: u64 = 256 * 1024;
+/// Failed tasks that a status names; all are listed by ListTasks.
+const FAILURES: usize = 100;
 
 /// Events whose changes are asked from the tables at once: an answer stays far
 /// below the largest message.
@@ -147,27 +141,15 @@ fn run_state(run: &Run) -> v1::RunState {
 /// How a run stands, for people and scripts.
 fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     let (scheduler, counts) = (&knowledge.scheduler, run.counts);
-    let tasks = || scheduler.tasks_of(run);
-    let mut stages: Vec<v1::StageStatus> = Vec::new();
-    for task in tasks() {
-        let name = task.spec.stage.name();
-        let index = stages.iter().position(|stage| stage.stage == name).unwrap_or_else(|| {
-            stages.push(v1::StageStatus { stage: name.to_owned(), ..Default::default() });
-            stages.len() - 1
-        });
-        let stage = &mut stages[index];
-        stage.tasks += 1;
-        match task.state {
-            State::Committed { .. } => stage.committed += 1,
-            State::Leased(_) => stage.running += 1,
-            State::Failed(_) => stage.failed += 1,
-            State::Waiting { .. } | State::Ready | State::Cancelled | State::Pruned => {}
-        }
-    }
-    let attempt = |task: &Task| match &task.state {
-        State::Leased(lease) => Some(running(knowledge, task, lease)),
-        _ => None,
+    let stage = |(name, counts): (&&str, &Counts)| v1::StageStatus {
+        stage: (*name).to_owned(),
+        tasks: counts.total as u32,
+        committed: counts.committed as u32,
+        running: counts.leased as u32,
+        failed: counts.failed as u32,
     };
+    let is_of_run = |task: &Task| scheduler.runs_of(task.spec.key).any(|other| other.id == run.id);
+    let leases = scheduler.leases().filter(|(task, _)| is_of_run(task));
     let failure = |task: &Task| match &task.state {
         State::Failed(failure) => Some(v1::TaskFailure {
             task_key: task.spec.key.to_string(),
@@ -178,11 +160,16 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         }),
         _ => None,
     };
+    let failures = scheduler.tasks_of(run).filter_map(failure).take(counts.failed.min(FAILURES)).collect();
     let result_of = |wanted: fn(&Stage) -> bool| {
-        tasks().find(|task| wanted(&task.spec.stage)).map_or(String::new(), |task| match task.state {
-            State::Committed { artifact, .. } => artifact.to_string(),
-            _ => String::new(),
-        })
+        let made = |task: &Task| match task.state {
+            State::Committed { artifact, .. } if wanted(&task.spec.stage) => Some(artifact.to_string()),
+            _ => None,
+        };
+        match run.work {
+            Work::Study { .. } => scheduler.tasks_of(run).find_map(made).unwrap_or_default(),
+            Work::Commands { .. } => String::new(),
+        }
     };
     v1::RunStatus {
         run_id: run.id.to_string(),
@@ -193,9 +180,9 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         committed: counts.committed as u32,
         failed: counts.failed as u32,
         running: counts.leased as u32,
-        stages,
-        attempts: tasks().filter_map(attempt).collect(),
-        failures: tasks().filter_map(failure).collect(),
+        stages: run.stages.iter().map(stage).collect(),
+        attempts: leases.map(|(task, lease)| running(knowledge, task, lease)).collect(),
+        failures,
         results_artifact: result_of(|stage| matches!(stage, Stage::Aggregate(_))),
         report_artifact: result_of(|stage| matches!(stage, Stage::Report)),
         workers: knowledge.sessions.connected(),
@@ -273,36 +260,11 @@ fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
         slots: worker.offer.slots,
         running: knowledge.scheduler.leases_of(id).map(|(task, lease)| running(knowledge, task, lease)).collect(),
         gpus: worker.offer.gpus.iter().cloned().map(v1::Gpu::from).collect(),
+        memory_mib: worker.offer.memory_mib,
         labels: worker.offer.labels.clone().into_iter().collect(),
         draining: worker.draining,
         quarantined: worker.quarantined.clone().unwrap_or_default(),
         silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
-/// The task whose key begins so.
-fn find_task<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task, Status> {
-    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_TASK", message);
-    if let Ok(key) = text.parse() {
-        return knowledge.scheduler.task(key).map_err(|reject| of_reject(&reject));
-    }
-    let mut matching = knowledge.scheduler.tasks().filter(|task| task.spec.key.to_string().starts_with(text));
-    match (matching.next(), matching.next()) {
-        (Some(task), None) => Ok(task),
-        (None, _) => Err(unknown(format!("no task begins with {text:?}"))),
-        (Some(_), Some(_)) => Err(unknown(format!("several tasks begin with {text:?}; give more digits"))),
-    }
-}
-
-fn state_name(state: &State) -> &'static str {
-    match state {
-        State::Waiting { .. } => "waiting",
-        State::Ready => "ready",
-        State::Leased(_) => "running",
-        State::Committed { .. } => "succeeded",
-        State::Failed(_) => "failed",
-        State::Cancelled => "cancelled",
-        State::Pruned => "pruned",
     }
 }
 
@@ -316,7 +278,7 @@ impl ExperimentService for Experiments {
         for (artifact, name) in sources(&plan) {
             if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
                 let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
-                return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
+                return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
             }
         }
         let run = plan.digest();
@@ -396,8 +358,18 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::CancelRunRequest>,
     ) -> Result<Response<v1::CancelRunResponse>, Status> {
-        let run = self.find(request.into_inner().run_id).await?;
-        self.decide(SchedulerRequest::Cancel { run }).await?;
+        let v1::CancelRunRequest { run_id, task_keys } = request.into_inner();
+        let run = self.find(run_id).await?;
+        let find = |knowledge: &Knowledge, key: &String| Ok(tasks::find(knowledge, key)?.spec.key);
+        let named = move |knowledge: &Knowledge| -> Result<Vec<Digest>, Status> {
+            task_keys.iter().map(|key| find(knowledge, key)).collect()
+        };
+        let tasks = self.driver.read(named).await??;
+        self.decide(match tasks.is_empty() {
+            true => SchedulerRequest::Cancel { run },
+            false => SchedulerRequest::Prune { run, tasks },
+        })
+        .await?;
         Ok(Response::new(v1::CancelRunResponse { status: Some(self.status_of(run).await?) }))
     }
 
@@ -452,93 +424,27 @@ impl ExperimentService for Experiments {
         Ok(Response::new(v1::ReadmitWorkerResponse {}))
     }
 
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let v1::ListTasksRequest { run_id, state, from } = request.into_inner();
+        let run = self.find(run_id).await?;
+        let list = move |knowledge: &Knowledge| tasks::list(knowledge, run, &state, from);
+        Ok(Response::new(self.driver.read(list).await??))
+    }
+
     async fn explain_task(
         &self,
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
-        let text = request.into_inner().task_key;
-        let read = move |knowledge: &Knowledge| {
-            let task = find_task(knowledge, &text)?;
-            let explained = || {
-                let key = task.spec.key;
-                Ok(v1::ExplainTaskResponse {
-                    task_key: key.to_string(),
-                    label: task.spec.label(),
-                    state: state_name(&task.state).to_owned(),
-                    reasons: knowledge.scheduler.reasons(key)?,
-                    differences: knowledge.scheduler.differences(key)?,
-                    changes: vec![],
-                })
-            };
-            explained().map(|answer| (task.spec.key, answer)).map_err(|reject: Reject| of_reject(&reject))
-        };
-        let (key, mut answer) = self.driver.read(read).await??;
-        let attempts = self.driver.ask(move |tables| tables.attempts(key)).await?;
-        let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
-        answer.changes = changes(&attempts, 0, u64::MAX);
-        Ok(Response::new(answer))
+        Ok(Response::new(tasks::explain(&self.driver, request.into_inner().task_key).await?))
     }
 
-    type ReadLogStream = Pin<Box<dyn Stream<Item = Result<v1::ReadLogResponse, Status>> + Send>>;
+    type ReadLogStream = ReceiverStream<Result<v1::ReadLogResponse, Status>>;
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
-        let v1::ReadLogRequest { task_key, attempt, mut offset, follow } = request.into_inner();
-        let key =
-            self.driver.read(move |knowledge| Ok::<_, Status>(find_task(knowledge, &task_key)?.spec.key)).await??;
-        let attempts = self.driver.ask(move |tables| tables.attempts(key)).await?;
-        let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
-        let chosen = attempts.into_iter().rev().find(|known| attempt == 0 || known.attempt == attempt);
-        let chosen = chosen.ok_or_else(|| {
-            let problem = match attempt {
-                0 => "the task has not been tried yet; `lithogen task why` says why".to_owned(),
-                number => format!("the task has no attempt {number}"),
-            };
-            status(Code::NotFound, "UNKNOWN_ATTEMPT", problem)
-        })?;
-        let (token, attempt) = (chosen.token, chosen.attempt);
         let (driver, logs, closing) = (self.driver.clone(), self.logs.clone(), self.closing.clone());
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            // The last lines come after the end.
-            let mut looks_after_end = if follow { LAST_LOOKS } else { 0 };
-            loop {
-                let reading = logs.clone();
-                let piece = tokio::task::spawn_blocking(move || reading.read(key, token, offset, LOG_PIECE)).await;
-                let piece = match piece {
-                    Ok(Ok(bytes)) => Ok(bytes),
-                    Ok(Err(error)) => Err(Status::from(error)),
-                    Err(error) => Err(Status::internal(error.to_string())),
-                };
-                let is_error = piece.is_err();
-                let is_empty = piece.as_ref().is_ok_and(Vec::is_empty);
-                if !is_empty {
-                    let answer = piece.map(|bytes| {
-                        offset += bytes.len() as u64;
-                        v1::ReadLogResponse { bytes, next_offset: offset, attempt }
-                    });
-                    if sender.send(answer).await.is_err() || is_error {
-                        return;
-                    }
-                    continue;
-                }
-                let is_current = driver.read(move |knowledge| knowledge.scheduler.lease(token).is_some()).await;
-                if !follow || !is_current.unwrap_or(false) {
-                    if looks_after_end == 0 {
-                        return;
-                    }
-                    looks_after_end -= 1;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(LOG_LOOK) => {}
-                    () = sender.closed() => return,
-                    () = closing.cancelled() => {
-                        // A client that has gone away needs no goodbye.
-                        let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
-                        return;
-                    }
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(tasks::read_log(driver, logs, closing, request.into_inner()).await?))
     }
 }

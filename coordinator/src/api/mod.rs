@@ -3,6 +3,7 @@
 mod artifacts;
 mod experiments;
 mod registration;
+mod tasks;
 mod workers;
 
 pub use artifacts::Artifacts;

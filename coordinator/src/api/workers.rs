@@ -1,5 +1,6 @@
 //! Work for workers.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use domain::scheduler;
 use domain::stage::Progress;
 use domain::task::{FencingToken, Released, WorkerId};
 use proto::convert::{self, InvalidField, digest, invalid, token, worker_id};
-use proto::status::{INCOMPATIBLE, of_invalid, of_reject, status, verdict};
+use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_invalid, of_reject, status, verdict};
 use proto::v1;
 use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
@@ -55,19 +56,23 @@ impl Workers {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
-    /// Checks that a lease, if it is current, is the caller's. Another is fenced anyway.
-    async fn holds(&self, caller: &Caller, token: FencingToken) -> Result<(), Status> {
+    /// Checks that leases, as far as they are current, are the caller's. Others are
+    /// fenced anyway.
+    async fn holds(&self, caller: &Caller, tokens: Vec<FencingToken>) -> Result<(), Status> {
         if *caller == Caller::Local {
             return Ok(());
         }
-        let holder = move |knowledge: &Knowledge| Some(knowledge.scheduler.lease(token)?.1.worker.clone());
-        self.driver.read(holder).await?.map_or(Ok(()), |worker| caller.speaks_for(&worker))
+        let holder =
+            |knowledge: &Knowledge, token: FencingToken| Some(knowledge.scheduler.lease(token)?.1.worker.clone());
+        let holders = move |knowledge: &Knowledge| -> BTreeSet<WorkerId> {
+            tokens.into_iter().filter_map(|token| holder(knowledge, token)).collect()
+        };
+        self.driver.read(holders).await?.iter().try_for_each(|worker| caller.speaks_for(worker))
     }
 
     /// What an attempt's end asks for, its files stored.
-    async fn ending(&self, caller: &Caller, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
+    async fn ending(&self, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
         let (task, token) = lease(&attempt.task_key, attempt.token)?;
-        self.holds(caller, token).await?;
         match attempt.end {
             Some(End::Succeeded(v1::Succeeded { artifact, manifest })) => {
                 let artifact = self.stored(&artifact, manifest).await?;
@@ -95,7 +100,7 @@ impl Workers {
         };
         if let Some(missing) = missing {
             let problem = format!("file {} of the artifact is not stored", missing.short());
-            return Err(status(Code::FailedPrecondition, "MISSING_BLOB", problem));
+            return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
         }
         if manifest.is_some() {
             self.blobs.put_bytes(artifact, &bytes).await?;
@@ -142,8 +147,14 @@ impl WorkerService for Workers {
         let Some(Message::Hello(message)) = first else {
             return Err(of_invalid(&invalid("hello", "has to come first")));
         };
-        let (worker, name, offer) = hello(message)?;
+        let (worker, name, mut offer) = hello(message)?;
         caller.speaks_for(&worker)?;
+        if let Caller::Joined { identity, .. } = &caller {
+            let identity = identity.clone();
+            let known = move |knowledge: &Knowledge| Some(knowledge.registry.identity(&identity).ok()?.labels.clone());
+            // What an administrator said of it counts for more than what it says.
+            offer.labels.extend(self.driver.read(known).await?.unwrap_or_default());
+        }
         let (commands, outgoing) = mpsc::channel(COMMANDS);
         let welcome = v1::session_response::Message::Welcome(v1::Welcome {
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
@@ -195,12 +206,13 @@ impl WorkerService for Workers {
     ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
         let caller = Caller::of(&request);
         let attempts = request.into_inner().attempts;
+        self.holds(&caller, attempts.iter().filter_map(|attempt| token(attempt.token).ok()).collect()).await?;
         // What is found now must not be collected before the journal names it.
         let _lease = self.blobs.lease().await;
         let mut asked = Vec::with_capacity(attempts.len());
         for attempt in attempts {
             // All are asked before the first answer is waited for: they share a write.
-            asked.push(match self.ending(&caller, attempt).await {
+            asked.push(match self.ending(attempt).await {
                 Ok(request) => Ok(self.driver.ask_for(request).await?),
                 Err(refused) => Err(refused),
             });
@@ -222,7 +234,7 @@ impl WorkerService for Workers {
         let caller = Caller::of(&request);
         let v1::SaveCheckpointRequest { task_key, token, artifact, manifest, step } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
-        self.holds(&caller, token).await?;
+        self.holds(&caller, vec![token]).await?;
         let _lease = self.blobs.lease().await;
         let artifact = self.stored(&artifact, manifest).await?;
         self.decide(scheduler::Request::Checkpoint { task, token, artifact, step }).await?;
@@ -236,7 +248,7 @@ impl WorkerService for Workers {
         let caller = Caller::of(&request);
         let v1::AppendLogRequest { task_key, token, offset, bytes } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
-        self.holds(&caller, token).await?;
+        self.holds(&caller, vec![token]).await?;
         // Also of attempts that have ended: the last lines come after the result.
         let known = self.driver.read(move |knowledge| {
             let task = knowledge.scheduler.task(task).map_err(|reject| of_reject(&reject))?;

@@ -1,0 +1,130 @@
+//! Where a coordinator is.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use tonic::transport::Uri;
+
+/// Port of a coordinator whose address names none.
+pub const PORT: u16 = 7443;
+
+/// There is no way to such a coordinator.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidUrl {
+    /// The address is no URL.
+    #[error(
+        "{0:?} is not an address of a coordinator; expected for instance http://127.0.0.1:7443, https://lab:7443 or \
+         unix:lithogen-data/coordinator.sock"
+    )]
+    Unreadable(String),
+    /// Others could listen.
+    #[error(
+        "{0} would be plaintext between machines; plaintext is for this machine only. Use https:// and join with a \
+         token (`lithogen token create` on the coordinator's machine)"
+    )]
+    Plaintext(String),
+    /// It would not know us, nor we it.
+    #[error(
+        "there is no identity for {0}; join with a token: `lithogen worker --join-token-file FILE` for a worker, \
+         `lithogen login {0} --token-file FILE` for a person"
+    )]
+    NoIdentity(String),
+}
+
+/// Where a coordinator is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// In plaintext on this machine.
+    Loopback {
+        /// A name or an address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// Encrypted, anywhere.
+    Secure {
+        /// A name or an address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
+impl Address {
+    /// Reads the URLs of coordinators that stand in for each other, with commas
+    /// between them; at least one.
+    ///
+    /// # Errors
+    /// For the first that is none, or would be plaintext between machines.
+    pub fn parse_all(urls: &str) -> Result<Vec<Self>, InvalidUrl> {
+        urls.split(',').map(|url| Self::parse(url.trim())).collect()
+    }
+
+    /// Whether one has to be known there.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Secure { .. })
+    }
+
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// If it is none, or would be plaintext between machines.
+    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let unreadable = || InvalidUrl::Unreadable(url.to_owned());
+        if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Socket(PathBuf::from(path)));
+        }
+        let uri: Uri = url.parse().map_err(|_| unreadable())?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(unreadable)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(PORT);
+        match uri.scheme_str() {
+            Some("http") if is_loopback(&host) => Ok(Self::Loopback { host, port }),
+            Some("http") => Err(InvalidUrl::Plaintext(url.to_owned())),
+            Some("https") => Ok(Self::Secure { host, port }),
+            _ => Err(unreadable()),
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coordinator_is_on_loopback_or_encrypted_or_a_socket() {
+        assert!(matches!(Address::parse("http://127.0.0.1:7443"), Ok(Address::Loopback { .. })));
+        assert!(matches!(Address::parse("http://[::1]:7443"), Ok(Address::Loopback { .. })));
+        assert!(matches!(Address::parse("http://localhost:7443"), Ok(Address::Loopback { .. })));
+        let secure = |host: &str, port| Address::Secure { host: host.to_owned(), port };
+        assert_eq!(Address::parse("https://lab").unwrap(), secure("lab", 7443));
+        assert_eq!(Address::parse("https://[fe80::1]:1/").unwrap(), secure("fe80::1", 1));
+        assert_eq!(Address::parse("unix:a/b.sock").unwrap(), Address::Socket("a/b.sock".into()));
+    }
+
+    #[test]
+    fn several_stand_in_for_each_other() {
+        let both = Address::parse_all("https://one,https://two:1").unwrap();
+        assert_eq!(both, [Address::parse("https://one").unwrap(), Address::parse("https://two:1").unwrap()]);
+        assert!(Address::parse_all("https://one,").is_err() && Address::parse_all("").is_err());
+    }
+
+    #[test]
+    fn plaintext_between_machines_is_refused() {
+        let refused = |url| matches!(Address::parse(url), Err(InvalidUrl::Plaintext(_)));
+        assert!(refused("http://192.0.2.10:7443") && refused("http://lab:7443") && refused("http://127.0.0.1.lab"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for bad in ["", "127.0.0.1:7443", "http://", "https://", "http:// space", "ftp://x", "unix:"] {
+            assert!(matches!(Address::parse(bad), Err(InvalidUrl::Unreadable(_))), "{bad}");
+        }
+    }
+}
