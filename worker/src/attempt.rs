@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::artifact::Manifest;
 use domain::stage::{Cadence, Failure, FailureCode, Folder, Stage};
 use domain::task::Grant;
-use proto::status::{FENCED, is_final, reason};
+use proto::status::{FENCED, MISSING_BLOB, is_final, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::child::{self, LOG, Line, ORDER, Order, STOP_PATIENCE};
 use crate::session::{BACKOFF, BACKOFF_MAX};
-use crate::{Shared, checkpoint, command, logs, reports, store};
+use crate::{Shared, checkpoint, command, devices, logs, reports, store};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
@@ -38,7 +38,7 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
             Ok(()) => Outcome::Done(Manifest::default()),
             Err(failure) => Outcome::Failed(failure),
         };
-        return conclude(shared, &listed.revoked, &grant, &outcome).await;
+        return conclude(shared, &listed.revoked, &grant, &outcome, Path::new("")).await;
     }
     let (revoked, preempted) = (listed.revoked.clone(), listed.preempted.clone());
     let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let log = folder.join(LOG);
     let attempt = async {
         let outcome = work(shared, &grant, &folder, &revoked, &preempted).await;
-        conclude(shared, &revoked, &grant, &outcome).await;
+        conclude(shared, &revoked, &grant, &outcome, &Folder::new(&folder).outputs()).await;
         ended.cancel();
     };
     tokio::join!(attempt, logs::follow(shared, &grant, &log, &ended));
@@ -57,23 +57,34 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
 }
 
 /// Tells how an attempt ended, if anybody still wants to know.
-async fn conclude(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) {
+async fn conclude(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome, outputs: &Path) {
     if let Outcome::Failed(failure) = outcome {
         tracing::debug!(task = grant.label, code = failure.code.name(), message = failure.message, "attempt failed");
     }
-    if !revoked.is_cancelled() {
-        let refused = tell(shared, revoked, grant, outcome).await;
-        if let (Outcome::Done(_), Some(why)) = (outcome, refused) {
-            let failure = Failure::new(FailureCode::Internal, format!("the coordinator refuses the result: {why}"));
-            tell(shared, revoked, grant, &Outcome::Failed(failure)).await;
+    if revoked.is_cancelled() {
+        return;
+    }
+    let mut refused = tell(shared, revoked, grant, outcome).await;
+    let Outcome::Done(manifest) = outcome else { return };
+    if refused.as_ref().is_some_and(|status| reason(status).as_deref() == Some(MISSING_BLOB)) {
+        // Found damaged since it was pushed, cleared away, or never seen by this coordinator.
+        let transfer = Transfer::new(shared.channel.clone());
+        match retrying(shared, revoked, || transfer.push_files(outputs, manifest)).await {
+            Some(Ok(())) => refused = tell(shared, revoked, grant, outcome).await,
+            Some(Err(error)) => tracing::warn!(task = grant.label, %error, "what is missing cannot be stored again"),
+            None => return,
         }
+    }
+    if let Some(status) = refused {
+        let problem = format!("the coordinator refuses the result: {}", status.message());
+        tell(shared, revoked, grant, &Outcome::Failed(Failure::new(FailureCode::Internal, problem))).await;
     }
 }
 
 /// Tells the coordinator until it has heard or refuses, and returns why it
 /// refused a current lease's outcome. While it is away the attempt's result is
 /// kept and offered again.
-async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) -> Option<String> {
+async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome) -> Option<Status> {
     let mut pause = BACKOFF;
     loop {
         match send(shared, grant, outcome).await {
@@ -81,7 +92,7 @@ async fn tell(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outco
             Err(status) if reason(&status).as_deref() == Some(FENCED) => return None,
             Err(status) if is_final(&status) => {
                 tracing::warn!(task = grant.label, message = status.message(), "the coordinator refuses the outcome");
-                return Some(status.message().to_owned());
+                return Some(status);
             }
             Err(status) => tracing::debug!(message = status.message(), "the coordinator is away"),
         }
@@ -139,9 +150,10 @@ async fn work(
                 }
             }
         };
-        let (environment, stop) = (gpus(grant), stop(shared, grant, revoked, preempted));
+        let environment = devices::environment(&shared.config.gpus, &grant.gpus);
+        let stop = stop(shared, grant, revoked, preempted);
         let ran = match &grant.stage {
-            Stage::Command(command) => command::run(command, grant, &layout, &environment, stop).await,
+            Stage::Command(command) => command::run(command, grant, &layout, &shared.guard, &environment, stop).await,
             _ => child::run(&shared.config.program, folder, &environment, stop, tell).await,
         };
         // The last checkpoint is on its way; none comes after it.
@@ -162,12 +174,6 @@ async fn work(
     }
 }
 
-/// What makes an attempt see no GPUs but its own.
-fn gpus(grant: &Grant) -> Vec<(String, String)> {
-    let own: Vec<String> = grant.gpus.iter().map(|part| part.index.to_string()).collect();
-    if own.is_empty() { vec![] } else { vec![("CUDA_VISIBLE_DEVICES".to_owned(), own.join(","))] }
-}
-
 /// Waits until an attempt has to end; returns how long it may take to.
 async fn stop(shared: &Shared, grant: &Grant, revoked: &CancellationToken, preempted: &CancellationToken) -> Duration {
     // Time to finish a step and write a checkpoint.
@@ -181,7 +187,8 @@ async fn stop(shared: &Shared, grant: &Grant, revoked: &CancellationToken, preem
     }
 }
 
-/// Fetches the inputs and writes the order, in a folder made anew.
+/// Fetches the inputs and writes the order, which no program of others reads, in a
+/// folder made anew.
 async fn prepare(
     store: &store::Store,
     transfer: &Transfer,
@@ -211,17 +218,23 @@ async fn prepare(
         }
         tokio::fs::remove_dir_all(folder.checkpoint()).await.ok();
     }
+    if let Stage::Command(_) = grant.stage {
+        return Ok(());
+    }
     let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: *cadence };
     let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
     let path = root.join(ORDER);
     tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
 }
 
-/// Stores the files; their manifest goes along with the report.
+/// Stores the files that may be missing; their manifest goes along with the report.
 async fn store_outputs(store: &store::Store, transfer: &Transfer, outputs: &Path) -> Result<Manifest, transfer::Error> {
     let root = outputs.to_owned();
     let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
-    transfer.push_files(outputs, &manifest).await?;
+    // Should it have them no more, it says so when it is told of the end.
+    if !store.has_all(&manifest) {
+        transfer.push_files(outputs, &manifest).await?;
+    }
     store.keep(outputs, &manifest);
     Ok(manifest)
 }

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 
 use crate::child::{LOG, why};
+use crate::guard::Guard;
 
 /// Its standard output, among its outputs.
 pub const STDOUT: &str = "stdout.txt";
@@ -28,6 +29,7 @@ pub(crate) async fn run(
     command: &Command,
     grant: &Grant,
     folder: &Folder,
+    guard: &Guard,
     environment: &[(String, String)],
     stop: impl Future<Output = Duration>,
 ) -> Result<(), Failure> {
@@ -38,11 +40,12 @@ pub(crate) async fn run(
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Failure::invalid_input("the command names no program"));
     };
-    let mut child = guarded(program)
+    let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .current_dir(&work)
-        .envs(environment.iter().cloned())
         .envs(&command.environment)
+        // Last: which GPUs it has is not its own choice.
+        .envs(environment.iter().cloned())
         .env("LITHOGEN_INPUTS", folder.root().join("inputs"))
         .env("LITHOGEN_OUTPUTS", folder.outputs())
         .env("LITHOGEN_TASK", grant.task.to_string())
@@ -62,6 +65,11 @@ pub(crate) async fn run(
         // One that has ended needs no signal.
         let _ = group.map(|group| kill_process_group(group, signal));
     };
+    let watched = group.map(|group| guard.watch(group)).transpose();
+    let _watched = watched.map_err(|error| {
+        signal(Signal::KILL);
+        Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"))
+    })?;
     tokio::pin!(stop);
     let mut kill_at = None;
     let status = loop {
@@ -84,20 +92,7 @@ pub(crate) async fn run(
     match status.code() {
         Some(0) => Ok(()),
         _ if kill_at.is_some() => Err(Failure::new(FailureCode::Preempted, "told to stop")),
-        // The shell's and setpriv's way to say that there is no such program.
         Some(_) => Err(Failure { code: FailureCode::Exited, ..why(status, folder.root(), false) }),
         None => Err(why(status, folder.root(), false)),
     }
-}
-
-/// The program, under a parent's death if the system has a tool for that: a worker
-/// that is killed must not leave it running.
-fn guarded(program: &str) -> tokio::process::Command {
-    const TOOL: &str = "/usr/bin/setpriv";
-    if !std::path::Path::new(TOOL).exists() {
-        return tokio::process::Command::new(program);
-    }
-    let mut command = tokio::process::Command::new(TOOL);
-    command.args(["--pdeathsig", "KILL", "--", program]);
-    command
 }

@@ -1,11 +1,14 @@
-//! The coordinator, the slots, the program to start.
+//! The coordinator, what is offered to it, the program to start.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::stage::{Cadence, Failure};
 use domain::task::Grant;
 use proto::join_token::JoinToken;
+
+use crate::devices::Device;
 
 /// Bytes kept for later attempts, unless somebody says otherwise.
 pub const CACHE_BYTES: u64 = 16 << 30;
@@ -26,6 +29,12 @@ pub struct Config {
     pub name: String,
     /// Attempts run at once.
     pub slots: usize,
+    /// GPUs for attempts. An attempt sees those that it was given, and no others.
+    pub gpus: Vec<Device>,
+    /// Main memory for attempts, MiB; 0 if unlimited.
+    pub memory_mib: u64,
+    /// Labels that tasks may ask for. Those that a join token gave count for more.
+    pub labels: BTreeMap<String, String>,
     /// Stages that the program can run, by name and version.
     pub stages: Vec<(String, u32)>,
     /// Folder for inputs and attempts; what is in it can be fetched again.

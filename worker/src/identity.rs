@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proto::channel::{Address, Credentials, InvalidUrl};
+use proto::address::{Address, InvalidUrl};
+use proto::channel::Credentials;
 use proto::identity::{Error, Identity};
 use proto::status::is_final;
 use tonic::transport::Channel;
@@ -16,8 +17,10 @@ use crate::session::{BACKOFF, BACKOFF_MAX};
 ///
 /// # Errors
 /// If there is neither identity nor token, or the coordinator refuses.
-pub(crate) async fn open(address: &Address, config: &Config) -> Result<Option<Identity>, Error> {
-    let Address::Secure { .. } = address else { return Ok(None) };
+pub(crate) async fn open(addresses: &[Address], config: &Config) -> Result<Option<Identity>, Error> {
+    if !addresses.iter().any(Address::is_secure) {
+        return Ok(None);
+    }
     let folder = config.state.join("identity");
     let found = Identity::load(&folder)?;
     let Some(token) = &config.join_token else {

@@ -6,7 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`config`] | the coordinator, the slots, the program to start |
+//! | [`config`] | the coordinator, what is offered to it, the program to start |
 //! | [`identity`] | joining an encrypted coordinator, and staying joined |
 //! | [`session`] | the long-lived stream: heartbeats up, commands down |
 //! | [`lease_loop`] | asks for work |
@@ -15,7 +15,10 @@
 //! | [`command`] | somebody's own program as an attempt |
 //! | [`checkpoint`] | takes away what an attempt leaves to go on from |
 //! | [`logs`] | brings what an attempt says to the coordinator |
+//! | [`guard`] | ends commands whose worker is gone |
 //! | [`child`] | the process of an attempt and the lines it speaks |
+//! | [`devices`] | the machine's GPUs, and which of them an attempt sees |
+//! | [`memory`] | how much there is, and whether it ran out |
 //! | [`store`] | inputs by digest, kept for the next attempt |
 
 pub mod attempt;
@@ -23,10 +26,12 @@ pub mod checkpoint;
 pub mod child;
 pub mod command;
 pub mod config;
+pub mod devices;
+pub mod guard;
 pub mod identity;
 pub mod lease_loop;
 pub mod logs;
-mod memory;
+pub mod memory;
 pub mod reports;
 pub mod session;
 pub mod store;
@@ -49,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 pub enum Error {
     /// The address is no URL.
     #[error(transparent)]
-    Url(#[from] proto::channel::InvalidUrl),
+    Url(#[from] proto::address::InvalidUrl),
     /// It cannot join.
     #[error(transparent)]
     Identity(#[from] proto::identity::Error),
@@ -79,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) id: WorkerId,
     pub(crate) channel: tonic::transport::Channel,
     pub(crate) store: store::Store,
+    pub(crate) guard: guard::Guard,
     /// Rung when a session has begun.
     pub(crate) welcomed: Notify,
     /// How attempts ended, on its way to the coordinator.
@@ -167,7 +173,7 @@ impl Drop for Listed<'_> {
 /// If the address or the state folder cannot be used, or the coordinator refuses
 /// this worker for good. A coordinator that is away is waited for.
 pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
-    let address = proto::channel::Address::parse(&config.coordinator)?;
+    let addresses = proto::address::Address::parse_all(&config.coordinator)?;
     let state_error = |source| Error::State { path: config.state.clone(), source };
     std::fs::create_dir_all(&config.state).map_err(state_error)?;
     let lock = std::fs::File::create(config.state.join("lock")).map_err(state_error)?;
@@ -176,11 +182,13 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
         Err(std::fs::TryLockError::Error(source)) => return Err(state_error(source)),
     }
-    let store = store::Store::open(&config.state, config.cache_bytes).map_err(state_error)?;
+    // Programs of others run in folders of their own and are told where theirs lie.
+    let root = std::path::absolute(&config.state).map_err(state_error)?;
+    let store = store::Store::open(&root, config.cache_bytes).map_err(state_error)?;
     let (reports, reported) = mpsc::channel(REPORTS);
     tokio::pin!(drain);
     let joined = tokio::select! {
-        joined = identity::open(&address, &config) => joined?,
+        joined = identity::open(&addresses, &config) => joined?,
         () = &mut drain => return Ok(()),
     };
     let credentials = Credentials::default();
@@ -193,6 +201,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
         id: WorkerId(id),
         channel: proto::channel::connect(&config.coordinator, &credentials)?,
         store,
+        guard: guard::Guard::new(config.program.path.clone()),
         welcomed: Notify::new(),
         reports,
         news: Notify::new(),

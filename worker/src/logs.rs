@@ -35,7 +35,8 @@ pub(crate) async fn follow(shared: &Shared, grant: &Grant, path: &Path, ended: &
                 break;
             }
             match send(shared, grant, sent, piece).await {
-                Ok(size) if size > sent => sent = size,
+                // Less than was sent if the coordinator lost some of it.
+                Ok(size) if size != sent => sent = size,
                 // Told again when it is back.
                 _ => break,
             }

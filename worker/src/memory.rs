@@ -1,10 +1,10 @@
-//! Whether a process ended because memory ran out.
+//! How much memory there is, and whether a process ended because it ran out.
 //!
-//! Two things tell: what it said last, and the kernel's count of processes that
-//! it killed for memory in this control group.
+//! Two things tell the latter: what it said last, and the kernel's count of
+//! processes that it killed for memory in this control group.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What programs say, in lower case: Rust's allocator, the C++ library's, CUDA
 /// and PyTorch, Vulkan, burn's runtime, Python.
@@ -32,21 +32,47 @@ pub(crate) fn kills() -> Option<u64> {
     kills_in(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
 }
 
-/// `groups` is the text of `/proc/self/cgroup`: lines `number:controllers:path`,
-/// without controllers in version 2.
+/// Main memory that this process and its children may use, MiB: the machine's, or
+/// less if a control group above says so; `None` where the system does not say.
+pub fn limit_mib() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = machine.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total = total?.parse::<u64>().ok()? << 10;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(limit_in(&groups, Path::new("/sys/fs/cgroup")).map_or(total, |limit| limit.min(total)) >> 20)
+}
+
+/// The least limit of a control group or of one above it, bytes.
+fn limit_in(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (root, path, name) = group(line, root, ["memory.limit_in_bytes", "memory.max"])?;
+        // A group without a limit says `max`, or in version 1 a number beyond any machine.
+        let limit = |above: &Path| fs::read_to_string(root.join(above).join(name)).ok()?.trim().parse::<u64>().ok();
+        Path::new(path).ancestors().filter_map(limit).min()
+    });
+    limits.min()
+}
+
 fn kills_in(groups: &str, root: &Path) -> Option<u64> {
     let counts = groups.lines().filter_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let path = path.trim_start_matches('/');
-        let file = match controllers {
-            "" => root.join(path).join("memory.events"),
-            "memory" => root.join("memory").join(path).join("memory.oom_control"),
-            _ => return None,
-        };
-        let text = fs::read_to_string(file).ok()?;
+        let (root, path, name) = group(line, root, ["memory.oom_control", "memory.events"])?;
+        let text = fs::read_to_string(root.join(path).join(name)).ok()?;
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     });
     counts.reduce(|one, other| one + other)
+}
+
+/// Where a line of `/proc/self/cgroup` leads: the folder of all groups, the path of
+/// this process's there, and which of the two names, of version 1 and 2, a file has
+/// there. Lines are `number:controllers:path`, without controllers in version 2.
+fn group<'a>(line: &'a str, root: &Path, names: [&'static str; 2]) -> Option<(PathBuf, &'a str, &'static str)> {
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    let path = path.trim_start_matches('/');
+    match controllers {
+        "memory" => Some((root.join("memory"), path, names[0])),
+        "" => Some((root.to_owned(), path, names[1])),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +94,28 @@ mod tests {
         for said in ["", "the stone is gone", "index out of bounds: the len is 3 but the index is 3"] {
             assert!(!ran_out(said), "{said}");
         }
+    }
+
+    #[test]
+    fn the_least_limit_of_the_groups_above_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("slurm/job/memory.max", "4096\n");
+        write("slurm/job/step/memory.max", "max\n");
+        write("slurm/memory.max", "8192\n");
+        write("memory/job/memory.limit_in_bytes", "9223372036854771712\n");
+        write("memory/memory.limit_in_bytes", "1024\n");
+        let limit = |groups: &str| limit_in(groups, root.path());
+        assert_eq!(limit("0::/slurm/job/step\n"), Some(4096));
+        assert_eq!(limit("0::/slurm/job/step\n4:memory:/job\n"), Some(1024));
+        for unknown in ["", "0::/elsewhere", "3:cpu:/job", "nonsense"] {
+            assert_eq!(limit(unknown), None, "{unknown}");
+        }
+        assert!(limit_mib().is_none_or(|limit| limit > 0));
     }
 
     #[test]

@@ -60,9 +60,9 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
             .iter()
             .map(|(name, version)| v1::StageVersion { name: name.clone(), version: *version })
             .collect(),
-        gpus: vec![],
-        memory_mib: 0,
-        labels: Default::default(),
+        gpus: shared.config.gpus.iter().map(|device| v1::Gpu::from(device.gpu.clone())).collect(),
+        memory_mib: shared.config.memory_mib,
+        labels: shared.config.labels.clone().into_iter().collect(),
     };
     // The channel is empty: there is room.
     let _ = up.try_send(v1::SessionRequest { message: Some(Up::Hello(hello)) });

@@ -151,6 +151,12 @@ impl Store {
         self.shrink();
     }
 
+    /// Whether all files of an artifact are kept: then the coordinator had them once.
+    pub(crate) fn has_all(&self, manifest: &Manifest) -> bool {
+        let kept = self.lock();
+        manifest.entries().iter().all(|entry| kept.files.contains_key(&entry.digest))
+    }
+
     async fn manifest(&self, transfer: &Transfer, artifact: Digest) -> Result<Manifest, Error> {
         let path = self.attempts.join(format!("manifest-{artifact}-{}", number()));
         self.place(transfer, artifact, &path).await?;
