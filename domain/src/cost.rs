@@ -1,6 +1,6 @@
 //! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
 
-use crate::experiment::{Network, Sinddm, Stem};
+use crate::experiment::{DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem};
 use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
 
@@ -15,15 +15,31 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             let scales = 1.0 + f64::from(scale_count(sinddm) - 1);
             let shrink = sinddm.scale_factor.powi(-2);
             let mean_share = (1.0 - shrink.powf(scales)) / (1.0 - shrink) / scales;
-            let pixels = f64::from(sinddm.finest[0]) * f64::from(sinddm.finest[1]) * mean_share;
+            let pixels = pixels(sinddm) * mean_share;
             6.0 * diffusion_mac(sinddm) * pixels * f64::from(sinddm.batch) * f64::from(sinddm.steps)
         }
         Stage::SinddmSample { sampling } => match trained_with(task, plan) {
             // The coarsest scale takes all diffusion steps, each finer one about a third.
             Some(sinddm) => {
-                let pixels = f64::from(sinddm.finest[0]) * f64::from(sinddm.finest[1]);
                 let passes = 0.8 * f64::from(sinddm.timesteps);
-                2.0 * diffusion_mac(sinddm) * pixels * passes * f64::from(sampling.per_model)
+                let share = sampling.scale_mul[0] * sampling.scale_mul[1];
+                2.0 * diffusion_mac(sinddm) * pixels(sinddm) * share * passes * f64::from(sampling.per_model)
+            }
+            None => MOVING_PICTURES,
+        },
+        Stage::DdpmTrain { training } => {
+            6.0 * unet_mac(training) * f64::from(training.batch) * f64::from(training.steps)
+        }
+        Stage::DdpmSample { sampling } => match needed(task, plan).find_map(|task| match &task.stage {
+            Stage::DdpmTrain { training } => Some(training),
+            _ => None,
+        }) {
+            Some(training) => {
+                let steps = match sampling.method {
+                    DdpmMethod::Ancestral => training.timesteps,
+                    DdpmMethod::Ddim => sampling.ddim_steps,
+                };
+                2.0 * unet_mac(training) * f64::from(steps) * f64::from(sampling.per_class_view)
             }
             None => MOVING_PICTURES,
         },
@@ -49,9 +65,44 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
     }
 }
 
+/// Width and height of the finest scale. Plans hold sizes, not rules.
+fn finest(sinddm: &Sinddm) -> [u32; 2] {
+    sinddm.finest.size(Pad::default().target.nominal())
+}
+
+/// Pixels of the finest scale.
+fn pixels(sinddm: &Sinddm) -> f64 {
+    finest(sinddm).map(f64::from).iter().product()
+}
+
+/// Memory that an attempt on processors counts on, whatever the machine has:
+/// the parts of a batch decide how sums are rounded, and results have to be the
+/// same bytes everywhere.
+pub const CPU_MEMORY_BYTES: u64 = 4 << 30;
+
+/// Memory of a GPU that does not say how much it has.
+pub const GPU_MEMORY_BYTES: u64 = 8 << 30;
+
+/// Bytes that training keeps for one picture of so many pixels until its
+/// gradient is taken (ALGORITHM 9).
+pub fn activation_bytes(sinddm: &Sinddm, pixels: f64) -> f64 {
+    const CHANNELS_PER_DIM: f64 = 2246.0 / 160.0;
+    4.0 * CHANNELS_PER_DIM * f64::from(sinddm.dim) * pixels
+}
+
+/// How many pictures of that size go through the network at once: those that
+/// the knob names, otherwise as many equal parts as half of the device's memory
+/// asks for. The other half is for weights, gradients and what operations need.
+pub fn micro_batch(sinddm: &Sinddm, [width, height]: [u32; 2], memory_bytes: u64) -> u32 {
+    let each = activation_bytes(sinddm, f64::from(width) * f64::from(height));
+    let most = sinddm.micro_batch.unwrap_or_else(|| (memory_bytes as f64 / 2.0 / each) as u32);
+    let parts = sinddm.batch.div_ceil(most.clamp(1, sinddm.batch));
+    sinddm.batch.div_ceil(parts)
+}
+
 /// Number of scales: the rule of the reference (ALGORITHM 2.1).
 pub fn scale_count(sinddm: &Sinddm) -> u32 {
-    let [width, height] = sinddm.finest.map(f64::from);
+    let [width, height] = finest(sinddm).map(f64::from);
     let (short, long) = (width.min(height), width.max(height));
     let coarsest = sinddm.coarsest.map_or_else(|| coarsest_side(short, long), f64::from);
     ((short / coarsest).ln() / sinddm.scale_factor.ln()).round().max(0.0) as u32 + 1
@@ -71,6 +122,12 @@ pub fn diffusion_mac(sinddm: &Sinddm) -> f64 {
         25.0 * from + 9.0 * from * to + 9.0 * to * to + residual
     };
     block(3.0, half) + block(half, wide) + block(wide, wide) + block(wide, half) + 3.0 * half
+}
+
+/// Multiply-adds of the plain diffusion model's network for one picture: those
+/// of the default network (ALGORITHM 5), in proportion.
+pub fn unet_mac(training: &DdpmTraining) -> f64 {
+    29.2e9 * (f64::from(training.size) / 128.0 * f64::from(training.dim) / 64.0).powi(2)
 }
 
 /// Multiply-adds of the classifier for one patch of `size` × `size` pixels.
@@ -148,6 +205,16 @@ mod tests {
         let resnet = network_mac(&Network::default(), 256);
         assert!((resnet / 5.34e9 - 1.0).abs() < 0.01, "{resnet}");
         assert_eq!(scale_count(&Sinddm::default()), 5);
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_equal_parts_that_fit() {
+        let sinddm = Sinddm::default();
+        assert!((32.0 * activation_bytes(&sinddm, 52_800.0) / 15.2e9 - 1.0).abs() < 0.01);
+        let parts = |gib: u64| micro_batch(&sinddm, [264, 200], gib << 30);
+        assert_eq!([0, 1, 4, 16, 80].map(parts), [1, 1, 4, 16, 32]);
+        assert_eq!(micro_batch(&sinddm, [65, 49], 4 << 30), 32);
+        assert_eq!(micro_batch(&Sinddm { micro_batch: Some(12), ..sinddm }, [264, 200], 1), 11);
     }
 
     #[test]

@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::stone::{Dataset, View};
 
+mod ddpm;
+mod pad;
+mod sinddm;
+
+pub use ddpm::{Ddpm, DdpmMethod, DdpmModels, DdpmSampling, DdpmTraining};
+pub use pad::{Canvas, CanvasRule, Fill, Pad};
+pub use sinddm::{
+    BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, RescaleLoss, Sampling, Sinddm, shrunk,
+};
+
 /// A named size of the study: the preset that a spec builds on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +62,8 @@ pub struct Experiment {
     pub sinddm: Sinddm,
     /// Sampling from the diffusion models.
     pub sampling: Sampling,
+    /// A plain diffusion model to compare with.
+    pub ddpm: Ddpm,
     /// Super-resolution of the samples.
     pub upscale: Upscale,
     /// Image property drift between real and synthetic pictures.
@@ -73,6 +85,7 @@ impl Default for Experiment {
             pad: Pad::default(),
             sinddm: Sinddm::default(),
             sampling: Sampling::default(),
+            ddpm: Ddpm::default(),
             upscale: Upscale::default(),
             drift: Drift::default(),
             sifid: Sifid::default(),
@@ -97,150 +110,6 @@ pub struct Phantom {
 impl Default for Phantom {
     fn default() -> Self {
         Self { size_a: [4288, 2848], size_c: [768, 576], share: 1.0 }
-    }
-}
-
-/// Canvas that all pictures of A are pasted on, centred (ALGORITHM 1).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Pad {
-    /// Width and height. Larger pictures are scaled down to fit.
-    pub target: [u32; 2],
-    /// What surrounds the picture.
-    pub fill: Fill,
-}
-
-impl Default for Pad {
-    fn default() -> Self {
-        Self { target: [4288, 2848], fill: Fill::Black }
-    }
-}
-
-/// Colour of the padding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Fill {
-    /// Zero in every channel.
-    Black,
-    /// The median of the picture's border, per channel.
-    BorderMedian,
-}
-
-/// Pyramid, network and training of one diffusion model (ALGORITHM 2).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sinddm {
-    /// Pictures that one model learns from, chosen at random from the training
-    /// side of A's split.
-    pub images_per_model: u32,
-    /// Width and height of the finest scale.
-    pub finest: [u32; 2],
-    /// How the canvas is brought to the aspect of `finest`.
-    pub fit: Fit,
-    /// Short side of the coarsest scale; absent: the reference's rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub coarsest: Option<u32>,
-    /// Nominal factor between neighbouring scales.
-    pub scale_factor: f64,
-    /// How the difference of two scales is taken for the rescale losses.
-    pub rescale_loss: RescaleLoss,
-    /// How the rescale losses of several pictures become one.
-    pub loss_pool: LossPool,
-    /// Diffusion steps T.
-    pub timesteps: u32,
-    /// Widest number of channels; even.
-    pub dim: u32,
-    /// Pictures per optimiser step.
-    pub batch: u32,
-    /// Optimiser steps.
-    pub steps: u32,
-    /// Learning rate of Adam before the first milestone.
-    pub lr: f64,
-    /// Steps after which the learning rate is multiplied by `lr_gamma`.
-    pub milestones: Vec<u32>,
-    /// See `milestones`.
-    pub lr_gamma: f64,
-    /// Decay of the moving average of the weights.
-    pub ema: f64,
-    /// Steps between updates of the moving average.
-    pub ema_every: u32,
-    /// Before this step the moving average is a copy of the weights.
-    pub ema_start: u32,
-}
-
-impl Default for Sinddm {
-    fn default() -> Self {
-        Self {
-            images_per_model: 8,
-            finest: [264, 200],
-            fit: Fit::Letterbox,
-            coarsest: None,
-            scale_factor: 1.411,
-            rescale_loss: RescaleLoss::U8Wrap,
-            loss_pool: LossPool::Mean,
-            timesteps: 100,
-            dim: 160,
-            batch: 32,
-            steps: 120_001,
-            lr: 1e-3,
-            milestones: vec![20_000, 40_000, 70_000, 80_000, 90_000, 110_000],
-            lr_gamma: 0.5,
-            ema: 0.995,
-            ema_every: 10,
-            ema_start: 2_000,
-        }
-    }
-}
-
-/// See [`Sinddm::fit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Fit {
-    /// Extend the canvas with black; no distortion.
-    Letterbox,
-    /// Stretch the canvas; distorts where the aspects differ.
-    Stretch,
-}
-
-/// See [`Sinddm::rescale_loss`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RescaleLoss {
-    /// Unsigned 8-bit with wrap-around, as the reference computes it.
-    U8Wrap,
-    /// Signed, for study: sampling starts almost without noise.
-    Signed,
-}
-
-/// See [`Sinddm::loss_pool`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LossPool {
-    /// Their mean.
-    Mean,
-    /// The largest.
-    Max,
-    /// That of the first picture.
-    First,
-}
-
-/// Sampling from one diffusion model (ALGORITHM 2.6).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sampling {
-    /// Synthetic pictures per model.
-    pub per_model: u32,
-    /// Pictures sampled at once.
-    pub batch: u32,
-    /// Share of fresh noise at the finer scales; 0 is deterministic.
-    pub omega: f64,
-    /// Upper bound of the blur weight while sampling.
-    pub gamma_clip: f64,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self { per_model: 25, batch: 25, omega: 0.0, gamma_clip: 0.55 }
     }
 }
 
@@ -461,8 +330,8 @@ impl Experiment {
         for (key, [width, height]) in [
             ("phantom.size_a", self.phantom.size_a),
             ("phantom.size_c", self.phantom.size_c),
-            ("pad.target", self.pad.target),
-            ("sinddm.finest", self.sinddm.finest),
+            ("pad.target", self.pad.target.nominal()),
+            ("sinddm.finest", self.finest()),
         ] {
             at_least(key, width.min(height), 8)?;
             at_most(key, width.max(height), 32_768)?;
@@ -471,7 +340,7 @@ impl Experiment {
         at_least("sinddm.images_per_model", self.sinddm.images_per_model, 1)?;
         if let Some(coarsest) = self.sinddm.coarsest {
             at_least("sinddm.coarsest", coarsest, 4)?;
-            at_most("sinddm.coarsest", coarsest, self.sinddm.finest[0].min(self.sinddm.finest[1]))?;
+            at_most("sinddm.coarsest", coarsest, self.finest()[0].min(self.finest()[1]))?;
         }
         within("sinddm.scale_factor", self.sinddm.scale_factor, 1.05, 8.0)?;
         at_least("sinddm.timesteps", self.sinddm.timesteps, 2)?;
@@ -481,6 +350,7 @@ impl Experiment {
             return fail("sinddm.dim", format!("is {}, has to be even", self.sinddm.dim));
         }
         at_least("sinddm.batch", self.sinddm.batch, 1)?;
+        at_least("sinddm.micro_batch", self.sinddm.micro_batch.unwrap_or(1), 1)?;
         at_least("sinddm.steps", self.sinddm.steps, 1)?;
         within("sinddm.lr", self.sinddm.lr, 0.0, 1.0)?;
         within("sinddm.lr_gamma", self.sinddm.lr_gamma, 0.0, 1.0)?;
@@ -490,6 +360,33 @@ impl Experiment {
         at_least("sampling.batch", self.sampling.batch, 1)?;
         within("sampling.omega", self.sampling.omega, 0.0, 1.0)?;
         within("sampling.gamma_clip", self.sampling.gamma_clip, 0.0, 0.99)?;
+        within("sampling.scale_mul", self.sampling.scale_mul[0], 0.1, 10.0)?;
+        within("sampling.scale_mul", self.sampling.scale_mul[1], 0.1, 10.0)?;
+        let ddpm = &self.ddpm.training;
+        at_least("ddpm.training.size", ddpm.size, 8)?;
+        at_most("ddpm.training.size", ddpm.size, 4096)?;
+        if !(1..=8).contains(&ddpm.mults.len()) || ddpm.mults.contains(&0) {
+            return fail("ddpm.training.mults", "has to name one to eight levels, none of width 0".to_owned());
+        }
+        let halvings = 1 << (ddpm.mults.len() - 1);
+        if !ddpm.size.is_multiple_of(halvings) {
+            return fail("ddpm.training.size", format!("is {}, has to be a multiple of {halvings}", ddpm.size));
+        }
+        if ddpm.dim == 0 || !ddpm.dim.is_multiple_of(8) {
+            return fail("ddpm.training.dim", format!("is {}, has to be a multiple of 8", ddpm.dim));
+        }
+        at_least("ddpm.training.timesteps", ddpm.timesteps, 2)?;
+        at_most("ddpm.training.timesteps", ddpm.timesteps, 10_000)?;
+        at_least("ddpm.training.batch", ddpm.batch, 1)?;
+        at_least("ddpm.training.steps", ddpm.steps, 1)?;
+        within("ddpm.training.lr", ddpm.lr, 0.0, 1.0)?;
+        within("ddpm.training.clip", ddpm.clip, 1e-6, 1e6)?;
+        within("ddpm.training.ema", ddpm.ema, 0.0, 1.0)?;
+        at_least("ddpm.training.ema_every", ddpm.ema_every, 1)?;
+        at_least("ddpm.sampling.per_class_view", self.ddpm.sampling.per_class_view, 2)?;
+        at_least("ddpm.sampling.batch", self.ddpm.sampling.batch, 1)?;
+        at_least("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 1)?;
+        at_most("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 10_000)?;
         at_least("upscale.factor", self.upscale.factor, 1)?;
         at_most("upscale.factor", self.upscale.factor, 16)?;
         within("drift.margin", self.drift.margin, 0.0, 0.4)?;
@@ -501,7 +398,8 @@ impl Experiment {
         at_least("patch.per_class_view", self.patch.per_class_view, 10)?;
         within("patch.test_fraction", self.patch.test_fraction, 0.05, 0.5)?;
         within("patch.coverage", self.patch.coverage, 0.5, 1.0)?;
-        let finest = self.sinddm.finest[0].min(self.sinddm.finest[1]) * self.upscale.factor;
+        let [width, height] = self.sampling.size(self.finest());
+        let finest = width.min(height).saturating_mul(self.upscale.factor);
         if self.patch.size > finest {
             return fail(
                 "patch.size",
@@ -553,9 +451,15 @@ impl Experiment {
         stand_ins
     }
 
-    /// Distinct diffusion models: one per class of A and view.
+    /// Distinct diffusion models of single pictures: one per class of A and view
+    /// unless each picture has its own.
     pub fn diffusion_models(&self) -> usize {
-        View::ALL.len() * Dataset::A.classes().len()
+        View::ALL.len() * Dataset::A.classes().len() * self.sinddm.models() as usize
+    }
+
+    /// Width and height of the finest scale.
+    pub fn finest(&self) -> [u32; 2] {
+        self.sinddm.finest.size(self.pad.target.nominal())
     }
 }
 

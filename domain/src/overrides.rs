@@ -3,8 +3,11 @@
 //! Later layers win: built-in defaults (the paper's), the preset that the spec
 //! names, the spec file, then each override in the order given.
 
+use std::ops::Range;
+
 use toml::{Table, Value};
 
+use crate::command::Commands;
 use crate::experiment::{Experiment, InvalidKnob, Scale};
 
 /// Why there is no spec.
@@ -102,13 +105,30 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
     Ok(experiment)
 }
 
+/// The commands that a file asks for: one with `[[command]]` in it describes no study.
+///
+/// # Errors
+/// The first thing that is wrong, and where.
+pub fn commands(file: SpecFile<'_>) -> Result<Option<Commands>, Error> {
+    let table: Table = file.text.parse().map_err(|error| locate(file, &error))?;
+    match table.contains_key("command") {
+        true => toml::from_str(file.text).map(Some).map_err(|error| locate(file, &error)),
+        false => Ok(None),
+    }
+}
+
 /// Checks a file by itself, so that errors have a place in it.
 fn parse(file: SpecFile<'_>) -> Result<Experiment, Error> {
-    toml::from_str(file.text).map_err(|error| locate(file, &error))
+    let spec = toml::from_str(file.text).map_err(|error| locate(file, &error))?;
+    // A text may have more items in an array than there are places; a table may not.
+    let table: Table = file.text.parse().map_err(|error| locate(file, &error))?;
+    table.try_into::<Experiment>().map_err(|error| locate(file, &error))?;
+    Ok(spec)
 }
 
 fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
-    let offset = error.span().map_or(0, |span| span.start).min(file.text.len());
+    let span = error.span().or_else(|| line_of(file.text, &error.to_string()));
+    let offset = span.map_or(0, |span| span.start).min(file.text.len());
     let before = &file.text.as_bytes()[..offset];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
@@ -118,6 +138,16 @@ fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
         problem = format!("{problem}; did you mean {near}?");
     }
     Error::File { file: file.name.to_owned(), line, column, problem }
+}
+
+/// Where the knob stands that an error names last, if it says "in `a.b`" instead
+/// of a place.
+fn line_of(text: &str, message: &str) -> Option<Range<usize>> {
+    let (_, key) = message.trim_end().strip_suffix('`')?.rsplit_once("in `")?;
+    let knob = key.rsplit('.').next().unwrap_or(key);
+    let line = text.lines().find(|line| line.trim_start().starts_with(knob))?;
+    let start = line.as_ptr().addr() - text.as_ptr().addr();
+    Some(start..start + line.len())
 }
 
 /// The name between the first pair of backticks of "unknown field `x`, …".
@@ -214,6 +244,8 @@ fn nearest(key: &str, known: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn set(sets: &[&str]) -> Result<Experiment, Error> {
@@ -240,6 +272,19 @@ mod tests {
             keys(&to_table(&Experiment::default()), ""),
             "experiments/paper.toml names every knob"
         );
+    }
+
+    #[test]
+    fn a_file_of_commands_is_no_study() {
+        let of = |text| commands(SpecFile { name: "spec.toml", text });
+        let spec = "[[command]]\nname = \"a\"\nargv = [\"true\"]\nresources.slots = 2\n";
+        let asked = of(spec).unwrap().unwrap();
+        assert_eq!((asked.command[0].name.as_str(), asked.command[0].resources.slots), ("a", 2));
+        assert_eq!(of("scale = \"tiny\"").unwrap(), None);
+        let wrong = of("[[command]]\nname = \"a\"\nargs = []\n").unwrap_err().to_string();
+        assert!(wrong.starts_with("spec.toml:3:1: unknown field `args`"), "{wrong}");
+        let both = of("scale = \"tiny\"\n[[command]]\nname = \"a\"\nargv = []\n").unwrap_err().to_string();
+        assert!(both.contains("unknown field `scale`"), "{both}");
     }
 
     #[test]
@@ -276,6 +321,8 @@ mod tests {
         assert!(error.to_string().contains("spec.toml:2:1: unknown field `repaets`"), "{error}");
         assert!(error.to_string().ends_with("did you mean tl.repeats?"), "{error}");
         assert!(matches!(file("[tl\n").unwrap_err(), Error::File { line: 1, .. }));
+        let error = file("scale = \"tiny\"\n[phantom]\nsize_a = [64, 48, 3]\n").unwrap_err();
+        assert!(error.to_string().starts_with("spec.toml:3:1: invalid length 3"), "{error}");
     }
 
     #[test]
@@ -290,5 +337,53 @@ mod tests {
     fn out_of_range_is_refused_whatever_the_layer() {
         assert!(matches!(set(&["tl.folds=0"]), Err(Error::Knob(_))));
         assert!(matches!(file("[tl]\nfolds = 0\n"), Err(Error::Knob(_))));
+    }
+
+    /// That a text is a spec, or an error with a place in it.
+    fn is_spec_or_has_a_place(text: &str) {
+        let lines = 1 + text.matches('\n').count();
+        match file(text) {
+            Ok(spec) => assert_eq!(spec.check(), Ok(())),
+            Err(Error::File { line, column, .. }) => {
+                let longest = text.split('\n').map(|line| line.chars().count()).max().unwrap_or(0);
+                assert!((1..=lines).contains(&line) && (1..=longest + 1).contains(&column), "{line}:{column}");
+            }
+            Err(Error::Knob(_)) => {}
+            Err(error) => panic!("no error of a file: {error}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_a_spec_or_an_error_with_a_place(text in any::<String>()) {
+            is_spec_or_has_a_place(&text);
+        }
+
+        #[test]
+        fn a_damaged_preset_is_a_spec_or_an_error_with_a_place(
+            place in any::<prop::sample::Index>(),
+            removed in 0..20usize,
+            added in "\\PC{0,4}|[0-9.e+-]{1,4}|[\\[\\]{}=\",\n#]{1,3}",
+        ) {
+            let mut text: Vec<char> = preset(Scale::Tiny).chars().collect();
+            let from = place.index(text.len());
+            let to = (from + removed).min(text.len());
+            text.splice(from..to, added.chars());
+            is_spec_or_has_a_place(&text.into_iter().collect::<String>());
+        }
+
+        #[test]
+        fn any_override_is_taken_or_refused(
+            knob in any::<prop::sample::Index>(),
+            value in "\\PC{0,8}|-?[0-9]{1,25}|[0-9]e[0-9]{1,3}|nan|inf|\\[\\]|\\[0, 1\\]|\\{\\}|true",
+        ) {
+            let knobs = keys(&full_table(), "");
+            if let Ok(spec) = set(&[&format!("{}={value}", knob.get(&knobs))]) {
+                prop_assert_eq!(spec.check(), Ok(()));
+            }
+            let _ = set(&[&value]);
+        }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Commands;
 use crate::cost;
 use crate::digest::Digest;
-use crate::experiment::Experiment;
+use crate::experiment::{Canvas, DdpmModels, DdpmSampling, Experiment, MultiImage, Pick};
 use crate::paper::{self, FirstStep};
 use crate::resources::Resources;
 use crate::seed::Seed;
@@ -307,6 +307,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
     for (view, ingest_a, ingest_c) in ingests {
         let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
         study.evaluate(view, &real, &synthetic, &mut report);
+        study.compare(view, &real, &mut report);
         for fold in 0..experiment.tl.folds {
             patches.insert((view, fold, Dataset::A), study.patches_of_raw(Dataset::A, view, fold, ingest_a)?);
             patches.insert((view, fold, Dataset::B), study.patches_of_synthetic(view, fold, &synthetic));
@@ -392,6 +393,8 @@ impl Study<'_> {
             folds: experiment.tl.folds,
             test_fraction: experiment.patch.test_fraction,
             generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
+            pick: experiment.sinddm.pick,
+            pick_seed: experiment.sinddm.pick_seed,
             min_side: experiment.patch.size,
         });
         let inputs = self.raw_inputs(dataset, view)?;
@@ -421,18 +424,9 @@ impl Study<'_> {
             let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
             let inputs = InputMap::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
             let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
-            let train = self.add(
-                subject.clone(),
-                Stage::SinddmTrain { sinddm: experiment.sinddm.clone() },
-                InputMap::from([("pad".to_owned(), all_of(pad))]),
-                &subject,
-            );
-            let sample = self.add(
-                subject.clone(),
-                Stage::SinddmSample { sampling: experiment.sampling.clone() },
-                InputMap::from([("model".to_owned(), all_of(train))]),
-                &subject,
-            );
+            let models = self.train_generator(view, class, pad)?;
+            let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
+            let sample = self.add(subject.clone(), stage, models, &subject);
             let upscale = self.add(
                 subject.clone(),
                 Stage::Upscale { upscale: experiment.upscale.clone() },
@@ -445,6 +439,34 @@ impl Study<'_> {
             report.pictures.insert(format!("samples.{view}.{class}"), only(sample, &["sheet.png"]));
         }
         Ok((real, synthetic))
+    }
+
+    /// The diffusion models of one class, as inputs of sampling.
+    fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, MissingClass> {
+        const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
+        let subject = format!("{view}/{class}");
+        let sinddm = match self.experiment.pad.target {
+            Canvas::Size(canvas) => self.experiment.sinddm.on(canvas),
+            // Known when the pictures are.
+            Canvas::Rule(_) => self.experiment.sinddm.clone(),
+        };
+        let stage = Stage::SinddmTrain { sinddm: sinddm.clone() };
+        if sinddm.multi_image != MultiImage::PerImage {
+            let pad = InputMap::from([("pad".to_owned(), all_of(pad))]);
+            let train = self.add(subject.clone(), stage, pad, &subject);
+            return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
+        }
+        // The split may leave a small class fewer pictures than asked for.
+        let images = self.data.get(Dataset::A, view, class)?.images;
+        let spare =
+            if sinddm.pick == Pick::RandomFromAll { images } else { images.saturating_sub(self.experiment.tl.folds) };
+        let model = |image: u32| {
+            let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
+            let subject = format!("{subject} picture {image}");
+            let train = self.add(subject.clone(), stage.clone(), InputMap::from([("pad".to_owned(), pad)]), &subject);
+            (format!("model.{image}"), only(train, &MODEL))
+        };
+        Ok((0..sinddm.images_per_model.min(spare.max(1))).map(model).collect())
     }
 
     fn evaluate(&mut self, view: View, real: &[(Class, Digest)], synthetic: &[(Class, Digest)], report: &mut Report) {
@@ -468,6 +490,44 @@ impl Study<'_> {
             let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
             let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
             report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
+        }
+    }
+
+    /// The plain diffusion models of one view, evaluated as the others are.
+    fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) {
+        let ddpm = &self.experiment.ddpm;
+        let samples = ddpm.sampling.per_class_view;
+        let models: Vec<(String, InputMap, u32)> = match ddpm.models {
+            DdpmModels::None => return,
+            DdpmModels::PerView => {
+                let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
+                vec![(view.to_string(), pads, samples * real.len() as u32)]
+            }
+            DdpmModels::PerClassView => {
+                let one = |(class, pad): &(Class, Digest)| {
+                    (format!("{view}/{class}"), InputMap::from([("pad".to_owned(), all_of(*pad))]), samples)
+                };
+                real.iter().map(one).collect()
+            }
+        };
+        for (subject, pads, per_class_view) in models {
+            let training = self.experiment.ddpm.training.clone();
+            let train = self.add(subject.clone(), Stage::DdpmTrain { training }, pads, &subject);
+            let sampling = DdpmSampling { per_class_view, ..self.experiment.ddpm.sampling.clone() };
+            let model = InputMap::from([("model".to_owned(), only(train, &["model.safetensors", "training.json"]))]);
+            let sample = self.add(subject.clone(), Stage::DdpmSample { sampling }, model, &subject);
+            let name = subject.replace('/', ".");
+            let subject = format!("{subject} ddpm");
+            let both = InputMap::from([("real".to_owned(), all_of(train)), ("synthetic".to_owned(), all_of(sample))]);
+            let (drift, sifid) = (self.experiment.drift.clone(), self.experiment.sifid.clone());
+            for (stage, score) in [
+                (Stage::EvaluateDrift { drift }, "drift"),
+                (Stage::EvaluateHeatmap, "heatmap"),
+                (Stage::EvaluateSifid { sifid }, "sifid"),
+            ] {
+                let task = self.add(subject.clone(), stage, both.clone(), &subject);
+                report.results.insert(format!("ddpm-{score}.{name}"), only(task, &[&format!("{score}.json")]));
+            }
         }
     }
 
@@ -640,6 +700,38 @@ mod tests {
                 || label.starts_with("classify.train SEC A-C ");
             assert_eq!(changed[label] == *key, expect_same, "{label}");
         }
+    }
+
+    #[test]
+    fn plain_diffusion_models_are_planned_where_they_are_asked_for() {
+        let count = |models| {
+            let mut experiment = Experiment::default();
+            experiment.ddpm.models = models;
+            let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+            let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).count();
+            assert_eq!(of("ddpm.train"), of("ddpm.sample"));
+            let samples = plan.tasks.iter().map(|task| match &task.stage {
+                Stage::DdpmSample { sampling } => sampling.per_class_view,
+                _ => 0,
+            });
+            (of("ddpm.train"), of("evaluate.drift"), samples.sum::<u32>())
+        };
+        assert_eq!(count(DdpmModels::None), (0, 2, 0));
+        assert_eq!(count(DdpmModels::PerView), (2, 4, 300));
+        assert_eq!(count(DdpmModels::PerClassView), (12, 14, 300));
+    }
+
+    #[test]
+    fn each_picture_may_have_a_model_of_its_own() {
+        let mut experiment = Experiment::default();
+        experiment.sinddm.multi_image = MultiImage::PerImage;
+        let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).collect::<Vec<_>>();
+        assert_eq!((of("sinddm.train").len(), of("sinddm.sample").len()), (96, 12));
+        assert_eq!(of("sinddm.sample")[0].inputs.iter().len(), 8);
+        let pad = of("sinddm.train")[3].inputs.get("pad").unwrap();
+        assert_eq!(pad.only, ["images/003.png", "pad.json"]);
+        assert_ne!(of("sinddm.train")[3].key, of("sinddm.train")[4].key);
     }
 
     #[test]

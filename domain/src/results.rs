@@ -44,6 +44,24 @@ pub struct Results {
     pub heatmap: Vec<HeatmapScore>,
     /// One per diffusion model.
     pub generators: Vec<Generator>,
+    /// One per plain diffusion model; none unless `ddpm.models` asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ddpm: Vec<DdpmScore>,
+}
+
+/// What one plain diffusion model's samples are like, beside the squares that it
+/// learnt from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DdpmScore {
+    /// View, or view and class, for instance `SUR` or `SUR.IVa`.
+    pub model: String,
+    /// Drift of each image property: its name, the Kolmogorov–Smirnov statistic
+    /// and the earth mover's distance.
+    pub drift: Vec<(String, f64, f64)>,
+    /// Mean single-image Fréchet distance over samples; smaller is better.
+    pub sifid: f64,
+    /// Mean absolute difference of the two mean pictures, grey levels 0..255.
+    pub mean_difference: f64,
 }
 
 /// One printed cell of Table I and its counterpart here. Accuracies in percent.

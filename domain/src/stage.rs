@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::{Drift, Init, Network, Pad, Patch, Sampling, Sifid, Sinddm, Upscale};
+use crate::experiment::{
+    DdpmSampling, DdpmTraining, Drift, Init, Network, Pad, Patch, Pick, Sampling, Sifid, Sinddm, Upscale,
+};
 use crate::stone::{Class, Dataset, View};
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
@@ -38,19 +40,38 @@ pub enum Stage {
     },
     /// Trains one diffusion model.
     ///
-    /// Input `pad`. Outputs `model.safetensors`, `training.json`, `loss.csv`.
+    /// Input `pad`. Outputs `model.safetensors`, `training.json`, `loss.csv`,
+    /// and `milestones/<step>.png`, samples at each milestone.
     #[serde(rename = "sinddm.train")]
     SinddmTrain {
         /// Pyramid, network and schedule.
         sinddm: Sinddm,
     },
-    /// Samples from one diffusion model.
+    /// Samples from one diffusion model, or from several in turn.
     ///
-    /// Input `model`. Outputs `images/NNN.png`, `sheet.png`, `samples.json`.
+    /// Input `model`, or `model.0`, `model.1`, …. Outputs `images/NNN.png`, `sheet.png`, `samples.json`.
     #[serde(rename = "sinddm.sample")]
     SinddmSample {
         /// How many and how.
         sampling: Sampling,
+    },
+    /// Trains one plain diffusion model.
+    ///
+    /// Inputs `pad`, or `pad.<class>` of all classes of a view. Outputs
+    /// `model.safetensors`, `training.json`, `loss.csv`, and `images/NNN.png`, the
+    /// squares that it has learnt from.
+    #[serde(rename = "ddpm.train")]
+    DdpmTrain {
+        /// Network and schedule.
+        training: DdpmTraining,
+    },
+    /// Samples from one plain diffusion model.
+    ///
+    /// Input `model`. Outputs `images/NNN.png`, `sheet.png`, `samples.json`.
+    #[serde(rename = "ddpm.sample")]
+    DdpmSample {
+        /// How many and how.
+        sampling: DdpmSampling,
     },
     /// Enlarges the samples of one model.
     ///
@@ -62,7 +83,8 @@ pub enum Stage {
     },
     /// Scores the drift of image properties of one view.
     ///
-    /// Inputs `real.<class>` (pad), `synthetic.<class>` (upscale). Output `drift.json`.
+    /// Inputs `real.<class>` (pad), `synthetic.<class>` (upscale), or `real`
+    /// (ddpm.train) and `synthetic` (ddpm.sample). Output `drift.json`.
     #[serde(rename = "evaluate.drift")]
     EvaluateDrift {
         /// Thresholds.
@@ -147,9 +169,16 @@ pub struct Ingest {
     pub folds: u32,
     /// Share of images tested when there is one fold; at least one image.
     pub test_fraction: f64,
-    /// Images per class that a diffusion model will learn from. They are on the
-    /// training side of every fold, so that no fold leaks through the generator.
+    /// Images per class that a diffusion model will learn from. Unless `pick`
+    /// says otherwise they are on the training side of every fold, so that no
+    /// fold leaks through the generator.
     pub generator_images: u32,
+    /// Which images these are.
+    #[serde(default)]
+    pub pick: Pick,
+    /// Where the choice of these comes from; absent: the attempt's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pick_seed: Option<u64>,
     /// Pictures smaller than this in width or height are refused.
     pub min_side: u32,
 }
@@ -216,15 +245,17 @@ pub struct Aggregate {
 
 impl Stage {
     /// The name of every stage with its current version.
-    pub const CATALOGUE: [(&'static str, u32); 13] = [
-        ("ingest", 1),
-        ("pad", 1),
-        ("sinddm.train", 1),
-        ("sinddm.sample", 1),
+    pub const CATALOGUE: [(&'static str, u32); 15] = [
+        ("ingest", 2),
+        ("pad", 2),
+        ("sinddm.train", 2),
+        ("sinddm.sample", 2),
+        ("ddpm.train", 1),
+        ("ddpm.sample", 1),
         ("upscale", 1),
         ("evaluate.drift", 1),
         ("evaluate.heatmap", 1),
-        ("evaluate.sifid", 1),
+        ("evaluate.sifid", 2),
         ("patches", 1),
         ("classify.train", 1),
         ("aggregate", 1),
@@ -239,6 +270,8 @@ impl Stage {
             Stage::Pad { .. } => "pad",
             Stage::SinddmTrain { .. } => "sinddm.train",
             Stage::SinddmSample { .. } => "sinddm.sample",
+            Stage::DdpmTrain { .. } => "ddpm.train",
+            Stage::DdpmSample { .. } => "ddpm.sample",
             Stage::Upscale { .. } => "upscale",
             Stage::EvaluateDrift { .. } => "evaluate.drift",
             Stage::EvaluateHeatmap => "evaluate.heatmap",
@@ -253,7 +286,14 @@ impl Stage {
 
     /// Whether an attempt that is stopped can go on elsewhere from a checkpoint.
     pub fn leaves_checkpoints(&self) -> bool {
-        matches!(self, Stage::SinddmTrain { .. } | Stage::ClassifyTrain(_))
+        matches!(
+            self,
+            Stage::SinddmTrain { .. }
+                | Stage::SinddmSample { .. }
+                | Stage::DdpmTrain { .. }
+                | Stage::DdpmSample { .. }
+                | Stage::ClassifyTrain(_)
+        )
     }
 
     /// The version of what the stage computes.
@@ -400,6 +440,7 @@ pub enum FailureCode {
     /// The data cannot be used; trying again gives the same.
     InvalidInput,
     /// A loss or a metric is not a number; trying again gives the same.
+    #[serde(rename = "nan", alias = "not_a_number")]
     NotANumber,
     /// Memory ran out.
     OutOfMemory,
@@ -422,7 +463,7 @@ impl FailureCode {
     pub fn name(self) -> &'static str {
         match self {
             FailureCode::InvalidInput => "invalid_input",
-            FailureCode::NotANumber => "not_a_number",
+            FailureCode::NotANumber => "nan",
             FailureCode::OutOfMemory => "out_of_memory",
             FailureCode::Storage => "storage",
             FailureCode::Crashed => "crashed",
@@ -474,8 +515,16 @@ mod tests {
         for stage in stages {
             let json = serde_json::to_value(&stage).unwrap();
             assert_eq!(json["stage"], stage.name());
-            assert_eq!(stage.version(), 1);
+            assert!(stage.version() > 0);
         }
+    }
+
+    #[test]
+    fn failures_have_one_name_in_messages_and_in_json() {
+        for code in FailureCode::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+        }
+        assert_eq!(serde_json::from_str::<FailureCode>(r#""not_a_number""#).unwrap(), FailureCode::NotANumber);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! anything else, or is damaged, is not used: the training then starts anew,
 //! which costs time and changes no result.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -12,12 +13,13 @@ use domain::digest::Digest;
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::records;
 use crate::weights::{self, Arrays};
 
 /// Raised when the files or the names in them change their meaning.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What the tensors belong to.
 const HEADER: &str = "checkpoint.json";
@@ -30,7 +32,9 @@ struct Header {
     format: u32,
     /// Steps done.
     step: u64,
-    /// Of stage, version, parameters and seed.
+    /// Stage, version, parameters and seed.
+    parameters: Value,
+    /// Of these.
     config: Digest,
     /// Of the inputs' names and bytes.
     data: Digest,
@@ -47,7 +51,7 @@ struct Format {
 /// The checkpoints of one attempt.
 pub struct Checkpoints<'a> {
     folder: &'a Folder,
-    config: Digest,
+    parameters: Value,
     data: Digest,
     /// Steps done at the last checkpoint, or where the attempt began.
     last: u64,
@@ -59,9 +63,14 @@ impl<'a> Checkpoints<'a> {
     /// # Errors
     /// If an input cannot be read.
     pub fn new(stage: &Stage, seed: Seed, folder: &'a Folder) -> Result<Self, Failure> {
-        let config = Digest::of_json(&(stage, stage.version(), seed));
+        let parameters = json!({ "parameters": stage, "version": stage.version(), "seed": seed });
         let data = of_folder(&folder.input(""))?;
-        Ok(Self { folder, config, data, last: 0 })
+        Ok(Self { folder, parameters, data, last: 0 })
+    }
+
+    /// Steps done at the last checkpoint that is there; 0 if there is none.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// What the checkpoint that the attempt was given is made into: from the
@@ -94,8 +103,9 @@ impl<'a> Checkpoints<'a> {
     /// checkpoint if one is due, and ends the attempt if it is told to stop.
     ///
     /// # Errors
-    /// If the state cannot be had or written; [`FailureCode::Preempted`] if the
-    /// attempt has to end.
+    /// If the state cannot be had or written; [`FailureCode::NotANumber`] if
+    /// something in it is not a number: what is kept can be gone on from;
+    /// [`FailureCode::Preempted`] if the attempt has to end.
     pub fn visit(
         &mut self,
         step: u64,
@@ -105,7 +115,17 @@ impl<'a> Checkpoints<'a> {
         let due = monitor.checkpoint_due(step);
         let stopping = monitor.stopping();
         if (due || stopping) && step > self.last {
-            self.write(step, &state()?)?;
+            let state = state()?;
+            if let Some(name) = weights::not_a_number(&state) {
+                return Err(Failure::new(
+                    FailureCode::NotANumber,
+                    format!(
+                        "{name} is not a number after {step} steps; the last good checkpoint is of step {}",
+                        self.last
+                    ),
+                ));
+            }
+            self.write(step, &state)?;
             self.last = step;
             monitor.checkpointed(step);
         }
@@ -124,8 +144,8 @@ impl<'a> Checkpoints<'a> {
         }
         let header: Header = records::read(&header)?;
         let state = folder.join(STATE);
-        if header.config != self.config {
-            refuse("it belongs to other parameters, another seed or another version of the stage")
+        if let Some(difference) = difference("", &header.parameters, &self.parameters) {
+            refuse(&format!("it belongs to another configuration: {difference}"))
         } else if header.data != self.data {
             refuse("it belongs to other inputs")
         } else if header.state != of_file(&state)? {
@@ -140,13 +160,28 @@ impl<'a> Checkpoints<'a> {
         let whole = self.folder.checkpoint_of(step);
         let part = whole.with_extension("part");
         weights::write(arrays, &part.join(STATE))?;
-        let (config, data, state) = (self.config, self.data, of_file(&part.join(STATE))?);
-        records::write(&part.join(HEADER), &Header { format: FORMAT, step, config, data, state })?;
+        let (parameters, config) = (self.parameters.clone(), Digest::of_json(&self.parameters));
+        let (data, state) = (self.data, of_file(&part.join(STATE))?);
+        records::write(&part.join(HEADER), &Header { format: FORMAT, step, parameters, config, data, state })?;
         for path in [part.join(STATE), part.join(HEADER), part.clone()] {
             sync(&path)?;
         }
         fs::rename(&part, &whole).map_err(|error| Failure::io("rename", &part, &error))?;
         sync(whole.parent().unwrap_or(&whole))
+    }
+}
+
+/// The first difference of two configurations, by the name of the knob.
+fn difference(name: &str, theirs: &Value, ours: &Value) -> Option<String> {
+    let inner = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match (theirs, ours) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let of = |map: &Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
+            keys.into_iter().find_map(|key| difference(&inner(key), &of(a, key), &of(b, key)))
+        }
+        _ if theirs == ours => None,
+        _ => Some(format!("{name} is {theirs} there and {ours} here")),
     }
 }
 
@@ -181,7 +216,7 @@ fn of_folder(root: &Path) -> Result<Digest, Failure> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use domain::stage::{Progress, Unwatched};
 
@@ -230,8 +265,18 @@ pub(crate) mod tests {
 
     /// The files that a training leaves.
     pub(crate) fn outputs(folder: &Folder) -> BTreeMap<String, Vec<u8>> {
-        let files = fs::read_dir(folder.outputs()).unwrap().map(|entry| entry.unwrap());
-        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
+        let mut files = BTreeMap::new();
+        let mut folders = vec![folder.outputs()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => drop(files.insert(path.display().to_string(), fs::read(&path).unwrap())),
+                }
+            }
+        }
+        let root = folder.outputs().display().to_string();
+        files.into_iter().map(|(path, bytes)| (path.replacen(&root, "", 1), bytes)).collect()
     }
 
     /// The names of files that are not the same in both.
@@ -254,13 +299,15 @@ pub(crate) mod tests {
             let mut notes = Notes::until(step);
             let failure = train(folder.root(), &mut notes).unwrap_err();
             assert_eq!((failure.code, &notes.checkpoints), (FailureCode::Preempted, &vec![step]));
-            assert_eq!(notes.log.len(), usize::from(given.is_some()), "{:?}", notes.log);
+            let went_on = notes.log.iter().any(|line| line.starts_with("going on from the checkpoint"));
+            assert_eq!(went_on, given.is_some(), "{:?}", notes.log);
             given = Some(folder.checkpoint_of(step));
         }
         let folder = start(steps.len(), &given);
         let mut notes = Notes::default();
         train(folder.root(), &mut notes).unwrap();
-        assert_eq!(notes.log, [format!("going on from the checkpoint of step {}", steps.last().unwrap())]);
+        let went_on = format!("going on from the checkpoint of step {}", steps.last().unwrap());
+        assert!(notes.log.contains(&went_on), "{:?}", notes.log);
         folder
     }
 
@@ -317,6 +364,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_is_not_a_number_is_never_kept_and_the_last_good_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        let mut checkpoints = checkpoints(&folder, &stage(), 7, "stone");
+        let mut notes = Notes { every: Some(1), ..Notes::default() };
+        checkpoints.visit(1, &mut notes, || Ok(state())).unwrap();
+        let mut broken = state();
+        broken.get_mut("x").unwrap().values[1] = f32::NAN;
+        let failure = checkpoints.visit(2, &mut notes, || Ok(broken)).unwrap_err();
+        assert_eq!(failure.code.name(), "nan");
+        assert_eq!(failure.message, "x is not a number after 2 steps; the last good checkpoint is of step 1");
+        assert!(folder.checkpoint_of(1).exists() && !folder.checkpoint_of(2).exists());
+    }
+
+    #[test]
     fn one_that_does_not_fit_or_is_damaged_is_not_used_and_the_log_says_why() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
@@ -338,8 +400,9 @@ pub(crate) mod tests {
         assert_eq!(fits(), (Some((5, state())), "going on from the checkpoint of step 5".to_owned()));
 
         let longer = Stage::SinddmTrain { sinddm: domain::experiment::Sinddm { steps: 9, ..Default::default() } };
-        refused(resume(&longer, 7, "stone"), "it belongs to other parameters");
-        refused(resume(&stage(), 8, "stone"), "another seed");
+        let other = "it belongs to another configuration: ";
+        refused(resume(&longer, 7, "stone"), &format!("{other}parameters.sinddm.steps is 120001 there and 9 here"));
+        refused(resume(&stage(), 8, "stone"), &format!("{other}seed is 7 there and 8 here"));
         refused(resume(&stage(), 7, "other stone"), "it belongs to other inputs");
         let unfit = checkpoints(&folder, &stage(), 7, "stone")
             .resume(&mut Unwatched, |_, _| Err::<(), _>(Failure::invalid_input("no such tensor")));
@@ -356,8 +419,8 @@ pub(crate) mod tests {
         fs::write(&tensors, &whole).unwrap();
         fs::write(&header, &whole_header[..20]).unwrap();
         refused(fits(), "checkpoint.json");
-        fs::write(&header, r#"{"format": 2, "steps": [5]}"#).unwrap();
-        refused(fits(), "it has format 2, this version reads 1");
+        fs::write(&header, r#"{"format": 1, "steps": [5]}"#).unwrap();
+        refused(fits(), "it has format 1, this version reads 2");
         fs::remove_file(&header).unwrap();
         refused(fits(), "checkpoint.json");
         fs::write(&header, &whole_header).unwrap();

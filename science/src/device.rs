@@ -3,6 +3,8 @@
 
 use burn::tensor::Device;
 
+use crate::records::Determinism;
+
 /// A kind of processor that this build may or may not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -25,6 +27,11 @@ pub enum Error {
     /// The kind was left out at build time.
     #[error("this build has no {0} support: build with `--features {0}`")]
     NotBuilt(&'static str),
+}
+
+/// What two runs of one task on this device have in common.
+pub fn determinism(device: &Device) -> Determinism {
+    if *device == Device::flex() { Determinism::Bitwise } else { Determinism::Statistical }
 }
 
 impl Kind {

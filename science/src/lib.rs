@@ -6,11 +6,16 @@
 //! |---|---|
 //! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
 //! | [`models`] | one network per file |
+//! | [`training`] | all that changes from step to step |
+//! | [`losses`], [`pace`] | what a training tells |
+//! | [`sampler`] | pictures from a diffusion model, step by step |
+//! | [`guide`] | what they are to hold on to |
 //! | [`stages`] | one stage per file |
 //! | [`records`] | the JSON that one stage leaves for the next |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
+//! | [`torch`] | checkpoints of the published implementation |
 //! | [`optimizer`] | burn's optimisers with their state by name |
 //! | [`checkpoint`] | all that a training needs to go on |
 //! | [`device`] | which processor computes |
@@ -18,12 +23,18 @@
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod guide;
+pub mod losses;
 pub mod models;
 pub mod optimizer;
+pub mod pace;
 pub mod random;
 pub mod records;
+pub mod sampler;
 pub mod stages;
 pub mod stats;
+pub mod torch;
+pub mod training;
 pub mod weights;
 
 pub use stages::run;

@@ -51,6 +51,38 @@ impl<O: Optimizer> NamedOptimizer<O> {
     }
 }
 
+/// The gradients, shortened to a length over all parameters if they are longer.
+pub fn clip<M: Module>(gradients: GradientsParams, module: &M, longest: f64) -> GradientsParams {
+    let mut clipper = Clipper { gradients, squares: None, factor: None };
+    module.visit(&mut clipper);
+    let Some(squares) = clipper.squares.take() else { return clipper.gradients };
+    clipper.factor = Some((squares.sqrt() + 1e-6).recip().mul_scalar(longest).clamp_max(1.0));
+    module.visit(&mut clipper);
+    clipper.gradients
+}
+
+/// Adds up squares; once a factor is known, applies it. Both stay on the device.
+struct Clipper {
+    gradients: GradientsParams,
+    squares: Option<Tensor<1>>,
+    factor: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Clipper {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
+        let gradient = match &self.factor {
+            Some(factor) => gradient * factor.clone().reshape([1; D]),
+            None => {
+                let squares = gradient.clone().square().sum();
+                self.squares = Some(self.squares.take().map_or(squares.clone(), |sum| sum + squares));
+                gradient
+            }
+        };
+        self.gradients.register(param.id, gradient);
+    }
+}
+
 struct Stepper<'a, O> {
     trail: Trail,
     optimizer: &'a mut NamedOptimizer<O>,
@@ -186,6 +218,22 @@ mod tests {
         let ours = steps(layer(), 5, |layer, gradients| named.step(0.01, layer, gradients));
         assert_eq!(weights::collect(&theirs), weights::collect(&ours));
         assert_ne!(weights::collect(&layer()), weights::collect(&ours));
+    }
+
+    #[test]
+    fn long_gradients_are_shortened_and_short_ones_left_alone() {
+        let layer = layer();
+        let x = Tensor::<2>::ones([4, 3], &Device::flex().autodiff());
+        let gradients = || GradientsParams::from_grads(layer.forward(x.clone()).sum().backward(), &layer);
+        let length = |gradients: &GradientsParams| {
+            let weight: Tensor<2> = gradients.get(layer.weight.id).unwrap();
+            let bias: Tensor<1> = gradients.get(layer.bias.as_ref().unwrap().id).unwrap();
+            (weight.square().sum() + bias.square().sum()).sqrt().into_scalar::<f32>()
+        };
+        let whole = length(&gradients()); // eight numbers, each 4
+        assert!((whole - 128f32.sqrt()).abs() < 1e-4);
+        assert!((length(&clip(gradients(), &layer, 2.0)) - 2.0).abs() < 1e-4);
+        assert_eq!(length(&clip(gradients(), &layer, 100.0)), whole);
     }
 
     #[test]

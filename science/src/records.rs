@@ -1,5 +1,6 @@
 //! The JSON that one stage leaves for the next and for people.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -75,6 +76,39 @@ pub struct DiffusionRecord {
     pub parameters: u64,
     /// Mean loss of the last tenth of the steps.
     pub final_loss: f64,
+    /// Mean loss of the last steps of each scale.
+    #[serde(default)]
+    pub loss_by_scale: BTreeMap<usize, f64>,
+    /// Ids of the images learnt from, as in `images.json` of the view.
+    #[serde(default)]
+    pub image_ids: Vec<u32>,
+    /// Whether the same training gives the same bytes.
+    pub determinism: Determinism,
+}
+
+/// `training.json` of `ddpm.train`: with `model.safetensors`, all that sampling needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlainRecord {
+    /// The knobs it was trained with.
+    pub training: domain::experiment::DdpmTraining,
+    /// Pictures learnt from.
+    pub images: u32,
+    /// Parameters of the network.
+    pub parameters: u64,
+    /// Mean loss of the last tenth of the steps.
+    pub final_loss: f64,
+    /// Whether the same training gives the same bytes.
+    pub determinism: Determinism,
+}
+
+/// What two runs of one task have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Determinism {
+    /// Every bit: computed on a processor.
+    Bitwise,
+    /// The distribution of their results: computed on a GPU.
+    Statistical,
 }
 
 /// `samples.json` of `sinddm.sample`.
@@ -86,6 +120,8 @@ pub struct SamplesRecord {
     pub foreground: Vec<f64>,
     /// Samples whose foreground is below 2 %: kept, never drawn again.
     pub empty: u32,
+    /// Whether the same sampling gives the same bytes.
+    pub determinism: Determinism,
 }
 
 /// `upscale.json` of `upscale`.

@@ -14,6 +14,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode};
+use image::RgbImage;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 
 use crate::random;
@@ -111,6 +112,18 @@ impl View for &Array {
     }
 }
 
+/// A picture as `[height, width, 3]`, for checkpoints.
+pub fn of_picture(image: &RgbImage) -> Array {
+    let shape = vec![image.height() as usize, image.width() as usize, 3];
+    Array { shape, values: image.iter().map(|level| f32::from(*level)).collect() }
+}
+
+/// The picture of [`of_picture`], if it is one.
+pub fn to_picture(array: &Array) -> Option<RgbImage> {
+    let [height, width, 3] = *array.shape else { return None };
+    RgbImage::from_raw(width as u32, height as u32, array.values.iter().map(|level| *level as u8).collect())
+}
+
 /// Adds tensors under a name of their own: `<name>.<theirs>`.
 pub fn put(arrays: &mut Arrays, name: &str, others: Arrays) {
     arrays.extend(others.into_iter().map(|(theirs, array)| (format!("{name}.{theirs}"), array)));
@@ -121,6 +134,12 @@ pub fn take(arrays: &mut Arrays, name: &str) -> Arrays {
     let theirs = |whole: &str| whole.strip_prefix(name)?.strip_prefix('.').map(str::to_owned);
     let taken = arrays.extract_if(.., |whole, _| theirs(whole).is_some());
     taken.filter_map(|(whole, array)| Some((theirs(&whole)?, array))).collect()
+}
+
+/// The first tensor that holds something that is not a finite number.
+pub fn not_a_number(arrays: &Arrays) -> Option<&str> {
+    let broken = |(_, array): &(&String, &Array)| array.values.iter().any(|value| !value.is_finite());
+    arrays.iter().find(broken).map(|(name, _)| name.as_str())
 }
 
 /// Reads the 32-bit floating-point tensors of a file; others are passed over
@@ -206,7 +225,7 @@ impl Trail {
     }
 
     /// Whether burn keeps the tensor as `[in, out]`.
-    fn transposed(&self) -> bool {
+    pub(crate) fn transposed(&self) -> bool {
         self.kinds.last().is_some_and(|kind| kind == "Struct:Linear")
             && self.parts.last().is_some_and(|part| part == "weight")
     }

@@ -19,6 +19,28 @@ pub fn grey(image: &RgbImage) -> GrayImage {
     GrayImage::from_raw(image.width(), image.height(), pixels).unwrap_or_default()
 }
 
+/// Grey level above which a pixel shows something, 0..255. Fixed rather than
+/// fitted to the picture: a fitted threshold finds two halves in an empty one.
+const VISIBLE_ABOVE: u8 = 24;
+
+/// Share of foreground below which a picture counts as empty.
+pub const EMPTY_BELOW: f64 = 0.02;
+
+/// Share of pixels that show something.
+pub fn share(image: &RgbImage) -> f64 {
+    let grey = grey(image);
+    let bright = grey.iter().filter(|level| **level > VISIBLE_ABOVE).count();
+    bright as f64 / grey.len().max(1) as f64
+}
+
+/// The foreground of samples in words, empty ones counted.
+pub fn summary(images: &[RgbImage]) -> String {
+    let shares: Vec<f64> = images.iter().map(share).collect();
+    let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+    let empty = shares.iter().filter(|share| **share < EMPTY_BELOW).count();
+    format!("{} samples, {:.0} % foreground on average, {empty} empty", shares.len(), 100.0 * mean)
+}
+
 /// The grey level that best separates two groups (Otsu): a pixel above it is
 /// bright. A flat picture gives its own level, so that nothing is bright.
 pub fn otsu(grey: &[u8]) -> u8 {

@@ -225,6 +225,23 @@ mod tests {
     }
 
     #[test]
+    fn palettes_inks_and_pictures_that_lie_on_their_side_become_upright_rgb() {
+        // Each shows orange on the left and blue on the right, 24 × 16.
+        for (name, bytes) in [
+            ("palette.png", &include_bytes!("fixtures/palette.png")[..]),
+            ("cmyk.jpg", include_bytes!("fixtures/cmyk.jpg")),
+            ("rotated.jpg", include_bytes!("fixtures/rotated.jpg")),
+        ] {
+            let image = decode(Path::new(name), bytes).unwrap().image;
+            assert_eq!(image.dimensions(), (24, 16), "{name}");
+            for (x, expected) in [(3, [255, 128, 0]), (20, [0, 0, 255])] {
+                let gap = image[(x, 8)].0.iter().zip(expected).map(|(a, b)| a.abs_diff(b)).max();
+                assert!(gap <= Some(4), "{name}: {:?}", image[(x, 8)]);
+            }
+        }
+    }
+
+    #[test]
     fn truncated_damaged_and_empty_files_are_refused_by_name() {
         for format in [ImageFormat::Png, ImageFormat::Jpeg] {
             let bytes = encoded(&DynamicImage::ImageRgb8(photo()), format);

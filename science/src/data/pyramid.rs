@@ -1,6 +1,9 @@
 //! Pictures at several scales, for SinDDM (ALGORITHM 2.1, 2.7).
 
-use domain::experiment::{Fit, LossPool, RescaleLoss, Sinddm};
+use std::borrow::Cow;
+
+use domain::experiment::{Fit, LossPool, MultiImage, RescaleLoss, Sinddm};
+use domain::stage::Failure;
 use image::RgbImage;
 use image::imageops;
 
@@ -62,12 +65,21 @@ pub struct Scale {
 
 impl Pyramid {
     /// Shrinks each picture to every scale directly from the original.
-    pub fn new(images: &[RgbImage], sinddm: &Sinddm) -> Self {
-        let geometry = Geometry::new(sinddm.finest, sinddm.scale_factor, sinddm.coarsest);
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is no picture or one is smaller than the coarsest scale.
+    pub fn new(images: &[RgbImage], sinddm: &Sinddm) -> Result<Self, Failure> {
+        let images = learnt(images, sinddm.multi_image);
+        let canvas = images.first().map(RgbImage::dimensions);
+        let (width, height) = canvas.ok_or_else(|| Failure::invalid_input("there is no picture to learn from"))?;
+        let sinddm = &sinddm.on([width, height]);
+        let finest = sinddm.finest.size([width, height]);
+        let geometry = Geometry::new(finest, sinddm.scale_factor, sinddm.coarsest);
         let fitted: Vec<RgbImage> = match sinddm.fit {
-            Fit::Letterbox => images.iter().map(|image| letterbox(image, sinddm.finest)).collect(),
-            Fit::Stretch => images.to_vec(),
+            Fit::Letterbox => images.iter().map(|image| letterbox(image, finest)).collect(),
+            Fit::Stretch => images.into_owned(),
         };
+        large_enough(&fitted, geometry.sizes[0])?;
         let mut scales: Vec<Scale> = Vec::new();
         let mut rescale_losses = Vec::new();
         for &[width, height] in &geometry.sizes {
@@ -84,12 +96,50 @@ impl Pyramid {
             }
             scales.push(Scale { images, blurred });
         }
-        Self { geometry, scales, rescale_losses }
+        Ok(Self { geometry, scales, rescale_losses })
+    }
+}
+
+/// The pictures that one model learns from.
+fn learnt(images: &[RgbImage], how: MultiImage) -> Cow<'_, [RgbImage]> {
+    match how {
+        MultiImage::Pooled => Cow::Borrowed(images),
+        MultiImage::FirstOnly | MultiImage::PerImage => Cow::Borrowed(&images[..images.len().min(1)]),
+        MultiImage::Mosaic => Cow::Owned(mosaic(images).into_iter().collect()),
+    }
+}
+
+/// All pictures as one, in rows, about as many across as down. Each cell has the
+/// size of the first picture; what is left over is black.
+fn mosaic(images: &[RgbImage]) -> Option<RgbImage> {
+    let (width, height) = images.first()?.dimensions();
+    let across = (images.len() as f64).sqrt().ceil() as u32;
+    let down = (images.len() as u32).div_ceil(across);
+    let mut whole = RgbImage::new(across * width, down * height);
+    for (image, number) in images.iter().zip(0..) {
+        let cell = resize(image, width, height, Filter::Lanczos);
+        let (x, y) = (number % across * width, number / across * height);
+        imageops::replace(&mut whole, &cell, i64::from(x), i64::from(y));
+    }
+    Some(whole)
+}
+
+/// Nothing can be learnt from pictures that would have to be enlarged even for
+/// the coarsest scale.
+fn large_enough(images: &[RgbImage], [width, height]: [u32; 2]) -> Result<(), Failure> {
+    match images.iter().position(|image| image.width() < width || image.height() < height) {
+        Some(number) => Err(Failure::invalid_input(format!(
+            "picture {number} has {}x{} pixels, less than the coarsest scale's {width}x{height}: \
+             replace it by a larger one or lower sinddm.coarsest",
+            images[number].width(),
+            images[number].height()
+        ))),
+        None => Ok(()),
     }
 }
 
 /// The picture centred on a black canvas of the aspect of `finest`.
-fn letterbox(image: &RgbImage, finest: [u32; 2]) -> RgbImage {
+pub(crate) fn letterbox(image: &RgbImage, finest: [u32; 2]) -> RgbImage {
     let (width, height) = image.dimensions();
     let aspect = f64::from(finest[0]) / f64::from(finest[1]);
     let wide = (f64::from(height) * aspect).round() as u32;
@@ -161,13 +211,47 @@ mod tests {
     #[test]
     fn every_scale_has_every_picture_and_losses_are_pooled() {
         let texture = |k: u32| RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * y * k % 251) as u8; 3]));
-        let sinddm = Sinddm { finest: [32, 24], coarsest: Some(12), ..Sinddm::default() };
-        let pyramid = Pyramid::new(&[texture(3), texture(7)], &sinddm);
+        let sinddm = Sinddm { finest: [32, 24].into(), coarsest: Some(12), ..Sinddm::default() };
+        let pyramid = Pyramid::new(&[texture(3), texture(7)], &sinddm).unwrap();
         assert_eq!(pyramid.scales.len(), 3);
         assert_eq!(pyramid.rescale_losses.len(), 2);
         assert!(pyramid.scales[0].blurred.is_empty());
         assert_eq!(pyramid.scales[2].blurred[1].dimensions(), (32, 24));
-        let single = |k| Pyramid::new(&[texture(k)], &sinddm).rescale_losses[1];
+        let single = |k| Pyramid::new(&[texture(k)], &sinddm).unwrap().rescale_losses[1];
         assert!((pyramid.rescale_losses[1] - (single(3) + single(7)) / 2.0).abs() < 1e-12);
+        let pooled = |loss_pool| {
+            let sinddm = Sinddm { loss_pool, ..sinddm.clone() };
+            Pyramid::new(&[texture(3), texture(7)], &sinddm).unwrap().rescale_losses[1]
+        };
+        assert_eq!(pooled(LossPool::Max), single(3).max(single(7)));
+        assert_eq!(pooled(LossPool::First), single(3));
+    }
+
+    #[test]
+    fn several_pictures_are_learnt_as_the_knob_says() {
+        let flat = |level| RgbImage::from_pixel(40, 30, image::Rgb([level; 3]));
+        let images = [flat(10), flat(20), flat(30)];
+        let finest = |multi_image| {
+            let sinddm = Sinddm { finest: [32, 24].into(), coarsest: Some(12), multi_image, ..Sinddm::default() };
+            Pyramid::new(&images, &sinddm).unwrap().scales.pop().unwrap().images
+        };
+        let levels = |images: Vec<RgbImage>| images.iter().map(|image| image[(3, 3)].0[0]).collect::<Vec<_>>();
+        assert_eq!(levels(finest(MultiImage::Pooled)), [10, 20, 30]);
+        assert_eq!(levels(finest(MultiImage::FirstOnly)), [10]);
+        let mosaic = finest(MultiImage::Mosaic);
+        let corners = [(3, 3), (28, 3), (3, 20), (28, 20)].map(|place| mosaic[0][place].0[0]);
+        assert_eq!((mosaic.len(), corners), (1, [10, 20, 30, 0]));
+    }
+
+    #[test]
+    fn pictures_below_the_coarsest_scale_are_refused() {
+        let sinddm = Sinddm { finest: [32, 24].into(), coarsest: Some(12), ..Sinddm::default() };
+        let images = [RgbImage::new(40, 30), RgbImage::new(15, 11)];
+        let failure = Pyramid::new(&images, &sinddm).unwrap_err();
+        assert!(
+            failure.message.contains("picture 1 has 15x11 pixels, less than the coarsest scale's 16x12"),
+            "{failure}"
+        );
+        assert!(Pyramid::new(&[], &sinddm).unwrap_err().message.contains("no picture"));
     }
 }

@@ -5,7 +5,8 @@
 //! and there changes the length of sampling. Hence fixed point: coefficients
 //! are normalised in f64 and rounded to 22 fractional bits, and the result of
 //! the first pass is rounded to 8 bits before the second. The pass along x comes
-//! first unless the picture grows in x and shrinks in y.
+//! first unless the picture loses more than twice as many rows as columns, as
+//! Pillow 13 has it; this was found by comparing sizes.
 
 use std::borrow::Cow;
 
@@ -80,7 +81,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
     let [to_width, to_height] = [width as usize, height as usize];
     let horizontal = (from_width != to_width).then(|| taps(from_width, to_width, filter));
     let vertical = (from_height != to_height).then(|| taps(from_height, to_height, filter));
-    let columns_first = to_width > from_width && to_height < from_height;
+    let columns_first = to_height < from_height && from_height + 2 * to_width > to_height + 2 * from_width;
     let mut pixels = Cow::Borrowed(image.as_raw());
     if let (true, Some(taps)) = (columns_first, &vertical) {
         pixels = Cow::Owned(columns(&pixels, from_width, taps));

@@ -19,13 +19,15 @@ pub struct Side {
 /// `test_fraction` of all is tested, at least one and at most all but one
 /// image; with more folds each is tested in one fold, dealt round-robin.
 /// `None` if there are fewer images than that needs: one per fold, and one to
-/// learn from that no fold tests (with one fold or a generator).
+/// learn from that no fold tests (with one fold or a generator). `pick` chooses
+/// the generators' images where it is given, `rng` otherwise.
 pub fn split(
     images: usize,
     generators: usize,
     folds: u32,
     test_fraction: f64,
     rng: &mut ChaCha8Rng,
+    pick: Option<&mut ChaCha8Rng>,
 ) -> Option<Vec<Side>> {
     let folds = folds.max(1);
     if images < fewest(generators, folds) {
@@ -34,6 +36,10 @@ pub fn split(
     let generators = generators.min(images - folds as usize);
     let mut order: Vec<usize> = (0..images).collect();
     order.shuffle(rng);
+    if let Some(pick) = pick {
+        let picked = pick_any(images, generators, pick);
+        order.sort_by_key(|image| picked.iter().position(|picked| picked == image).unwrap_or(generators));
+    }
     let mut sides = vec![Side::default(); images];
     let (set_apart, testable) = order.split_at(generators);
     for image in set_apart {
@@ -47,6 +53,14 @@ pub fn split(
         sides[*image].test_fold = Some(i as u32 % folds);
     }
     Some(sides)
+}
+
+/// Some images out of all, in random order.
+pub fn pick_any(images: usize, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..images).collect();
+    order.shuffle(rng);
+    order.truncate(wanted);
+    order
 }
 
 /// The fewest images of a class that [`split`] can work with.
@@ -63,7 +77,21 @@ mod tests {
     use crate::random::stream;
 
     fn sides(images: usize, generators: usize, folds: u32, fraction: f64) -> Option<Vec<Side>> {
-        split(images, generators, folds, fraction, &mut stream(Seed(1), "split", 0))
+        split(images, generators, folds, fraction, &mut stream(Seed(1), "split", 0), None)
+    }
+
+    #[test]
+    fn a_seed_of_its_own_chooses_the_generators_images_alone() {
+        let learnt = |seed: u64| {
+            let mut pick = stream(Seed(seed), "pick", 0);
+            let sides = split(30, 8, 1, 0.2, &mut stream(Seed(1), "split", 0), Some(&mut pick)).unwrap();
+            assert!(sides.iter().all(|side| !(side.generator && side.test_fold.is_some())));
+            assert_eq!(tested(&sides, 0), 6);
+            sides.iter().map(|side| side.generator).collect::<Vec<_>>()
+        };
+        assert_eq!(learnt(1), learnt(1));
+        assert_ne!(learnt(1), learnt(2));
+        assert_eq!(learnt(1).iter().filter(|learnt| **learnt).count(), 8);
     }
 
     fn tested(sides: &[Side], fold: u32) -> usize {

@@ -3,8 +3,16 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::weights::Array;
+
 /// Offset of the cosine schedule, in shares of the whole.
 const COSINE_OFFSET: f64 = 0.008;
+
+/// First and last β of the linear schedule of 1000 steps.
+const LINEAR: (f64, f64) = (1e-4, 0.02);
+
+/// Least variance whose logarithm the reference keeps.
+const VARIANCE_MIN: f64 = 1e-20;
 
 /// Most that one step may add in noise variance.
 const BETA_MAX: f64 = 0.999;
@@ -31,17 +39,28 @@ impl Schedule {
             angle.cos().powi(2)
         };
         let beta: Vec<f64> = (0..timesteps).map(|t| (1.0 - cosine(t + 1) / cosine(t)).clamp(0.0, BETA_MAX)).collect();
-        let product = |left: &mut f64, beta: &f64| {
-            *left *= 1.0 - beta;
-            Some(*left)
-        };
-        let alpha_bar: Vec<f64> = beta.iter().scan(1.0, product).collect();
-        let mut schedule = Self { alpha_bar, beta, gammas: Vec::new() };
+        let mut schedule = Self::of(beta);
         schedule.gammas = rescale_losses
             .iter()
             .map(|loss| (0..timesteps as usize).map(|t| (schedule.noise(t) / loss).clamp(0.0, 1.0)).collect())
             .collect();
         schedule
+    }
+
+    /// The linear schedule of the plain diffusion model (arXiv 2006.11239), whose
+    /// noise is in proportion where there are not 1000 steps.
+    pub fn linear(timesteps: u32) -> Self {
+        let share = |t: u32| f64::from(t) / (f64::from(timesteps) - 1.0).max(1.0);
+        let beta = |t: u32| (LINEAR.0 + (LINEAR.1 - LINEAR.0) * share(t)) * 1000.0 / f64::from(timesteps);
+        Self::of((0..timesteps).map(|t| beta(t).min(BETA_MAX)).collect())
+    }
+
+    fn of(beta: Vec<f64>) -> Self {
+        let product = |left: &mut f64, beta: &f64| {
+            *left *= 1.0 - beta;
+            Some(*left)
+        };
+        Self { alpha_bar: beta.iter().scan(1.0, product).collect(), beta, gammas: Vec::new() }
     }
 
     /// Number of steps.
@@ -59,6 +78,40 @@ impl Schedule {
     pub fn sampling_steps(&self, rescale_losses: &[f64]) -> Vec<u32> {
         let first_above = |loss: &f64| (0..self.beta.len()).find(|&t| self.noise(t) > *loss).unwrap_or(0) as u32;
         std::iter::once(self.timesteps()).chain(rescale_losses.iter().map(first_above)).collect()
+    }
+
+    /// The rescale loss behind a row of γ. A row that is 1 throughout tells only
+    /// that the loss is below the noise of the first step.
+    pub fn rescale_loss(&self, gammas: &[f32]) -> f64 {
+        let clear = gammas.iter().rposition(|gamma| *gamma < 1.0);
+        clear.map_or(self.noise(0) / 2.0, |t| self.noise(t) / f64::from(gammas[t]))
+    }
+
+    /// What the reference keeps beside the weights, under its names.
+    pub fn buffers(&self) -> Vec<(String, Array)> {
+        let steps = 0..self.beta.len();
+        let of = |value: &dyn Fn(usize) -> f64| steps.clone().map(value).collect::<Vec<f64>>();
+        let (share, posterior) = (|t: usize| self.alpha_bar[t], |t: usize| self.posterior(t));
+        let buffers = [
+            ("betas", self.beta.clone()),
+            ("alphas_cumprod", self.alpha_bar.clone()),
+            ("alphas_cumprod_prev", of(&|t| t.checked_sub(1).map_or(1.0, share))),
+            ("sqrt_alphas_cumprod", of(&|t| share(t).sqrt())),
+            ("sqrt_one_minus_alphas_cumprod", of(&|t| (1.0 - share(t)).sqrt())),
+            ("log_one_minus_alphas_cumprod", of(&|t| (1.0 - share(t)).ln())),
+            ("sqrt_recip_alphas_cumprod", of(&|t| (1.0 / share(t)).sqrt())),
+            ("sqrt_recipm1_alphas_cumprod", of(&|t| (1.0 / share(t) - 1.0).sqrt())),
+            ("posterior_variance", of(&|t| posterior(t).variance)),
+            ("posterior_log_variance_clipped", of(&|t| posterior(t).variance.max(VARIANCE_MIN).ln())),
+            ("posterior_mean_coef1", of(&|t| posterior(t).clean)),
+            ("posterior_mean_coef2", of(&|t| posterior(t).noisy)),
+            ("gammas", self.gammas.concat()),
+        ];
+        let array = |(name, values): (&str, Vec<f64>)| {
+            let shape = if name == "gammas" { vec![self.gammas.len(), self.beta.len()] } else { vec![values.len()] };
+            (name.to_owned(), Array { shape, values: values.into_iter().map(|value| value as f32).collect() })
+        };
+        buffers.into_iter().map(array).collect()
     }
 
     /// Training input: the picture, blurred as much and as noisy as at each
@@ -93,25 +146,55 @@ impl Schedule {
         image * self.alpha_bar[t].sqrt() + noise * (1.0 - self.alpha_bar[t]).sqrt()
     }
 
-    /// One step at the coarsest scale, from `t` to `t − 1`: ancestral sampling
-    /// (arXiv 2006.11239).
+    /// One step from `t` to `t − 1` by ancestral sampling (arXiv 2006.11239): at
+    /// the coarsest scale, and at all where blur is left alone. `keep` may change
+    /// the estimate of the finished picture.
     ///
     /// # Shapes
     /// - all tensors: `[batch, 3, height, width]`; `noise` counts for nothing at `t = 0`
-    pub fn ancestral_step(&self, x: Tensor<4>, predicted: Tensor<4>, t: usize, noise: Tensor<4>) -> Tensor<4> {
+    pub fn ancestral_step(
+        &self,
+        x: Tensor<4>,
+        predicted: Tensor<4>,
+        t: usize,
+        noise: Option<Tensor<4>>,
+        keep: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let clean = keep(self.denoised(&x, predicted, t).clamp(-1.0, 1.0));
+        let posterior = self.posterior(t);
+        let mean = clean * posterior.clean + x * posterior.noisy;
+        match noise {
+            Some(noise) if t > 0 => mean + noise * posterior.variance.sqrt(),
+            _ => mean,
+        }
+    }
+
+    /// The step from `t` to `earlier`, or to the finished picture, without noise
+    /// (arXiv 2010.02502).
+    ///
+    /// # Shapes
+    /// - all tensors: `[batch, 3, height, width]`
+    pub fn implicit_step(&self, x: Tensor<4>, predicted: Tensor<4>, t: usize, earlier: Option<usize>) -> Tensor<4> {
         let clean = self.denoised(&x, predicted, t).clamp(-1.0, 1.0);
+        let Some(earlier) = earlier else { return clean };
+        let noise = (x - clean.clone() * self.alpha_bar[t].sqrt()) / (1.0 - self.alpha_bar[t]).sqrt();
+        clean * self.alpha_bar[earlier].sqrt() + noise * (1.0 - self.alpha_bar[earlier]).sqrt()
+    }
+
+    /// How step `t − 1` is distributed, given step `t` and the finished picture.
+    pub(super) fn posterior(&self, t: usize) -> Posterior {
         let before = if t == 0 { 1.0 } else { self.alpha_bar[t - 1] };
         let left = 1.0 - self.alpha_bar[t];
-        let mean =
-            clean * (self.beta[t] * before.sqrt() / left) + x * ((1.0 - before) * (1.0 - self.beta[t]).sqrt() / left);
-        if t == 0 {
-            return mean;
+        Posterior {
+            clean: self.beta[t] * before.sqrt() / left,
+            noisy: (1.0 - before) * (1.0 - self.beta[t]).sqrt() / left,
+            variance: self.beta[t] * (1.0 - before) / left,
         }
-        mean + noise * (self.beta[t] * (1.0 - before) / left).sqrt()
     }
 
     /// One step at a finer scale, from `t` to `t − 1`: takes the blur of step
-    /// `t` off and puts that of step `t − 1` on.
+    /// `t` off and puts that of step `t − 1` on. `keep` may change the estimate
+    /// of the finished picture.
     ///
     /// # Shapes
     /// - all tensors: `[batch, 3, height, width]`; `upsampled` is the coarser scale's picture
@@ -122,10 +205,11 @@ impl Schedule {
         upsampled: Tensor<4>,
         noise: Option<Tensor<4>>,
         at: Reblurring,
+        keep: impl FnOnce(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<4> {
         let gamma = |t: usize| self.gammas[at.scale - 1][t].min(at.gamma_clip);
         let mixed = self.denoised(&x, predicted, at.t);
-        let clean = (mixed.clone() - upsampled.clone() * gamma(at.t)) / (1.0 - gamma(at.t));
+        let clean = keep((mixed.clone() - upsampled.clone() * gamma(at.t)) / (1.0 - gamma(at.t)));
         let Some(earlier) = at.t.checked_sub(1) else {
             return clean.clamp(-1.0, 1.0);
         };
@@ -145,6 +229,15 @@ impl Schedule {
     fn denoised(&self, x: &Tensor<4>, predicted: Tensor<4>, t: usize) -> Tensor<4> {
         x.clone() / self.alpha_bar[t].sqrt() - predicted * (1.0 / self.alpha_bar[t] - 1.0).sqrt()
     }
+}
+
+/// A normal distribution around a mixture of two pictures.
+pub(super) struct Posterior {
+    /// Weight of the finished picture.
+    pub(super) clean: f64,
+    /// Weight of the noisy picture.
+    pub(super) noisy: f64,
+    pub(super) variance: f64,
 }
 
 /// Where sampling is, and its knobs.
@@ -191,6 +284,14 @@ mod tests {
     }
 
     #[test]
+    fn the_linear_schedule_is_that_of_the_paper() {
+        let schedule = Schedule::linear(1000);
+        assert!((schedule.beta[0] - 1e-4).abs() < 1e-12 && (schedule.beta[999] - 0.02).abs() < 1e-12);
+        assert!((schedule.alpha_bar[999] / 4.0358e-5 - 1.0).abs() < 1e-3, "{}", schedule.alpha_bar[999]);
+        assert!(Schedule::linear(10).alpha_bar[9] < 1e-3);
+    }
+
+    #[test]
     fn sampling_lengths_are_those_of_public_checkpoints() {
         let lengths = |losses: &[f64]| Schedule::new(100, losses).sampling_steps(losses);
         assert_eq!(lengths(&[0.955583, 0.670427, 0.471568, 0.333163]), [100, 48, 37, 27, 19]);
@@ -210,9 +311,9 @@ mod tests {
         let (image, blurred, noise) = (ramp(-0.5), ramp(-0.4), ramp(-0.3));
         let distance = |a: Tensor<4>| (a - image.clone()).abs().max().into_scalar::<f32>();
         let x = schedule.diffuse(image.clone(), None, 0, &[0], noise.clone());
-        assert!(distance(schedule.ancestral_step(x, noise.clone(), 0, noise.clone())) < 1e-5);
+        assert!(distance(schedule.ancestral_step(x, noise.clone(), 0, None, |clean| clean)) < 1e-5);
         let x = schedule.diffuse(image.clone(), Some(blurred.clone()), 1, &[0], noise.clone());
         let at = Reblurring { scale: 1, t: 0, omega: 0.0, gamma_clip: 0.55 };
-        assert!(distance(schedule.reblurring_step(x, noise, blurred, None, at)) < 1e-5);
+        assert!(distance(schedule.reblurring_step(x, noise, blurred, None, at, |clean| clean)) < 1e-5);
     }
 }

@@ -9,6 +9,13 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::weights::{Array, Arrays};
 
+/// The processor that the parity of SinDDM is tested on: LITHOGEN_TEST_DEVICE, a
+/// kind of `--device`, or the CPU.
+fn device() -> Device {
+    let kind = env::var("LITHOGEN_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    crate::device::Kind::parse(&kind).and_then(crate::device::Kind::open).unwrap()
+}
+
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env::var("LITHOGEN_GOLDEN").unwrap()).join(name)
 }
@@ -73,10 +80,12 @@ fn assert_close<const D: usize>(tensor: Tensor<D>, expected: &[f64], tolerance: 
     assert!(worst <= tolerance, "{what}: differs by {worst}");
 }
 
-/// Number i of the stream of a name, −1 to 1 (FNV-1a and SplitMix64, seed 0).
+/// Number i of the stream of a name, −1 to 1 (FNV-1a and SplitMix64), for the
+/// seed of the whole set.
 fn procedural(name: &str) -> impl Fn(u64) -> f64 + use<> {
-    let key =
-        name.bytes().fold(0xCBF29CE484222325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100000001B3));
+    let seed = json("set.json")["fill_seed"].as_u64().unwrap();
+    let key = seed
+        ^ name.bytes().fold(0xCBF29CE484222325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100000001B3));
     move |i| {
         let mut z = key.wrapping_add((i + 1).wrapping_mul(0x9E3779B97F4A7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58476D1CE4E5B9);
@@ -111,180 +120,7 @@ fn fill(arrays: &mut Arrays, gain_sq: f64, reference_name: impl Fn(&str) -> Stri
     }
 }
 
-mod sinddm {
-    use burn::module::Module;
-    use burn::optim::{AdamConfig, GradientsParams};
-    use domain::experiment::{Fit, Sinddm};
-    use image::RgbImage;
-
-    use super::*;
-    use crate::data::{picture, pyramid};
-    use crate::models::diffusion::{Reblurring, Schedule};
-    use crate::models::sinddm::SinDdm;
-    use crate::weights;
-
-    fn floats(value: &serde_json::Value) -> Vec<f64> {
-        value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-    }
-
-    /// The reference's large picture.
-    fn gradient() -> RgbImage {
-        let (width, height) = (4288, 2848);
-        RgbImage::from_fn(width, height, |x, y| {
-            let blue = (7 * x + 13 * y) ^ (x >> 3);
-            image::Rgb([255 * x / (width - 1), 255 * y / (height - 1), blue & 255].map(|value| value as u8))
-        })
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn pyramid_equals_the_reference() {
-        let mut compared = 0;
-        for case in json("sinddm/pyramid/cases.json").as_array().unwrap() {
-            // Other modes are differenced before conversion, which we do not imitate.
-            let Some(input) = case["input"].as_str().filter(|_| case["mode"] == "RGB") else { continue };
-            let image = match input.starts_with("formula") {
-                true => gradient(),
-                false => picture::open_rgb8(&path("sinddm").join(input)).unwrap().image,
-            };
-            let (width, height) = image.dimensions();
-            let area = f64::from(width) * f64::from(height);
-            let shrink = case["auto_scale"].as_f64().map_or(1.0, |limit| (area / limit).sqrt().max(1.0));
-            let finest = [width, height].map(|side| (f64::from(side) / shrink) as u32);
-            let sinddm = Sinddm { finest, fit: Fit::Stretch, ..Sinddm::default() };
-            let pyramid = pyramid::Pyramid::new(&[image], &sinddm);
-            let name = &case["name"];
-            assert_eq!(serde_json::json!(pyramid.geometry.sizes), case["sizes_wh"], "{name}");
-            if name == "dog_tall" {
-                continue; // its loss moves with the version of Pillow, across a sampling length
-            }
-            for (own, expected) in pyramid.rescale_losses.iter().zip(floats(&case["rescale_losses"])) {
-                assert!((own / expected - 1.0).abs() < 1e-9, "{name}: {own} {expected}");
-            }
-            let lengths = Schedule::new(100, &pyramid.rescale_losses).sampling_steps(&pyramid.rescale_losses);
-            assert_eq!(serde_json::json!(lengths), case["num_timesteps_ideal"], "{name}");
-            compared += 1;
-        }
-        assert!(compared > 2, "{compared}");
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn schedule_equals_the_reference() {
-        let vectors = Vectors::open("sinddm/schedule/schedule.safetensors");
-        for case in json("sinddm/schedule/schedule.json").as_array().unwrap() {
-            let (name, losses) = (case["case"].as_str().unwrap(), floats(&case["scale_losses"]));
-            let schedule = Schedule::new(case["timesteps"].as_u64().unwrap() as u32, &losses);
-            for (buffer, own) in [
-                ("betas", schedule.beta.clone()),
-                ("alphas_cumprod", schedule.alpha_bar.clone()),
-                ("gammas", schedule.gammas.concat()),
-            ] {
-                for (own, expected) in own.iter().zip(vectors.values(&format!("{name}.{buffer}"))) {
-                    assert!((own - expected).abs() <= 1e-6 * expected.abs(), "{name}.{buffer}: {own} {expected}");
-                }
-            }
-            assert_eq!(serde_json::json!(schedule.sampling_steps(&losses)), case["num_timesteps_ideal"]);
-        }
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn network_equals_the_reference() {
-        let device = Device::flex();
-        let vectors = Vectors::open("sinddm/net/dim16_forward.safetensors");
-        let net = weights::load(SinDdm::new(16, &device), &path("sinddm/net/dim16.safetensors")).unwrap();
-        for case in ["case0", "case1", "case2"] {
-            let times = vectors.integers(&format!("{case}.t"));
-            let scale = vectors.integers(&format!("{case}.s"))[0] as usize;
-            let out = net.forward(vectors.tensor(&format!("{case}.x"), &device), &times, scale);
-            let expected = vectors.values(&format!("{case}.out"));
-            let largest = expected.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()));
-            assert_close(out, expected, 2e-5 * largest, case);
-        }
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn five_steps_of_training_equal_the_reference() {
-        for (file, ema_start, ema_every, milestones) in
-            [("loop_default", 2000, 10, vec![20_000]), ("loop_ema", 2, 1, vec![2, 4])]
-        {
-            let device = Device::flex().autodiff();
-            let vectors = Vectors::open(&format!("sinddm/train/{file}.safetensors"));
-            let start = Vectors::open("sinddm/train/loop_ema.safetensors").arrays("init.");
-            let pictures = Vectors::open("sinddm/train/grad.safetensors");
-            let losses = floats(&json("sinddm/train/train.json")[0]["rescale_losses"]);
-            let schedule = Schedule::new(100, &losses);
-            let mut net = weights::apply(SinDdm::new(16, &device), start).unwrap();
-            let mut average = net.valid();
-            let mut adam = AdamConfig::new().with_epsilon(1e-8).init();
-            for step in 0..5usize {
-                let s = vectors.integers(&format!("step{step}.s"))[0] as usize;
-                let times = vectors.integers(&format!("step{step}.t"));
-                let of = |what: &str| {
-                    let picture = pictures.tensor::<4>(&format!("scale{s}.{what}"), &device);
-                    picture.repeat_dim(0, times.len())
-                };
-                let image = of("image");
-                let blurred = (s > 0).then(|| of("image_recon"));
-                let noise = noise(&format!("train.loop.step{step}.noise"), image.dims(), &device);
-                let x = schedule.diffuse(image, blurred, s, &times, noise.clone());
-                let loss = (net.forward(x, &times, s) - noise).abs().mean();
-                assert_close(loss.clone(), &vectors.values("loss")[step..=step], 1e-5, &format!("{file} {step}"));
-                let gradients = GradientsParams::from_grads(loss.backward(), &net);
-                let halvings = milestones.iter().filter(|&&milestone| milestone <= step).count();
-                net = adam.step(1e-3 * 0.5f64.powi(halvings as i32), net, gradients);
-                if step % ema_every == 0 {
-                    let newest = net.valid();
-                    average = if step < ema_start { newest } else { weights::blend(average, &newest, 0.995) };
-                }
-            }
-            for (own, prefix) in [(weights::collect(&net.valid()), "final."), (weights::collect(&average), "ema.")] {
-                let expected = vectors.arrays(prefix);
-                assert_eq!(own.len(), expected.len());
-                // Adam can move a weight with a vanishing gradient by up to the learning rate.
-                let gaps = |limit: f32| {
-                    let pairs = own.iter().flat_map(|(name, array)| array.values.iter().zip(&expected[name].values));
-                    pairs.filter(|(a, b)| (*a - *b).abs() > limit).count()
-                };
-                let all: usize = own.values().map(|array| array.values.len()).sum();
-                assert!(gaps(5e-6) * 1000 <= all && gaps(1e-3) == 0, "{file} {prefix} {} {}", gaps(5e-6), gaps(1e-3));
-            }
-        }
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn sampling_steps_equal_the_reference() {
-        let device = Device::flex();
-        let vectors = Vectors::open("sinddm/sample/steps.safetensors");
-        let schedule = Schedule::new(100, &floats(&json("sinddm/sample/sample.json")["rescale_losses"]));
-        let net = weights::load(SinDdm::new(16, &device), &path("sinddm/sample/net.safetensors")).unwrap();
-        let mut compared = 0;
-        for case in json("sinddm/sample/steps.json").as_array().unwrap() {
-            if case["reblurring"] == false {
-                continue; // the plain posterior at finer scales is not offered
-            }
-            let name = |what: &str| format!("case{}.{what}", case["case"]);
-            let (scale, t) = (case["s"].as_u64().unwrap() as usize, case["t"].as_u64().unwrap() as usize);
-            let x = vectors.tensor::<4>(&name("x"), &device);
-            let noise = vectors.tensor::<4>(&name("noise"), &device);
-            let predicted = net.forward(x.clone(), &[t as u32; 2], scale);
-            let out = if scale == 0 {
-                schedule.ancestral_step(x, predicted, t, noise)
-            } else {
-                let upsampled = vectors.tensor::<4>(&name("prev_upsample"), &device);
-                let omega = case["omega"].as_f64().unwrap();
-                let at = Reblurring { scale, t, omega, gamma_clip: 0.55 };
-                schedule.reblurring_step(x, predicted, upsampled, Some(noise), at)
-            };
-            assert_close(out, vectors.values(&name("out")), 1e-4, &name("out"));
-            compared += 1;
-        }
-        assert!(compared > 10, "{compared}");
-    }
-}
+mod sinddm;
 
 mod fid {
     use super::*;

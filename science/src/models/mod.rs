@@ -1,5 +1,6 @@
 //! Networks, one per file, top to bottom: configuration, blocks, model, forward.
 
+pub mod ddpm;
 pub mod diffusion;
 pub mod inception;
 pub mod layers;

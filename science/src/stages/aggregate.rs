@@ -10,7 +10,7 @@ use std::path::Path;
 
 use domain::paper::{self, FirstStep, Printed, Row};
 use domain::results::{
-    Cell, ClassAccuracy, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
+    Cell, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
 };
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
 use domain::stone::{Class, Dataset, View};
@@ -54,6 +54,7 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         sifid: sifid(folder, comparable)?,
         heatmap: heatmap(folder)?,
         generators: generators(folder)?,
+        ddpm: ddpm(folder)?,
     };
     records::write(&folder.output("results.json"), &results)
 }
@@ -263,6 +264,26 @@ fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
         }
     }
     Ok(generators)
+}
+
+/// Scores of the plain diffusion models: one of a view, or one of each class.
+fn ddpm(folder: &Folder) -> Result<Vec<DdpmScore>, Failure> {
+    let mut scores = Vec::new();
+    for view in View::ALL {
+        let of_classes = Dataset::A.classes().map(|class| format!("{view}.{class}"));
+        for model in std::iter::once(view.to_string()).chain(of_classes) {
+            let Some(drift) = read_if_there::<DriftRecord>(folder, &format!("ddpm-drift.{model}"), "drift.json")?
+            else {
+                continue;
+            };
+            let (sifid, heatmap) = (format!("ddpm-sifid.{model}"), format!("ddpm-heatmap.{model}"));
+            let sifid: SifidRecord = read(&folder.input(&sifid), "sifid.json", &sifid)?;
+            let heatmap: HeatmapRecord = read(&folder.input(&heatmap), "heatmap.json", &heatmap)?;
+            let drift = drift.properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect();
+            scores.push(DdpmScore { model, drift, sifid: sifid.mean, mean_difference: heatmap.mean_difference });
+        }
+    }
+    Ok(scores)
 }
 
 fn read_if_there<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {

@@ -420,7 +420,7 @@ mod tests {
         for dataset in &classify.datasets {
             write_patches(&folder.input(&format!("patches.{dataset}")), *dataset);
         }
-        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex() };
+        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
         run(classify, attempt)?;
         Ok(folder)
     }

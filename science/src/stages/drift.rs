@@ -52,11 +52,15 @@ pub fn run(drift: &Drift, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("drift.json"), &record)
 }
 
-/// The pictures of all classes of one kind of input, by class and name.
+/// The pictures of one kind of input: of all classes, by class and name, unless
+/// one input holds those of all.
 ///
 /// # Errors
 /// `InvalidInput` naming the folder if a class has none.
 pub(super) fn pictures(folder: &Folder, kind: &str) -> Result<Vec<PathBuf>, Failure> {
+    if folder.input(kind).exists() {
+        return crate::data::folder::paths(&folder.input(kind));
+    }
     let mut all = Vec::new();
     for class in Dataset::A.classes() {
         let folder = folder.input(&format!("{kind}.{class}")).join("images");

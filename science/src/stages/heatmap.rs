@@ -147,7 +147,7 @@ mod tests {
         let folder = Folder::new(root.path());
         let run_it = |stage: Stage| {
             let (monitor, device) = (&mut Unwatched, &Device::flex());
-            super::super::run(&stage, Attempt { seed: Seed(1), folder: &folder, monitor, device })
+            super::super::run(&stage, Attempt { seed: Seed(1), folder: &folder, monitor, device, memory: 0 })
         };
         for class in Dataset::A.classes() {
             for (kind, count) in [("real", 2), ("synthetic", 4)] {

@@ -4,11 +4,14 @@
 
 use std::path::PathBuf;
 
+use domain::experiment::Pick;
+use domain::seed::Seed;
 use domain::stage::{Failure, Ingest};
 use domain::stone::Class;
 
 use super::Attempt;
-use crate::data::{batch, picture, split};
+use crate::data::split::{self, Side};
+use crate::data::{batch, picture};
 use crate::random;
 use crate::records::{self, ImageList, ImageRecord};
 
@@ -26,11 +29,8 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     for class in ingest.dataset.classes() {
         let folder = attempt.folder.input(&format!("raw.{class}"));
         let files = picture::files(&folder)?;
-        let least = split::fewest(ingest.generator_images as usize, ingest.folds);
-        let mut rng = random::stream(attempt.seed, "ingest.split", class as u64);
-        let split =
-            split::split(files.len(), ingest.generator_images as usize, ingest.folds, ingest.test_fraction, &mut rng);
-        sides.extend(split.ok_or_else(|| too_few(ingest, class, files.len(), least))?);
+        let split = split(ingest, class, files.len(), attempt.seed);
+        sides.extend(split.ok_or_else(|| too_few(ingest, class, files.len()))?);
         found.extend(files.into_iter().map(|path| (class, path)));
     }
     // All damaged pictures are reported at once, not one per run.
@@ -59,6 +59,25 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("images.json"), &list)
 }
 
+/// The sides of the images of one class; `None` if they are too few.
+fn split(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Side>> {
+    let generators = ingest.generator_images as usize;
+    let mut rng = random::stream(seed, "ingest.split", class as u64);
+    let mut pick = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
+    let split =
+        |generators, rng: &mut _, pick| split::split(images, generators, ingest.folds, ingest.test_fraction, rng, pick);
+    match ingest.pick {
+        Pick::RandomFromTrainSplit => split(generators, &mut rng, ingest.pick_seed.map(|_| &mut pick)),
+        Pick::RandomFromAll => {
+            let mut sides = split(0, &mut rng, None)?;
+            for image in split::pick_any(images, generators, &mut pick) {
+                sides[image].generator = true;
+            }
+            Some(sides)
+        }
+    }
+}
+
 /// What is known of one image before the split.
 fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRecord, Failure> {
     let picture = picture::open_rgb8(path)?;
@@ -84,8 +103,10 @@ fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRe
 }
 
 /// Why a class cannot be split.
-fn too_few(ingest: &Ingest, class: Class, found: usize, least: usize) -> Failure {
+fn too_few(ingest: &Ingest, class: Class, found: usize) -> Failure {
     let Ingest { dataset, view, folds, .. } = ingest;
+    let generators = if ingest.pick == Pick::RandomFromAll { 0 } else { ingest.generator_images };
+    let least = split::fewest(generators as usize, *folds);
     let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
     let advice = match (found, folds) {
         (0, _) => "no images: put at least two PNG or JPEG files there".to_owned(),
@@ -100,7 +121,6 @@ mod tests {
     use std::fs;
 
     use burn::tensor::Device;
-    use domain::seed::Seed;
     use domain::stage::{FailureCode, Folder, Stage, Unwatched};
     use domain::stone::{Dataset, View};
     use image::{Rgb, RgbImage};
@@ -109,7 +129,8 @@ mod tests {
 
     fn ingest(folds: u32) -> Ingest {
         let (dataset, view) = (Dataset::A, View::Sec);
-        Ingest { dataset, view, folds, test_fraction: 0.2, generator_images: 3, min_side: 16 }
+        let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
+        Ingest { dataset, view, folds, test_fraction: 0.2, generator_images: 3, pick, pick_seed, min_side: 16 }
     }
 
     /// Six classes of that many pictures of 20 × 16 pixels.
@@ -130,8 +151,12 @@ mod tests {
     }
 
     fn run_it(folder: &Folder, folds: u32) -> Result<ImageList, Failure> {
-        let attempt = Attempt { seed: Seed(7), folder, monitor: &mut Unwatched, device: &Device::flex() };
-        super::super::run(&Stage::Ingest(ingest(folds)), attempt)?;
+        run_with(folder, ingest(folds))
+    }
+
+    fn run_with(folder: &Folder, ingest: Ingest) -> Result<ImageList, Failure> {
+        let attempt = Attempt { seed: Seed(7), folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
+        super::super::run(&Stage::Ingest(ingest), attempt)?;
         records::read(&folder.output("images.json"))
     }
 
@@ -149,6 +174,19 @@ mod tests {
         assert_eq!(run_it(&folder, 1).unwrap(), list);
         let folds = run_it(&folder, 3).unwrap();
         assert!(folds.images.iter().all(|image| image.generator != image.test_fold.is_some()));
+    }
+
+    #[test]
+    fn generators_may_learn_from_test_images_where_that_is_asked_for() {
+        let (_root, folder) = given(6);
+        let learnt = |pick, pick_seed| {
+            let list = run_with(&folder, Ingest { pick, pick_seed, generator_images: 6, ..ingest(1) }).unwrap();
+            let count = |which: fn(&ImageRecord) -> bool| list.images.iter().filter(|image| which(image)).count();
+            (count(|image| image.generator), count(|image| image.generator && image.test_fold.is_some()))
+        };
+        assert_eq!(learnt(Pick::RandomFromTrainSplit, None), (30, 0));
+        assert_eq!(learnt(Pick::RandomFromTrainSplit, Some(3)), (30, 0));
+        assert_eq!(learnt(Pick::RandomFromAll, None), (36, 6));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 pub mod aggregate;
 pub mod classify_train;
+pub mod ddpm_sample;
+pub mod ddpm_train;
 pub mod drift;
 pub mod heatmap;
 pub mod ingest;
@@ -28,6 +30,8 @@ pub struct Attempt<'a> {
     pub monitor: &'a mut dyn Monitor,
     /// Where tensors live.
     pub device: &'a Device,
+    /// Bytes of memory that the attempt may count on there.
+    pub memory: u64,
 }
 
 /// Runs one stage to its end.
@@ -40,6 +44,8 @@ pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
         Stage::Pad { class, pad } => pad::run(*class, pad, attempt),
         Stage::SinddmTrain { sinddm } => sinddm_train::run(sinddm, attempt),
         Stage::SinddmSample { sampling } => sinddm_sample::run(sampling, attempt),
+        Stage::DdpmTrain { training } => ddpm_train::run(training, attempt),
+        Stage::DdpmSample { sampling } => ddpm_sample::run(sampling, attempt),
         Stage::Upscale { upscale } => upscale::run(upscale, attempt),
         Stage::EvaluateDrift { drift } => drift::run(drift, attempt),
         Stage::EvaluateHeatmap => heatmap::run(attempt),

@@ -27,27 +27,29 @@ pub fn run(class: Class, pad: &Pad, attempt: Attempt<'_>) -> Result<(), Failure>
             list.dataset, list.view
         )));
     }
+    let sizes: Vec<[u32; 2]> = images.iter().map(|(_, image)| [image.width, image.height]).collect();
+    let target = pad.target.size(&sizes);
     let folder = attempt.folder;
     let black = batch::map(&images, "canvas", attempt.monitor, |(number, image)| {
         let picture = open_rgb8(&folder.input("raw").join(&image.file))?;
-        let (canvas, mask) = paste(picture.image, pad);
+        let (canvas, mask) = paste(picture.image, target, pad.fill);
         save_png(&folder.output(&format!("images/{number:03}.png")), &canvas)?;
         save_png_grey(&folder.output(&format!("masks/{number:03}.png")), &mask)?;
         let black = canvas.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
         Ok(black as f64 / canvas.pixels().len() as f64)
     })?;
     let image_ids = images.iter().map(|(_, image)| image.id).collect();
-    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: pad.target, image_ids, black })
+    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: target, image_ids, black })
 }
 
 /// The canvas with the picture in its middle, scaled down if it does not fit,
 /// and the mask of where the picture is (255).
-fn paste(picture: RgbImage, pad: &Pad) -> (RgbImage, GrayImage) {
-    let [width, height] = pad.target;
+fn paste(picture: RgbImage, [width, height]: [u32; 2], fill: Fill) -> (RgbImage, GrayImage) {
     let picture = fit(picture, width, height);
-    let fill = match pad.fill {
+    let fill = match fill {
         Fill::Black => Rgb([0; 3]),
         Fill::BorderMedian => border_median(&picture),
+        Fill::Rgb(color) => Rgb(color),
     };
     let mut canvas = RgbImage::from_pixel(width, height, fill);
     let mut mask = GrayImage::new(width, height);
@@ -85,25 +87,79 @@ fn border_median(picture: &RgbImage) -> Rgb<u8> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+    use domain::seed::Seed;
+    use domain::stage::{Folder, Unwatched};
+
     use super::*;
 
     #[test]
     fn a_small_picture_is_centred_and_a_large_one_fits() {
-        let pad = Pad { target: [20, 10], fill: Fill::Black };
         let white = |width, height| RgbImage::from_pixel(width, height, Rgb([255; 3]));
-        let (canvas, mask) = paste(white(4, 4), &pad);
+        let (canvas, mask) = paste(white(4, 4), [20, 10], Fill::Rgb([1, 2, 3]));
+        assert_eq!(canvas[(0, 0)].0, [1, 2, 3]);
         assert_eq!(canvas.dimensions(), (20, 10));
         assert_eq!(mask.enumerate_pixels().find(|(_, _, level)| level[0] == 255).map(|(x, y, _)| (x, y)), Some((8, 3)));
         assert_eq!(mask.iter().filter(|level| **level == 255).count(), 16);
-        let (_, mask) = paste(white(100, 200), &pad);
+        let (_, mask) = paste(white(100, 200), [20, 10], Fill::Black);
         assert_eq!(mask.iter().filter(|level| **level == 255).count(), 5 * 10);
     }
 
     #[test]
+    fn the_papers_canvas_has_a_mask_of_its_real_pixels() {
+        let real = |width, height| {
+            let picture = RgbImage::from_pixel(width, height, Rgb([90; 3]));
+            let (canvas, mask) = paste(picture, Pad::default().target.nominal(), Fill::Black);
+            assert_eq!((canvas.dimensions(), mask.dimensions()), ((4288, 2848), (4288, 2848)));
+            let shown = canvas.pixels().filter(|pixel| pixel.0 != [0; 3]).count();
+            assert_eq!(mask.iter().filter(|level| **level == 255).count(), shown);
+            shown
+        };
+        assert_eq!([real(3000, 2000), real(4288, 2848)], [6_000_000, 4288 * 2848]);
+        // 6000 × 4000 are scaled by 2848 / 4000.
+        assert_eq!(real(6000, 4000), 4272 * 2848);
+    }
+
+    #[test]
+    fn a_folder_of_many_sizes_and_kinds_becomes_canvases_of_one() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        let raw = folder.input("raw");
+        std::fs::create_dir_all(&raw).unwrap();
+        let grey = image::DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(30, 40, Luma([0x8080])));
+        grey.save(raw.join("deep.png")).unwrap();
+        let glass = image::RgbaImage::from_pixel(17, 9, image::Rgba([200, 100, 0, 128]));
+        glass.save(raw.join("glass.png")).unwrap();
+        for (name, bytes) in [
+            ("cmyk.jpg", &include_bytes!("../data/fixtures/cmyk.jpg")[..]),
+            ("palette.png", include_bytes!("../data/fixtures/palette.png")),
+            ("rotated.jpg", include_bytes!("../data/fixtures/rotated.jpg")),
+        ] {
+            std::fs::write(raw.join(name), bytes).unwrap();
+        }
+        let record = |file: &str| {
+            serde_json::json!({ "id": 0, "class": "Ia", "file": file, "digest": "", "width": 1, "height": 1,
+                "color": "", "generator": true, "test_fold": null })
+        };
+        let names = ["cmyk.jpg", "deep.png", "glass.png", "palette.png", "rotated.jpg"];
+        let images: Vec<_> = names.into_iter().map(record).collect();
+        let list = serde_json::json!({ "dataset": "A", "view": "SUR", "folds": 1, "images": images });
+        records::write(&folder.input("ingest").join("images.json"), &list).unwrap();
+        let attempt =
+            Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
+        run(Class::Ia, &Pad { target: [26, 20].into(), fill: Fill::Black }, attempt).unwrap();
+        let pad = Folder::new(root.path()).output("");
+        let canvases = crate::data::folder::pictures(&pad).unwrap();
+        assert_eq!(canvases.iter().map(RgbImage::dimensions).collect::<Vec<_>>(), [(26, 20); 5]);
+        assert_eq!((canvases[1][(13, 10)].0, canvases[2][(13, 10)].0), ([128; 3], [100, 50, 0]));
+        let sinddm = domain::experiment::Sinddm { finest: [26, 20].into(), coarsest: Some(12), ..Default::default() };
+        assert_eq!(crate::data::pyramid::Pyramid::new(&canvases, &sinddm).unwrap().scales[0].images.len(), 5);
+    }
+
+    #[test]
     fn the_border_fills_the_canvas_where_asked() {
-        let pad = Pad { target: [9, 9], fill: Fill::BorderMedian };
         let mut picture = RgbImage::from_pixel(5, 5, Rgb([30, 20, 10]));
         picture.put_pixel(0, 0, Rgb([255; 3]));
-        assert_eq!(paste(picture, &pad).0.get_pixel(0, 0), &Rgb([30, 20, 10]));
+        assert_eq!(paste(picture, [9, 9], Fill::BorderMedian).0.get_pixel(0, 0), &Rgb([30, 20, 10]));
     }
 }

@@ -122,7 +122,7 @@ fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Fa
         let folder = attempt.folder.input(&format!("synthetic.{class}")).join("images");
         let found = files(&folder)?;
         let mut rng = random::stream(attempt.seed, "patches.split", label as u64);
-        let split = split::split(found.len(), 0, patches.folds, patches.patch.test_fraction, &mut rng);
+        let split = split::split(found.len(), 0, patches.folds, patches.patch.test_fraction, &mut rng, None);
         let sides = split.ok_or_else(|| {
             Failure::invalid_input(format!(
                 "class B/{}/{class} has {} synthetic pictures in {}, but {} are needed to split them: \

@@ -198,7 +198,7 @@ mod tests {
             }
         }
         let device = Device::flex();
-        let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device };
+        let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
         run(&Sifid { block: 64, pairing }, attempt).unwrap();
         records::read(&folder.output("sifid.json")).unwrap()
     }

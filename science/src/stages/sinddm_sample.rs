@@ -1,170 +1,214 @@
-//! Samples pictures from one diffusion model, coarse to fine (ALGORITHM 2.6).
+//! Samples pictures from a diffusion model, coarse to fine (ALGORITHM 2.6).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::Sampling;
-use domain::stage::{Failure, FailureCode, Monitor, Progress};
+use domain::stage::{Failure, FailureCode, Monitor, Progress, Stage};
 use image::RgbImage;
-use rand_chacha::ChaCha8Rng;
 
 use super::Attempt;
-use crate::data::{foreground, picture, tensors};
-use crate::models::diffusion::{Reblurring, Schedule};
+use crate::checkpoint::Checkpoints;
+use crate::data::{foreground, picture};
+use crate::guide::Guide;
+use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::records::{self, DiffusionRecord, SamplesRecord};
-use crate::{random, weights};
-
-/// Grey level above which a pixel shows something, 0..255. Fixed rather than
-/// fitted to the picture: a fitted threshold finds two halves in an empty one.
-const FOREGROUND_LEVEL: u8 = 24;
-
-/// Share of foreground below which a sample counts as empty.
-const EMPTY_BELOW: f64 = 0.02;
+use crate::sampler::{Canvas, Sampler, normals};
+use crate::weights::{self, Array, Arrays};
 
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 /// Pictures in a row of the contact sheet, and pixels of each.
-const SHEET: (u32, u32) = (5, 132);
+pub(crate) const SHEET: (u32, u32) = (5, 132);
 
 /// Writes `images/NNN.png`, `sheet.png` and `samples.json`. The noise of sample
 /// i depends on the seed and i alone, not on the batch it is drawn in.
 ///
 /// # Errors
-/// If the model cannot be read, a picture is not a number, or the attempt was
+/// If a model cannot be read, a picture is not a number, or the attempt was
 /// told to stop.
 pub fn run(sampling: &Sampling, attempt: Attempt<'_>) -> Result<(), Failure> {
-    let input = attempt.folder.input("model");
-    let record: DiffusionRecord = records::read(&input.join("training.json"))?;
-    let net = SinDdm::new(record.sinddm.dim as usize, attempt.device);
-    let model = Model {
-        net: weights::load(net, &input.join("model.safetensors"))?,
-        schedule: Schedule::new(record.sinddm.timesteps, &record.rescale_losses),
-        record,
-    };
-    let mut watch = Watch::new(attempt.monitor, u64::from(sampling.per_model), &model.record.sampling_steps);
+    let models = models(attempt.folder, attempt.device)?;
+    let guide = Guide::default();
+    let samplers: Vec<Sampler<'_>> = models.iter().map(|model| model.sampler(sampling, &guide)).collect();
+    let batches = batches(u64::from(sampling.per_model), models.len() as u64, sampling.batch);
+    let total = batches.iter().map(|batch| samplers[batch.model].steps().len() as u64).sum();
 
-    let mut images: Vec<RgbImage> = Vec::new();
-    let all: Vec<u64> = (0..u64::from(sampling.per_model)).collect();
-    for batch in all.chunks(sampling.batch.max(1) as usize) {
-        let mut streams: Vec<ChaCha8Rng> = batch.iter().map(|&i| random::stream(attempt.seed, "sample", i)).collect();
-        images.extend(model.sample(sampling, &mut streams, &mut watch, attempt.device)?);
+    let mut checkpoints =
+        Checkpoints::new(&Stage::SinddmSample { sampling: sampling.clone() }, attempt.seed, attempt.folder)?;
+    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, attempt.device));
+    let Made { done, mut canvas, mut images } = resumed.unwrap_or_default();
+    let mut watch = Watch { monitor: attempt.monitor, done: 0, total, reported: Instant::now() };
+
+    for batch in &batches {
+        let sampler = &samplers[batch.model];
+        for step in sampler.steps() {
+            watch.done += 1;
+            if watch.done <= done {
+                continue; // made before the stop
+            }
+            checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &images)))?;
+            canvas = Some(sampler.step(canvas, step, batch.numbers.len(), &mut |shape| {
+                normals(attempt.seed, &step.purpose(), &batch.numbers, shape, attempt.device)
+            }));
+            watch.report(&format!("sample {}/{}", images.len(), sampling.per_model));
+        }
+        // What a checkpoint holds of a later batch is not to end an earlier one.
+        if watch.done > done
+            && let Some(canvas) = canvas.take()
+        {
+            if canvas.x.to_data().iter::<f32>().any(|value| !value.is_finite()) {
+                let message = format!("samples {:?} are not numbers: the model is not usable", batch.numbers);
+                return Err(Failure::new(FailureCode::NotANumber, message));
+            }
+            images.extend(batch.numbers.iter().copied().zip(sampler.pictures(&canvas)));
+        }
     }
 
-    for (i, image) in images.iter().enumerate() {
-        picture::save_png(&attempt.folder.output(&format!("images/{i:03}.png")), image)?;
-    }
-    let sheet = picture::contact_sheet(&images, SHEET.0, SHEET.1);
-    picture::save_png(&attempt.folder.output("sheet.png"), &sheet)?;
-    let foreground: Vec<f64> = images.iter().map(foreground_share).collect();
-    let empty = foreground.iter().filter(|share| **share < EMPTY_BELOW).count() as u32;
-    let size = model.finest();
-    records::write(&attempt.folder.output("samples.json"), &SamplesRecord { size, foreground, empty })
+    images.sort_by_key(|(number, _)| *number);
+    let images: Vec<RgbImage> = images.into_iter().map(|(_, image)| image).collect();
+    watch.monitor.log(&foreground::summary(&images));
+    write(&images, attempt.device, attempt.folder)
 }
 
-struct Model {
+/// Writes samples with their contact sheet and their record.
+///
+/// # Errors
+/// If a file cannot be written.
+pub(crate) fn write(images: &[RgbImage], device: &Device, folder: &domain::stage::Folder) -> Result<(), Failure> {
+    for (i, image) in images.iter().enumerate() {
+        picture::save_png(&folder.output(&format!("images/{i:03}.png")), image)?;
+    }
+    picture::save_png(&folder.output("sheet.png"), &picture::contact_sheet(images, SHEET.0, SHEET.1))?;
+    let foreground: Vec<f64> = images.iter().map(foreground::share).collect();
+    let empty = foreground.iter().filter(|share| **share < foreground::EMPTY_BELOW).count() as u32;
+    let size = images.first().map_or([0, 0], |image| [image.width(), image.height()]);
+    let determinism = crate::device::determinism(device);
+    records::write(&folder.output("samples.json"), &SamplesRecord { size, foreground, empty, determinism })
+}
+
+/// A trained model.
+pub struct Model {
     net: SinDdm,
     schedule: Schedule,
     record: DiffusionRecord,
 }
 
 impl Model {
-    /// Width and height of the samples.
-    fn finest(&self) -> [u32; 2] {
-        self.record.sizes.last().copied().unwrap_or_default()
+    /// That of a folder with `model.safetensors` and `training.json`.
+    ///
+    /// # Errors
+    /// If a file cannot be read or they do not belong together.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, Failure> {
+        let record: DiffusionRecord = records::read(&folder.join("training.json"))?;
+        let net = SinDdm::new(record.sinddm.dim as usize, device);
+        Ok(Self {
+            net: weights::load(net, &folder.join("model.safetensors"))?,
+            schedule: Schedule::new(record.sinddm.timesteps, &record.rescale_losses),
+            record,
+        })
     }
 
-    /// One sample per stream.
-    fn sample(
-        &self,
-        sampling: &Sampling,
-        streams: &mut [ChaCha8Rng],
-        watch: &mut Watch<'_>,
-        device: &Device,
-    ) -> Result<Vec<RgbImage>, Failure> {
-        let count = streams.len();
-        let mut pixels: Vec<f32> = Vec::new(); // of the scale before, sample after sample
-        let mut before = [0, 0];
-        let scales = self.record.sizes.iter().zip(&self.record.sampling_steps).enumerate();
-        for (scale, (&size, &steps)) in scales {
-            let shape = [count, 3, size[1] as usize, size[0] as usize];
-            let mut noise = || normal(streams, shape, device);
-            let predict = |x: &Tensor<4>, t: u32| self.net.forward(x.clone(), &vec![t; count], scale);
-            let x = if scale == 0 {
-                let mut x = noise();
-                for t in (0..steps).rev() {
-                    watch.step(count)?;
-                    x = self.schedule.ancestral_step(x.clone(), predict(&x, t), t as usize, noise());
-                }
-                x
-            } else {
-                let upsampled = TensorData::new(tensors::upsample(&pixels, before, size), shape);
-                let upsampled = Tensor::<4>::from_data(upsampled, device);
-                // On purpose one step noisier than the first prediction, as the reference does.
-                let mut x = self.schedule.renoise(upsampled.clone(), steps as usize, noise());
-                for t in (0..steps).rev() {
-                    watch.step(count)?;
-                    let fresh = (sampling.omega > 0.0).then(&mut noise);
-                    let at =
-                        Reblurring { scale, t: t as usize, omega: sampling.omega, gamma_clip: sampling.gamma_clip };
-                    x = self.schedule.reblurring_step(x.clone(), predict(&x, t), upsampled.clone(), fresh, at);
-                }
-                x
-            };
-            pixels = x.into_data().iter::<f32>().collect();
-            before = size;
-            if pixels.iter().any(|value| !value.is_finite()) {
-                let message = format!("a sample is not a number at scale {scale}: the model is not usable");
-                return Err(Failure::new(FailureCode::NotANumber, message));
-            }
+    /// What is known of its training.
+    pub fn record(&self) -> &DiffusionRecord {
+        &self.record
+    }
+
+    /// A sampler of this model.
+    pub fn sampler<'a>(&'a self, sampling: &'a Sampling, guide: &'a Guide) -> Sampler<'a> {
+        Sampler {
+            net: &self.net,
+            schedule: &self.schedule,
+            sizes: self.record.sizes.iter().map(|size| sampling.size(*size)).collect(),
+            lengths: &self.record.sampling_steps,
+            sampling,
+            guide,
         }
-        let each = 3 * (before[0] * before[1]) as usize;
-        Ok(pixels.chunks_exact(each.max(1)).map(|sample| tensors::to_image(sample, before)).collect())
     }
 }
 
-/// Noise for every sample from its own stream.
-fn normal(streams: &mut [ChaCha8Rng], shape: [usize; 4], device: &Device) -> Tensor<4> {
-    let each = shape[1] * shape[2] * shape[3];
-    let values: Vec<f32> = streams.iter_mut().flat_map(|stream| random::normals(stream, each)).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
+/// The input `model`, or `model.0`, `model.1` and so on.
+fn models(folder: &domain::stage::Folder, device: &Device) -> Result<Vec<Model>, Failure> {
+    let numbered = (0..).map(|number| folder.input(&format!("model.{number}"))).take_while(|path| path.exists());
+    let numbered = numbered.map(|path| Model::open(&path, device)).collect::<Result<Vec<_>, _>>()?;
+    if numbered.is_empty() { Ok(vec![Model::open(&folder.input("model"), device)?]) } else { Ok(numbered) }
 }
 
-fn foreground_share(image: &RgbImage) -> f64 {
-    let grey = foreground::grey(image).into_raw();
-    let bright = grey.iter().filter(|level| **level > FOREGROUND_LEVEL).count();
-    bright as f64 / grey.len().max(1) as f64
+/// Samples that are drawn at once.
+#[derive(Debug, PartialEq)]
+struct Batch {
+    model: usize,
+    numbers: Vec<u64>,
 }
 
-/// Progress over all batches, in network calls times samples.
+/// All samples by model: the models take turns.
+fn batches(samples: u64, models: u64, batch: u32) -> Vec<Batch> {
+    let of_model = |model: u64| {
+        let numbers: Vec<u64> = (model..samples).step_by(models as usize).collect();
+        let batches = numbers.chunks(batch.max(1) as usize);
+        batches.map(|numbers| Batch { model: model as usize, numbers: numbers.to_vec() }).collect::<Vec<_>>()
+    };
+    (0..models).flat_map(of_model).collect()
+}
+
+/// What has been made of all samples.
+#[derive(Default)]
+struct Made {
+    /// Steps done.
+    done: u64,
+    /// The batch at hand.
+    canvas: Option<Canvas>,
+    /// The finished samples with their numbers.
+    images: Vec<(u64, RgbImage)>,
+}
+
+impl Made {
+    /// From the [`state`] after so many steps.
+    fn of(mut state: Arrays, done: u64, device: &Device) -> Result<Self, Failure> {
+        let unfit = || Failure::invalid_input("its samples do not fit");
+        let finished = weights::take(&mut state, "images")
+            .into_iter()
+            .map(|(number, array)| Some((number.parse().ok()?, weights::to_picture(&array)?)));
+        let images = finished.collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
+        let mut tensor = |name: &str| {
+            let Array { shape, values } = state.remove(name)?;
+            let shape: [usize; 4] = shape.try_into().ok()?;
+            Some(Tensor::<4>::from_data(TensorData::new(values, shape), device))
+        };
+        let coarser = tensor("coarser");
+        Ok(Self { done, canvas: tensor("x").map(|x| Canvas { x, coarser }), images })
+    }
+}
+
+fn state(canvas: Option<&Canvas>, images: &[(u64, RgbImage)]) -> Arrays {
+    let mut state = Arrays::new();
+    let array =
+        |tensor: &Tensor<4>| Array { shape: tensor.dims().to_vec(), values: tensor.to_data().iter::<f32>().collect() };
+    if let Some(canvas) = canvas {
+        state.insert("x".to_owned(), array(&canvas.x));
+        state.extend(canvas.coarser.as_ref().map(|coarser| ("coarser".to_owned(), array(coarser))));
+    }
+    state.extend(images.iter().map(|(number, image)| (format!("images.{number}"), weights::of_picture(image))));
+    state
+}
+
+/// Progress over all batches.
 struct Watch<'a> {
     monitor: &'a mut dyn Monitor,
-    samples: u64,
-    steps: u64,
     done: u64,
+    total: u64,
     reported: Instant,
 }
 
-impl<'a> Watch<'a> {
-    fn new(monitor: &'a mut dyn Monitor, samples: u64, sampling_steps: &[u32]) -> Self {
-        let steps = sampling_steps.iter().map(|&steps| u64::from(steps)).sum();
-        Self { monitor, samples, steps, done: 0, reported: Instant::now() }
-    }
-
-    /// Called before each step of `count` samples.
-    fn step(&mut self, count: usize) -> Result<(), Failure> {
-        if self.monitor.stopping() {
-            return Err(Failure::new(FailureCode::Preempted, "told to stop while sampling"));
-        }
-        self.done += count as u64;
-        let total = self.samples * self.steps;
-        if self.reported.elapsed() >= REPORT_EVERY || self.done == total {
+impl Watch<'_> {
+    fn report(&mut self, note: &str) {
+        if self.reported.elapsed() >= REPORT_EVERY || self.done == self.total {
             self.reported = Instant::now();
-            let note = format!("sample {}/{}", self.done / self.steps.max(1), self.samples);
-            self.monitor.progress(Progress { done: self.done, total, note });
+            self.monitor.progress(Progress { done: self.done, total: self.total, note: note.to_owned() });
         }
-        Ok(())
     }
 }
 
@@ -173,22 +217,31 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use burn::tensor::Device;
     use domain::seed::Seed;
     use domain::stage::{Folder, Unwatched};
 
     use super::super::sinddm_train;
     use super::*;
+    use crate::checkpoint::tests::changes_nothing;
 
-    /// Samples from a small model in `root`; the bytes of its pictures.
-    fn sample(batch: u32, omega: f64, seed: u64, root: &Path) -> Vec<Vec<u8>> {
+    /// Samples from a small model in `root`, which is trained if it is not there yet.
+    fn draw(sampling: &Sampling, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
-        let small = sinddm_train::tests::small();
-        sinddm_train::tests::train(&small, 7, root, &mut Unwatched).unwrap();
-        fs::rename(folder.outputs(), folder.input("model")).unwrap();
-        let sampling = Sampling { per_model: 3, batch, omega, ..Sampling::default() };
+        if !folder.input("model").exists() {
+            let small = sinddm_train::tests::small();
+            sinddm_train::tests::train(&small, 7, root, &mut Unwatched).unwrap();
+            fs::rename(folder.outputs(), folder.input("model")).unwrap();
+        }
         let device = Device::flex();
-        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor: &mut Unwatched, device: &device };
-        run(&sampling, attempt).unwrap();
+        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &device, memory: 0 };
+        run(sampling, attempt).map(|()| folder)
+    }
+
+    /// The bytes of its pictures.
+    fn sample(batch: u32, omega: f64, seed: u64, root: &Path) -> Vec<Vec<u8>> {
+        let sampling = Sampling { per_model: 3, batch, omega, ..Sampling::default() };
+        let folder = draw(&sampling, seed, root, &mut Unwatched).unwrap();
         let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
         assert_eq!((record.size, record.foreground.len()), ([21, 16], 3));
         assert!(folder.output("sheet.png").exists());
@@ -209,5 +262,50 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let calm = sample(3, 0.0, 7, &root.path().join("calm"));
         assert_ne!(calm, sample(3, 0.5, 7, &root.path().join("fresh")));
+    }
+
+    #[test]
+    fn stopping_and_going_on_elsewhere_changes_no_byte() {
+        // Within the coarsest scale, as the finer one begins, within it, and in the second batch.
+        let sampling = Sampling { per_model: 3, batch: 2, omega: 0.3, ..Sampling::default() };
+        changes_nothing(&[1, 20, 21, 24, 40], &|root, monitor| draw(&sampling, 7, root, monitor));
+    }
+
+    #[test]
+    fn knobs_change_the_size_and_the_way_of_sampling() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |sampling: &Sampling| {
+            let folder = draw(sampling, 7, root.path(), &mut Unwatched).unwrap();
+            picture::open_rgb8(&folder.output("images/000.png")).unwrap().image
+        };
+        let base = Sampling { per_model: 1, ..Sampling::default() };
+        let plain = of(&base);
+        assert_eq!(plain.dimensions(), (21, 16));
+        assert_eq!(of(&Sampling { scale_mul: [1.5, 2.0], ..base.clone() }).dimensions(), (42, 24));
+        for other in [
+            Sampling { reblurring: false, ..base.clone() },
+            Sampling { sample_limited_t: true, ..base.clone() },
+            Sampling { gamma_clip: 0.1, ..base.clone() },
+        ] {
+            assert_ne!(of(&other), plain, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn several_models_take_turns() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        for model in ["model.0", "model.1"] {
+            let small = sinddm_train::tests::small();
+            sinddm_train::tests::train(&small, model.len() as u64, root.path(), &mut Unwatched).unwrap();
+            fs::rename(folder.outputs(), folder.input(model)).unwrap();
+        }
+        let sampling = Sampling { per_model: 5, batch: 2, ..Sampling::default() };
+        let attempt =
+            Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
+        run(&sampling, attempt).unwrap();
+        let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
+        assert_eq!(record.foreground.len(), 5);
+        assert!((0..5).all(|i| folder.output(&format!("images/{i:03}.png")).exists()));
     }
 }

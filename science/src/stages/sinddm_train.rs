@@ -1,145 +1,257 @@
 //! Trains one diffusion model on all its pictures at once (ALGORITHM 2.5, 2.7).
 
-use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::{self, Scope};
 
 use burn::module::Module;
-use burn::optim::{Adam, AdamConfig, GradientsParams};
+use burn::optim::{Adam, AdamConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use domain::experiment::Sinddm;
-use domain::stage::{Failure, FailureCode, Progress, Stage};
+use domain::cost;
+use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
+use domain::seed::Seed;
+use domain::stage::{Failure, FailureCode, Stage};
+use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
 use crate::data::pyramid::Pyramid;
-use crate::data::{folder, tensors};
+use crate::data::{folder, foreground, picture, tensors};
+use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
-use crate::optimizer::NamedOptimizer;
+use crate::pace::Pace;
 use crate::random;
-use crate::records::{self, DiffusionRecord};
+use crate::records::{self, DiffusionRecord, PadRecord};
+use crate::sampler::Sampler;
+use crate::training::{Training, state};
 use crate::weights::{self, Array, Arrays};
 
 /// Adam's guard against division by zero; burn's default is larger than the reference's.
-const ADAM_EPSILON: f32 = 1e-8;
+pub(crate) const ADAM_EPSILON: f32 = 1e-8;
 
 /// Steps between readings of the loss: each waits for the device.
-const READ_EVERY: usize = 10;
+pub(crate) const READ_EVERY: usize = 10;
 
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Samples on the contact sheet of a milestone, and pixels of each.
+const SHEET: (u64, u32) = (4, 132);
 
-/// Writes `model.safetensors` (the averaged weights), `training.json` and
-/// `loss.csv`.
+/// Writes `model.safetensors` (the averaged weights), `training.json`,
+/// `loss.csv` and a contact sheet of each milestone.
 ///
 /// # Errors
-/// If the input cannot be read, the loss is not a number, or the attempt was
+/// If the input cannot be used, the loss is not a number, or the attempt was
 /// told to stop.
 pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let device = attempt.device.clone().autodiff();
-    let pictures = folder::pictures(&attempt.folder.input("pad"))?;
-    let pyramid = Pyramid::new(&pictures, sinddm);
+    let input = attempt.folder.input("pad");
+    let pyramid = Pyramid::new(&folder::pictures(&input)?, sinddm)?;
+    let sizes = &pyramid.geometry.sizes;
     let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
+    let lengths = schedule.sampling_steps(&pyramid.rescale_losses);
     let scales: Vec<Scale> = pyramid.scales.iter().map(|scale| Scale::new(scale, &device)).collect();
+    let parts: Vec<u32> = sizes.iter().map(|size| cost::micro_batch(sinddm, *size, attempt.memory)).collect();
+    attempt.monitor.log(&format!("pictures through the network at once, by scale: {parts:?} of {}", sinddm.batch));
 
     let blank = || SinDdm::new(sinddm.dim as usize, &device);
     let mut checkpoints =
         Checkpoints::new(&Stage::SinddmTrain { sinddm: sinddm.clone() }, attempt.seed, attempt.folder)?;
-    let resumed = checkpoints.resume(attempt.monitor, |step, state| Training::resume(blank(), step, state));
-    let training = resumed.unwrap_or_else(|| Training::start(weights::initialise(blank(), attempt.seed)));
-    let Training { mut net, mut average, mut adam, mut losses } = training;
-    let mut reported = Instant::now();
+    let resumed = checkpoints.resume(attempt.monitor, |step, mut state| {
+        let training = Training::resume(blank(), adam(), step, &mut state)?;
+        Ok((training, sheets_of(weights::take(&mut state, "sheets"))?))
+    });
+    let start = || (Training::start(weights::initialise(blank(), attempt.seed), adam()), Vec::new());
+    let (Training { mut net, mut average, mut adam, mut losses }, mut sheets) = resumed.unwrap_or_else(start);
 
-    for step in losses.steps()..sinddm.steps {
-        checkpoints.visit(u64::from(step), attempt.monitor, || {
-            losses.read(learning_rate(sinddm, step))?;
-            Ok(state(&net, &average, &adam, &losses))
-        })?;
-        let lr = learning_rate(sinddm, step);
-        let mut rng = random::stream(attempt.seed, "train", u64::from(step));
-        let s = random::below(&mut rng, scales.len());
-        let times: Vec<u32> =
-            (0..sinddm.batch).map(|_| random::below(&mut rng, sinddm.timesteps as usize) as u32).collect();
-        let (image, blurred) = scales[s].batch(sinddm.batch, step);
-        let shape = image.dims();
-        let noise = TensorData::new(random::normals(&mut rng, shape.iter().product()), shape);
-        let noise = Tensor::<4>::from_data(noise, &device); // [batch, 3, height, width]
+    let steps = losses.steps()..sinddm.steps;
+    let mut pace = Pace::new(&steps, sinddm.batch);
+    let (seed, drawn) = (attempt.seed, &pyramid);
+    let (average, losses, sheets) = thread::scope(|scope| {
+        for (step, draw) in ahead(scope, steps, move |step| Draw::new(sinddm, drawn, seed, step)) {
+            let kept = checkpoints.last();
+            checkpoints.visit(u64::from(step), attempt.monitor, || {
+                losses.read(learning_rate(sinddm, step), kept)?;
+                Ok(with_sheets(state(&net, &average, &adam, &losses), &sheets))
+            })?;
+            let lr = learning_rate(sinddm, step);
 
-        let x = schedule.diffuse(image, blurred, s, &times, noise.clone());
-        let loss = (net.forward(x, &times, s) - noise).abs().mean();
-        let gradients = GradientsParams::from_grads(loss.backward(), &net);
-        net = adam.step(lr, net, gradients);
+            let (loss, gradients) = loss_and_gradients(&net, &schedule, &scales[draw.scale], &draw, parts[draw.scale]);
+            net = adam.step(lr, net, gradients);
 
-        if step.is_multiple_of(sinddm.ema_every) {
-            let newest = net.valid();
-            average = if step < sinddm.ema_start { newest } else { weights::blend(average, &newest, sinddm.ema) };
-        }
-        losses.push(s, loss.inner());
-        if losses.unread.len() == READ_EVERY || step + 1 == sinddm.steps {
-            let newest = losses.read(lr)?;
-            if reported.elapsed() >= REPORT_EVERY || step + 1 == sinddm.steps {
-                reported = Instant::now();
-                let note = format!("step {}/{} loss {newest:.3}", step + 1, sinddm.steps);
-                attempt.monitor.progress(Progress { done: u64::from(step) + 1, total: u64::from(sinddm.steps), note });
+            if step.is_multiple_of(sinddm.ema_every) {
+                let newest = net.valid();
+                average = if step < sinddm.ema_start { newest } else { weights::blend(average, &newest, sinddm.ema) };
+            }
+            losses.push(draw.scale, loss);
+            let done = step + 1;
+            if losses.unread() == READ_EVERY || done == sinddm.steps {
+                losses.read(lr, checkpoints.last())?;
+                if let Some(progress) = pace.progress(done, sinddm.steps, &losses.by_scale()) {
+                    attempt.monitor.progress(progress);
+                }
+            }
+            if sinddm.milestones.contains(&done) && done < sinddm.steps {
+                let (sampling, guide) = (Sampling::default(), Guide::default());
+                let sampler = Sampler {
+                    net: &average,
+                    schedule: &schedule,
+                    sizes: sizes.clone(),
+                    lengths: &lengths,
+                    sampling: &sampling,
+                    guide: &guide,
+                };
+                let numbers: Vec<u64> = (0..SHEET.0).collect();
+                let images = sampler.sample(attempt.seed, "milestone.", &numbers, attempt.device);
+                attempt.monitor.log(&format!("step {done}: {}", foreground::summary(&images)));
+                sheets.push((done, picture::contact_sheet(&images, SHEET.0 as u32, SHEET.1)));
             }
         }
-    }
+        Ok((average, losses, sheets))
+    })?;
 
+    let arrays = weights::collect(&average);
+    if let Some(name) = weights::not_a_number(&arrays) {
+        let message = format!("{name} is not a number after the last step: lower sinddm.lr");
+        return Err(Failure::new(FailureCode::NotANumber, message));
+    }
     let record = DiffusionRecord {
         sinddm: sinddm.clone(),
-        sizes: pyramid.geometry.sizes,
+        sizes: sizes.clone(),
         scale_factor: pyramid.geometry.factor,
-        sampling_steps: schedule.sampling_steps(&pyramid.rescale_losses),
-        rescale_losses: pyramid.rescale_losses,
+        sampling_steps: lengths,
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
+        loss_by_scale: losses.by_scale(),
+        image_ids: learnt_ids(&input, sinddm)?,
+        determinism: crate::device::determinism(attempt.device),
+        rescale_losses: pyramid.rescale_losses,
     };
-    weights::save(&average, &attempt.folder.output("model.safetensors"))?;
+    weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
+    for (step, sheet) in &sheets {
+        picture::save_png(&attempt.folder.output(&format!("milestones/{step:06}.png")), sheet)?;
+    }
     records::write(&attempt.folder.output("training.json"), &record)?;
     records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
-/// What changes from step to step. With the parameters, the inputs and the seed,
-/// the rest of the training depends on nothing else.
-struct Training {
-    net: SinDdm,
-    /// Of the weights, without gradients.
-    average: SinDdm,
-    adam: NamedOptimizer<Adam>,
-    losses: Losses,
+/// The ids of the images learnt from; none where nobody says which they are.
+fn learnt_ids(input: &Path, sinddm: &Sinddm) -> Result<Vec<u32>, Failure> {
+    let pad = input.join("pad.json");
+    if !pad.exists() {
+        return Ok(Vec::new());
+    }
+    let all = records::read::<PadRecord>(&pad)?.image_ids;
+    let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
+    let mut ids: Vec<u32> = folder::paths(input)?.iter().filter_map(|path| all.get(number(path)?).copied()).collect();
+    if sinddm.multi_image == MultiImage::FirstOnly {
+        ids.truncate(1);
+    }
+    Ok(ids)
 }
 
-impl Training {
-    fn start(net: SinDdm) -> Self {
-        let average = net.valid();
-        Self { net, average, adam: NamedOptimizer::new(adam()), losses: Losses::default() }
-    }
+/// What a step is given: it depends on the seed and the step alone.
+pub(crate) struct Draw {
+    scale: usize,
+    /// A time for each item of the batch.
+    times: Vec<u32>,
+    /// The picture of each item.
+    pictures: Vec<i32>,
+    /// `[batch, 3, height, width]`
+    noise: Vec<f32>,
+}
 
-    /// Goes on from the [`state`] after so many steps.
-    fn resume(blank: SinDdm, step: u64, mut state: Arrays) -> Result<Self, Failure> {
-        let net = weights::restore(blank, weights::take(&mut state, "net"))?;
-        let average = weights::restore(net.valid(), weights::take(&mut state, "average"))?;
-        let adam = NamedOptimizer::restore(adam(), &net, weights::take(&mut state, "adam"))?;
-        let losses = Losses::of(weights::take(&mut state, "losses"), step)?;
-        Ok(Self { net, average, adam, losses })
+impl Draw {
+    pub(crate) fn new(sinddm: &Sinddm, pyramid: &Pyramid, seed: Seed, step: u32) -> Self {
+        let mut rng = random::stream(seed, "train", u64::from(step));
+        let scale = random::below(&mut rng, pyramid.scales.len());
+        let times = (0..sinddm.batch).map(|_| random::below(&mut rng, sinddm.timesteps as usize) as u32).collect();
+        let count = pyramid.scales[scale].images.len();
+        let first = u64::from(step) * u64::from(sinddm.batch);
+        let pictures = match sinddm.batch_mix {
+            // In turn over all steps, so that each is seen equally often even
+            // where the batch is no multiple of their number.
+            BatchMix::Balanced => (first..first + u64::from(sinddm.batch)).map(|i| (i % count as u64) as i32).collect(),
+            BatchMix::UniformRandom => {
+                let mut rng = random::stream(seed, "train.pictures", u64::from(step));
+                (0..sinddm.batch).map(|_| random::below(&mut rng, count) as i32).collect()
+            }
+        };
+        let [width, height] = pyramid.geometry.sizes[scale];
+        let noise = random::normals(&mut rng, 3 * sinddm.batch as usize * (width * height) as usize);
+        Self { scale, times, pictures, noise }
     }
 }
 
-fn state(net: &SinDdm, average: &SinDdm, adam: &NamedOptimizer<Adam>, losses: &Losses) -> Arrays {
-    let mut state = Arrays::new();
-    weights::put(&mut state, "net", weights::collect(&net.valid()));
-    weights::put(&mut state, "average", weights::collect(average));
-    weights::put(&mut state, "adam", adam.collect(net));
-    weights::put(&mut state, "losses", losses.arrays());
+/// Every step with what `draw` gives for it, which another thread makes while
+/// the step before is at work.
+pub(crate) fn ahead<'scope, D: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    steps: Range<u32>,
+    draw: impl Fn(u32) -> D + Send + 'scope,
+) -> impl Iterator<Item = (u32, D)> {
+    let (sender, drawn) = mpsc::sync_channel(1);
+    let all = steps.clone();
+    // A receiver that is gone means that the steps have ended early.
+    scope.spawn(move || all.map(draw).try_for_each(|draw| sender.send(draw)));
+    steps.zip(drawn)
+}
+
+/// The mean absolute error of the predicted noise and its gradients. The batch
+/// goes through the network in parts of at most so many pictures.
+fn loss_and_gradients(
+    net: &SinDdm,
+    schedule: &Schedule,
+    scale: &Scale,
+    draw: &Draw,
+    part: u32,
+) -> (Tensor<1>, GradientsParams) {
+    let (batch, part) = (draw.times.len(), part as usize);
+    let of_part = |range: Range<usize>| {
+        let times = &draw.times[range.clone()];
+        let (image, blurred) = scale.select(&draw.pictures[range.clone()]);
+        let shape = image.dims();
+        let each = shape[1] * shape[2] * shape[3];
+        let noise = TensorData::new(draw.noise[range.start * each..range.end * each].to_vec(), shape);
+        let noise = Tensor::<4>::from_data(noise, &image.device()); // [part, 3, height, width]
+        let x = schedule.diffuse(image, blurred, draw.scale, times, noise.clone());
+        (net.forward(x, times, draw.scale) - noise).abs().mean()
+    };
+    if part >= batch {
+        let loss = of_part(0..batch);
+        return (loss.clone().inner(), GradientsParams::from_grads(loss.backward(), net));
+    }
+    let mut gradients = GradientsAccumulator::new();
+    let mut sum: Option<Tensor<1>> = None;
+    for start in (0..batch).step_by(part) {
+        let range = start..(start + part).min(batch);
+        let loss = of_part(range.clone()) * (range.len() as f64 / batch as f64);
+        let newest = loss.clone().inner();
+        sum = Some(sum.map_or(newest.clone(), |sum| sum + newest));
+        gradients.accumulate(net, GradientsParams::from_grads(loss.backward(), net));
+    }
+    (sum.expect("a batch holds at least one picture"), gradients.grads())
+}
+
+/// The contact sheets of the milestones passed, for a checkpoint.
+fn with_sheets(mut state: Arrays, sheets: &[(u32, RgbImage)]) -> Arrays {
+    state.extend(sheets.iter().map(|(step, sheet)| (format!("sheets.{step:06}"), weights::of_picture(sheet))));
     state
 }
 
-fn adam() -> Adam {
+/// Those of [`with_sheets`].
+fn sheets_of(arrays: Arrays) -> Result<Vec<(u32, RgbImage)>, Failure> {
+    let sheet = |(step, array): (&String, &Array)| Some((step.parse().ok()?, weights::to_picture(array)?));
+    let sheets: Option<Vec<_>> = arrays.iter().map(sheet).collect();
+    sheets.ok_or_else(|| Failure::invalid_input("the contact sheets of the milestones do not fit"))
+}
+
+pub(crate) fn adam() -> Adam {
     AdamConfig::new().with_epsilon(ADAM_EPSILON).build()
 }
 
 /// The learning rate of a step, counted from 0.
-fn learning_rate(sinddm: &Sinddm, step: u32) -> f64 {
+pub(crate) fn learning_rate(sinddm: &Sinddm, step: u32) -> f64 {
     let passed = sinddm.milestones.iter().filter(|&&milestone| milestone <= step).count();
     sinddm.lr * sinddm.lr_gamma.powi(passed as i32)
 }
@@ -158,108 +270,33 @@ impl Scale {
         Self { images: tensors::signed(&scale.images, device), blurred }
     }
 
-    /// The pictures in turn, so that each is seen equally often even where the
-    /// batch is no multiple of their number.
-    fn batch(&self, batch: u32, step: u32) -> (Tensor<4>, Option<Tensor<4>>) {
-        let pictures = self.images.dims()[0] as u64;
-        let first = u64::from(step) * u64::from(batch);
-        let indices: Vec<i32> = (first..first + u64::from(batch)).map(|index| (index % pictures) as i32).collect();
-        let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &self.images.device());
+    /// A batch of the pictures with these numbers.
+    fn select(&self, pictures: &[i32]) -> (Tensor<4>, Option<Tensor<4>>) {
+        let indices = Tensor::<1, Int>::from_data(pictures, &self.images.device());
         let select = |pictures: &Tensor<4>| pictures.clone().select(0, indices.clone());
         (select(&self.images), self.blurred.as_ref().map(select))
     }
 }
 
-/// The loss of every step.
-#[derive(Default)]
-struct Losses {
-    /// Scale and loss of each step.
-    read: Vec<(usize, f32)>,
-    /// Still on the device.
-    unread: Vec<(usize, Tensor<1>)>,
-}
-
-impl Losses {
-    /// Those in [`Losses::arrays`], which have to be of so many steps.
-    fn of(mut arrays: Arrays, steps: u64) -> Result<Self, Failure> {
-        let mut column = |name| arrays.remove(name).map_or_else(Vec::new, |array| array.values);
-        let (scales, losses) = (column("scale"), column("loss"));
-        if scales.len() as u64 != steps || losses.len() as u64 != steps {
-            return Err(Failure::invalid_input(format!("there are not {steps} losses")));
-        }
-        Ok(Self { read: scales.into_iter().map(|scale| scale as usize).zip(losses).collect(), unread: Vec::new() })
-    }
-
-    /// Those that are here.
-    fn arrays(&self) -> Arrays {
-        let scales = self.read.iter().map(|(scale, _)| *scale as f32).collect();
-        let losses = self.read.iter().map(|(_, loss)| *loss).collect();
-        let column = |values| Array { shape: vec![self.read.len()], values };
-        Arrays::from([("scale".to_owned(), column(scales)), ("loss".to_owned(), column(losses))])
-    }
-
-    /// Steps done.
-    fn steps(&self) -> u32 {
-        (self.read.len() + self.unread.len()) as u32
-    }
-
-    fn push(&mut self, scale: usize, loss: Tensor<1>) {
-        self.unread.push((scale, loss));
-    }
-
-    /// Brings the losses here; gives the mean of those that are new.
-    fn read(&mut self, lr: f64) -> Result<f32, Failure> {
-        let new = self.unread.len().max(1) as f32;
-        let mut sum = 0.0;
-        for (scale, loss) in self.unread.drain(..) {
-            let loss = loss.into_scalar::<f32>();
-            if !loss.is_finite() {
-                let step = self.read.len();
-                return Err(Failure::new(
-                    FailureCode::NotANumber,
-                    format!("loss is {loss} at step {step} (scale {scale}, lr {lr}): lower sinddm.lr"),
-                ));
-            }
-            self.read.push((scale, loss));
-            sum += loss;
-        }
-        Ok(sum / new)
-    }
-
-    /// Mean of the last tenth of the steps.
-    fn final_mean(&self) -> f64 {
-        let last = &self.read[self.read.len() - self.read.len().div_ceil(10)..];
-        last.iter().map(|(_, loss)| f64::from(*loss)).sum::<f64>() / last.len().max(1) as f64
-    }
-
-    fn csv(&self) -> String {
-        let mut text = String::from("step,scale,loss\n");
-        for (step, (scale, loss)) in self.read.iter().enumerate() {
-            let _ = writeln!(text, "{step},{scale},{loss}"); // writing to a String cannot fail
-        }
-        text
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use domain::seed::Seed;
-    use domain::stage::{Folder, Monitor, Unwatched};
-    use image::RgbImage;
-    use std::path::Path;
-
     use super::*;
     use crate::checkpoint::tests::{Notes, changes_nothing};
+    use crate::optimizer::NamedOptimizer;
+    use crate::records::Determinism;
+    use burn::optim::SgdConfig;
+    use domain::stage::{Folder, Monitor, Unwatched};
 
     /// Small enough for a test.
     pub(crate) fn small() -> Sinddm {
         Sinddm {
-            finest: [21, 16],
+            finest: [21, 16].into(),
             coarsest: Some(11),
             dim: 8,
             batch: 4,
             steps: 12,
             timesteps: 20,
+            milestones: vec![6],
             ema_start: 4,
             ema_every: 2,
             ..Sinddm::default()
@@ -275,7 +312,13 @@ pub(crate) mod tests {
             let texture = RgbImage::from_fn(42, 32, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, 90]));
             texture.save(images.join(format!("{k:03}.png"))).unwrap();
         }
-        let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex() };
+        let attempt = Attempt {
+            seed: Seed(seed),
+            folder: &folder,
+            monitor,
+            device: &Device::flex(),
+            memory: cost::CPU_MEMORY_BYTES,
+        };
         run(sinddm, attempt)?;
         Ok(folder)
     }
@@ -310,6 +353,10 @@ pub(crate) mod tests {
         assert_eq!(record.sizes, [[14, 11], [21, 16]]);
         assert_eq!(record.sampling_steps[0], 20);
         assert!(record.final_loss > 0.0 && record.final_loss < 2.0);
+        assert_eq!(record.loss_by_scale.len(), 2);
+        assert_eq!(record.determinism, Determinism::Bitwise);
+        let sheet = picture::open_rgb8(&folder.output("milestones/000006.png")).unwrap();
+        assert_eq!(sheet.image.width(), 4 * (132 + 2) + 2);
         let csv = std::fs::read_to_string(folder.output("loss.csv")).unwrap();
         assert_eq!(csv.lines().count(), 13);
     }
@@ -324,6 +371,96 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_loss_that_is_not_a_number_leaves_the_last_good_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        // The first milestone multiplies the learning rate beyond all bounds.
+        let wild = Sinddm { lr: 1e-3, milestones: vec![6], lr_gamma: 1e33, ema_start: 100, ..small() };
+        let mut notes = Notes::default();
+        notes.every = Some(1);
+        let failure = train(&wild, 7, root.path(), &mut notes).unwrap_err();
+        assert_eq!(failure.code.name(), "nan", "{failure}");
+        let last = *notes.checkpoints.last().unwrap();
+        assert!(last >= 6, "{:?}", notes.checkpoints);
+        assert!(failure.message.contains(&format!("the last good checkpoint is of step {last}")), "{failure}");
+        let kept = Folder::new(root.path()).checkpoint_of(last).join("state.safetensors");
+        assert_eq!(weights::not_a_number(&weights::read(&kept).unwrap()), None);
+    }
+
+    #[test]
+    fn pictures_that_do_not_suit_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let coarse = Sinddm { finest: [64, 48].into(), coarsest: Some(40), ..small() };
+        let failure = train(&coarse, 7, root.path(), &mut Unwatched).unwrap_err();
+        assert_eq!(failure.code, FailureCode::InvalidInput);
+        assert!(failure.message.contains("picture 0 has 43x32 pixels, less than the coarsest scale's"), "{failure}");
+    }
+
+    #[test]
+    fn a_batch_in_parts_has_the_same_loss_and_gradients() {
+        let device = Device::flex().autodiff();
+        let textures =
+            [3, 5].map(|k| RgbImage::from_fn(42, 32, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, 90])));
+        let sinddm = Sinddm { batch: 5, ..small() };
+        let pyramid = Pyramid::new(&textures, &sinddm).unwrap();
+        let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
+        let net = weights::initialise(SinDdm::new(8, &device), Seed(1));
+        for step in 0..3 {
+            let draw = Draw::new(&sinddm, &pyramid, Seed(2), step);
+            let scale = Scale::new(&pyramid.scales[draw.scale], &device);
+            let of = |part| {
+                let (loss, gradients) = loss_and_gradients(&net, &schedule, &scale, &draw, part);
+                let mut moved = NamedOptimizer::new(SgdConfig::new().build());
+                (loss.into_scalar::<f32>(), weights::collect(&moved.step(1.0, net.clone(), gradients).valid()))
+            };
+            let (whole, stepped) = of(5);
+            for part in [1, 2, 4] {
+                let (loss, other) = of(part);
+                assert!((loss - whole).abs() < 1e-6, "{loss} {whole}");
+                for (name, array) in &stepped {
+                    let pairs = array.values.iter().zip(&other[name].values);
+                    let gap = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(gap < 1e-6, "{name} differs by {gap} in parts of {part}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_record_names_the_images_learnt_from() {
+        let root = tempfile::tempdir().unwrap();
+        let input = root.path().join("inputs/pad");
+        let pad = serde_json::json!({ "class": "Ia", "canvas": [42, 32], "image_ids": [10, 11, 12, 13, 14, 15], "black": [] });
+        records::write(&input.join("pad.json"), &pad).unwrap();
+        let ids = |multi_image| {
+            let folder = train(&Sinddm { multi_image, ..small() }, 7, root.path(), &mut Unwatched).unwrap();
+            records::read::<DiffusionRecord>(&folder.output("training.json")).unwrap().image_ids
+        };
+        // The pictures there are numbers 3 and 5.
+        assert_eq!(ids(MultiImage::Pooled), [13, 15]);
+        assert_eq!(ids(MultiImage::FirstOnly), [13]);
+    }
+
+    #[test]
+    fn every_step_gets_what_was_drawn_for_it() {
+        let seen: Vec<(u32, u32)> = thread::scope(|scope| ahead(scope, 3..9, |step| step * step).collect());
+        assert_eq!(seen, [(3, 9), (4, 16), (5, 25), (6, 36), (7, 49), (8, 64)]);
+        assert_eq!(thread::scope(|scope| ahead(scope, 0..1_000_000, |step| step).next()), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_batch_holds_the_pictures_in_turn_or_at_random() {
+        let textures = [3, 5, 7].map(|k| RgbImage::from_fn(42, 32, |x, y| image::Rgb([(x * y * k) as u8; 3])));
+        let pictures = |batch_mix, step| {
+            let sinddm = Sinddm { batch_mix, ..small() };
+            Draw::new(&sinddm, &Pyramid::new(&textures, &sinddm).unwrap(), Seed(7), step).pictures
+        };
+        assert_eq!([0, 1].map(|step| pictures(BatchMix::Balanced, step)), [[0, 1, 2, 0], [1, 2, 0, 1]]);
+        let random: Vec<i32> = (0..50).flat_map(|step| pictures(BatchMix::UniformRandom, step)).collect();
+        assert!((0..3).all(|picture| random.iter().filter(|drawn| **drawn == picture).count() > 40), "{random:?}");
+        assert_eq!(pictures(BatchMix::UniformRandom, 4), pictures(BatchMix::UniformRandom, 4));
+    }
+
+    #[test]
     fn stops_when_told() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(train(&small(), 7, root.path(), &mut Notes::until(0)).unwrap_err().code, FailureCode::Preempted);
@@ -331,8 +468,11 @@ pub(crate) mod tests {
 
     #[test]
     fn stopping_and_going_on_elsewhere_changes_no_byte() {
-        // Before, at and after the averaging begins, between two readings of the loss, and the last.
-        changes_nothing(&[1, 4, 7, 11], &|root, monitor| train(&small(), 7, root, monitor));
+        // Before, at and after the averaging begins and the milestone, between two
+        // readings of the loss, and the last; with a batch in parts.
+        let in_parts = Sinddm { micro_batch: Some(3), ..small() };
+        changes_nothing(&[5], &|root, monitor| train(&in_parts, 7, root, monitor));
+        changes_nothing(&[1, 4, 6, 7, 11], &|root, monitor| train(&small(), 7, root, monitor));
     }
 
     #[test]

@@ -50,7 +50,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
         let run_it = || {
-            let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex() };
+            let attempt =
+                Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
             run(&Upscale { method: UpscaleMethod::Bicubic, factor: 4 }, attempt)
         };
         std::fs::create_dir_all(folder.input("samples").join("images")).unwrap();

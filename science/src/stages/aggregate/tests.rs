@@ -80,7 +80,12 @@ fn study() -> TempDir {
         for (index, class) in Dataset::A.classes().into_iter().enumerate() {
             let sifid = SifidRecord { block: 192, mean: index as f64, per_image: vec![index as f64] };
             records::write(&folder.input(&format!("sifid.{view}.{class}")).join("sifid.json"), &sifid).unwrap();
-            let samples = SamplesRecord { size: [4, 4], foreground: vec![0.25, 0.75], empty: 1 };
+            let samples = SamplesRecord {
+                size: [4, 4],
+                foreground: vec![0.25, 0.75],
+                empty: 1,
+                determinism: crate::records::Determinism::Bitwise,
+            };
             let samples_path = folder.input(&format!("samples.{view}.{class}")).join("samples.json");
             records::write(&samples_path, &samples).unwrap();
         }
@@ -91,9 +96,25 @@ fn study() -> TempDir {
 fn aggregate(root: &Path, params: &Aggregate) -> Result<Results, Failure> {
     let folder = Folder::new(root);
     let device = burn::tensor::Device::flex();
-    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device };
+    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
     crate::run(&Stage::Aggregate(params.clone()), attempt)?;
     records::read(&folder.output("results.json"))
+}
+
+#[test]
+fn plain_diffusion_models_are_scored_where_there_are_any() {
+    let root = study();
+    assert_eq!(aggregate(root.path(), &params(&[])).unwrap().ddpm, []);
+    let folder = Folder::new(root.path());
+    for (kind, from) in [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc")] {
+        let copy = folder.input(&format!("ddpm-{kind}.SEC")).join(format!("{kind}.json"));
+        let bytes = std::fs::read(folder.input(from).join(format!("{kind}.json"))).unwrap();
+        records::write_bytes(&copy, &bytes).unwrap();
+    }
+    let ddpm = aggregate(root.path(), &params(&[])).unwrap().ddpm;
+    let [score] = ddpm.as_slice() else { panic!("{ddpm:?}") };
+    assert_eq!((score.model.as_str(), score.sifid, score.mean_difference), ("SEC", 2.0, 3.0));
+    assert_eq!((score.drift.len(), score.drift[0].1), (5, 0.19));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use burn::tensor::Device;
-use domain::experiment::Patch;
+use domain::experiment::{Patch, Pick};
 use domain::stage::{Folder, Ingest, Stage, Unwatched};
 use domain::stone::View;
 use image::Rgb;
@@ -28,7 +28,7 @@ fn stone(side: u32, level: u8) -> RgbImage {
 }
 
 fn attempt<'a>(folder: &'a Folder, monitor: &'a mut Unwatched, device: &'a Device) -> Attempt<'a> {
-    Attempt { seed: Seed(5), folder, monitor, device }
+    Attempt { seed: Seed(5), folder, monitor, device, memory: 0 }
 }
 
 fn run_it(folder: &Folder, stage: Stage) -> Result<(), Failure> {
@@ -46,7 +46,9 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
         }
     }
     let (dataset, view) = (Dataset::A, View::Sec);
-    let ingest = Ingest { dataset, view, folds: 1, test_fraction: 0.2, generator_images: 2, min_side: 16 };
+    let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
+    let ingest =
+        Ingest { dataset, view, folds: 1, test_fraction: 0.2, generator_images: 2, pick, pick_seed, min_side: 16 };
     run_it(&folder, Stage::Ingest(ingest)).unwrap();
     fs::create_dir_all(folder.input("ingest")).unwrap();
     fs::rename(folder.output("images.json"), folder.input("ingest").join("images.json")).unwrap();

@@ -1,5 +1,5 @@
 use domain::paper::{self, Printed};
-use domain::results::{Cell, ClassAccuracy, DriftScore, Generator, HeatmapScore, SifidScore, Verdict};
+use domain::results::{Cell, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, SifidScore, Verdict};
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
 use image::{Rgb, RgbImage};
@@ -99,6 +99,12 @@ fn results(stand_ins: &[&str]) -> Results {
             .flat_map(|view| Dataset::A.classes().map(|class| (view, class)))
             .map(|(view, class)| Generator { view, class, samples: 25, empty: 1, foreground: 0.4 })
             .collect(),
+        ddpm: vec![DdpmScore {
+            model: "SUR".to_owned(),
+            drift: vec![("Brightness".to_owned(), 0.123, 0.045)],
+            sifid: 0.0625,
+            mean_difference: 12.5,
+        }],
     }
 }
 
@@ -135,7 +141,7 @@ fn study(results: &Results, pictures: bool) -> TempDir {
 fn report(root: &Path) -> String {
     let folder = Folder::new(root);
     let device = burn::tensor::Device::flex();
-    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device };
+    let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
     crate::run(&Stage::Report, attempt).unwrap();
     fs::read_to_string(folder.output("index.html")).unwrap()
 }

@@ -1,0 +1,109 @@
+//! Plain diffusion models to compare with (ALGORITHM 5).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The plain diffusion model (ALGORITHM 5): evaluated as SinDDM is, on the same
+/// pictures. The study does not need it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddpm {
+    /// How many models.
+    pub models: DdpmModels,
+    /// Network and schedule.
+    pub training: DdpmTraining,
+    /// Sampling.
+    pub sampling: DdpmSampling,
+}
+
+/// See [`Ddpm::models`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DdpmModels {
+    /// None.
+    #[default]
+    None,
+    /// One for all classes of a view.
+    PerView,
+    /// One for each class of a view.
+    PerClassView,
+}
+
+/// Training of one plain diffusion model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DdpmTraining {
+    /// Width and height of the squares that pictures are brought to.
+    pub size: u32,
+    /// Diffusion steps T.
+    pub timesteps: u32,
+    /// Channels of the first level; a multiple of eight.
+    pub dim: u32,
+    /// Channels of each level as multiples of these.
+    pub mults: Vec<u32>,
+    /// Pictures per optimiser step.
+    pub batch: u32,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Learning rate of Adam.
+    pub lr: f64,
+    /// Longest gradient over all parameters; longer ones are shortened.
+    pub clip: f64,
+    /// Decay of the moving average of the weights.
+    pub ema: f64,
+    /// Steps between updates of the moving average.
+    pub ema_every: u32,
+    /// Before this step the moving average is a copy of the weights.
+    pub ema_start: u32,
+    /// Random horizontal flips.
+    pub flip: bool,
+}
+
+impl Default for DdpmTraining {
+    fn default() -> Self {
+        Self {
+            size: 128,
+            timesteps: 1000,
+            dim: 64,
+            mults: vec![1, 2, 4, 8],
+            batch: 16,
+            steps: 100_000,
+            lr: 8e-5,
+            clip: 1.0,
+            ema: 0.995,
+            ema_every: 10,
+            ema_start: 100,
+            flip: true,
+        }
+    }
+}
+
+/// Sampling from one plain diffusion model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DdpmSampling {
+    /// Synthetic pictures per class and view.
+    pub per_class_view: u32,
+    /// Pictures sampled at once.
+    pub batch: u32,
+    /// How.
+    pub method: DdpmMethod,
+    /// Steps of `ddim`.
+    pub ddim_steps: u32,
+}
+
+impl Default for DdpmSampling {
+    fn default() -> Self {
+        Self { per_class_view: 25, batch: 25, method: DdpmMethod::Ancestral, ddim_steps: 250 }
+    }
+}
+
+/// See [`DdpmSampling::method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DdpmMethod {
+    /// All steps, each with fresh noise (arXiv 2006.11239).
+    Ancestral,
+    /// Some of the steps, without noise (arXiv 2010.02502).
+    Ddim,
+}

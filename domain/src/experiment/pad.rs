@@ -1,0 +1,125 @@
+//! The canvas that pictures are brought to (ALGORITHM 1).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Canvas that all pictures of A are pasted on, centred (ALGORITHM 1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pad {
+    /// Its size. Larger pictures are scaled down to fit.
+    pub target: Canvas,
+    /// What surrounds the picture.
+    pub fill: Fill,
+}
+
+impl Default for Pad {
+    fn default() -> Self {
+        Self { target: Canvas::Size([4288, 2848]), fill: Fill::Black }
+    }
+}
+
+/// See [`Pad::target`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected [width, height], \"auto_max\" or for instance \"aspect:4/3\"")]
+pub enum Canvas {
+    /// Width and height.
+    Size([u32; 2]),
+    /// By a rule from the pictures of the model.
+    Rule(CanvasRule),
+}
+
+/// See [`Canvas::Rule`]: `auto_max` or, for instance, `aspect:4/3`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum CanvasRule {
+    /// The largest width and the largest height.
+    AutoMax,
+    /// The smallest of that width to that height that holds all pictures.
+    Aspect([u32; 2]),
+}
+
+impl TryFrom<String> for CanvasRule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let aspect = || {
+            let (width, height) = text.strip_prefix("aspect:")?.split_once('/')?;
+            let aspect = [width.parse().ok()?, height.parse().ok()?];
+            aspect.iter().all(|side: &u32| (1..=1000).contains(side)).then_some(CanvasRule::Aspect(aspect))
+        };
+        match text.as_str() {
+            "auto_max" => Ok(CanvasRule::AutoMax),
+            _ => aspect().ok_or_else(|| format!("{text:?}: expected [width, height], \"auto_max\" or \"aspect:4/3\"")),
+        }
+    }
+}
+
+impl From<CanvasRule> for String {
+    fn from(rule: CanvasRule) -> String {
+        match rule {
+            CanvasRule::AutoMax => "auto_max".to_owned(),
+            CanvasRule::Aspect([width, height]) => format!("aspect:{width}/{height}"),
+        }
+    }
+}
+
+impl Canvas {
+    /// Width and height for pictures of these sizes.
+    pub fn size(&self, pictures: &[[u32; 2]]) -> [u32; 2] {
+        let largest = [0, 1].map(|side| pictures.iter().map(|size| size[side]).max().unwrap_or(1).max(1));
+        match self {
+            Canvas::Size(size) => *size,
+            Canvas::Rule(CanvasRule::AutoMax) => largest,
+            Canvas::Rule(CanvasRule::Aspect([wide, high])) => {
+                let ratio = f64::from(*wide) / f64::from(*high);
+                let [width, height] = largest.map(f64::from);
+                [width.max(height * ratio), height.max(width / ratio)].map(|side| side.round() as u32)
+            }
+        }
+    }
+
+    /// Width and height for pictures of the paper's size, to plan with.
+    pub fn nominal(&self) -> [u32; 2] {
+        self.size(&[[4288, 2848]])
+    }
+}
+
+impl From<[u32; 2]> for Canvas {
+    fn from(size: [u32; 2]) -> Self {
+        Canvas::Size(size)
+    }
+}
+
+/// Colour of the padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// Zero in every channel.
+    Black,
+    /// The median of the picture's border, per channel.
+    BorderMedian,
+    /// This red, green and blue.
+    Rgb([u8; 3]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canvas_is_a_size_or_follows_from_the_pictures() {
+        let size = |target: &str| {
+            let pad: Pad = serde_json::from_str(&format!(r#"{{"target": {target}}}"#)).unwrap();
+            assert_eq!(serde_json::to_value(&pad).unwrap()["target"].to_string(), target);
+            pad.target.size(&[[4000, 2848], [4288, 2000]])
+        };
+        assert_eq!(size("[100,50]"), [100, 50]);
+        assert_eq!(size(r#""auto_max""#), [4288, 2848]);
+        assert_eq!(size(r#""aspect:4/3""#), [4288, 3216]);
+        assert_eq!(size(r#""aspect:2/1""#), [5696, 2848]);
+        let error = serde_json::from_str::<Pad>(r#"{"target": "aspect:0/3"}"#).unwrap_err().to_string();
+        assert!(error.contains(r#"expected [width, height], "auto_max" or"#), "{error}");
+    }
+}

@@ -1,0 +1,274 @@
+//! Diffusion models of single pictures: pyramid, training and sampling
+//! (ALGORITHM 2).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Pyramid, network and training of one diffusion model (ALGORITHM 2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sinddm {
+    /// Pictures that one model learns from.
+    pub images_per_model: u32,
+    /// Which pictures these are.
+    pub pick: Pick,
+    /// Chooses among equally good picks; absent: follows from `seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pick_seed: Option<u64>,
+    /// What a method made for one picture does with several.
+    pub multi_image: MultiImage,
+    /// Which pictures a batch holds.
+    pub batch_mix: BatchMix,
+    /// The finest scale.
+    pub finest: Finest,
+    /// How the canvas is brought to the aspect of `finest`.
+    pub fit: Fit,
+    /// Short side of the coarsest scale; absent: the reference's rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coarsest: Option<u32>,
+    /// Nominal factor between neighbouring scales.
+    pub scale_factor: f64,
+    /// How the difference of two scales is taken for the rescale losses.
+    pub rescale_loss: RescaleLoss,
+    /// How the rescale losses of several pictures become one.
+    pub loss_pool: LossPool,
+    /// Diffusion steps T.
+    pub timesteps: u32,
+    /// Widest number of channels; even.
+    pub dim: u32,
+    /// Pictures per optimiser step.
+    pub batch: u32,
+    /// Pictures that go through the network at once; their gradients are added
+    /// up. Absent: as many as the device's memory holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<u32>,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Learning rate of Adam before the first milestone.
+    pub lr: f64,
+    /// Steps after which the learning rate is multiplied by `lr_gamma`.
+    pub milestones: Vec<u32>,
+    /// See `milestones`.
+    pub lr_gamma: f64,
+    /// Decay of the moving average of the weights.
+    pub ema: f64,
+    /// Steps between updates of the moving average.
+    pub ema_every: u32,
+    /// Before this step the moving average is a copy of the weights.
+    pub ema_start: u32,
+}
+
+impl Default for Sinddm {
+    fn default() -> Self {
+        Self {
+            images_per_model: 8,
+            pick: Pick::RandomFromTrainSplit,
+            pick_seed: None,
+            multi_image: MultiImage::Pooled,
+            batch_mix: BatchMix::Balanced,
+            finest: Finest::Size([264, 200]),
+            fit: Fit::Letterbox,
+            coarsest: None,
+            scale_factor: 1.411,
+            rescale_loss: RescaleLoss::U8Wrap,
+            loss_pool: LossPool::Mean,
+            timesteps: 100,
+            dim: 160,
+            batch: 32,
+            micro_batch: None,
+            steps: 120_001,
+            lr: 1e-3,
+            milestones: vec![20_000, 40_000, 70_000, 80_000, 90_000, 110_000],
+            lr_gamma: 0.5,
+            ema: 0.995,
+            ema_every: 10,
+            ema_start: 2_000,
+        }
+    }
+}
+
+impl Sinddm {
+    /// The same with the finest scale as a size, for a canvas of that width and
+    /// height. What a rule finds has the canvas's aspect, so nothing is to fit.
+    pub fn on(&self, canvas: [u32; 2]) -> Self {
+        let fit = if let Finest::Size(_) = self.finest { self.fit } else { Fit::Stretch };
+        Self { finest: Finest::Size(self.finest.size(canvas)), fit, ..self.clone() }
+    }
+
+    /// Models of one class and view.
+    pub fn models(&self) -> u32 {
+        if self.multi_image == MultiImage::PerImage { self.images_per_model } else { 1 }
+    }
+}
+
+/// See [`Sinddm::pick`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pick {
+    /// At random, and then never on a test side: no test picture is known to a
+    /// classifier through the synthetic ones.
+    #[default]
+    RandomFromTrainSplit,
+    /// At random from all, test pictures included: leaks.
+    RandomFromAll,
+}
+
+/// See [`Sinddm::multi_image`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MultiImage {
+    /// One model learns from all at one geometry, with pooled rescale losses.
+    Pooled,
+    /// One model learns from the first, as the published code does.
+    FirstOnly,
+    /// A model for each; they take turns in sampling.
+    PerImage,
+    /// One model learns from all of them laid out as one picture.
+    Mosaic,
+}
+
+/// See [`Sinddm::batch_mix`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchMix {
+    /// All in turn: each is seen equally often.
+    Balanced,
+    /// Each drawn at random.
+    UniformRandom,
+}
+
+/// See [`Sinddm::finest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected [width, height] or \"auto50000\"")]
+pub enum Finest {
+    /// Width and height.
+    Size([u32; 2]),
+    /// By a rule from the canvas.
+    Rule(FinestRule),
+}
+
+/// See [`Finest::Rule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinestRule {
+    /// The canvas, shrunk to at most 50 000 pixels, as the published code does.
+    Auto50000,
+}
+
+impl Finest {
+    /// Width and height on a canvas of that width and height.
+    pub fn size(self, canvas: [u32; 2]) -> [u32; 2] {
+        match self {
+            Finest::Size(size) => size,
+            Finest::Rule(FinestRule::Auto50000) => shrunk(canvas, 50_000.0),
+        }
+    }
+}
+
+impl From<[u32; 2]> for Finest {
+    fn from(size: [u32; 2]) -> Self {
+        Finest::Size(size)
+    }
+}
+
+/// A size with its aspect and at most that many pixels, by the rule of the
+/// published code (ALGORITHM 2.1, step 1).
+pub fn shrunk(size: [u32; 2], pixels: f64) -> [u32; 2] {
+    let shrink = (f64::from(size[0]) * f64::from(size[1]) / pixels).sqrt().max(1.0);
+    size.map(|side| (f64::from(side) / shrink) as u32)
+}
+
+/// See [`Sinddm::fit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Extend the canvas with black; no distortion.
+    Letterbox,
+    /// Stretch the canvas; distorts where the aspects differ.
+    Stretch,
+}
+
+/// See [`Sinddm::rescale_loss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RescaleLoss {
+    /// Unsigned 8-bit with wrap-around, as the reference computes it.
+    U8Wrap,
+    /// Signed, for study: sampling starts almost without noise.
+    Signed,
+}
+
+/// See [`Sinddm::loss_pool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossPool {
+    /// Their mean.
+    Mean,
+    /// The largest.
+    Max,
+    /// That of the first picture.
+    First,
+}
+
+/// Sampling from one diffusion model (ALGORITHM 2.6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sampling {
+    /// Synthetic pictures per model.
+    pub per_model: u32,
+    /// Pictures sampled at once.
+    pub batch: u32,
+    /// Share of fresh noise at the finer scales; 0 is deterministic.
+    pub omega: f64,
+    /// Upper bound of the blur weight while sampling.
+    pub gamma_clip: f64,
+    /// Whether the blur is taken off and put on anew at each step of the finer
+    /// scales; otherwise these too are sampled as the coarsest one is.
+    pub reblurring: bool,
+    /// Height and width of the samples as shares of the finest scale's.
+    pub scale_mul: [f64; 2],
+    /// Whether a scale ends where the next one begins.
+    pub sample_limited_t: bool,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            per_model: 25,
+            batch: 25,
+            omega: 0.0,
+            gamma_clip: 0.55,
+            reblurring: true,
+            scale_mul: [1.0, 1.0],
+            sample_limited_t: false,
+        }
+    }
+}
+
+impl Sampling {
+    /// Width and height of a sample where the model has that size.
+    pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
+        let side = |pixels: u32, share: f64| ((f64::from(pixels) * share) as u32).max(1);
+        [side(width, self.scale_mul[1]), side(height, self.scale_mul[0])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_finest_scale_is_a_size_or_follows_from_the_canvas() {
+        let finest = |target, finest: &str| {
+            let sinddm: Sinddm = serde_json::from_str(&format!(r#"{{"finest": {finest}}}"#)).unwrap();
+            let sinddm = sinddm.on(target);
+            assert_eq!(serde_json::to_value(&sinddm).unwrap()["finest"], serde_json::json!(sinddm.finest.size([1, 1])));
+            (sinddm.finest.size([1, 1]), sinddm.fit)
+        };
+        assert_eq!(finest([4288, 2848], "[264, 200]"), ([264, 200], Fit::Letterbox));
+        assert_eq!(finest([4288, 2848], r#""auto50000""#), ([274, 182], Fit::Stretch));
+        assert_eq!(finest([4288, 2448], r#""auto50000""#).0, [295, 168]);
+        assert_eq!(finest([4288, 3216], r#""auto50000""#).0, [258, 193]);
+        assert_eq!(finest([40, 30], r#""auto50000""#).0, [40, 30]);
+    }
+}

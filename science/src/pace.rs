@@ -1,0 +1,69 @@
+//! How fast a training goes and how long it will take, for people.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use domain::stage::Progress;
+
+/// Time between progress reports.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// The pace of an attempt.
+pub struct Pace {
+    began: Instant,
+    first: u32,
+    batch: u32,
+    reported: Instant,
+}
+
+impl Pace {
+    /// Of an attempt that begins now, at the first of the steps.
+    pub fn new(steps: &Range<u32>, batch: u32) -> Self {
+        let now = Instant::now();
+        Self { began: now, first: steps.start, batch, reported: now }
+    }
+
+    /// What to tell when so many steps are done; `None` if the last report was
+    /// just now.
+    pub fn progress(&mut self, done: u32, total: u32, losses: &BTreeMap<usize, f64>) -> Option<Progress> {
+        if self.reported.elapsed() < REPORT_EVERY && done < total {
+            return None;
+        }
+        self.reported = Instant::now();
+        let note = note(done, total, self.batch, done - self.first, self.began.elapsed(), losses);
+        Some(Progress { done: u64::from(done), total: u64::from(total), note })
+    }
+}
+
+fn note(done: u32, total: u32, batch: u32, own: u32, elapsed: Duration, losses: &BTreeMap<usize, f64>) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let losses: Vec<String> = losses.values().map(|loss| format!("{loss:.3}")).collect();
+    let images = f64::from(own) * f64::from(batch) / seconds.max(1e-9);
+    let left = seconds / f64::from(own.max(1)) * f64::from(total - done);
+    let left = match left as u64 {
+        left @ 0..120 => format!("{left} s"),
+        left @ 120..7200 => format!("{} min", left / 60),
+        left => format!("{:.1} h", left as f64 / 3600.0),
+    };
+    format!("step {done}/{total} · loss by scale {} · {images:.1} images/s · {left} left", losses.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_counts_this_attempts_steps_alone() {
+        let losses = BTreeMap::from([(0, 0.5), (1, 0.25)]);
+        let note = note(600, 1000, 8, 100, Duration::from_secs(100), &losses);
+        assert_eq!(note, "step 600/1000 · loss by scale 0.500 0.250 · 8.0 images/s · 6 min left");
+    }
+
+    #[test]
+    fn the_last_step_is_always_told() {
+        let mut pace = Pace::new(&(0..10), 4);
+        assert_eq!(pace.progress(5, 10, &BTreeMap::new()), None);
+        assert_eq!(pace.progress(10, 10, &BTreeMap::new()).unwrap().done, 10);
+    }
+}

@@ -1,0 +1,180 @@
+//! Samples pictures from one plain diffusion model (Ho et al., NeurIPS 2020;
+//! with fewer steps Song et al., ICLR 2021).
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, TensorData};
+use domain::experiment::{DdpmMethod, DdpmSampling};
+use domain::stage::{Failure, FailureCode, Progress, Stage};
+use image::RgbImage;
+
+use super::{Attempt, sinddm_sample};
+use crate::checkpoint::Checkpoints;
+use crate::data::{foreground, tensors};
+use crate::models::ddpm::Unet;
+use crate::models::diffusion::Schedule;
+use crate::records::{self, PlainRecord};
+use crate::sampler::normals;
+use crate::weights::{self, Array, Arrays};
+
+/// Time between progress reports.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// Writes `images/NNN.png`, `sheet.png` and `samples.json`. The noise of sample
+/// i depends on the seed and i alone, not on the batch it is drawn in.
+///
+/// # Errors
+/// If the model cannot be read, a picture is not a number, or the attempt was
+/// told to stop.
+pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let input = attempt.folder.input("model");
+    let record: PlainRecord = records::read(&input.join("training.json"))?;
+    let training = &record.training;
+    let net = Unet::new(training.dim as usize, &training.mults, attempt.device);
+    let net = weights::load(net, &input.join("model.safetensors"))?;
+    let schedule = Schedule::linear(training.timesteps);
+    let times = times(sampling, training.timesteps);
+    let side = training.size as usize;
+    let all: Vec<u64> = (0..u64::from(sampling.per_class_view)).collect();
+    let total = times.len() as u64 * all.chunks(sampling.batch.max(1) as usize).len() as u64;
+
+    let stage = Stage::DdpmSample { sampling: sampling.clone() };
+    let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
+    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done));
+    let Made { done, x: mut begun, mut images } = resumed.unwrap_or_default();
+    let (mut step, mut reported) = (0, Instant::now());
+    for numbers in all.chunks(sampling.batch.max(1) as usize) {
+        let shape = [numbers.len(), 3, side, side];
+        let noise = |purpose: &str| normals(attempt.seed, purpose, numbers, shape, attempt.device);
+        let mut x: Option<Tensor<4>> = None;
+        for (place, &t) in times.iter().enumerate() {
+            step += 1;
+            if step <= done {
+                continue; // made before the stop
+            }
+            if let Some(values) = begun.take() {
+                x = Some(Tensor::from_data(TensorData::new(values, shape), attempt.device));
+            }
+            checkpoints.visit(step - 1, attempt.monitor, || Ok(state(x.as_ref(), &images)))?;
+            let from = x.take().unwrap_or_else(|| noise("sample.init"));
+            let predicted = net.forward(from.clone(), &vec![t; numbers.len()]);
+            x = Some(match sampling.method {
+                DdpmMethod::Ancestral => {
+                    let noise = (t > 0).then(|| noise(&format!("sample.t{t}")));
+                    schedule.ancestral_step(from, predicted, t as usize, noise, |clean| clean)
+                }
+                DdpmMethod::Ddim => {
+                    let earlier = times.get(place + 1).map(|&t| t as usize);
+                    schedule.implicit_step(from, predicted, t as usize, earlier)
+                }
+            });
+            if reported.elapsed() >= REPORT_EVERY || step == total {
+                reported = Instant::now();
+                let note = format!("sample {}/{}", images.len(), all.len());
+                attempt.monitor.progress(Progress { done: step, total, note });
+            }
+        }
+        if let Some(x) = x {
+            let values: Vec<f32> = x.into_data().iter::<f32>().collect();
+            if values.iter().any(|value| !value.is_finite()) {
+                let message = format!("samples {numbers:?} are not numbers: the model is not usable");
+                return Err(Failure::new(FailureCode::NotANumber, message));
+            }
+            let size = [training.size; 2];
+            images.extend(values.chunks_exact(3 * side * side).map(|sample| tensors::to_image(sample, size)));
+        }
+    }
+    attempt.monitor.log(&foreground::summary(&images));
+    sinddm_sample::write(&images, attempt.device, attempt.folder)
+}
+
+/// The times of the predictions, latest first: all, or some evenly spaced.
+fn times(sampling: &DdpmSampling, timesteps: u32) -> Vec<u32> {
+    let count = match sampling.method {
+        DdpmMethod::Ancestral => timesteps,
+        DdpmMethod::Ddim => sampling.ddim_steps.clamp(1, timesteps),
+    };
+    (1..=count).rev().map(|k| (u64::from(k) * u64::from(timesteps) / u64::from(count)) as u32 - 1).collect()
+}
+
+/// What has been made of all samples.
+#[derive(Default)]
+struct Made {
+    /// Steps done.
+    done: u64,
+    /// The batch at hand.
+    x: Option<Vec<f32>>,
+    /// The finished samples.
+    images: Vec<RgbImage>,
+}
+
+impl Made {
+    /// From the [`state`] after so many steps.
+    fn of(mut state: Arrays, done: u64) -> Result<Self, Failure> {
+        let images = weights::take(&mut state, "images");
+        let images: Option<Vec<RgbImage>> = images.values().map(weights::to_picture).collect();
+        let images = images.ok_or_else(|| Failure::invalid_input("its samples do not fit"))?;
+        Ok(Self { done, x: state.remove("x").map(|array| array.values), images })
+    }
+}
+
+fn state(x: Option<&Tensor<4>>, images: &[RgbImage]) -> Arrays {
+    let mut state = Arrays::new();
+    if let Some(x) = x {
+        let array = Array { shape: x.dims().to_vec(), values: x.to_data().iter::<f32>().collect() };
+        state.insert("x".to_owned(), array);
+    }
+    let named = images.iter().enumerate();
+    state.extend(named.map(|(number, image)| (format!("images.{number:06}"), weights::of_picture(image))));
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use domain::seed::Seed;
+    use domain::stage::{Folder, Monitor, Unwatched};
+
+    use super::super::ddpm_train;
+    use super::*;
+    use crate::checkpoint::tests::{changes_nothing, outputs};
+
+    fn draw(sampling: &DdpmSampling, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
+        let folder = Folder::new(root);
+        if !folder.input("model").exists() {
+            ddpm_train::tests::train(&ddpm_train::tests::small(), root, &mut Unwatched).unwrap();
+            fs::rename(folder.outputs(), folder.input("model")).unwrap();
+        }
+        let device = Device::flex();
+        run(sampling, Attempt { seed: Seed(7), folder: &folder, monitor, device: &device, memory: 0 }).map(|()| folder)
+    }
+
+    #[test]
+    fn stopping_and_going_on_elsewhere_changes_no_byte() {
+        let sampling = DdpmSampling { per_class_view: 3, batch: 2, ..DdpmSampling::default() };
+        changes_nothing(&[1, 19, 20, 33], &|root, monitor| draw(&sampling, root, monitor));
+    }
+
+    #[test]
+    fn both_methods_draw_samples_that_depend_on_their_numbers_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |sampling: &DdpmSampling| outputs(&draw(sampling, root.path(), &mut Unwatched).unwrap());
+        let all = DdpmSampling { per_class_view: 3, ..DdpmSampling::default() };
+        let ddim = DdpmSampling { method: DdpmMethod::Ddim, ddim_steps: 5, ..all.clone() };
+        for sampling in [&all, &ddim] {
+            assert_eq!(of(sampling), of(&DdpmSampling { batch: 1, ..sampling.clone() }));
+        }
+        assert_ne!(of(&all), of(&ddim));
+    }
+
+    #[test]
+    fn fewer_steps_are_spread_over_all_times() {
+        let of = |method, ddim_steps| times(&DdpmSampling { method, ddim_steps, ..DdpmSampling::default() }, 10);
+        assert_eq!(of(DdpmMethod::Ancestral, 3), (0..10).rev().collect::<Vec<_>>());
+        assert_eq!(of(DdpmMethod::Ddim, 5), [9, 7, 5, 3, 1]);
+        assert_eq!(of(DdpmMethod::Ddim, 99), (0..10).rev().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,208 @@
+//! Trains one plain diffusion model (Ho et al., NeurIPS 2020; ALGORITHM 5).
+
+use std::thread;
+
+use burn::module::Module;
+use burn::optim::{Adam, AdamConfig, GradientsParams};
+use burn::tensor::{Tensor, TensorData};
+use domain::experiment::DdpmTraining;
+use domain::seed::Seed;
+use domain::stage::{Failure, FailureCode, Folder, Stage};
+use domain::stone::Dataset;
+use image::{RgbImage, imageops};
+
+use super::Attempt;
+use super::sinddm_train::{READ_EVERY, ahead};
+use crate::checkpoint::Checkpoints;
+use crate::data::resize::{Filter, resize};
+use crate::data::{folder, picture, pyramid, tensors};
+use crate::models::ddpm::Unet;
+use crate::models::diffusion::Schedule;
+use crate::optimizer;
+use crate::pace::Pace;
+use crate::random;
+use crate::records::{self, PlainRecord};
+use crate::training::{Training, state};
+use crate::weights;
+
+/// Writes `model.safetensors` (the averaged weights), `training.json`,
+/// `loss.csv` and the squares learnt from.
+///
+/// # Errors
+/// If the input cannot be used, the loss is not a number, or the attempt was
+/// told to stop.
+pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let device = attempt.device.clone().autodiff();
+    let squares = squares(attempt.folder, training.size)?;
+    let schedule = Schedule::linear(training.timesteps);
+    let blank = || Unet::new(training.dim as usize, &training.mults, &device);
+    let stage = Stage::DdpmTrain { training: training.clone() };
+    let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
+    let resumed =
+        checkpoints.resume(attempt.monitor, |step, mut state| Training::resume(blank(), adam(), step, &mut state));
+    let begun = resumed.unwrap_or_else(|| Training::start(Unet::fresh(training, attempt.seed, &device), adam()));
+    let Training { mut net, mut average, mut adam, mut losses } = begun;
+
+    let steps = losses.steps()..training.steps;
+    let mut pace = Pace::new(&steps, training.batch);
+    let (seed, drawn) = (attempt.seed, &squares);
+    let (average, losses) = thread::scope(|scope| {
+        for (step, draw) in ahead(scope, steps, move |step| Draw::new(training, drawn, seed, step)) {
+            let kept = checkpoints.last();
+            checkpoints.visit(u64::from(step), attempt.monitor, || {
+                losses.read(training.lr, kept)?;
+                Ok(state(&net, &average, &adam, &losses))
+            })?;
+
+            let image = tensors::signed(&draw.images, &device); // [batch, 3, size, size]
+            let noise = Tensor::<4>::from_data(TensorData::new(draw.noise, image.dims()), &device);
+            let x = schedule.diffuse(image, None, 0, &draw.times, noise.clone());
+            let loss = (net.forward(x, &draw.times) - noise).square().mean();
+            losses.push(0, loss.clone().inner());
+            let gradients = GradientsParams::from_grads(loss.backward(), &net);
+            let gradients = optimizer::clip(gradients, &net, training.clip);
+            net = adam.step(training.lr, net, gradients);
+
+            if step.is_multiple_of(training.ema_every) {
+                let newest = net.valid();
+                average = match step < training.ema_start {
+                    true => newest,
+                    false => weights::blend(average, &newest, training.ema),
+                };
+            }
+            let done = step + 1;
+            if losses.unread() == READ_EVERY || done == training.steps {
+                losses.read(training.lr, checkpoints.last())?;
+                if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
+                    attempt.monitor.progress(progress);
+                }
+            }
+        }
+        Ok::<_, Failure>((average, losses))
+    })?;
+
+    let arrays = weights::collect(&average);
+    if let Some(name) = weights::not_a_number(&arrays) {
+        let message = format!("{name} is not a number after the last step: lower ddpm.training.lr");
+        return Err(Failure::new(FailureCode::NotANumber, message));
+    }
+    let record = PlainRecord {
+        training: training.clone(),
+        images: squares.len() as u32,
+        parameters: weights::parameters(&average),
+        final_loss: losses.final_mean(),
+        determinism: crate::device::determinism(attempt.device),
+    };
+    for (number, square) in squares.iter().enumerate() {
+        picture::save_png(&attempt.folder.output(&format!("images/{number:03}.png")), square)?;
+    }
+    weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
+    records::write(&attempt.folder.output("training.json"), &record)?;
+    records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+}
+
+/// With the second moment of the port.
+fn adam() -> Adam {
+    AdamConfig::new().with_beta_2(0.99).with_epsilon(super::sinddm_train::ADAM_EPSILON).build()
+}
+
+/// The canvases of one class or of all, in the middle of squares.
+fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
+    let single = folder.input("pad");
+    let inputs = match single.exists() {
+        true => vec![single],
+        false => Dataset::A.classes().map(|class| folder.input(&format!("pad.{class}"))).to_vec(),
+    };
+    let mut squares = Vec::new();
+    for input in inputs {
+        for image in folder::pictures(&input)? {
+            squares.push(resize(&pyramid::letterbox(&image, [size, size]), size, size, Filter::Lanczos));
+        }
+    }
+    Ok(squares)
+}
+
+/// What a step is given: it depends on the seed and the step alone.
+struct Draw {
+    times: Vec<u32>,
+    images: Vec<RgbImage>,
+    /// `[batch, 3, size, size]`
+    noise: Vec<f32>,
+}
+
+impl Draw {
+    fn new(training: &DdpmTraining, squares: &[RgbImage], seed: Seed, step: u32) -> Self {
+        let mut rng = random::stream(seed, "train", u64::from(step));
+        let mut below = |n: usize| random::below(&mut rng, n);
+        let times = (0..training.batch).map(|_| below(training.timesteps as usize) as u32).collect();
+        let image = |_| {
+            let square = &squares[below(squares.len())];
+            if training.flip && below(2) == 1 { imageops::flip_horizontal(square) } else { square.clone() }
+        };
+        let images: Vec<RgbImage> = (0..training.batch).map(image).collect();
+        let count = 3 * training.batch as usize * (training.size * training.size) as usize;
+        Self { times, images, noise: random::normals(&mut rng, count) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use domain::stage::{Monitor, Unwatched};
+
+    use super::*;
+    use crate::checkpoint::tests::changes_nothing;
+
+    pub(crate) fn small() -> DdpmTraining {
+        DdpmTraining {
+            size: 8,
+            timesteps: 20,
+            dim: 8,
+            mults: vec![1, 2],
+            batch: 3,
+            steps: 8,
+            ema_every: 2,
+            ema_start: 3,
+            ..DdpmTraining::default()
+        }
+    }
+
+    /// Trains on two textures in `root`.
+    pub(crate) fn train(training: &DdpmTraining, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
+        let folder = Folder::new(root);
+        for k in [3, 5] {
+            let texture = RgbImage::from_fn(21, 16, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, 90]));
+            picture::save_png(&folder.input("pad").join(format!("images/{k:03}.png")), &texture).unwrap();
+        }
+        let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
+        run(training, attempt)?;
+        Ok(folder)
+    }
+
+    #[test]
+    fn leaves_a_model_and_what_it_learnt_from() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = train(&small(), root.path(), &mut Unwatched).unwrap();
+        let record: PlainRecord = records::read(&folder.output("training.json")).unwrap();
+        assert_eq!(record.images, 2);
+        assert!(record.final_loss > 0.0 && record.final_loss < 3.0);
+        let square = picture::open_rgb8(&folder.output("images/001.png")).unwrap().image;
+        // The canvas is wider than high: the outer rows are mostly black.
+        assert_eq!(square.dimensions(), (8, 8));
+        assert!(square[(4, 0)].0[2] < 30 && square[(4, 4)].0[2] > 80, "{square:?}");
+    }
+
+    #[test]
+    fn stopping_and_going_on_elsewhere_changes_no_byte() {
+        changes_nothing(&[1, 3, 7], &|root, monitor| train(&small(), root, monitor));
+    }
+
+    #[test]
+    fn a_loss_that_is_not_a_number_ends_the_attempt() {
+        let root = tempfile::tempdir().unwrap();
+        let wild = DdpmTraining { lr: 1e30, ..small() };
+        assert_eq!(train(&wild, root.path(), &mut Unwatched).unwrap_err().code, FailureCode::NotANumber);
+    }
+}

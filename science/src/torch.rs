@@ -1,0 +1,371 @@
+//! Checkpoints of the published implementation: the dictionaries `model` and
+//! `ema`, each with the parameters under `denoise_fn.` and the schedule beside
+//! them. Reading runs no code of the file; writing makes a file that its
+//! `torch.load` and `load_state_dict` take.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use domain::experiment::Sinddm;
+use domain::stage::{Failure, FailureCode};
+use pytorch_reader::{DType, PytorchError, PytorchReader};
+
+use crate::data::pyramid::Geometry;
+use crate::models::diffusion::Schedule;
+use crate::records::{Determinism, DiffusionRecord};
+use crate::weights::{Array, Arrays};
+
+/// Where a checkpoint keeps the network among the schedule.
+const NETWORK: &str = "denoise_fn.";
+
+/// Which of the two models of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The averaged weights: those to sample from.
+    Ema,
+    /// The weights of the last step.
+    Model,
+}
+
+impl Which {
+    fn key(self) -> &'static str {
+        match self {
+            Which::Ema => "ema",
+            Which::Model => "model",
+        }
+    }
+}
+
+/// The tensors of one model of a checkpoint.
+///
+/// # Errors
+/// `InvalidInput` if the file is no checkpoint or holds no such model.
+pub fn read(path: &Path, which: Which) -> Result<Arrays, Failure> {
+    read_key(path, Some(which.key()))
+}
+
+/// The tensors of a file that holds a `state_dict` and nothing else, or those
+/// under a key.
+pub(crate) fn read_key(path: &Path, key: Option<&str>) -> Result<Arrays, Failure> {
+    let refuse = |error: &dyn std::fmt::Display| Failure::invalid_input(format!("{}: {error}", path.display()));
+    let opened = match key {
+        Some(key) => PytorchReader::with_top_level_key(path, key),
+        None => PytorchReader::new(path),
+    };
+    let reader = opened.map_err(|error| match error {
+        PytorchError::Io(error) => Failure::io("read", path, &error),
+        error => refuse(&error),
+    })?;
+    let floats = reader.into_tensors().into_iter().filter(|(_, tensor)| tensor.dtype() == DType::F32);
+    floats
+        .map(|(name, tensor)| {
+            let bytes = tensor.read().map_err(|error| refuse(&error))?;
+            let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+            Ok((name, Array { shape: tensor.shape().to_vec(), values }))
+        })
+        .collect()
+}
+
+/// What a checkpoint's model is here: its network and the record of its
+/// training, as far as the file tells. It does not tell the sizes of the
+/// scales, so those are made as for pictures of the size `finest`.
+///
+/// # Errors
+/// `InvalidInput` if the tensors are not those of such a model, or if its scales
+/// are not as many as the size asks for.
+pub fn import(
+    mut arrays: Arrays,
+    finest: [u32; 2],
+    scale_factor: f64,
+    coarsest: Option<u32>,
+) -> Result<(Arrays, DiffusionRecord), Failure> {
+    let missing = |name: &str| Failure::invalid_input(format!("the checkpoint holds no {name}"));
+    let gammas = arrays.remove("gammas").ok_or_else(|| missing("gammas"))?;
+    let [_, timesteps] = *gammas.shape else { return Err(missing("gammas for each scale and time")) };
+    let net: Arrays =
+        arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(NETWORK)?.to_owned(), array))).collect();
+    let widest = net.get("l2.net.0.weight").and_then(|array| array.shape.first());
+    let dim = *widest.ok_or_else(|| missing("denoise_fn.l2.net.0.weight"))? as u32;
+    let schedule = Schedule::new(timesteps as u32, &[]);
+    let rescale_losses: Vec<f64> =
+        gammas.values.chunks_exact(timesteps.max(1)).map(|row| schedule.rescale_loss(row)).collect();
+    let geometry = Geometry::new(finest, scale_factor, coarsest);
+    if geometry.sizes.len() != rescale_losses.len() + 1 {
+        return Err(Failure::invalid_input(format!(
+            "the checkpoint has {} scales, a finest scale of {}x{} asks for {}: give the size that it was trained with",
+            rescale_losses.len() + 1,
+            finest[0],
+            finest[1],
+            geometry.sizes.len()
+        )));
+    }
+    let sinddm =
+        Sinddm { finest: finest.into(), timesteps: timesteps as u32, dim, scale_factor, coarsest, ..Sinddm::default() };
+    let record = DiffusionRecord {
+        sinddm,
+        sizes: geometry.sizes,
+        scale_factor: geometry.factor,
+        sampling_steps: schedule.sampling_steps(&rescale_losses),
+        rescale_losses,
+        parameters: net.values().map(|array| array.values.len() as u64).sum(),
+        final_loss: 0.0,
+        loss_by_scale: BTreeMap::new(),
+        image_ids: Vec::new(),
+        determinism: Determinism::Statistical,
+    };
+    Ok((net, record))
+}
+
+/// Writes a model as a checkpoint. The averaged weights stand for both models,
+/// since nothing else is kept of a training that has ended.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn export(net: &Arrays, record: &DiffusionRecord, path: &Path) -> Result<(), Failure> {
+    let schedule = Schedule::new(record.sinddm.timesteps, &record.rescale_losses);
+    let mut tensors: Vec<(String, Array)> = schedule.buffers();
+    tensors.extend(net.iter().map(|(name, array)| (format!("{NETWORK}{name}"), array.clone())));
+    let mut file = Pickle::default();
+    file.put(&[0x80, 2]); // protocol
+    file.dictionary(|file| {
+        file.text("step");
+        file.integer(record.sinddm.steps);
+        for which in [Which::Model, Which::Ema] {
+            file.text(which.key());
+            file.ordered(|file| tensors.iter().for_each(|(name, array)| file.tensor(name, array)));
+        }
+        file.text("sched");
+        file.dictionary(|file| scheduler(file, &record.sinddm));
+        for list in ["running_loss", "running_scale"] {
+            file.text(list);
+            file.put(b"]");
+        }
+    });
+    file.put(b".");
+    let mut archive = Archive::default();
+    archive.add("archive/data.pkl", &file.bytes);
+    archive.add("archive/byteorder", b"little");
+    for (number, storage) in file.storages.iter().enumerate() {
+        archive.add(&format!("archive/data/{number}"), storage);
+    }
+    archive.add("archive/version", b"3\n");
+    let bytes = archive.end().ok_or_else(|| {
+        Failure::new(FailureCode::Storage, format!("{}: the model is too large for a checkpoint", path.display()))
+    })?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
+    }
+    fs::write(path, bytes).map_err(|error| Failure::io("write", path, &error))
+}
+
+/// The state of PyTorch's `MultiStepLR` after the last step.
+fn scheduler(file: &mut Pickle, sinddm: &Sinddm) {
+    let passed = sinddm.milestones.iter().filter(|milestone| **milestone <= sinddm.steps).count();
+    file.text("milestones");
+    file.global("collections", "Counter");
+    file.dictionary(|file| {
+        for milestone in &sinddm.milestones {
+            file.integer(*milestone);
+            file.integer(1);
+        }
+    });
+    file.put(&[0x85, b'R']); // called with the dictionary
+    file.text("gamma");
+    file.float(sinddm.lr_gamma);
+    for (name, lr) in [("base_lrs", sinddm.lr), ("_last_lr", sinddm.lr * sinddm.lr_gamma.powi(passed as i32))] {
+        file.text(name);
+        file.put(b"]");
+        file.float(lr);
+        file.put(b"a");
+    }
+    for (name, value) in [("last_epoch", sinddm.steps), ("_step_count", sinddm.steps.saturating_add(1))] {
+        file.text(name);
+        file.integer(value);
+    }
+}
+
+/// A pickle in the making, of the few forms that a checkpoint needs.
+#[derive(Default)]
+struct Pickle {
+    bytes: Vec<u8>,
+    /// The values of the tensors, outside of the pickle.
+    storages: Vec<Vec<u8>>,
+}
+
+impl Pickle {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.put(b"X");
+        self.put(&(text.len() as u32).to_le_bytes());
+        self.put(text.as_bytes());
+    }
+
+    fn integer(&mut self, value: u32) {
+        self.put(&[0x8a, 8]); // of any length, so that it has no sign bit
+        self.put(&u64::from(value).to_le_bytes());
+    }
+
+    fn float(&mut self, value: f64) {
+        self.put(b"G");
+        self.put(&value.to_be_bytes());
+    }
+
+    fn global(&mut self, module: &str, name: &str) {
+        self.put(format!("c{module}\n{name}\n").as_bytes());
+    }
+
+    /// The keys and values that `fill` writes.
+    fn dictionary(&mut self, fill: impl FnOnce(&mut Self)) {
+        self.put(b"}(");
+        fill(self);
+        self.put(b"u");
+    }
+
+    fn ordered(&mut self, fill: impl FnOnce(&mut Self)) {
+        self.global("collections", "OrderedDict");
+        self.put(b")R(");
+        fill(self);
+        self.put(b"u");
+    }
+
+    fn tuple(&mut self, values: &[usize]) {
+        self.put(b"(");
+        values.iter().for_each(|value| self.integer(*value as u32));
+        self.put(b"t");
+    }
+
+    /// A name with a tensor of 32-bit numbers in row-major order.
+    fn tensor(&mut self, name: &str, array: &Array) {
+        self.text(name);
+        self.global("torch._utils", "_rebuild_tensor_v2");
+        self.put(b"((");
+        self.text("storage");
+        self.global("torch", "FloatStorage");
+        self.text(&self.storages.len().to_string());
+        self.text("cpu");
+        self.integer(array.values.len() as u32);
+        self.put(b"tQ"); // a reference to the storage
+        self.integer(0);
+        self.tuple(&array.shape);
+        let strides = |axis: usize| array.shape[axis + 1..].iter().product();
+        self.tuple(&(0..array.shape.len()).map(strides).collect::<Vec<usize>>());
+        self.put(&[0x89]); // needs no gradient
+        self.global("collections", "OrderedDict");
+        self.put(b")RtR");
+        self.storages.push(array.values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    }
+}
+
+/// Storages begin at multiples of this many bytes, as PyTorch writes them.
+const ALIGNMENT: usize = 64;
+
+/// A ZIP archive of files as they are.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    directory: Vec<u8>,
+    files: u16,
+}
+
+impl Archive {
+    fn add(&mut self, name: &str, content: &[u8]) {
+        let start = self.bytes.len();
+        let unaligned = start + 30 + name.len() + 4;
+        let padding = unaligned.next_multiple_of(ALIGNMENT) - unaligned;
+        let common = |extra: usize| {
+            let mut header = Vec::from([20u8, 0, 0, 0, 0, 0, 0, 0, 0x21, 0]); // version, stored, 1980-01-01
+            header.extend(crc32(content).to_le_bytes());
+            header.extend((content.len() as u32).to_le_bytes());
+            header.extend((content.len() as u32).to_le_bytes());
+            header.extend((name.len() as u16).to_le_bytes());
+            header.extend((extra as u16).to_le_bytes());
+            header
+        };
+        self.bytes.extend(b"PK\x03\x04");
+        self.bytes.extend(common(4 + padding));
+        self.bytes.extend(name.as_bytes());
+        self.bytes.extend(b"FB"); // padding
+        self.bytes.extend((padding as u16).to_le_bytes());
+        self.bytes.extend(std::iter::repeat_n(0, padding));
+        self.bytes.extend(content);
+        self.directory.extend(b"PK\x01\x02\x14\0");
+        self.directory.extend(common(0));
+        self.directory.extend([0; 10]); // no comment, first disk, no attributes
+        self.directory.extend((start as u32).to_le_bytes());
+        self.directory.extend(name.as_bytes());
+        self.files += 1;
+    }
+
+    /// The whole; `None` if it is longer than the format's 4 GiB.
+    fn end(mut self) -> Option<Vec<u8>> {
+        let start = u32::try_from(self.bytes.len()).ok()?;
+        let length = u32::try_from(self.directory.len()).ok()?;
+        self.bytes.append(&mut self.directory);
+        self.bytes.extend(b"PK\x05\x06\0\0\0\0");
+        self.bytes.extend(self.files.to_le_bytes());
+        self.bytes.extend(self.files.to_le_bytes());
+        self.bytes.extend(length.to_le_bytes());
+        self.bytes.extend(start.to_le_bytes());
+        self.bytes.extend([0; 2]);
+        Some(self.bytes)
+    }
+}
+
+/// The checksum of ZIP archives.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use domain::seed::Seed;
+
+    use super::*;
+    use crate::models::sinddm::SinDdm;
+    use crate::weights;
+
+    #[test]
+    fn what_is_exported_is_imported_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("deep/model.pt");
+        let net = weights::collect(&weights::initialise(SinDdm::new(8, &Device::flex()), Seed(1)));
+        let mut arrays: Arrays = net.iter().map(|(name, array)| (format!("{NETWORK}{name}"), array.clone())).collect();
+        let losses = [0.955583, 0.670427, 0.471568, 0.333163];
+        arrays.extend(Schedule::new(100, &losses).buffers());
+        let (imported, record) = import(arrays, [248, 186], 1.411, None).unwrap();
+        assert_eq!(imported, net);
+        export(&imported, &record, &path).unwrap();
+        for which in [Which::Ema, Which::Model] {
+            let (again, record_again) = import(read(&path, which).unwrap(), [248, 186], 1.411, None).unwrap();
+            assert_eq!(again, net);
+            assert_eq!(record_again.sampling_steps, [100, 48, 37, 27, 19]);
+            for (ours, loss) in record_again.rescale_losses.iter().zip(losses) {
+                assert!((ours / loss - 1.0).abs() < 1e-6, "{ours} {loss}");
+            }
+        }
+        let failure = import(read(&path, Which::Ema).unwrap(), [64, 48], 1.411, None).unwrap_err();
+        assert!(failure.message.contains("has 5 scales, a finest scale of 64x48 asks for 1"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.pt");
+        assert_eq!(read(&path, Which::Ema).unwrap_err().code, FailureCode::Storage);
+        // The last asks to run a command while it is read.
+        for bytes in [&b""[..], b"nonsense", b"PK\x03\x04", b"cos\nsystem\n(X\x04\0\0\0true\x85R."] {
+            fs::write(&path, bytes).unwrap();
+            let failure = read(&path, Which::Ema).unwrap_err();
+            assert!(failure.message.contains("x.pt"), "{failure}");
+        }
+        let failure = import(Arrays::new(), [248, 186], 1.411, None).unwrap_err();
+        assert_eq!(failure.message, "the checkpoint holds no gammas");
+    }
+}
