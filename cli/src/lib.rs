@@ -76,7 +76,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "worker")]
         Command::Attempt { folder } => commands::attempt::run(&folder),
         #[cfg(feature = "worker")]
+        Command::Guard => block_on(async { Ok(worker::guard::run().await?) }),
+        #[cfg(feature = "worker")]
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
+        #[cfg(feature = "worker")]
+        Command::Model(args) => commands::model::run(&args),
         #[cfg(feature = "worker")]
         Command::Reproduce(args) => block_on(commands::reproduce::run(&args, quiet)),
         Command::Worker(args) => block_on(commands::worker::run(args)),

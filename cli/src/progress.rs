@@ -1,5 +1,6 @@
 //! Bars on a terminal, plain lines elsewhere, while a study runs.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,11 @@ use proto::v1;
 /// Least time between two plain lines that only say how far things are.
 const SUMMARY_EVERY: Duration = Duration::from_secs(30);
 
+/// How long something needs attention before it is said.
+const ATTENTION_AFTER: Duration = Duration::from_secs(3);
+
 /// Stages that share a bar, in the order of the study.
-const GROUPS: [(&str, &[&str]); 7] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("data", &["ingest", "pad"]),
     ("sinddm", &["sinddm.train"]),
     ("samples", &["sinddm.sample", "upscale"]),
@@ -18,18 +22,21 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("patches", &["patches"]),
     ("classify", &["classify.train"]),
     ("report", &["aggregate", "report"]),
+    ("commands", &["command"]),
 ];
 
 /// Shows how a run goes.
 pub struct View {
     started: Instant,
+    /// What needs attention, since when, and whether that was said.
+    attention: BTreeMap<String, (Instant, bool)>,
     kind: Kind,
 }
 
 enum Kind {
     Silent,
     Lines { last_summary: Instant },
-    Bars { all: MultiProgress, bars: Vec<ProgressBar>, now: ProgressBar },
+    Bars { all: MultiProgress, bars: Vec<(&'static [&'static str], ProgressBar)>, now: ProgressBar },
 }
 
 impl View {
@@ -41,12 +48,15 @@ impl View {
             () if std::io::stderr().is_terminal() && !dumb => bars(),
             () => Kind::Lines { last_summary: Instant::now() },
         };
-        Self { started: Instant::now(), kind }
+        Self { started: Instant::now(), attention: BTreeMap::new(), kind }
     }
 
     /// Shows what has changed.
     pub fn show(&mut self, status: &v1::RunStatus, changes: &[v1::TaskChange]) {
         let seconds = self.started.elapsed().as_secs_f64();
+        for matter in self.lasting(&status.attention) {
+            self.say(&format!("{seconds:7.1}s {:>4}/{} ! {matter}", status.committed, status.tasks));
+        }
         match &mut self.kind {
             Kind::Silent => {}
             Kind::Lines { last_summary } => {
@@ -64,7 +74,10 @@ impl View {
                     // A terminal that is gone cannot be told.
                     let _ = all.println(line(change).unwrap_or_default());
                 }
-                for ((_, stages), bar) in GROUPS.iter().zip(bars) {
+                if bars.is_empty() {
+                    *bars = groups(all, status);
+                }
+                for (stages, bar) in bars {
                     let of_group = || status.stages.iter().filter(|stage| stages.contains(&stage.stage.as_str()));
                     bar.set_length(of_group().map(|stage| u64::from(stage.tasks)).sum());
                     bar.set_position(of_group().map(|stage| u64::from(stage.committed)).sum());
@@ -73,6 +86,21 @@ impl View {
                 now_bar.tick();
             }
         }
+    }
+
+    /// What has needed attention for a while and was not said yet. What only lasts
+    /// until the next lease is given is nobody's concern.
+    fn lasting(&mut self, attention: &[String]) -> Vec<String> {
+        self.attention.retain(|matter, _| attention.contains(matter));
+        let mut lasting = vec![];
+        for matter in attention {
+            let (since, was_said) = self.attention.entry(matter.clone()).or_insert((Instant::now(), false));
+            if !*was_said && since.elapsed() >= ATTENTION_AFTER {
+                *was_said = true;
+                lasting.push(matter.clone());
+            }
+        }
+        lasting
     }
 
     /// Says something above whatever is shown.
@@ -87,7 +115,7 @@ impl View {
     /// Takes the bars away.
     pub fn end(&self) {
         if let Kind::Bars { bars, now, .. } = &self.kind {
-            bars.iter().for_each(ProgressBar::abandon);
+            bars.iter().for_each(|(_, bar)| bar.abandon());
             now.finish_and_clear();
         }
     }
@@ -95,21 +123,26 @@ impl View {
 
 fn bars() -> Kind {
     let all = MultiProgress::new();
-    let style = ProgressStyle::with_template("          {prefix:9} {bar:30} {pos:>3}/{len}").ok();
-    let bar = |name: &'static str| {
-        let bar = all.add(ProgressBar::new(0));
-        if let Some(style) = &style {
-            bar.set_style(style.clone());
-        }
-        bar.with_prefix(name)
-    };
-    let bars = GROUPS.iter().map(|(name, _)| bar(name)).collect();
     let now = all.add(ProgressBar::new_spinner());
     if let Ok(style) = ProgressStyle::with_template(" {spinner}        {wide_msg}") {
         now.set_style(style);
     }
     now.enable_steady_tick(Duration::from_millis(200));
-    Kind::Bars { all, bars, now }
+    Kind::Bars { all, bars: vec![], now }
+}
+
+/// A bar for each group of stages that the run has tasks of.
+fn groups(all: &MultiProgress, status: &v1::RunStatus) -> Vec<(&'static [&'static str], ProgressBar)> {
+    let style = ProgressStyle::with_template("          {prefix:9} {bar:30} {pos:>3}/{len}").ok();
+    let has_tasks = |stages: &[&str]| status.stages.iter().any(|stage| stages.contains(&stage.stage.as_str()));
+    let bar = |(place, (name, stages)): (usize, (&'static str, &'static [&'static str]))| {
+        let bar = all.insert(place, ProgressBar::new(0));
+        if let Some(style) = &style {
+            bar.set_style(style.clone());
+        }
+        (stages, bar.with_prefix(name))
+    };
+    GROUPS.into_iter().filter(|(_, stages)| has_tasks(stages)).enumerate().map(bar).collect()
 }
 
 /// What runs, in one line.

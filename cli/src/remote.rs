@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use domain::artifact::Manifest;
+use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::Data;
 use domain::results::Results;
 use proto::channel::{call, refused, socket_path};
-use proto::transfer::Transfer;
+use proto::transfer::{Transfer, entry, scan};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
@@ -109,14 +110,43 @@ impl Remote {
         experiment: &Experiment,
         data: &Data,
         folders: &[(PathBuf, Manifest)],
+        priority: i32,
     ) -> anyhow::Result<v1::RunStatus> {
-        let transfer = Transfer::new(self.channel.clone());
-        transfer.push_many(folders).await.map_err(|error| self.of_transfer(error))?;
-        let request = v1::SubmitRequest {
-            experiment_json: serde_json::to_string(experiment)?,
-            data_json: serde_json::to_string(data)?,
-            ..Default::default()
-        };
+        self.transfer().push_many(folders).await.map_err(|error| self.of_transfer(error))?;
+        let experiment_json = serde_json::to_string(experiment)?;
+        let data_json = serde_json::to_string(data)?;
+        self.hand_in(v1::SubmitRequest { experiment_json, data_json, priority, ..Default::default() }).await
+    }
+
+    /// Hands commands in, what they read as `path:<file or folder>` uploaded;
+    /// paths that are not absolute begin at `base`.
+    ///
+    /// # Errors
+    /// Exit code 2 for commands that are wrong or what cannot be read; or if the
+    /// coordinator is away.
+    pub async fn submit_commands(
+        &self,
+        mut commands: Commands,
+        base: &Path,
+        priority: i32,
+    ) -> anyhow::Result<v1::RunStatus> {
+        let sources = commands.command.iter_mut().flat_map(|command| command.inputs.values_mut());
+        for source in sources {
+            if let Some(path) = source.strip_prefix("path:") {
+                let unread = |error: anyhow::Error| {
+                    Problem::new(exit::USAGE, format!("cannot read the input {path}: {error:#}"))
+                };
+                let (root, manifest) = look(&base.join(path)).map_err(unread)?;
+                let pushed = self.transfer().push(&root, &manifest).await;
+                *source = format!("artifact:{}", pushed.map_err(|error| self.of_transfer(error))?);
+            }
+        }
+        command::plan(&commands).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+        let commands_json = serde_json::to_string(&commands)?;
+        self.hand_in(v1::SubmitRequest { commands_json, priority, ..Default::default() }).await
+    }
+
+    async fn hand_in(&self, request: v1::SubmitRequest) -> anyhow::Result<v1::RunStatus> {
         let answer = self.experiments().submit(call(request)).await.map_err(|status| self.explain(&status))?;
         answer.into_inner().status.context("the coordinator sent no status")
     }
@@ -131,12 +161,12 @@ impl Remote {
         answer.into_inner().status.context("the coordinator sent no status")
     }
 
-    /// Calls a run off.
+    /// Calls a run off, or only these of its tasks and what needs them.
     ///
     /// # Errors
-    /// If the coordinator is away or knows no such run.
-    pub async fn cancel(&self, run: &str) -> anyhow::Result<v1::RunStatus> {
-        let request = v1::CancelRunRequest { run_id: run.to_owned() };
+    /// If the coordinator is away or knows no such run or task.
+    pub async fn cancel(&self, run: &str, tasks: &[String]) -> anyhow::Result<v1::RunStatus> {
+        let request = v1::CancelRunRequest { run_id: run.to_owned(), task_keys: tasks.to_owned() };
         let answer = self.experiments().cancel_run(call(request)).await.map_err(|status| self.explain(&status))?;
         answer.into_inner().status.context("the coordinator sent no status")
     }
@@ -154,7 +184,7 @@ impl Remote {
                 status.tasks
             );
         };
-        let transfer = Transfer::new(self.channel.clone());
+        let transfer = self.transfer();
         let manifest = transfer.manifest(artifact).await.map_err(|error| self.of_transfer(error))?;
         let entry = manifest.entries().iter().find(|entry| entry.path == "results.json");
         let digest = entry.context("the results artifact has no results.json")?.digest;
@@ -172,8 +202,7 @@ impl Remote {
         let artifact: Digest = status.report_artifact.parse().context("the run has no report")?;
         let fresh = folder.with_extension("new");
         remove(&fresh)?;
-        let transfer = Transfer::new(self.channel.clone());
-        transfer.pull(artifact, &[], &fresh).await.map_err(|error| self.of_transfer(error))?;
+        self.transfer().pull(artifact, &[], &fresh).await.map_err(|error| self.of_transfer(error))?;
         remove(folder)?;
         std::fs::rename(&fresh, folder).with_context(|| format!("cannot write {}", folder.display()))
     }
@@ -209,4 +238,17 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
 /// The first digits of a name, for people.
 pub fn short(name: &str) -> &str {
     name.get(..8).unwrap_or(name)
+}
+
+/// The folder and the files that a path means.
+///
+/// # Errors
+/// If it cannot be read or is no file or folder.
+pub fn look(path: &Path) -> anyhow::Result<(PathBuf, Manifest)> {
+    if path.is_dir() {
+        return Ok((path.to_owned(), scan(path)?));
+    }
+    let entry = entry(path)?;
+    let root = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok((root, Manifest::new(vec![entry])?))
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use domain::resources::Resources;
 
+/// Bytes of a mebibyte.
+pub const MIB: u64 = 1 << 20;
+
 /// A time such as `90s`, `15m`, `24h` or `7d`; a bare number counts seconds.
 ///
 /// # Errors
@@ -63,7 +66,6 @@ pub fn range(text: &str) -> Result<[u64; 2], String> {
 /// # Errors
 /// Says what is expected.
 pub fn resources(text: &str) -> Result<Resources, String> {
-    const MIB: u64 = 1 << 20;
     let mut resources = Resources::default();
     for item in text.split(',').filter(|item| !item.is_empty()) {
         let (key, value) = item.split_once('=').ok_or_else(|| format!("{item:?}: expected KEY=VALUE"))?;

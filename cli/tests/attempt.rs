@@ -16,7 +16,7 @@ const LITHOGEN: &str = env!("CARGO_BIN_EXE_lithogen");
 /// The folder of an attempt at training a small generator on the pictures.
 fn attempt(folder: PathBuf, pictures: &Path, checkpoint: Value) -> PathBuf {
     let sinddm = Sinddm {
-        finest: [21, 16],
+        finest: [21, 16].into(),
         coarsest: Some(11),
         dim: 8,
         batch: 4,

@@ -191,7 +191,10 @@ fn the_batch_script_is_bash_and_starts_a_worker() {
         assert!(directives.contains(&needed), "deploy/{path} lacks {needed}");
     }
     assert!(directives.iter().any(|line| line.starts_with("--array=")));
-    let notice = directives.iter().find_map(|line| line.strip_prefix("--signal=B:TERM@")).expect("a notice");
+    let notice = directives.iter().find_map(|line| line.strip_prefix("--signal=B:")).expect("a notice");
+    let (signal, notice) = notice.split_once('@').expect("a signal and seconds");
+    let heeded = option(&arguments, "--preempt-signals").expect("signals");
+    assert!(heeded.split(',').any(|heeded| heeded == signal), "deploy/{path}: the worker does not heed {signal}");
     let grace = option(&arguments, "--grace").expect("a grace");
     assert!(seconds(notice) > seconds(grace), "deploy/{path}: killed before the grace ends");
 }

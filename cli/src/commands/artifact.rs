@@ -2,21 +2,21 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use domain::artifact::Manifest;
 use domain::digest::Digest;
 use proto::channel::blob_call;
-use proto::transfer::{Error, scan};
+use proto::transfer::Error;
 use proto::v1;
 
 use crate::args::{Artifact, ArtifactCommand, At};
 use crate::exit::{self, Problem};
 use crate::local;
 use crate::out;
-use crate::remote::{Remote, short};
+use crate::remote::{Remote, look, short};
 use crate::units::size;
 
 /// Fetches, stores, checks or clears away.
@@ -107,16 +107,6 @@ async fn put(remote: &Remote, path: &Path) -> anyhow::Result<()> {
     eprintln!("{}, {}", files(manifest.entries().len()), size(manifest.size()));
     out::line(artifact);
     Ok(())
-}
-
-/// The folder and the files that a path means.
-fn look(path: &Path) -> anyhow::Result<(PathBuf, Manifest)> {
-    if path.is_dir() {
-        return Ok((path.to_owned(), scan(path)?));
-    }
-    let entry = proto::transfer::entry(path)?;
-    let root = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok((root, Manifest::new(vec![entry])?))
 }
 
 async fn verify(remote: &Remote, json: bool) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
+use domain::cost;
 use domain::stage::{Cadence, Failure, FailureCode, Folder, Monitor, Progress};
 use science::device::Kind;
 use worker::child::{FAILURE, Line, ORDER, Order, STOP};
@@ -16,6 +17,9 @@ use crate::exit::Problem;
 
 /// Environment variable with the kind of processor to compute on.
 pub const DEVICE: &str = "LITHOGEN_DEVICE";
+
+/// Environment variable with the memory of the GPU, MiB.
+pub const DEVICE_MEMORY: &str = "LITHOGEN_DEVICE_MEMORY_MIB";
 
 /// Runs the order found in the folder.
 ///
@@ -29,11 +33,17 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     let order: Order = serde_json::from_slice(&order).with_context(|| format!("cannot read {}", path.display()))?;
     let kind = Kind::parse(std::env::var(DEVICE).as_deref().unwrap_or("cpu"))?;
     let device = kind.open()?;
+    let of_gpu = || std::env::var(DEVICE_MEMORY).ok()?.parse().ok().map(|mib: u64| mib << 20);
+    let memory = match kind {
+        Kind::Cpu => cost::CPU_MEMORY_BYTES,
+        _ => of_gpu().unwrap_or(cost::GPU_MEMORY_BYTES),
+    };
     let attempt = science::stages::Attempt {
         seed: order.seed,
         folder: &Folder::new(folder),
         monitor: &mut Pipe { stopping, cadence: order.checkpoint, step: None, since: Instant::now() },
         device: &device,
+        memory,
     };
     science::run(&order.stage, attempt).map_err(|mut failure| {
         // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.

@@ -2,19 +2,24 @@
 
 use proto::v1;
 
-use crate::args::RunOf;
+use crate::args::Cancel;
 use crate::local;
 use crate::remote::short;
 
-/// Calls a run off.
+/// Calls a run off, or tasks of it.
 ///
 /// # Errors
 /// If there is no such run or no coordinator.
-pub async fn run(args: &RunOf) -> anyhow::Result<()> {
-    let status = local::ask(args.remote.coordinator.as_deref(), &args.state.state, |remote| async move {
-        remote.cancel(&args.run).await
+pub async fn run(args: &Cancel) -> anyhow::Result<()> {
+    let run = &args.run;
+    let status = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
+        remote.cancel(&run.run, &args.tasks).await
     })
     .await?;
+    if !args.tasks.is_empty() {
+        eprintln!("run {} goes on without {} of its {} tasks", short(&status.run_id), status.pruned, status.tasks);
+        return Ok(());
+    }
     if status.state() == v1::RunState::Succeeded {
         eprintln!("run {} is done; there is nothing to cancel", short(&status.run_id));
         return Ok(());

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proto::channel::{Address, CONNECT_DEADLINE, Credentials, call, connect, handshake};
+use proto::address::Address;
+use proto::channel::{CONNECT_DEADLINE, Credentials, call, connect, handshake};
 use proto::identity::Identity;
 use proto::join_token::Fingerprint;
 use proto::tls::{self, Trust};
@@ -20,6 +21,8 @@ use tonic::transport::Channel;
 
 use crate::args::Check;
 use crate::commands::login;
+#[cfg(feature = "worker")]
+use crate::commands::workers::in_words;
 use crate::exit::{self, Problem};
 use crate::out;
 
@@ -47,10 +50,7 @@ pub async fn run(args: &Check) -> anyhow::Result<()> {
     };
     let (host, port, encrypted) = match Address::parse(&url) {
         Ok(Address::Secure { host, port }) => (host, port, true),
-        Ok(Address::Loopback(uri)) => {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            (host, uri.port_u16().unwrap_or(80), false)
-        }
+        Ok(Address::Loopback { host, port }) => (host, port, false),
         Ok(Address::Socket(_)) => {
             return Err(Problem::new(exit::USAGE, "a Unix socket is on this machine; nothing is between").into());
         }
@@ -61,7 +61,7 @@ pub async fn run(args: &Check) -> anyhow::Result<()> {
     network(&mut steps, &url, &host, port, encrypted, &side).await;
     // What is on this machine can be tested in any case.
     steps.note("disk", disk(&args.state));
-    steps.note("gpu", Ok(gpu()));
+    steps.note("gpu", gpu());
     let failed = steps.steps.iter().find(|step| step.told.is_err()).map(|step| step.name);
     if args.json {
         let step = |step: &Step| {
@@ -253,8 +253,34 @@ fn disk(state: &Path) -> Result<String, String> {
     }
 }
 
+/// What NVIDIA's driver says; without it, which other drivers are installed.
+#[cfg(feature = "worker")]
+fn gpu() -> Result<String, String> {
+    use worker::devices::{self, Error};
+    match devices::look() {
+        Ok(driver) => {
+            let gpus = driver.devices.iter().map(|device| match device.gpu.memory_mib {
+                0 => device.gpu.name.clone(),
+                mib => format!("{} with {:.0} GiB", device.gpu.name, mib as f64 / 1024.0),
+            });
+            let gpus = match &gpus.collect::<Vec<_>>()[..] {
+                [] => "no GPU for this user".to_owned(),
+                gpus => in_words(gpus.iter().map(String::as_str)),
+            };
+            Ok(format!("NVIDIA driver {}, CUDA {}: {gpus}", driver.version, driver.cuda))
+        }
+        Err(Error::NoDriver) => Ok(installed()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(not(feature = "worker"))]
+fn gpu() -> Result<String, String> {
+    Ok(installed())
+}
+
 /// Which drivers are installed, by their libraries' files.
-fn gpu() -> String {
+fn installed() -> String {
     let drivers = [("libnvidia-ml.so.1", "NVIDIA"), ("libcuda.so.1", "CUDA"), ("libvulkan.so.1", "Vulkan")];
     let found: Vec<&str> =
         drivers.into_iter().filter(|(library, _)| is_installed(library)).map(|(_, name)| name).collect();

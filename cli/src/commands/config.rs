@@ -1,5 +1,6 @@
 //! `lithogen config`.
 
+use domain::command::Commands;
 use domain::experiment::Experiment;
 use domain::results::Results;
 
@@ -16,6 +17,7 @@ pub fn run(args: &Config) -> anyhow::Result<()> {
         ConfigCommand::Schema { of } => {
             let schema = match of {
                 SchemaOf::Spec => schemars::schema_for!(Experiment),
+                SchemaOf::Commands => schemars::schema_for!(Commands),
                 SchemaOf::Results => schemars::schema_for!(Results),
             };
             out::line(serde_json::to_string_pretty(&schema)?);

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use domain::command::{self, CommandSpec, Commands};
-use proto::channel::call;
-use proto::v1;
+use domain::command::{CommandSpec, Commands};
 
 use crate::args::Exec;
 use crate::commands::watch;
@@ -21,17 +19,10 @@ use crate::remote::short;
 /// Exit code 2 for what cannot be run, 5 if tasks failed.
 pub async fn run(args: &Exec) -> anyhow::Result<()> {
     let commands = commands(args)?;
-    command::plan(&commands).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
-    let commands_json = serde_json::to_string(&commands)?;
     let status = local::ask(args.remote.coordinator.as_deref(), &args.state.state, |remote| {
-        let request = v1::SubmitRequest {
-            commands_json: commands_json.clone(),
-            priority: args.priority,
-            ..v1::SubmitRequest::default()
-        };
+        let commands = commands.clone();
         async move {
-            let answer = remote.experiments().submit(call(request)).await.map_err(|status| remote.explain(&status))?;
-            let status = answer.into_inner().status.unwrap_or_default();
+            let status = remote.submit_commands(commands, Path::new(""), args.priority).await?;
             out::line(&status.run_id);
             match args.wait {
                 true => watch::follow(&remote, &status.run_id, true, |_, _| {}).await,
@@ -43,7 +34,9 @@ pub async fn run(args: &Exec) -> anyhow::Result<()> {
     if args.wait {
         return watch::conclude(&status);
     }
-    eprintln!("{} tasks; next: lithogen wait {}", status.tasks, short(&status.run_id));
+    let run = short(&status.run_id);
+    eprintln!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
+    eprintln!("next: lithogen wait {run}");
     Ok(())
 }
 
@@ -66,7 +59,7 @@ fn commands(args: &Exec) -> anyhow::Result<Commands> {
         name: args.name.clone().unwrap_or(of_program),
         argv: args.argv.clone(),
         environment: pairs("--env", &args.environment)?,
-        inputs: inputs.into_iter().map(|(name, digest)| (name, format!("artifact:{digest}"))).collect(),
+        inputs: inputs.into_iter().map(|(name, source)| (name, qualified(source))).collect(),
         array: args.array,
         lines,
         resources: args.resources.clone(),
@@ -74,6 +67,11 @@ fn commands(args: &Exec) -> anyhow::Result<Commands> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = if args.cached { String::new() } else { format!("{:x}-{}", since.as_nanos(), std::process::id()) };
     Ok(Commands { id, command: vec![spec] })
+}
+
+/// A digest alone means an artifact.
+fn qualified(source: String) -> String {
+    if source.contains(':') { source } else { format!("artifact:{source}") }
 }
 
 fn pairs(option: &str, items: &[String]) -> anyhow::Result<BTreeMap<String, String>> {

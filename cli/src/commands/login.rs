@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use proto::channel::{Address, Credentials, InvalidUrl};
+use proto::address::{Address, InvalidUrl};
+use proto::channel::Credentials;
 use proto::identity::{Error, Identity};
 use proto::join_token::{Invalid, JoinToken};
 use tonic::transport::Channel;
@@ -18,15 +19,13 @@ use crate::exit::{self, Problem};
 /// # Errors
 /// If the token is none, or the coordinator is away or refuses.
 pub async fn run(args: &Login) -> anyhow::Result<()> {
-    let Ok(Address::Secure { host, port }) = Address::parse(&args.coordinator) else {
+    let Some(folder) = folder(&args.coordinator)? else {
         let message = format!("{} needs no login; it is for https:// addresses", args.coordinator);
         return Err(Problem::new(exit::USAGE, message).into());
     };
     let token = read_token(&args.token_file)?;
     let name = args.name.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "somebody".to_owned());
-    let identity = Identity::join(&args.coordinator, &token, &name, &folder(&host, port)?)
-        .await
-        .map_err(|error| explain(&error))?;
+    let identity = Identity::join(&args.coordinator, &token, &name, &folder).await.map_err(|error| explain(&error))?;
     eprintln!("joined {} as {}", args.coordinator, identity.id);
     eprintln!("next: lithogen status --coordinator {}", args.coordinator);
     Ok(())
@@ -68,8 +67,8 @@ pub fn explain(error: &Error) -> anyhow::Error {
 /// # Errors
 /// If nobody has logged in, or the identity cannot be used.
 pub fn credentials(url: &str) -> anyhow::Result<(Credentials, Option<Identity>)> {
-    let Ok(Address::Secure { host, port }) = Address::parse(url) else { return Ok((Credentials::default(), None)) };
-    let identity = Identity::load(&folder(&host, port)?)?;
+    let Some(folder) = folder(url)? else { return Ok((Credentials::default(), None)) };
+    let identity = Identity::load(&folder)?;
     let nobody = || Problem::new(exit::USAGE, InvalidUrl::NoIdentity(url.to_owned()).to_string());
     let identity = identity.ok_or_else(nobody)?;
     Ok((Credentials::new(identity.config()?), Some(identity)))
@@ -90,11 +89,14 @@ pub fn keep(identity: Identity, channel: Channel) {
     }
 }
 
-/// Where the identity for one coordinator lies.
-fn folder(host: &str, port: u16) -> anyhow::Result<PathBuf> {
+/// Where the identity for a coordinator lies that asks for one; coordinators that
+/// stand in for each other share it, under the name of the first.
+fn folder(urls: &str) -> anyhow::Result<Option<PathBuf>> {
+    let addresses = Address::parse_all(urls).unwrap_or_default();
+    let Some(Address::Secure { host, port }) = addresses.into_iter().find(Address::is_secure) else { return Ok(None) };
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let config = config.or_else(|| Some(std::env::home_dir()?.join(".config")));
     let config = config.context("there is no home folder to keep identities in; set XDG_CONFIG_HOME")?;
     let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-    Ok(config.join("lithogen/identities").join(format!("{plain}_{port}")))
+    Ok(Some(config.join("lithogen/identities").join(format!("{plain}_{port}"))))
 }

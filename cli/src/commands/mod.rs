@@ -12,6 +12,8 @@ pub mod coordinator;
 pub mod dataset;
 pub mod exec;
 pub mod login;
+#[cfg(feature = "worker")]
+pub mod model;
 pub mod pause;
 pub mod plan;
 #[cfg(feature = "worker")]
@@ -27,6 +29,7 @@ pub mod workers;
 
 use std::path::{Path, PathBuf};
 
+use domain::command::Commands;
 use domain::experiment::Experiment;
 use domain::overrides::{self, SpecFile};
 
@@ -39,17 +42,45 @@ use crate::exit::{self, Problem};
 /// # Errors
 /// Exit code 2, naming the knob or the place in the file.
 pub fn resolve(spec: &Spec) -> anyhow::Result<Experiment> {
-    let text = match &spec.spec {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| Problem::new(exit::USAGE, format!("cannot read {}: {error}", path.display())))?,
-        ),
-        None => None,
-    };
+    match work(spec)? {
+        Work::Study(experiment) => Ok(*experiment),
+        Work::Commands(_) => {
+            let problem = "the spec asks for commands, not for a study; hand it in with `lithogen submit`";
+            Err(Problem::new(exit::USAGE, problem).into())
+        }
+    }
+}
+
+/// What a spec asks for.
+pub enum Work {
+    /// The study, as far as it is not as published.
+    Study(Box<Experiment>),
+    /// Programs of somebody's own.
+    Commands(Commands),
+}
+
+/// What the options ask for.
+///
+/// # Errors
+/// Exit code 2, naming the knob or the place in the file.
+pub fn work(spec: &Spec) -> anyhow::Result<Work> {
+    let wrong = |problem: String| Problem::new(exit::USAGE, problem);
     let name = spec.spec.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read {name}: {error}")));
+    let text = spec.spec.as_ref().map(read).transpose()?;
     let file = text.as_deref().map(|text| SpecFile { name: &name, text });
-    overrides::resolve(spec.scale.into(), file, &spec.sets)
-        .map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
+    let commands = file.map(overrides::commands).transpose().map_err(|error| wrong(error.to_string()))?;
+    match commands.flatten() {
+        Some(_) if !spec.sets.is_empty() => {
+            Err(wrong(format!("{name} asks for commands, which have no knobs: leave --set out")).into())
+        }
+        Some(commands) => Ok(Work::Commands(commands)),
+        None => {
+            let resolved = overrides::resolve(spec.scale.into(), file, &spec.sets);
+            Ok(Work::Study(Box::new(resolved.map_err(|error| wrong(error.to_string()))?)))
+        }
+    }
 }
 
 /// The data to use: those given, or stand-ins drawn below the state folder.

@@ -51,6 +51,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     for line in describe(&experiment) {
         out::line(format_args!("         {line}"));
     }
+    out::line(format_args!("memory   {}", memory(&experiment)));
     out::line(format_args!("plan     {} tasks", plan.tasks.len()));
     out::line(format_args!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic"));
     for (stage, tasks) in plan.by_stage() {
@@ -80,10 +81,10 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
 /// The study in numbers, one line each.
 pub fn describe(experiment: &Experiment) -> Vec<String> {
     let models = experiment.diffusion_models();
-    let samples = models as u32 * experiment.sampling.per_model;
+    let samples = (View::ALL.len() * 6) as u32 * experiment.sampling.per_model;
     let (train, test) = experiment.patch.quota();
     let patches = 3 * View::ALL.len() as u32 * 6 * (train + test);
-    let [width, height] = experiment.sinddm.finest;
+    let [width, height] = experiment.sampling.size(experiment.finest());
     let factor = experiment.upscale.factor;
     let (first, second) = plan::trainings();
     let (distinct, tl) = (first.len() + second.len(), &experiment.tl);
@@ -107,6 +108,24 @@ pub fn describe(experiment: &Experiment) -> Vec<String> {
             counted(tl.folds, "fold")
         ),
     ]
+}
+
+/// How training on the finest scale fits into the memory of devices.
+fn memory(experiment: &Experiment) -> String {
+    let (sinddm, finest) = (&experiment.sinddm, experiment.finest());
+    let [width, height] = finest.map(f64::from);
+    let bytes = cost::activation_bytes(sinddm, width * height) * f64::from(sinddm.batch);
+    let part = |memory: u64| cost::micro_batch(sinddm, finest, memory);
+    format!(
+        "{:.1} GB for a batch of {} at the finest scale, so {} pictures at once on a processor, {} on a GPU of 8 GiB, \
+         {} of 24 GiB, {} of 80 GiB",
+        bytes / 1e9,
+        sinddm.batch,
+        part(cost::CPU_MEMORY_BYTES),
+        part(8 << 30),
+        part(24 << 30),
+        part(80 << 30)
+    )
 }
 
 /// All arithmetic of a plan.

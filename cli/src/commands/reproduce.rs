@@ -12,6 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::watch::{conclude, follow};
 use super::{plan as plan_command, worker as worker_command};
+use worker::devices::Device;
+
 use crate::args::{OnFailure, Reproduce};
 use crate::data::Found;
 use crate::exit::{self, Problem};
@@ -45,7 +47,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             say(format!(" state    at the coordinator {url}"));
             let remote = Remote::new(url)?;
             let found = prepare(args, &experiment, quiet)?;
-            let status = remote.submit(&experiment, &found.data, &found.folders).await?;
+            let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
             announce(&experiment, &found, &status, None, &say)?;
             match watch(&remote, &status, args.on_failure, quiet).await? {
                 Ended::Over(status) => finish(args, &remote, &status, quiet).await,
@@ -88,10 +90,11 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
     };
     doctor(args, &say);
     let found = prepare(args, experiment, quiet)?;
-    let status = remote.submit(experiment, &found.data, &found.folders).await?;
+    let status = remote.submit(experiment, &found.data, &found.folders, 0).await?;
     let cores = worker_command::cores();
     let workers = usize::from(args.workers);
-    let slots = args.slots.map_or((cores / workers).max(1), usize::from);
+    let gpus = worker_command::gpus(&args.device, None, false)?;
+    let slots = args.slots.map_or_else(|| (worker_command::slots(gpus.len(), cores) / workers).max(1), usize::from);
     announce(experiment, &found, &status, Some(workers * slots), &say)?;
     if status.state() == v1::RunState::Succeeded {
         return finish(args, remote, &status, quiet).await;
@@ -102,7 +105,8 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
     for number in 0..args.workers {
         let name = format!("local-{number}");
         let state = args.state.state.join("workers").join(&name);
-        let config = worker_command::config(remote.url(), &name, slots, threads, &args.device, state)?;
+        let mut config = worker_command::config(remote.url(), &name, slots, threads, &args.device, state)?;
+        config.gpus = share(&gpus, usize::from(number), workers);
         let drain = drain.clone();
         tracker.spawn(async move {
             if let Err(error) = worker::run(config, drain.cancelled()).await {
@@ -134,6 +138,15 @@ async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet
             ));
             Err(Problem::new(exit::INTERRUPTED, "interrupted").into())
         }
+    }
+}
+
+/// The GPUs of one of several workers: each has its own as long as there are enough.
+fn share(gpus: &[Device], number: usize, workers: usize) -> Vec<Device> {
+    match gpus.len() {
+        0 => vec![],
+        there if number < there => gpus.iter().skip(number).step_by(workers).cloned().collect(),
+        there => vec![gpus[number % there].clone()],
     }
 }
 
@@ -210,7 +223,7 @@ async fn watch(remote: &Remote, status: &v1::RunStatus, on_failure: OnFailure, q
     let stop_on_failure = async {
         given_up.cancelled().await;
         // Should this fail, the run goes on, which loses nothing.
-        let _ = remote.cancel(&status.run_id).await;
+        let _ = remote.cancel(&status.run_id, &[]).await;
         std::future::pending::<()>().await
     };
     let ended = tokio::select! {

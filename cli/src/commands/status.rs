@@ -25,6 +25,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
             serde_json::json!({
                 "run_id": run.run_id, "state": state(run), "scale": run.scale, "tasks": run.tasks,
                 "committed": run.committed, "failed": run.failed, "running": run.running,
+                "attention": run.attention,
             })
         };
         let document = serde_json::json!({
@@ -46,6 +47,9 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
     for run in &runs {
         let done = format!("{}/{}", run.committed, run.tasks);
         out::line(format_args!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run)));
+        for matter in &run.attention {
+            out::line(format_args!("           ! {matter}"));
+        }
     }
     Ok(())
 }

@@ -1,29 +1,45 @@
 //! `lithogen submit`.
 
+use std::path::Path;
+
+use domain::experiment::Experiment;
+use proto::v1::RunStatus;
+
 use crate::args::Submit;
+use crate::commands::Work;
 use crate::out;
 use crate::progress::Counter;
 use crate::remote::{Remote, short};
 
-/// Uploads the data and hands the study in.
+/// Uploads the data and hands the study or the commands in.
 ///
 /// # Errors
 /// If the spec or the data cannot be used, or there is no coordinator.
 pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
-    let experiment = super::resolve(&args.spec)?;
     let remote = Remote::new(&args.coordinator)?;
-    let mut counter = Counter::new("drawing stand-ins", quiet);
-    let found = super::data(args.data.as_deref(), &experiment, &args.state.state, &mut |done, total| {
-        counter.show(done, total);
-    })?;
-    counter.end();
-    let status = remote.submit(&experiment, &found.data, &found.folders).await?;
+    let status = match super::work(&args.spec)? {
+        Work::Study(experiment) => study(args, &remote, &experiment, quiet).await?,
+        Work::Commands(commands) => {
+            let file = args.spec.spec.as_deref().unwrap_or(Path::new(""));
+            remote.submit_commands(commands, file.parent().unwrap_or(Path::new("")), args.priority).await?
+        }
+    };
     out::line(&status.run_id);
     if quiet {
         return Ok(());
     }
     let run = short(&status.run_id);
-    eprintln!("run {run}: {} tasks, {} cached", status.tasks, status.cached);
+    // What is done by now needs no work: also of a run that was handed in before.
+    eprintln!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
     eprintln!("next: lithogen watch {run} --coordinator {}", remote.url());
     Ok(())
+}
+
+async fn study(args: &Submit, remote: &Remote, experiment: &Experiment, quiet: bool) -> anyhow::Result<RunStatus> {
+    let mut counter = Counter::new("drawing stand-ins", quiet);
+    let found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
+        counter.show(done, total);
+    })?;
+    counter.end();
+    remote.submit(experiment, &found.data, &found.folders, args.priority).await
 }

@@ -1,4 +1,4 @@
-//! `lithogen task why` and `lithogen task logs`.
+//! `lithogen task list`, `why` and `logs`.
 
 use std::io::Write;
 
@@ -6,20 +6,54 @@ use proto::channel::{blob_call, call};
 use proto::v1;
 use serde_json::json;
 
-use crate::args::{TaskCommand, TaskOf};
+use crate::args::{RunOf, TaskCommand, TaskOf};
 use crate::local;
 use crate::out;
 use crate::remote::short;
 
-/// Looks at one task.
+/// Lists tasks, or looks at one.
 ///
 /// # Errors
-/// If there is no such task or no coordinator.
+/// If there is no such run or task, or no coordinator.
 pub async fn run(command: &TaskCommand) -> anyhow::Result<()> {
     match command {
+        TaskCommand::List { run, only, json } => list(run, only, *json).await,
         TaskCommand::Why { task, json } => why(task, *json).await,
         TaskCommand::Logs { task, attempt, follow } => logs(task, *attempt, *follow).await,
     }
+}
+
+async fn list(run: &RunOf, only: &str, as_json: bool) -> anyhow::Result<()> {
+    let tasks = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
+        let mut tasks = vec![];
+        let mut from = 0;
+        loop {
+            let request = v1::ListTasksRequest { run_id: run.run.clone(), state: only.to_owned(), from };
+            let answer = remote.experiments().list_tasks(call(request)).await;
+            let page = answer.map_err(|status| remote.explain(&status))?.into_inner();
+            tasks.extend(page.tasks);
+            if page.next == 0 {
+                return Ok(tasks);
+            }
+            from = page.next;
+        }
+    })
+    .await?;
+    if as_json {
+        let described = |task: &v1::TaskStatus| {
+            json!({ "task": task.task_key, "label": task.label, "state": task.state, "attempts": task.attempts,
+                "worker": task.worker, "artifact": task.artifact })
+        };
+        let tasks: Vec<_> = tasks.iter().map(described).collect();
+        out::line(serde_json::to_string_pretty(&json!({ "schema_version": 1, "tasks": tasks }))?);
+        return Ok(());
+    }
+    out::line(format_args!("{:<10} {:<10} {:>8} {:<14} task", "id", "state", "attempts", "worker"));
+    for task in &tasks {
+        let v1::TaskStatus { label, state, attempts, worker, .. } = task;
+        out::line(format_args!("{:<10} {state:<10} {attempts:>8} {worker:<14} {label}", short(&task.task_key)));
+    }
+    Ok(())
 }
 
 async fn why(task: &TaskOf, as_json: bool) -> anyhow::Result<()> {

@@ -28,7 +28,13 @@ pub async fn run(args: &Watch, quiet: bool) -> anyhow::Result<()> {
     let status = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
         let name = remote.status(&run.run).await?.run_id;
         if args.jsonl {
-            return follow(&remote, &name, false, |status, changes| out::line(json(status, changes))).await;
+            let mut shown = None;
+            let show = |status: &v1::RunStatus, changes: &[v1::TaskChange]| {
+                if shown.replace(status.clone()).as_ref() != Some(status) || !changes.is_empty() {
+                    out::line(json(status, changes));
+                }
+            };
+            return follow(&remote, &name, false, show).await;
         }
         let mut view = View::new(quiet);
         let followed = follow(&remote, &name, false, |status, changes| view.show(status, changes)).await;
@@ -70,8 +76,17 @@ pub async fn follow(
         let ended = match remote.experiments().watch_run(blob_call(request)).await {
             Ok(answer) => {
                 let mut updates = answer.into_inner();
+                let mut last = None;
                 loop {
-                    match updates.message().await {
+                    let update = match tokio::time::timeout(PAUSE, updates.message()).await {
+                        Ok(update) => update,
+                        Err(_) => {
+                            // Nothing happens: for how long is worth knowing.
+                            last.iter().for_each(|status| show(status, &[]));
+                            continue;
+                        }
+                    };
+                    match update {
                         Ok(Some(update)) => {
                             (tries, from_change) = (0, update.next_change);
                             let Some(status) = update.status else { continue };
@@ -79,6 +94,7 @@ pub async fn follow(
                             if status.state().is_over() {
                                 return Ok(status);
                             }
+                            last = Some(status);
                         }
                         Ok(None) => break tonic::Status::unavailable("the stream ended"),
                         Err(status) => break status,
@@ -109,10 +125,13 @@ pub fn conclude(status: &v1::RunStatus) -> anyhow::Result<()> {
             Err(Problem::new(exit::FAILED_TASKS, message).into())
         }
         _ => {
-            let failures: Vec<String> = status.failures.iter().map(failure).collect();
+            let mut failures: Vec<String> = status.failures.iter().map(failure).collect();
+            if failures.len() < status.failed as usize {
+                failures.push("and more: `lithogen task list --only failed`".to_owned());
+            }
             let message = format!(
                 "{} of {} tasks failed:\n  {}\n{} tasks are done and stay done; mend the cause and run the same command again",
-                status.failures.len(),
+                status.failed,
                 status.tasks,
                 failures.join("\n  "),
                 status.committed
@@ -136,6 +155,6 @@ fn json(status: &v1::RunStatus, changes: &[v1::TaskChange]) -> serde_json::Value
     serde_json::json!({
         "schema_version": 1, "run_id": status.run_id, "state": state(status), "tasks": status.tasks,
         "committed": status.committed, "failed": status.failed, "running": status.running,
-        "changes": changes.iter().map(change).collect::<Vec<_>>(),
+        "attention": status.attention, "changes": changes.iter().map(change).collect::<Vec<_>>(),
     })
 }

@@ -27,7 +27,9 @@ async fn work(_: Worker) -> anyhow::Result<()> {
 #[cfg(feature = "worker")]
 use running::work;
 #[cfg(feature = "worker")]
-pub use running::{check_device, config, cores};
+pub use running::{check_device, config, cores, gpus, slots};
 
 #[cfg(feature = "worker")]
 mod running;
+#[cfg(feature = "worker")]
+mod signals;

@@ -1,5 +1,7 @@
 //! `lithogen worker list` and `lithogen worker revoke`: who has joined.
 
+use std::collections::{BTreeMap, HashMap};
+
 use proto::channel::call;
 use proto::v1;
 use serde_json::{Value, json};
@@ -23,21 +25,22 @@ pub async fn list(args: &Status) -> anyhow::Result<()> {
         return Ok(());
     }
     out::line(format_args!(
-        "{:<20} {:<10} {:<10} {:>7}  {:<30} {:<12} {:<16} running",
-        "name", "role", "state", "slots", "identity", "certificate", "labels"
+        "{:<20} {:<10} {:<10} {:>7}  {:<20} {:<30} {:<12} {:<16} running",
+        "name", "role", "state", "slots", "GPUs", "identity", "certificate", "labels"
     ));
     for row in &rows {
         let running = running(row);
         let slots = row.worker.as_ref().map_or(String::new(), |worker| format!("{}/{}", running.len(), worker.slots));
+        let gpus = in_words(row.gpus().iter().map(|gpu| gpu.name.as_str()));
         let identity = row.identity.clone().unwrap_or_default();
         let ends = if identity.id.is_empty() { String::new() } else { left(identity.not_after_ms) };
         let line = format!(
-            "{:<20} {:<10} {:<10} {slots:>7}  {:<30} {ends:<12} {:<16} {}",
+            "{:<20} {:<10} {:<10} {slots:>7}  {gpus:<20} {:<30} {ends:<12} {:<16} {}",
             row.name(),
             row.role(),
             row.state(),
             identity.id,
-            labels(&identity.labels),
+            row.labels().map_or_else(String::new, labels),
             running.join(", ")
         );
         out::line(line.trim_end());
@@ -115,6 +118,16 @@ impl Row {
         }
     }
 
+    fn gpus(&self) -> &[v1::Gpu] {
+        self.worker.as_ref().map_or(&[], |worker| &worker.gpus)
+    }
+
+    /// A worker's hold those of its identity.
+    fn labels(&self) -> Option<&HashMap<String, String>> {
+        let worker = self.worker.as_ref().map(|worker| &worker.labels);
+        worker.or(self.identity.as_ref().map(|identity| &identity.labels))
+    }
+
     /// Workers of this machine work without having joined.
     fn role(&self) -> &str {
         self.identity.as_ref().map_or("worker", |identity| identity.role.as_str())
@@ -143,9 +156,21 @@ fn rows(workers: Vec<v1::Worker>, identities: Vec<v1::Identity>) -> Vec<Row> {
     together.chain(alone.into_iter().map(|identity| Row { worker: None, identity: Some(identity) })).collect()
 }
 
+/// GPUs of one name together, for instance `2 × NVIDIA H200`.
+pub fn in_words<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+    counts.join(", ")
+}
+
 fn running(row: &Row) -> Vec<&str> {
     let attempts = row.worker.iter().flat_map(|worker| &worker.running);
     attempts.map(|attempt| attempt.label.as_str()).collect()
+}
+
+fn gpu(gpu: &v1::Gpu) -> Value {
+    json!({ "name": gpu.name, "memory_mib": gpu.memory_mib })
 }
 
 fn describe(row: &Row) -> Value {
@@ -154,8 +179,10 @@ fn describe(row: &Row) -> Value {
         "name": row.name(), "role": row.role(), "state": row.state(), "running": running(row),
         "id": row.worker.as_ref().map(|worker| &worker.id),
         "slots": row.worker.as_ref().map(|worker| worker.slots),
+        "gpus": row.gpus().iter().map(gpu).collect::<Vec<_>>(),
+        "memory_mib": row.worker.as_ref().map(|worker| worker.memory_mib),
         "identity": identity.map(|identity| &identity.id),
-        "labels": identity.map(|identity| &identity.labels),
+        "labels": row.labels(),
         "certificate_ends_ms": identity.map(|identity| identity.not_after_ms),
     })
 }

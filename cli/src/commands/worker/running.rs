@@ -1,27 +1,39 @@
 //! Being a worker.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use domain::stage::{Cadence, Stage};
 use proto::status::{INCOMPATIBLE, reason};
+use science::device::Kind;
+use tokio_util::sync::CancellationToken;
 use worker::config::{Program, unique_id};
+use worker::devices::{self, Choice, Device};
+use worker::memory::limit_mib;
 
 use crate::args::Worker;
 use crate::commands::attempt::DEVICE;
 use crate::commands::login;
+use crate::commands::worker::signals::Signals;
+use crate::commands::workers::in_words;
 use crate::exit::{self, Problem};
-use crate::local::stop_signal;
+use crate::units::MIB;
 
 /// Works until told to stop.
 pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
+    let mut signals = Signals::listen(&args.preempt_signals).context("cannot listen for signals")?;
     check_device(&args.device)?;
+    let gpus = gpus(&args.device, args.gpus.as_ref(), args.allow_exec)?;
     let cores = cores();
-    let slots = args.slots.map_or(cores, usize::from);
+    let slots = args.slots.map_or_else(|| slots(gpus.len(), cores), usize::from);
     let name = args.name.unwrap_or_else(|| sysinfo::System::host_name().unwrap_or_else(|_| "worker".to_owned()));
     let coordinator = args.coordinator.context("--coordinator is missing")?;
     let mut config = config(&coordinator, &name, slots, (cores / slots).max(1), &args.device, args.state)?;
+    config.gpus = gpus;
+    config.memory_mib = args.memory.map_or_else(|| limit_mib().unwrap_or(0), |bytes| bytes.div_ceil(MIB));
+    config.labels = args.labels.into_iter().collect();
     config.grace = Duration::from_secs(args.grace);
     config.cache_bytes = args.cache;
     if args.allow_exec {
@@ -34,14 +46,21 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
         (None, None | Some("")) => None,
         (None, Some(token)) => Some(login::parse_token("LITHOGEN_JOIN_TOKEN", token)?),
     };
-    eprintln!("worker {name} · {slots} slots · coordinator {} · ^C drains", config.coordinator);
-    tokio::spawn(async {
-        stop_signal().await;
+    let offered = match &config.gpus[..] {
+        [] => String::new(),
+        gpus => format!(" · {}", in_words(gpus.iter().map(|device| device.gpu.name.as_str()))),
+    };
+    eprintln!("worker {name} · {slots} slots{offered} · coordinator {} · ^C drains", config.coordinator);
+    let drain = CancellationToken::new();
+    let told = drain.clone();
+    tokio::spawn(async move {
+        signals.any().await;
         eprintln!("draining: what runs may end; ^C again ends at once, and what runs is handed to others");
-        stop_signal().await;
+        drain.cancel();
+        signals.interrupt().await;
         std::process::exit(i32::from(exit::INTERRUPTED));
     });
-    worker::run(config, stop_signal()).await.map_err(|error| match &error {
+    worker::run(config, told.cancelled_owned()).await.map_err(|error| match &error {
         worker::Error::Refused(status) if reason(status).as_deref() == Some(INCOMPATIBLE) => {
             Problem::new(exit::INCOMPATIBLE, error.to_string()).into()
         }
@@ -56,8 +75,52 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
 /// # Errors
 /// Exit code 2, saying how to build for it.
 pub fn check_device(name: &str) -> anyhow::Result<()> {
-    let opened = science::device::Kind::parse(name).and_then(science::device::Kind::open);
+    let opened = Kind::parse(name).and_then(Kind::open);
     opened.map(drop).map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
+}
+
+/// The GPUs to offer. Unless somebody chooses, those that attempts can use: all that
+/// commands or `cuda` may find, one for other kinds of GPU, none on the processor.
+///
+/// # Errors
+/// If GPUs are asked for that are not there, or that the device cannot use.
+pub fn gpus(device: &str, choice: Option<&Choice>, allow_exec: bool) -> anyhow::Result<Vec<Device>> {
+    let usage = |message: String| anyhow::Error::from(Problem::new(exit::USAGE, message));
+    let kind = Kind::parse(device).map_err(|error| usage(error.to_string()))?;
+    if choice == Some(&Choice::First(0)) || (choice.is_none() && kind == Kind::Cpu && !allow_exec) {
+        return match kind {
+            Kind::Cpu => Ok(vec![]),
+            _ => Err(usage(format!("--device {device} computes on a GPU, and --gpus offers none"))),
+        };
+    }
+    let found = match devices::look() {
+        Ok(driver) => driver.devices,
+        Err(devices::Error::NoDriver) => vec![],
+        Err(error) => {
+            tracing::warn!("{error}");
+            vec![]
+        }
+    };
+    let usual = match kind {
+        Kind::Cpu => Choice::All,
+        Kind::Cuda if !found.is_empty() => Choice::All,
+        // It computes on one, whether that can be looked at or not.
+        Kind::Cuda | Kind::Webgpu | Kind::Vulkan => Choice::First(1),
+    };
+    let visible = std::env::var(devices::VISIBLE).ok();
+    let gpus = choice.unwrap_or(&usual).of(&found, visible.as_deref()).map_err(|error| usage(error.to_string()))?;
+    match kind {
+        Kind::Webgpu | Kind::Vulkan if gpus.len() > 1 => Err(usage(format!(
+            "--device {device} computes on one GPU: start a worker for each with --gpus 1, and say which with \
+             CUBECL_WGPU_DEFAULT_DEVICE=DiscreteGpu(0), (1) and so on"
+        ))),
+        _ => Ok(gpus),
+    }
+}
+
+/// Attempts to run at once, unless somebody says how many.
+pub fn slots(gpus: usize, cores: usize) -> usize {
+    if gpus > 0 { gpus } else { cores }
 }
 
 /// Processor cores to share out.
@@ -85,6 +148,9 @@ pub fn config(
         id: unique_id(name),
         name: name.to_owned(),
         slots,
+        gpus: vec![],
+        memory_mib: 0,
+        labels: BTreeMap::new(),
         stages: Stage::CATALOGUE.iter().filter(|stage| !is_command(stage)).map(owned).collect(),
         state,
         cache_bytes: worker::config::CACHE_BYTES,

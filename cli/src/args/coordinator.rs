@@ -1,0 +1,44 @@
+//! Being a coordinator.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::State;
+use crate::units;
+
+/// `lithogen coordinator`.
+#[derive(Debug, Args)]
+pub struct Coordinator {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, env = "LITHOGEN_LISTEN", default_value = "127.0.0.1:7443", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// Where it lives.
+    #[command(flatten)]
+    pub state: State,
+    /// Where files lie: a folder, or s3://BUCKET/PREFIX; `blobs` in the state folder by default
+    #[arg(long, env = "LITHOGEN_BLOBS", value_name = "PLACE")]
+    pub blobs: Option<String>,
+    /// How often to remove files that no task needs, for instance 1d; never by default
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub gc_every: Option<Duration>,
+    /// A name or address by which other machines call this one; may be repeated
+    #[arg(long = "tls-name", value_name = "NAME")]
+    pub tls_names: Vec<String>,
+    /// Encrypt on loopback too, and ask for certificates there
+    #[arg(long)]
+    pub tls: bool,
+    /// Keep the journal in PostgreSQL rather than in the state folder. Several coordinators with one
+    /// journal and one store of files take turns: one leads, the others stand by
+    #[arg(long, env = "LITHOGEN_JOURNAL", hide_env_values = true, value_name = "postgres://…", value_parser = journal)]
+    pub journal: Option<coordinator::journal::postgres::Server>,
+    /// Where others reach this coordinator, if not at the address that it serves on
+    #[arg(long, value_name = "URL", requires = "journal")]
+    pub advertise: Option<String>,
+}
+
+fn journal(url: &str) -> Result<coordinator::journal::postgres::Server, coordinator::journal::Error> {
+    use coordinator::journal::postgres::{PATIENCE, Server};
+    Server::new(url, PATIENCE)
+}

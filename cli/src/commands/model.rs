@@ -1,0 +1,217 @@
+//! `lithogen model`: diffusion models outside of a study.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use domain::experiment::{Sampling, Sinddm};
+use domain::seed::Seed;
+use science::data::picture;
+use science::device::Kind;
+use science::guide::{Guide, Region, Start, with_colors_of};
+use science::stages::sinddm_sample::Model as Trained;
+use science::torch::{self, Which};
+use science::{records, weights};
+
+use crate::exit::{self, Problem};
+use crate::out;
+
+/// Look after diffusion models.
+#[derive(Debug, Args)]
+pub struct Model {
+    /// What to do.
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Make a model of a checkpoint (.pt) of the published SinDDM code
+    Import(Import),
+    /// Make such a checkpoint of a model
+    Export(Export),
+    /// Draw samples, freely or held to a picture
+    Sample(Box<Sample>),
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// The checkpoint.
+    checkpoint: PathBuf,
+    /// Width and height of the finest scale that it was trained with.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
+    finest: [u32; 2],
+    /// Nominal factor between neighbouring scales.
+    #[arg(long, default_value_t = 1.411)]
+    scale_factor: f64,
+    /// Short side of the coarsest scale, if it was not by the published rule.
+    #[arg(long)]
+    coarsest: Option<u32>,
+    /// The weights of the last step instead of the averaged ones.
+    #[arg(long)]
+    last: bool,
+    /// Folder to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// Folder with `model.safetensors` and `training.json`.
+    model: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    lithogen model sample m --out s --count 16\n  \
+    lithogen model sample m --out s --start pasted.png --mask where.png --scale 3 --time 20   (harmonisation)\n  \
+    lithogen model sample m --out s --start sketch.png --colors-of stone.png --scale 2 --time 60   (style transfer)\n  \
+    lithogen model sample m --out s --region piece.png@0.5,0.1,0.3,0.3   (regions of interest)")]
+struct Sample {
+    /// Folder with `model.safetensors` and `training.json`.
+    model: PathBuf,
+    /// Folder to write `NNN.png` to.
+    #[arg(long)]
+    out: PathBuf,
+    /// How many.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Root of the random numbers.
+    #[arg(long, default_value_t = 3407)]
+    seed: u64,
+    /// Height and width as shares of the training's.
+    #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"])]
+    scale_mul: Vec<f64>,
+    /// The picture to start from.
+    #[arg(long, value_name = "PICTURE", requires = "scale", requires = "time")]
+    start: Option<PathBuf>,
+    /// The scale at which sampling starts, from 0.
+    #[arg(long, requires = "start")]
+    scale: Option<usize>,
+    /// The time at which it starts, from 0: the later, the less is kept.
+    #[arg(long, requires = "start")]
+    time: Option<u32>,
+    /// A grey picture: where it is black, the samples keep the starting picture.
+    #[arg(long, value_name = "PICTURE", requires = "start")]
+    mask: Option<PathBuf>,
+    /// Give the starting picture the colours of this one first.
+    #[arg(long, value_name = "PICTURE", requires = "start")]
+    colors_of: Option<PathBuf>,
+    /// Show a picture at a place, in shares of the sample's width and height.
+    #[arg(long, value_name = "PICTURE@LEFT,TOP,WIDTH,HEIGHT")]
+    region: Vec<String>,
+    /// Kind of processor to compute on.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// Exit code 2 for options that do not fit, 4 for files that cannot be used.
+pub fn run(args: &Model) -> anyhow::Result<()> {
+    match &args.command {
+        ModelCommand::Import(args) => import(args),
+        ModelCommand::Export(args) => export(args),
+        ModelCommand::Sample(args) => sample(args),
+    }
+}
+
+fn import(args: &Import) -> anyhow::Result<()> {
+    let which = if args.last { Which::Model } else { Which::Ema };
+    let (net, record) = usable(
+        torch::read(&args.checkpoint, which)
+            .and_then(|arrays| torch::import(arrays, args.finest, args.scale_factor, args.coarsest)),
+    )?;
+    weights::write(&net, &args.out.join("model.safetensors"))?;
+    records::write(&args.out.join("training.json"), &record)?;
+    // Whatever the file held is now found to be a network or not.
+    usable(Trained::open(&args.out, &Kind::Cpu.open()?))?;
+    out::line(format_args!(
+        "{}: {} parameters, {} scales, sampling lengths {:?}",
+        args.out.display(),
+        record.parameters,
+        record.sizes.len(),
+        record.sampling_steps
+    ));
+    Ok(())
+}
+
+fn export(args: &Export) -> anyhow::Result<()> {
+    let model = usable(Trained::open(&args.model, &Kind::Cpu.open()?))?;
+    let net = weights::read(&args.model.join("model.safetensors"))?;
+    torch::export(&net, model.record(), &args.out)?;
+    out::line(args.out.display());
+    Ok(())
+}
+
+fn sample(args: &Sample) -> anyhow::Result<()> {
+    let device =
+        Kind::parse(&args.device).and_then(Kind::open).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+    let model = usable(Trained::open(&args.model, &device))?;
+    let mut sampling = Sampling { per_model: args.count, ..Sampling::default() };
+    if let [height, width] = *args.scale_mul {
+        if !(0.1..=10.0).contains(&height) || !(0.1..=10.0).contains(&width) {
+            return Err(Problem::new(exit::USAGE, "--scale-mul: shares have to lie between 0.1 and 10").into());
+        }
+        sampling.scale_mul = [height, width];
+    }
+    let guide = guide(args, model.record().sizes.len(), &model.record().sinddm)?;
+    let sampler = model.sampler(&sampling, &guide);
+    let numbers: Vec<u64> = (0..u64::from(args.count)).collect();
+    for batch in numbers.chunks(sampling.batch as usize) {
+        for (number, image) in batch.iter().zip(sampler.sample(Seed(args.seed), "", batch, &device)) {
+            let path = args.out.join(format!("{number:03}.png"));
+            picture::save_png(&path, &image)?;
+            out::line(path.display());
+        }
+    }
+    Ok(())
+}
+
+/// What the options hold the samples to.
+fn guide(args: &Sample, scales: usize, sinddm: &Sinddm) -> anyhow::Result<Guide> {
+    let open = |path: &Path| usable(picture::open_rgb8(path)).map(|picture| picture.image);
+    let start = match (&args.start, args.scale, args.time) {
+        (Some(path), Some(scale), Some(t)) => {
+            if scale >= scales || t >= sinddm.timesteps {
+                let message = format!("--scale has to be below {scales} and --time below {}", sinddm.timesteps);
+                return Err(Problem::new(exit::USAGE, message).into());
+            }
+            let mut image = open(path)?;
+            if let Some(colors) = &args.colors_of {
+                image = with_colors_of(&image, &open(colors)?);
+            }
+            Some(Start { image, scale, t })
+        }
+        _ => None,
+    };
+    let mask = args.mask.as_deref().map(|path| open(path).map(|image| science::data::foreground::grey(&image)));
+    let region = |text: &String| {
+        let place = || {
+            let (path, place) = text.rsplit_once('@')?;
+            let shares: Option<Vec<f64>> = place.split(',').map(|share| share.parse().ok()).collect();
+            let place: [f64; 4] = shares?.try_into().ok()?;
+            place.iter().all(|share| (0.0..=1.0).contains(share)).then_some((PathBuf::from(path), place))
+        };
+        let wrong = || format!("--region {text}: has to be PICTURE@LEFT,TOP,WIDTH,HEIGHT with shares from 0 to 1");
+        let (path, place) = place().ok_or_else(|| Problem::new(exit::USAGE, wrong()))?;
+        Ok(Region { image: open(&path)?, place })
+    };
+    let regions = args.region.iter().map(region).collect::<anyhow::Result<_>>()?;
+    Ok(Guide { start, mask: mask.transpose()?, regions })
+}
+
+/// Failures of reading are those of data.
+fn usable<T>(result: Result<T, domain::stage::Failure>) -> anyhow::Result<T> {
+    result.map_err(|failure| Problem::new(exit::DATA, failure.to_string()).into())
+}
+
+fn size(text: &str) -> Result<[u32; 2], String> {
+    let parts = text.split_once('x').and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+    parts
+        .filter(|size: &[u32; 2]| size.iter().all(|side| (8..=32_768).contains(side)))
+        .ok_or_else(|| "has to be two numbers of pixels such as 264x200".to_owned())
+}
