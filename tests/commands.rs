@@ -2,38 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use domain::command::{CommandSpec, Commands};
-use domain::digest::Digest;
 use proto::channel::call;
-use proto::transfer::Transfer;
 use proto::v1;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::command::{result, shell, submit};
 use crate::harness::program::processes_about;
 use crate::harness::{PATIENCE, eventually};
-
-fn shell(name: &str, script: &str) -> CommandSpec {
-    let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
-    CommandSpec { name: name.to_owned(), argv, ..CommandSpec::default() }
-}
-
-async fn submit(cluster: &Cluster, command: Vec<CommandSpec>) -> v1::RunStatus {
-    let commands_json = serde_json::to_string(&Commands { id: "test".to_owned(), command }).unwrap();
-    let request = v1::SubmitRequest { commands_json, ..Default::default() };
-    cluster.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
-}
-
-/// A file of the result of the task of that label.
-async fn result(cluster: &Cluster, label: &str, path: &str) -> String {
-    let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
-    let request = call(v1::ExplainTaskRequest { task_key: change.task_key });
-    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
-    let digest: Digest = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
-    let transfer = Transfer::new(cluster.channel());
-    let manifest = transfer.manifest(digest).await.unwrap();
-    let entry = manifest.entries().iter().find(|entry| entry.path == path).unwrap();
-    String::from_utf8(transfer.bytes(entry.digest).await.unwrap()).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_array_reads_what_another_made_and_what_it_prints_is_its_result() {
@@ -84,4 +59,19 @@ async fn a_cancelled_command_ends_with_all_that_it_started() {
     let request = call(v1::CancelRunRequest::default());
     cluster.experiments().cancel_run(request).await.unwrap();
     eventually("none is left", PATIENCE, || processes_about(&mark).is_empty());
+}
+
+/// What it keeps, it need not send again; but this coordinator never saw it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_comes_from_another_coordinator_sends_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let cluster = Cluster::start().await;
+        submit(&cluster, vec![shell("same", "echo stones")]).await;
+        let worker = cluster.worker_with("one", &[], |config| config.state = folder.path().to_owned());
+        assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+        assert_eq!(result(&cluster, "command same", "stdout.txt").await, "stones\n");
+        assert!(cluster.count("leased").await.values().all(|times| *times == 1));
+        worker.drain().await;
+    }
 }

@@ -22,12 +22,17 @@ use std::time::Duration;
 use domain::digest::Digest;
 use domain::stage::Folder;
 use worker::child::{ORDER, Order, STOP};
+use worker::guard::GUARD;
 
 /// How often a waiting stage looks again.
 const LOOK: Duration = Duration::from_millis(5);
 
 fn main() {
     let folder = PathBuf::from(std::env::args_os().nth(1).expect("the attempt's folder"));
+    if folder == Path::new(GUARD) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        return runtime.block_on(worker::guard::run()).expect("to watch");
+    }
     let text = std::fs::read(folder.join(ORDER)).expect("an order");
     let order: Order = serde_json::from_slice(&text).expect("an order that decodes");
     let stopping = Arc::new(AtomicBool::new(false));

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::chaos::undisturbed;
 use crate::harness::PATIENCE;
 use crate::harness::eventually;
-use crate::harness::program::{Running, processes_about, results, run, run_in, study, turn};
+use crate::harness::program::{Running, lithogen, processes_about, results, run, run_in, study, turn};
 
 /// A coordinator in a process of its own, and where it serves.
 fn coordinator(state: &Path) -> (Running, String) {
@@ -69,6 +70,77 @@ fn a_cancelled_study_is_over_and_can_be_handed_in_again() {
     assert_eq!(status(&url)["runs"][0]["state"], "cancelled");
     submit().is_done();
     assert_eq!(status(&url)["runs"][0]["state"], "running");
+}
+
+#[test]
+fn a_spec_of_commands_reads_files_and_what_other_commands_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (_coordinator, url) = coordinator(&path("coordinator"));
+    std::fs::create_dir_all(path("specs/stones")).unwrap();
+    std::fs::write(path("specs/stones/names"), "WW\nAU\n").unwrap();
+    let spec = r#"
+        [[command]]
+        name = "sort"
+        argv = ["sh", "-c", "sort $LITHOGEN_INPUTS/stones/names > $LITHOGEN_OUTPUTS/sorted"]
+        inputs = { stones = "path:stones" }
+
+        [[command]]
+        name = "show"
+        argv = ["sh", "-c", "head -n $LITHOGEN_INDEX $LITHOGEN_INPUTS/of/sorted"]
+        inputs = { of = "task:sort" }
+        array = [1, 2]
+        "#;
+    std::fs::write(path("specs/own.toml"), spec).unwrap();
+    let spec = path("specs/own.toml");
+    let submit = || run([Path::new("submit"), &spec, Path::new("--coordinator"), Path::new(&url)]);
+    submit().says(0, &["3 tasks, 0 cached"]);
+    // Its folder is the usual one, below where it is started.
+    let mut worker = lithogen(["worker", "--name", "one", "--allow-exec", "--coordinator", &url]);
+    worker.current_dir(folder.path());
+    let _worker = Running::spawn(worker);
+    run(["wait", "--coordinator", &url]).is_done();
+    submit().says(0, &["3 tasks, 3 cached"]);
+    let tasks = run(["task", "list", "--json", "--coordinator", &url]).json();
+    let labels = || tasks["tasks"].as_array().unwrap().iter().map(|task| task["label"].as_str().unwrap());
+    assert_eq!(labels().collect::<Vec<_>>(), ["command sort", "command show.1", "command show.2"]);
+    let artifact = tasks["tasks"][2]["artifact"].as_str().unwrap();
+    let fetched = path("fetched");
+    run(["artifact", "get", artifact, "--out", fetched.to_str().unwrap(), "--coordinator", &url]).is_done();
+    assert_eq!(std::fs::read_to_string(fetched.join("stdout.txt")).unwrap(), "AU\nWW\n");
+    std::fs::write(path("specs/own.toml"), "[[command]]\nname = \"a\"\nargv = []\n").unwrap();
+    submit().says(2, &["command \"a\": argv names no program"]);
+}
+
+#[test]
+fn a_command_ends_with_all_that_it_started_when_its_worker_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_coordinator, url) = coordinator(&folder.path().join("coordinator"));
+    let mark = folder.path().join("mark");
+    let script = format!("sh -c 'sleep 1000; : {0}' & sh -c 'sleep 1000; : {0}'", mark.display());
+    run(["exec", "--array", "1-2", "--coordinator", &url, "--", "sh", "-c", &script]).is_done();
+    let words = format!("worker --slots 2 --name one --allow-exec --coordinator {url}");
+    let mut worker = Running::start_in(&folder.path().join("one"), &words);
+    eventually("all are there", PATIENCE, || processes_about(&mark).len() >= 6);
+    worker.kill();
+    eventually("none is left", PATIENCE, || processes_about(&mark).is_empty());
+}
+
+/// A sweep drops the tasks that it has seen enough of.
+#[test]
+fn tasks_that_are_dropped_end_and_the_run_goes_on_without_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_coordinator, url) = coordinator(&folder.path().join("coordinator"));
+    run(["exec", "--array", "1-2", "--coordinator", &url, "--", "sh", "-c", "test $LITHOGEN_INDEX = 1 || sleep 1000"])
+        .is_done();
+    let words = format!("worker --slots 2 --name one --allow-exec --coordinator {url}");
+    let _worker = Running::start_in(&folder.path().join("one"), &words);
+    eventually("one is done", PATIENCE, || status(&url)["runs"][0]["committed"] == 1);
+    let running = run(["task", "list", "--only", "running", "--json", "--coordinator", &url]).json();
+    let id = running["tasks"][0]["task"].as_str().unwrap();
+    run(["cancel", "--coordinator", &url, "--task", &id[..8]]).says(0, &["goes on without 1 of its 2 tasks"]);
+    run(["wait", "--coordinator", &url]).is_done();
+    eventually("nothing runs", PATIENCE, || status(&url)["workers"][0]["running"] == serde_json::json!([]));
 }
 
 /// The client asks the coordinator of the folder, so it needs no address.
@@ -194,9 +266,7 @@ fn fits(root: &Value, schema: &Value, document: &Value, place: &str) {
 /// means lie between 40 and 80 %.
 #[test]
 fn the_tiny_study_learns_to_tell_stones_apart() {
-    let folder = tempfile::tempdir().unwrap();
-    let _turn = turn();
-    let results = run_in(folder.path(), "reproduce --scale tiny --set tl.repeats=1 --json -q").json();
+    let results: Value = serde_json::from_str(&undisturbed().results).unwrap();
     let baselines = |cell: &&Value| cell["row"].as_u64().unwrap() <= 3 && cell["step"] == 1;
     let cells: Vec<&Value> = results["cells"].as_array().unwrap().iter().filter(baselines).collect();
     assert_eq!(cells.len(), 6);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use coordinator::journal::Location;
 use coordinator::journal::postgres::Server;
+use domain::registry::Role;
 use proto::channel::call;
 use proto::v1;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
@@ -158,6 +159,46 @@ async fn one_that_stands_by_says_who_leads_and_follows_at_once_when_the_leader_g
     for run in runs {
         run.await.unwrap().unwrap();
     }
+}
+
+/// The worker knows both, the one that stands by first.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(postgres), ignore = "needs LITHOGEN_TEST_POSTGRES: PostgreSQL's server programs")]
+async fn an_encrypted_worker_that_knows_both_finds_the_one_that_leads() {
+    let database = block_in_place(Database::start);
+    let server = Server::new(&block_in_place(|| database.new_url()), PATIENCE).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let blobs = files.path().display().to_string();
+    let adjust = move |config: &mut coordinator::Config| {
+        config.journal = Location::Postgres(server.clone());
+        (config.blobs, config.tls_always) = (Some(blobs.clone()), true);
+    };
+    let mut cluster = Cluster::start_as(adjust.clone()).await;
+    let second = cluster.path("second");
+    std::fs::create_dir(&second).unwrap();
+    std::os::unix::fs::symlink(cluster.path("state/tls"), second.join("tls")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let both = format!("https://{},{}", listener.local_addr().unwrap(), cluster.url());
+    let mut config = coordinator::Config::new(&second);
+    adjust(&mut config);
+    let close = CancellationToken::new();
+    let standing_by = tokio::spawn(coordinator::run(config, listener, close.clone().cancelled_owned()));
+
+    let token = cluster.token(Role::Worker, 1, 3_600_000).await;
+    cluster.submit().await;
+    let gate = cluster.path("gate");
+    let fake = [("FAKE_ONLY", Path::new("pad")), ("FAKE_GATE", &gate)];
+    let _worker = cluster.worker_with("one", &fake, |config| {
+        (config.coordinator, config.join_token) = (both, Some(token));
+    });
+    cluster.until("two pads wait", |status| status.committed == 4 && status.running == 2).await;
+    cluster.stop().await;
+    cluster.ask(&second);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    assert!(cluster.count("leased").await.values().all(|times| *times == 1), "something ran again");
+    close.cancel();
+    standing_by.await.unwrap().unwrap();
 }
 
 async fn list(address: SocketAddr) -> Result<v1::ListRunsResponse, tonic::Status> {

@@ -262,6 +262,19 @@ async fn other_bytes_than_named_are_data_loss_and_are_not_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_is_refused_and_nothing_is_lost() {
+    let cluster = Cluster::start().await;
+    let before = cluster.submit().await;
+    let huge = v1::SubmitRequest { commands_json: " ".repeat(17 << 20), ..Default::default() };
+    let refused = cluster.experiments().submit(call(huge)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    assert!(refused.message().contains("too large"), "{refused}");
+    assert_eq!(cluster.status().await.run_id, before.run_id);
+    let _worker = cluster.worker("one", &[]);
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_field_is_refused_by_name() {
     let cluster = Cluster::start().await;
     let (good, bad) = (Digest::of(b"").to_string(), "beef".to_owned());

@@ -2,6 +2,7 @@
 //! coordinator's processor time per task, and how long one task takes from its
 //! submission to its end. `cargo bench --workspace --bench cluster`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,6 @@ const SLOTS: usize = 8;
 const TASKS: u64 = 20_000;
 const ROUNDS: usize = 3;
 const SINGLE: usize = 200;
-const IDLE: usize = 1000;
 
 /// What has to be reached at the least.
 const TASKS_PER_SECOND: f64 = 5_000.0;
@@ -69,7 +69,6 @@ fn main() {
         single[SINGLE / 2] / SUBMIT_TO_DONE_MS,
         single[SINGLE * 95 / 100]
     );
-    idle(&client, &url);
     close.cancel();
     workers.into_iter().for_each(Runtime::shutdown_background);
     coordinator.block_on(serving).expect("it ends").expect("well");
@@ -88,6 +87,9 @@ fn start_worker(folder: &Path, url: &str, number: usize) -> Runtime {
         state: folder.join(&name),
         name,
         slots: SLOTS,
+        gpus: vec![],
+        memory_mib: 0,
+        labels: BTreeMap::new(),
         stages: vec![("command".to_owned(), 1)],
         cache_bytes: CACHE_BYTES,
         grace: Duration::from_secs(1),
@@ -124,59 +126,6 @@ async fn run(channel: &Channel, name: &str, tasks: u64) {
     }
 }
 
-/// Many workers that have nothing to do.
-fn idle(client: &Runtime, url: &str) {
-    use proto::v1::session_request::Message;
-    use proto::v1::worker_service_client::WorkerServiceClient;
-    let before = memory_mib();
-    let sessions: Vec<_> = (0..IDLE)
-        .map(|number| {
-            let url = url.to_owned();
-            client.spawn(async move {
-                let channel = connect(&url, &Credentials::default()).expect("a channel");
-                let worker_id = format!("idle-{number}");
-                let hello = v1::Hello {
-                    worker_id: worker_id.clone(),
-                    name: worker_id.clone(),
-                    protocol: proto::PROTOCOL,
-                    slots: 1,
-                    ..v1::Hello::default()
-                };
-                let (up, requests) = tokio::sync::mpsc::channel(4);
-                let send = |message| v1::SessionRequest { message: Some(message) };
-                up.send(send(Message::Hello(hello))).await.expect("sent");
-                let mut client = WorkerServiceClient::new(channel);
-                let session = client.session(tokio_stream::wrappers::ReceiverStream::new(requests)).await;
-                let mut down = session.expect("a session").into_inner();
-                down.message().await.expect("a welcome");
-                let asking = client.acquire_leases(blob_call(v1::AcquireLeasesRequest {
-                    worker_id,
-                    request: 1,
-                    max: 1,
-                    wait_ms: 60_000,
-                }));
-                let beating = async {
-                    loop {
-                        tokio::time::sleep(Duration::from_secs(2)).await;
-                        up.send(send(Message::Heartbeat(v1::Heartbeat::default()))).await.expect("sent");
-                    }
-                };
-                tokio::select! { _ = asking => {}, () = beating => {} }
-            })
-        })
-        .collect();
-    // Long enough for all to have joined and to beat several times.
-    std::thread::sleep(Duration::from_secs(5));
-    let (began, cpu) = (Instant::now(), cpu_ms(&["coordinator", "driver"]));
-    std::thread::sleep(Duration::from_secs(10));
-    let share = (cpu_ms(&["coordinator", "driver"]) - cpu) / (began.elapsed().as_secs_f64() * 10.0);
-    println!(
-        "{IDLE} idle workers: {share:.1} % of one core (5 % is allowed); both ends of their connections hold {:.0} MiB",
-        memory_mib() - before
-    );
-    sessions.into_iter().for_each(|session| session.abort());
-}
-
 /// Processor time of the threads of this process whose names begin so.
 fn cpu_ms(names: &[&str]) -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
@@ -189,12 +138,6 @@ fn cpu_ms(names: &[&str]) -> f64 {
         names.iter().any(|wanted| wanted.starts_with(name) || name.starts_with(wanted)).then_some(ticks * 10.0)
     };
     tasks.filter_map(of).sum()
-}
-
-fn memory_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
 /// What one durable write costs at the least.

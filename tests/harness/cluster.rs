@@ -8,12 +8,15 @@ use std::time::Duration;
 use domain::experiment::{Experiment, Scale};
 use domain::overrides;
 use domain::plan::{self, Data, RawClass};
+use domain::registry::Role;
 use domain::stage::Stage;
 use proto::channel::{Credentials, call};
+use proto::join_token::{JoinToken, Secret};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::registration_service_client::RegistrationServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -52,16 +55,22 @@ impl Cluster {
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
-        let socket = format!("unix:{}", proto::channel::socket_path(&state).display());
-        let channel = proto::channel::connect(&socket, &Credentials::default()).unwrap();
         let mut config = coordinator::Config::new(&state);
         adjust(&mut config);
         let url = format!("{}://{address}", if config.tls_always { "https" } else { "http" });
+        let channel = proto::channel::connect("unix:nobody", &Credentials::default()).unwrap();
         let (adjust, close) = (Box::new(adjust), CancellationToken::new());
         let mut cluster = Self { folder, address, url, channel, adjust, serving: None, close };
+        cluster.ask(&state);
         cluster.serve(listener);
         cluster.serves().await;
         cluster
+    }
+
+    /// From now on asks the coordinator of another state folder.
+    pub(crate) fn ask(&mut self, state: &Path) {
+        let socket = format!("unix:{}", proto::channel::socket_path(state).display());
+        self.channel = proto::channel::connect(&socket, &Credentials::default()).unwrap();
     }
 
     /// Where workers find it.
@@ -72,7 +81,17 @@ impl Cluster {
     /// With a coordinator that others look after.
     pub(crate) fn behind(address: SocketAddr) -> Self {
         let url = format!("http://{address}");
-        let channel = proto::channel::connect(&url, &Credentials::default()).unwrap();
+        Self::asking(&url, address)
+    }
+
+    /// As [`Cluster::behind`], asked over the Unix socket of its state folder.
+    pub(crate) fn beside(state: &Path, address: SocketAddr) -> Self {
+        Self::asking(&format!("unix:{}", proto::channel::socket_path(state).display()), address)
+    }
+
+    fn asking(at: &str, address: SocketAddr) -> Self {
+        let url = format!("http://{address}");
+        let channel = proto::channel::connect(at, &Credentials::default()).unwrap();
         let (folder, close) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         Self { folder, address, url, channel, adjust: Box::new(|_| {}), serving: None, close }
     }
@@ -122,6 +141,24 @@ impl Cluster {
 
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    pub(crate) fn registration(&self) -> RegistrationServiceClient<Channel> {
+        RegistrationServiceClient::new(self.channel())
+    }
+
+    /// A token to join with, for everybody in room 4.
+    pub(crate) async fn token(&self, role: Role, uses: u32, ttl_ms: u64) -> JoinToken {
+        let secret = Secret::draw().unwrap();
+        let request = v1::CreateTokenRequest {
+            secret_digest: secret.digest().to_string(),
+            role: role.name().to_owned(),
+            uses,
+            ttl_ms,
+            labels: [("room".to_owned(), "4".to_owned())].into(),
+        };
+        let made = self.registration().create_token(call(request)).await.unwrap().into_inner();
+        JoinToken { ca: made.ca_fingerprint.parse().unwrap(), secret }
     }
 
     pub(crate) fn experiments(&self) -> ExperimentServiceClient<Channel> {
@@ -220,6 +257,9 @@ impl Cluster {
             id: unique_id(name),
             name: name.to_owned(),
             slots: 2,
+            gpus: vec![],
+            memory_mib: 0,
+            labels: BTreeMap::new(),
             stages: stages(),
             state: self.path(name),
             cache_bytes: worker::config::CACHE_BYTES,

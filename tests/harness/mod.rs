@@ -2,18 +2,24 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`cable`] | two networks, and a cable between them that can be pulled |
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
+//! | [`command`] | somebody's own programs, handed in |
 //! | [`dice`] | numbers that follow from a seed |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`program`] | the program as people start it |
 //! | [`proxy`] | a cable that can be cut |
+//! | [`site`] | a coordinator and workers in processes of their own |
 //! | [`story`] | events as a coordinator decides them, without one |
 
+pub(crate) mod cable;
 pub(crate) mod cluster;
+pub(crate) mod command;
 pub(crate) mod dice;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod site;
 pub(crate) mod story;
 
 use std::future::Future;

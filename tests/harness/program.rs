@@ -152,6 +152,11 @@ impl Running {
     ) -> Self {
         let mut command = lithogen(arguments);
         command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// As [`Running::start`], however it is started.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -174,6 +179,17 @@ impl Running {
 
     pub(crate) fn start_in(state: &Path, words: &str) -> Self {
         Self::start(words.split_whitespace().map(OsStr::new).chain([OsStr::new("--state"), state.as_os_str()]))
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it and its group without a word; it has ended when this returns.
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        self.child.wait().unwrap();
     }
 
     /// What it has said on standard error so far.
@@ -224,6 +240,24 @@ impl Drop for Running {
 pub(crate) fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output().unwrap();
     output.stdout.starts_with(b"0\n")
+}
+
+/// Sends a signal to one process, which may have ended.
+pub(crate) fn signal(process: u32, name: &str) -> bool {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).stderr(Stdio::null()).status();
+    sent.unwrap().success()
+}
+
+/// The processes that a process has started and that run.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let is_child = |process: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, parent.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.next() != Some("Z") && fields.next() == Some(&parent.to_string())
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(is_child).collect()
 }
 
 /// Processes that name a folder in their command line.

@@ -9,7 +9,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::World;
+use world::{Fault, World};
 
 /// Worlds in one run of the tests. `LITHOGEN_SIM_SEED` runs one of them alone.
 const SEEDS: u64 = 10_000;
@@ -39,4 +39,31 @@ fn whatever_fails_nothing_is_lost_or_done_twice_and_everything_ends() {
             });
         }
     });
+}
+
+/// Worlds in which a planted fault has to show at the latest.
+const FAULTY: u64 = 50;
+
+/// What a world with a fault breaks with, if one does.
+fn breaks(fault: Fault) -> Option<String> {
+    (0..FAULTY).find_map(|seed| {
+        let broken = std::panic::catch_unwind(|| World::with(fault, seed).live()).err()?;
+        let words = broken.downcast_ref::<String>().cloned();
+        words.or_else(|| broken.downcast_ref::<&str>().map(|words| (*words).to_owned()))
+    })
+}
+
+/// Otherwise that ten thousand worlds hold would say nothing.
+#[test]
+fn planted_faults_are_found() {
+    for (fault, words) in [
+        (Fault::TakesOldLeases, "result"),
+        (Fault::LosesBatches, ""),
+        (Fault::NamesMissingFiles, "a result whose files are missing"),
+        (Fault::KeepsLostLeases, "not everything came to its end"),
+    ] {
+        let broken = breaks(fault);
+        assert!(broken.as_ref().is_some_and(|told| told.contains(words)), "{fault:?}: {broken:?}");
+        println!("{fault:?}: {}", broken.unwrap());
+    }
 }

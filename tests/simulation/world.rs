@@ -64,7 +64,21 @@ enum Owed {
     Nothing(oneshot::Receiver<Result<(), Reject>>),
 }
 
+/// Something wrong on purpose, that the invariants have to find.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fault {
+    /// The coordinator takes results under any lease.
+    TakesOldLeases,
+    /// The journal loses what was answered.
+    LosesBatches,
+    /// A worker names results whose files it did not store.
+    NamesMissingFiles,
+    /// The coordinator leaves leases to workers that are gone.
+    KeepsLostLeases,
+}
+
 pub(super) struct World {
+    fault: Option<Fault>,
     /// Whether all that must hold is looked at after each step, not only what is
     /// journaled: thorough and slow.
     thorough: bool,
@@ -95,6 +109,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let plans = (0..2).map(|number| plan(number, 2 + dice.below(4))).collect();
         Self {
+            fault: None,
             thorough: seed.is_multiple_of(8),
             dice,
             troubled: true,
@@ -112,6 +127,11 @@ impl World {
             born: 0,
             plans,
         }
+    }
+
+    /// A world in which something is wrong.
+    pub(super) fn with(fault: Fault, seed: u64) -> Self {
+        Self { fault: Some(fault), ..Self::new(seed) }
     }
 
     /// Lives through its troubles and has to end well.
@@ -314,10 +334,19 @@ impl World {
         let Some(mut reactor) = self.reactor.take() else { return };
         let mut batch = Batch::after(self.journal.len() as u64);
         for message in arrived.into_values() {
+            if self.fault == Some(Fault::TakesOldLeases)
+                && let Message::End(_, task, token, End::Succeeded) = message
+                && reactor.knowledge().scheduler.lease(token).is_none()
+            {
+                self.stored.insert(result_of(task));
+                batch.events.push(Event::TaskCommitted { task, token, artifact: result_of(task) });
+            }
             let command = self.command(message, now);
             reactor.take(now, command, &mut batch);
         }
-        reactor.sweep(now, &mut batch);
+        if self.fault != Some(Fault::KeepsLostLeases) {
+            reactor.sweep(now, &mut batch);
+        }
         reactor.settle(now, &mut batch);
         if self.troubled && self.dice.one_in(150) {
             // It crashes before its write: nothing of the batch has happened.
@@ -327,7 +356,9 @@ impl World {
         for event in &batch.events {
             self.invariants.journaled(event, &self.stored);
         }
-        self.journal.extend(batch.events);
+        if self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20) {
+            self.journal.extend(batch.events);
+        }
         if self.troubled && self.dice.one_in(150) {
             // It crashes after its write: all of it has happened and nobody knows.
             drop((batch.owed, reactor));
@@ -366,12 +397,14 @@ impl World {
             Message::End(worker, task, token, end) => {
                 let (reply, answer) = oneshot::channel();
                 self.owed.push(Owed::End(worker, token, answer));
-                let artifact = Digest::of(&[task.as_bytes().as_slice(), b"result"].concat());
+                let artifact = result_of(task);
                 Command::Request(
                     match end {
                         End::Succeeded => {
                             // Files come before the result that names them.
-                            self.stored.insert(artifact);
+                            if self.fault != Some(Fault::NamesMissingFiles) {
+                                self.stored.insert(artifact);
+                            }
                             Request::Commit { task, token, artifact }
                         }
                         End::Crashed => {
@@ -515,4 +548,8 @@ fn plan(number: usize, width: u64) -> Plan {
 /// How long a task takes.
 fn steps(grant: &Grant) -> u64 {
     1 + u64::from(grant.task.as_bytes()[0]) % 12
+}
+
+fn result_of(task: Digest) -> Digest {
+    Digest::of(&[task.as_bytes().as_slice(), b"result"].concat())
 }

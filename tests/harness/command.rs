@@ -1,0 +1,34 @@
+//! Somebody's own programs, handed in.
+
+use domain::command::{CommandSpec, Commands};
+use domain::digest::Digest;
+use proto::channel::call;
+use proto::transfer::Transfer;
+use proto::v1;
+
+use super::cluster::Cluster;
+
+/// A command that is a script.
+pub(crate) fn shell(name: &str, script: &str) -> CommandSpec {
+    let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+    CommandSpec { name: name.to_owned(), argv, ..CommandSpec::default() }
+}
+
+/// Hands commands in that nobody has handed in before.
+pub(crate) async fn submit(cluster: &Cluster, command: Vec<CommandSpec>) -> v1::RunStatus {
+    let commands_json = serde_json::to_string(&Commands { id: "test".to_owned(), command }).unwrap();
+    let request = v1::SubmitRequest { commands_json, ..Default::default() };
+    cluster.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
+}
+
+/// A file of the result of the task of that label.
+pub(crate) async fn result(cluster: &Cluster, label: &str, path: &str) -> String {
+    let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
+    let request = call(v1::ExplainTaskRequest { task_key: change.task_key });
+    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let digest: Digest = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let transfer = Transfer::new(cluster.channel());
+    let manifest = transfer.manifest(digest).await.unwrap();
+    let entry = manifest.entries().iter().find(|entry| entry.path == path).unwrap();
+    String::from_utf8(transfer.bytes(entry.digest).await.unwrap()).unwrap()
+}
