@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 use domain::experiment::Sinddm;
 use domain::stage::{Failure, FailureCode};
 use pytorch_reader::{DType, PytorchError, PytorchReader};
+use zip::CompressionMethod;
+use zip::result::{ZipError, ZipResult};
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::data::pyramid::Geometry;
 use crate::models::diffusion::Schedule;
@@ -143,15 +147,9 @@ pub fn export(net: &Arrays, record: &DiffusionRecord, path: &Path) -> Result<(),
         }
     });
     file.put(b".");
-    let mut archive = Archive::default();
-    archive.add("archive/data.pkl", &file.bytes);
-    archive.add("archive/byteorder", b"little");
-    for (number, storage) in file.storages.iter().enumerate() {
-        archive.add(&format!("archive/data/{number}"), storage);
-    }
-    archive.add("archive/version", b"3\n");
-    let bytes = archive.end().ok_or_else(|| {
-        Failure::new(FailureCode::Storage, format!("{}: the model is too large for a checkpoint", path.display()))
+    let bytes = archive(&file).map_err(|error| {
+        let message = format!("{}: the model does not fit into a checkpoint: {error}", path.display());
+        Failure::new(FailureCode::Storage, message)
     })?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
@@ -261,65 +259,23 @@ impl Pickle {
 }
 
 /// Storages begin at multiples of this many bytes, as PyTorch writes them.
-const ALIGNMENT: usize = 64;
+const ALIGNMENT: u16 = 64;
 
-/// A ZIP archive of files as they are.
-#[derive(Default)]
-struct Archive {
-    bytes: Vec<u8>,
-    directory: Vec<u8>,
-    files: u16,
-}
-
-impl Archive {
-    fn add(&mut self, name: &str, content: &[u8]) {
-        let start = self.bytes.len();
-        let unaligned = start + 30 + name.len() + 4;
-        let padding = unaligned.next_multiple_of(ALIGNMENT) - unaligned;
-        let common = |extra: usize| {
-            let mut header = Vec::from([20u8, 0, 0, 0, 0, 0, 0, 0, 0x21, 0]); // version, stored, 1980-01-01
-            header.extend(crc32(content).to_le_bytes());
-            header.extend((content.len() as u32).to_le_bytes());
-            header.extend((content.len() as u32).to_le_bytes());
-            header.extend((name.len() as u16).to_le_bytes());
-            header.extend((extra as u16).to_le_bytes());
-            header
-        };
-        self.bytes.extend(b"PK\x03\x04");
-        self.bytes.extend(common(4 + padding));
-        self.bytes.extend(name.as_bytes());
-        self.bytes.extend(b"FB"); // padding
-        self.bytes.extend((padding as u16).to_le_bytes());
-        self.bytes.extend(std::iter::repeat_n(0, padding));
-        self.bytes.extend(content);
-        self.directory.extend(b"PK\x01\x02\x14\0");
-        self.directory.extend(common(0));
-        self.directory.extend([0; 10]); // no comment, first disk, no attributes
-        self.directory.extend((start as u32).to_le_bytes());
-        self.directory.extend(name.as_bytes());
-        self.files += 1;
+/// The pickle and its storages in the form of `torch.save`.
+fn archive(file: &Pickle) -> ZipResult<Vec<u8>> {
+    let options = SimpleFileOptions::DEFAULT.compression_method(CompressionMethod::Stored).with_alignment(ALIGNMENT);
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    let mut add = |name: String, bytes: &[u8]| {
+        archive.start_file(format!("archive/{name}"), options)?;
+        archive.write_all(bytes).map_err(ZipError::from)
+    };
+    add("data.pkl".to_owned(), &file.bytes)?;
+    add("byteorder".to_owned(), b"little")?;
+    for (number, storage) in file.storages.iter().enumerate() {
+        add(format!("data/{number}"), storage)?;
     }
-
-    /// The whole; `None` if it is longer than the format's 4 GiB.
-    fn end(mut self) -> Option<Vec<u8>> {
-        let start = u32::try_from(self.bytes.len()).ok()?;
-        let length = u32::try_from(self.directory.len()).ok()?;
-        self.bytes.append(&mut self.directory);
-        self.bytes.extend(b"PK\x05\x06\0\0\0\0");
-        self.bytes.extend(self.files.to_le_bytes());
-        self.bytes.extend(self.files.to_le_bytes());
-        self.bytes.extend(length.to_le_bytes());
-        self.bytes.extend(start.to_le_bytes());
-        self.bytes.extend([0; 2]);
-        Some(self.bytes)
-    }
-}
-
-/// The checksum of ZIP archives.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg()))
-    })
+    add("version".to_owned(), b"3\n")?;
+    Ok(archive.finish()?.into_inner())
 }
 
 #[cfg(test)]
