@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# What a GPU does to SinDDM: parity with the reference, then losses, samples and
-# seconds a step beside the reference's recorded runs. The argument is a kind of
-# device: cuda, vulkan, webgpu or cpu. Needs LITHOGEN_GOLDEN, the folder of
-# reference vectors.
+# What a GPU does to SinDDM: parity with the reference; seconds of a step in both
+# precisions, beside PyTorch's where LITHOGEN_PYTHON (or python3) has it; losses and
+# samples beside the reference's recorded runs, in both precisions. The argument is
+# a kind of device: cuda, vulkan, webgpu or cpu. Needs LITHOGEN_GOLDEN, the folder of
+# reference vectors. With `quick` as second argument, one seed instead of three.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=${1:?name a device: cuda, vulkan, webgpu or cpu}
+seeds=3
+if [ "${2:-}" = quick ]; then seeds=1; fi
 : "${LITHOGEN_GOLDEN:?the folder of reference vectors}"
 features=()
 if [ "$kind" != cpu ]; then features=(--features "cli/$kind"); fi
@@ -14,4 +17,7 @@ if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,memory.tot
 export LITHOGEN_TEST_DEVICE=$kind
 # One test at a time: they share the device.
 cargo test --release --workspace "${features[@]}" --lib golden::sinddm -- --test-threads 1
-cargo bench --workspace "${features[@]}" --bench curve
+cargo bench --workspace "${features[@]}" --bench step
+for precision in f32 bf16; do
+    cargo bench --workspace "${features[@]}" --bench curve -- "$seeds" "$precision"
+done

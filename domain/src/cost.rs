@@ -87,7 +87,7 @@ pub const GPU_MEMORY_BYTES: u64 = 8 << 30;
 /// gradient is taken (ALGORITHM 9).
 pub fn activation_bytes(sinddm: &Sinddm, pixels: f64) -> f64 {
     const CHANNELS_PER_DIM: f64 = 2246.0 / 160.0;
-    4.0 * CHANNELS_PER_DIM * f64::from(sinddm.dim) * pixels
+    f64::from(sinddm.precision.bytes()) * CHANNELS_PER_DIM * f64::from(sinddm.dim) * pixels
 }
 
 /// How many pictures of that size go through the network at once: those that

@@ -16,7 +16,7 @@ mod sinddm;
 pub use ddpm::{Ddpm, DdpmMethod, DdpmModels, DdpmSampling, DdpmTraining};
 pub use pad::{Canvas, CanvasRule, Fill, Pad};
 pub use sinddm::{
-    BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, RescaleLoss, Sampling, Sinddm, shrunk,
+    BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
 
 /// A named size of the study: the preset that a spec builds on.

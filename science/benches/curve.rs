@@ -1,8 +1,9 @@
 //! Trainings of SinDDM beside those that the reference recorded: the mean loss
 //! of every tenth of the run over three seeds, and the distance of samples from
 //! the picture. Minutes to an hour; needs LITHOGEN_GOLDEN, the folder of
-//! reference vectors. An argument names another number of seeds, and
-//! LITHOGEN_TEST_DEVICE another processor, a kind of `--device`.
+//! reference vectors. Arguments: another number of seeds, and `bf16` for networks
+//! that compute in it. LITHOGEN_TEST_DEVICE names another processor, a kind of
+//! `--device`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on panics")]
 
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::cost::CPU_MEMORY_BYTES;
-use domain::experiment::{Fit, Sampling, Sifid, Sinddm};
+use domain::experiment::{Fit, Precision, Sampling, Sifid, Sinddm};
 use domain::seed::Seed;
 use domain::stage::{Folder, Unwatched};
 use science::records::{self, SifidRecord};
@@ -27,7 +28,12 @@ fn main() {
         return;
     };
     let curve = PathBuf::from(golden).join("sinddm/curve");
-    let seeds: u64 = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(3);
+    let seeds: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(3);
+    let precision = match std::env::args().any(|argument| argument == "bf16") {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    };
+    println!("precision: {precision:?}");
     let mut names: Vec<PathBuf> = std::fs::read_dir(&curve).unwrap().map(|file| file.unwrap().path()).collect();
     names.sort();
     let recorded = names.iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("curve_seed"));
@@ -37,7 +43,7 @@ fn main() {
     let mut our_means = Vec::new();
     let mut our_distances = Vec::new();
     for seed in 1..=seeds {
-        let (losses, distances) = ours(&theirs[0], &curve, seed, &root.path().join(seed.to_string()));
+        let (losses, distances) = ours(&theirs[0], &curve, precision, seed, &root.path().join(seed.to_string()));
         our_means.push(means(&losses));
         our_distances.push(mean(&distances));
         for (part, ours) in our_means.last().unwrap().iter().enumerate() {
@@ -65,7 +71,7 @@ fn main() {
 
 /// The losses of a training with the recorded knobs, and how far its samples are
 /// from the picture.
-fn ours(run: &Value, curve: &Path, seed: u64, root: &Path) -> (Vec<f64>, Vec<f64>) {
+fn ours(run: &Value, curve: &Path, precision: Precision, seed: u64, root: &Path) -> (Vec<f64>, Vec<f64>) {
     let folder = Folder::new(root);
     // The input of every scale, not the finest scale, which has been shrunk already.
     let picture = curve.join("../pyramid/input").join(run["image"].as_str().unwrap());
@@ -81,6 +87,7 @@ fn ours(run: &Value, curve: &Path, seed: u64, root: &Path) -> (Vec<f64>, Vec<f64
         steps: integer("steps"),
         timesteps: integer("timesteps"),
         lr: run["lr"].as_f64().unwrap(),
+        precision,
         ..Sinddm::default()
     };
     let device = science::device::Kind::parse(&std::env::var("LITHOGEN_TEST_DEVICE").unwrap_or("cpu".to_owned()));

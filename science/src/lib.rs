@@ -7,6 +7,7 @@
 //! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
 //! | [`models`] | one network per file |
 //! | [`training`] | all that changes from step to step |
+//! | [`precision`] | networks that compute in other numbers than they are kept in |
 //! | [`losses`], [`pace`] | what a training tells |
 //! | [`sampler`] | pictures from a diffusion model, step by step |
 //! | [`guide`] | what they are to hold on to |
@@ -28,6 +29,7 @@ pub mod losses;
 pub mod models;
 pub mod optimizer;
 pub mod pace;
+pub mod precision;
 pub mod random;
 pub mod records;
 pub mod sampler;

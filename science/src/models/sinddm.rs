@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Gelu, Linear};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::layers::{conv, depthwise, linear};
 
@@ -87,19 +87,26 @@ impl SinDdm {
     /// - `x`, output: `[batch, 3, height, width]`, pixels about −1..1
     /// - `times`: one step per item, from 0
     pub fn forward(&self, x: Tensor<4>, times: &[u32], scale: usize) -> Tensor<4> {
+        let (outside, inside) = (x.dtype(), self.dtype());
         let condition = self.condition(times, scale, &x.device()); // [batch, 32]
-        let h = self.l1.forward(x, condition.clone()); // [batch, dim/2, height, width]
+        let h = self.l1.forward(x.cast(inside), condition.clone()); // [batch, dim/2, height, width]
         let h = self.l2.forward(h, condition.clone()); // [batch, dim, height, width]
         let h = self.l3.forward(h, condition.clone());
         let h = self.l4.forward(h, condition); // [batch, dim/2, height, width]
-        self.final_conv.iter().fold(h, |h, conv| conv.forward(h)) // [batch, 3, height, width]
+        let h = self.final_conv.iter().fold(h, |h, conv| conv.forward(h)); // [batch, 3, height, width]
+        h.cast(outside)
+    }
+
+    /// The kind of number that the weights are, and so what is computed in.
+    fn dtype(&self) -> DType {
+        self.time_mlp.0.weight.val().dtype()
     }
 
     /// What the blocks are told: `[batch, 32]`.
     pub(super) fn condition(&self, times: &[u32], scale: usize, device: &Device) -> Tensor<2> {
         let values = times.iter().flat_map(|&time| embedding(time).into_iter().chain(embedding(scale as u32)));
         let data = TensorData::new(values.collect::<Vec<f32>>(), [times.len(), 2 * CONDITION]);
-        let h = self.time_mlp.0.forward(Tensor::<2>::from_data(data, device));
+        let h = self.time_mlp.0.forward(Tensor::<2>::from_data(data, (device, self.dtype())));
         self.time_mlp.2.forward(self.time_mlp.1.forward(h))
     }
 }

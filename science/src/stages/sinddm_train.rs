@@ -22,6 +22,7 @@ use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::pace::Pace;
+use crate::precision;
 use crate::random;
 use crate::records::{self, DiffusionRecord, PadRecord};
 use crate::sampler::Sampler;
@@ -76,7 +77,13 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
             })?;
             let lr = learning_rate(sinddm, step);
 
-            let (loss, gradients) = loss_and_gradients(&net, &schedule, &scales[draw.scale], &draw, parts[draw.scale]);
+            let (loss, gradients) = loss_and_gradients(
+                &precision::of(&net, sinddm.precision),
+                &schedule,
+                &scales[draw.scale],
+                &draw,
+                parts[draw.scale],
+            );
             net = adam.step(lr, net, gradients);
 
             if step.is_multiple_of(sinddm.ema_every) {
@@ -197,8 +204,9 @@ pub(crate) fn ahead<'scope, D: Send + 'scope>(
     steps.zip(drawn)
 }
 
-/// The mean absolute error of the predicted noise and its gradients. The batch
-/// goes through the network in parts of at most so many pictures.
+/// The mean absolute error of the predicted noise and its gradients, in 32-bit
+/// numbers. The batch goes through the network, which may compute in others, in
+/// parts of at most so many pictures.
 fn loss_and_gradients(
     net: &SinDdm,
     schedule: &Schedule,
@@ -217,9 +225,10 @@ fn loss_and_gradients(
         let x = schedule.diffuse(image, blurred, draw.scale, times, noise.clone());
         (net.forward(x, times, draw.scale) - noise).abs().mean()
     };
+    let gradients_of = |loss: Tensor<1>| precision::widened(GradientsParams::from_grads(loss.backward(), net), net);
     if part >= batch {
         let loss = of_part(0..batch);
-        return (loss.clone().inner(), GradientsParams::from_grads(loss.backward(), net));
+        return (loss.clone().inner(), gradients_of(loss));
     }
     let mut gradients = GradientsAccumulator::new();
     let mut sum: Option<Tensor<1>> = None;
@@ -228,7 +237,7 @@ fn loss_and_gradients(
         let loss = of_part(range.clone()) * (range.len() as f64 / batch as f64);
         let newest = loss.clone().inner();
         sum = Some(sum.map_or(newest.clone(), |sum| sum + newest));
-        gradients.accumulate(net, GradientsParams::from_grads(loss.backward(), net));
+        gradients.accumulate(net, gradients_of(loss));
     }
     (sum.expect("a batch holds at least one picture"), gradients.grads())
 }
@@ -285,6 +294,7 @@ pub(crate) mod tests {
     use crate::optimizer::NamedOptimizer;
     use crate::records::Determinism;
     use burn::optim::SgdConfig;
+    use domain::experiment::Precision;
     use domain::stage::{Folder, Monitor, Unwatched};
 
     /// Small enough for a test.
@@ -423,6 +433,17 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn training_in_bfloat16_stays_near() {
+        let root = tempfile::tempdir().unwrap();
+        let [full, half] = [Precision::F32, Precision::Bf16].map(|precision| {
+            let folder =
+                train(&Sinddm { precision, ..small() }, 7, &root.path().join(format!("{precision:?}")), &mut Unwatched);
+            records::read::<DiffusionRecord>(&folder.unwrap().output("training.json")).unwrap().final_loss
+        });
+        assert!(full != half && (full - half).abs() < 0.02 * full, "{full} {half}");
     }
 
     #[test]
