@@ -6,12 +6,12 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::{gelu, silu, softmax};
+use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::DdpmTraining;
 use domain::seed::Seed;
 
-use super::layers::{bare_conv, conv, linear};
+use super::layers::{bare_conv, conv, gelu, linear};
 use crate::{random, weights};
 
 /// Groups of channels that are normalised together.

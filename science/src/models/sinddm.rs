@@ -3,11 +3,11 @@
 //! time step and the scale (ALGORITHM 2.4).
 
 use burn::module::Module;
+use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
-use burn::nn::{Gelu, Linear};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::layers::{conv, depthwise, linear};
+use super::layers::{Gelu, conv, depthwise, linear};
 
 /// Features of the time step, of the scale and of both together.
 const CONDITION: usize = 32;
@@ -28,10 +28,10 @@ pub struct Block {
 impl Block {
     fn new(input: usize, output: usize, device: &Device) -> Self {
         Self {
-            mlp: (Gelu::new(), linear(CONDITION, CONDITION, device)),
+            mlp: (Gelu, linear(CONDITION, CONDITION, device)),
             time_reshape: conv(CONDITION, input, 1, 0, device),
             ds_conv: depthwise(input, 5, device),
-            net: (conv(input, output, 3, 1, device), Gelu::new(), conv(output, output, 3, 1, device)),
+            net: (conv(input, output, 3, 1, device), Gelu, conv(output, output, 3, 1, device)),
             res_conv: (input != output).then(|| conv(input, output, 1, 0, device)),
         }
     }
@@ -70,11 +70,7 @@ impl SinDdm {
     pub fn new(dim: usize, device: &Device) -> Self {
         let half = dim / 2;
         Self {
-            time_mlp: (
-                linear(2 * CONDITION, 4 * CONDITION, device),
-                Gelu::new(),
-                linear(4 * CONDITION, CONDITION, device),
-            ),
+            time_mlp: (linear(2 * CONDITION, 4 * CONDITION, device), Gelu, linear(4 * CONDITION, CONDITION, device)),
             l1: Block::new(3, half, device),
             l2: Block::new(half, dim, device),
             l3: Block::new(dim, dim, device),
