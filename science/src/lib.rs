@@ -16,6 +16,7 @@
 //! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
 //! | [`torch`] | checkpoints of the published implementation |
+//! | [`pretrained`] | files of published weights |
 //! | [`optimizer`] | burn's optimisers with their state by name |
 //! | [`checkpoint`] | all that a training needs to go on |
 //! | [`device`] | which processor computes |
@@ -28,6 +29,7 @@ pub mod losses;
 pub mod models;
 pub mod optimizer;
 pub mod pace;
+pub mod pretrained;
 pub mod random;
 pub mod records;
 pub mod sampler;
