@@ -76,7 +76,7 @@ pub fn find(root: &Path) -> anyhow::Result<Found> {
         let message = format!("the data in {} cannot be used:\n  {}", root.display(), problems.join("\n  "));
         return Err(Problem::new(exit::DATA, message).into());
     }
-    let data = Data { classes, stand_in: stand_in(&raw)? };
+    let data = Data { classes, stand_in: stand_in(&raw)?, ..Data::default() };
     let remarks = remarks(&data);
     Ok(Found { data, folders, remarks })
 }

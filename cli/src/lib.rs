@@ -11,6 +11,7 @@
 //! | [`remote`] | calls to a coordinator |
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
+//! | [`weights`] | the folder of published weights |
 //! | [`units`] | sizes and times as people write them |
 
 pub mod args;
@@ -23,6 +24,7 @@ pub mod progress;
 pub mod remote;
 pub mod table;
 pub mod units;
+pub mod weights;
 
 use std::process::ExitCode;
 
@@ -81,6 +83,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
         #[cfg(feature = "worker")]
         Command::Model(args) => commands::model::run(&args),
+        #[cfg(feature = "worker")]
+        Command::Weights(args) => block_on(commands::weights::run(&args, quiet)),
         #[cfg(feature = "worker")]
         Command::Reproduce(args) => block_on(commands::reproduce::run(&args, quiet)),
         Command::Worker(args) => block_on(commands::worker::run(args)),

@@ -1,6 +1,6 @@
 //! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
 
-use crate::experiment::{DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem};
+use crate::experiment::{DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem, Swin2srVariant, UpscaleMethod};
 use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
 
@@ -54,6 +54,18 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
         }
         Stage::EvaluateSifid { .. } => 10.0 * MOVING_PICTURES,
         Stage::Ingest(_) | Stage::Patches(_) => 4.0 * MOVING_PICTURES,
+        Stage::Upscale { upscale } if upscale.method == UpscaleMethod::Swin2sr => {
+            let sampled = needed(task, plan).find_map(|sample| match &sample.stage {
+                Stage::SinddmSample { sampling } => Some((sampling, trained_with(sample, plan)?)),
+                _ => None,
+            });
+            let pictures = sampled.map_or(0.0, |(sampling, sinddm)| {
+                // The network sees the picture with the padding to whole windows.
+                let padded = sampling.size(finest(sinddm)).map(|side| f64::from((side / 8 + 1) * 8));
+                padded[0] * padded[1] * f64::from(sampling.per_model)
+            });
+            MOVING_PICTURES + 2.0 * swin2sr_mac(upscale.variant) * pictures
+        }
         Stage::Pad { .. }
         | Stage::Upscale { .. }
         | Stage::EvaluateDrift { .. }
@@ -128,6 +140,16 @@ pub fn diffusion_mac(sinddm: &Sinddm) -> f64 {
 /// of the default network (ALGORITHM 5), in proportion.
 pub fn unet_mac(training: &DdpmTraining) -> f64 {
     29.2e9 * (f64::from(training.size) / 128.0 * f64::from(training.dim) / 64.0).powi(2)
+}
+
+/// Multiply-adds of Swin2SR per pixel of the small picture (ALGORITHM 9).
+pub fn swin2sr_mac(variant: Swin2srVariant) -> f64 {
+    let picture = match variant {
+        Swin2srVariant::CompressedX4 => 754.3e9,
+        Swin2srVariant::ClassicalX4 => 752.6e9,
+        Swin2srVariant::RealworldX4 => 785.9e9,
+    };
+    picture / (208.0 * 272.0)
 }
 
 /// Multiply-adds of the classifier for one patch of `size` × `size` pixels.
@@ -224,6 +246,7 @@ mod tests {
             plan.tasks.iter().filter(|task| task.stage.name() == stage).map(|task| flop(task, &plan)).sum()
         };
         assert!((total("sinddm.train") / 6.04e18 - 1.0).abs() < 0.02, "{}", total("sinddm.train"));
+        assert!((total("upscale") / 4.5e14 - 1.0).abs() < 0.02, "{}", total("upscale"));
         assert!((total("classify.train") / 4.32e17 - 1.0).abs() < 0.02, "{}", total("classify.train"));
     }
 }

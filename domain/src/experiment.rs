@@ -4,20 +4,25 @@
 //! change sizes; what a knob cannot do yet is not offered as a value. Names
 //! follow the configuration of the published code where it has one.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pretrained::Pretrained;
 use crate::stone::{Dataset, View};
 
 mod ddpm;
 mod pad;
 mod sinddm;
+mod upscale;
 
 pub use ddpm::{Ddpm, DdpmMethod, DdpmModels, DdpmSampling, DdpmTraining};
 pub use pad::{Canvas, CanvasRule, Fill, Pad};
 pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
+pub use upscale::{Swin2srVariant, Upscale, UpscaleMethod};
 
 /// A named size of the study: the preset that a spec builds on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -113,32 +118,6 @@ impl Default for Phantom {
     }
 }
 
-/// Super-resolution of synthetic pictures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Upscale {
-    /// How.
-    pub method: UpscaleMethod,
-    /// By how much in each direction.
-    pub factor: u32,
-}
-
-impl Default for Upscale {
-    fn default() -> Self {
-        Self { method: UpscaleMethod::Lanczos, factor: 4 }
-    }
-}
-
-/// See [`Upscale::method`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UpscaleMethod {
-    /// A fixed filter with three lobes; stands in for Swin2SR.
-    Lanczos,
-    /// A fixed cubic filter; stands in for Swin2SR.
-    Bicubic,
-}
-
 /// Image property drift (ALGORITHM 4.1). Both the Kolmogorov–Smirnov statistic
 /// and the earth mover's distance are always reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,6 +139,8 @@ impl Default for Drift {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sifid {
+    /// Weights of the network whose features are compared.
+    pub features: Features,
     /// Channels of the feature map: 64 or 192.
     pub block: u32,
     /// Which real picture a synthetic one is compared with.
@@ -168,8 +149,25 @@ pub struct Sifid {
 
 impl Default for Sifid {
     fn default() -> Self {
-        Self { block: 192, pairing: Pairing::AllPairs }
+        Self { features: Features::Imagenet, block: 192, pairing: Pairing::AllPairs }
     }
+}
+
+impl Sifid {
+    /// The weights that it needs.
+    pub fn weights(&self) -> Option<Pretrained> {
+        (self.features == Features::Imagenet).then_some(Pretrained::InceptionV3)
+    }
+}
+
+/// See [`Sifid::features`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Features {
+    /// Learnt on ImageNet, as the paper's.
+    Imagenet,
+    /// Random numbers, the same in every study; stand in for those of ImageNet.
+    Random,
 }
 
 /// See [`Sifid::pairing`].
@@ -211,8 +209,10 @@ impl Default for Patch {
 pub struct TransferLearning {
     /// The network.
     pub network: Network,
-    /// Weights that the first step starts from.
+    /// What the first step starts from; the head is random in any case.
     pub init: Init,
+    /// Which weights of ImageNet.
+    pub weights: ImagenetWeights,
     /// Patches per optimiser step.
     pub batch: u32,
     /// Epochs of the first and the second step.
@@ -241,7 +241,8 @@ impl Default for TransferLearning {
     fn default() -> Self {
         Self {
             network: Network::default(),
-            init: Init::Random,
+            init: Init::Imagenet,
+            weights: ImagenetWeights::V2,
             batch: 24,
             epochs: [30, 30],
             lr: [0.001, 0.01],
@@ -280,6 +281,14 @@ impl Default for Network {
     }
 }
 
+impl Network {
+    /// Whether all but its head is ResNet50.
+    pub fn is_resnet50(&self) -> bool {
+        let paper = Network::default();
+        (self.stem, self.width, &self.blocks) == (paper.stem, paper.width, &paper.blocks)
+    }
+}
+
 /// See [`Network::stem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -294,8 +303,32 @@ pub enum Stem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
+    /// Weights of ResNet50 learnt on ImageNet.
+    Imagenet,
     /// Random numbers; stands in for ImageNet weights.
     Random,
+}
+
+/// See [`TransferLearning::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagenetWeights {
+    /// torchvision's newer ones, its default when the paper was written.
+    #[serde(rename = "imagenet1k_v2", alias = "v2")]
+    V2,
+    /// torchvision's first ones.
+    #[serde(rename = "imagenet1k_v1", alias = "v1")]
+    V1,
+}
+
+impl TransferLearning {
+    /// The weights that the first step needs.
+    pub fn pretrained(&self) -> Option<Pretrained> {
+        let which = match self.weights {
+            ImagenetWeights::V2 => Pretrained::Resnet50V2,
+            ImagenetWeights::V1 => Pretrained::Resnet50V1,
+        };
+        (self.init == Init::Imagenet).then_some(which)
+    }
 }
 
 /// What is wrong with a spec: which knob and why.
@@ -389,6 +422,18 @@ impl Experiment {
         at_most("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 10_000)?;
         at_least("upscale.factor", self.upscale.factor, 1)?;
         at_most("upscale.factor", self.upscale.factor, 16)?;
+        if self.upscale.method == UpscaleMethod::Swin2sr && self.upscale.factor != 4 {
+            let problem = format!("is {}, has to be 4 for Swin2SR", self.upscale.factor);
+            return fail("upscale.factor", problem);
+        }
+        if !self.upscale.tile.is_multiple_of(8) {
+            return fail("upscale.tile", format!("is {}, has to be 0 or a multiple of 8", self.upscale.tile));
+        }
+        at_most("upscale.tile", self.upscale.tile, 4096)?;
+        if self.upscale.tile > 0 && self.upscale.overlap >= self.upscale.tile {
+            let problem = format!("is {}, has to be less than upscale.tile", self.upscale.overlap);
+            return fail("upscale.overlap", problem);
+        }
         within("drift.margin", self.drift.margin, 0.0, 0.4)?;
         within("drift.threshold", self.drift.threshold, 0.0, 1.0)?;
         if ![64, 192].contains(&self.sifid.block) {
@@ -415,6 +460,11 @@ impl Experiment {
             return fail("tl.network.head", "has a layer of width 0".to_owned());
         }
         within("tl.network.dropout", self.tl.network.dropout, 0.0, 0.95)?;
+        if self.tl.init == Init::Imagenet && !self.tl.network.is_resnet50() {
+            let problem = "is imagenet, whose weights are those of ResNet50, which tl.network is not: \
+                           choose tl.init=random, or leave tl.network as it is at scale paper";
+            return fail("tl.init", problem.to_owned());
+        }
         at_least("tl.batch", self.tl.batch, 2)?;
         at_least("tl.epochs", self.tl.epochs[0].min(self.tl.epochs[1]), 1)?;
         within("tl.lr", self.tl.lr[0], 0.0, 10.0)?;
@@ -431,24 +481,43 @@ impl Experiment {
 
     /// Which simplified methods stand in for the paper's, in words.
     pub fn stand_ins(&self) -> Vec<String> {
-        let paper = Experiment::default();
         let mut stand_ins = Vec::new();
         if self.scale != Scale::Paper {
             stand_ins.push(format!("scale {} (sizes and steps are not the paper's)", self.scale.name()));
-        } else if (&self.pad, &self.sinddm, &self.sampling, &self.patch, &self.tl)
-            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.tl)
-        {
+        } else if self.is_changed() {
             stand_ins.push("knobs changed from the paper's".to_owned());
         }
         match self.upscale.method {
+            UpscaleMethod::Swin2sr => {}
             UpscaleMethod::Lanczos => stand_ins.push("Lanczos ×4 for Swin2SR".to_owned()),
             UpscaleMethod::Bicubic => stand_ins.push("bicubic ×4 for Swin2SR".to_owned()),
         }
         match self.tl.init {
+            Init::Imagenet => {}
             Init::Random => stand_ins.push("random initial weights for ImageNet's".to_owned()),
         }
-        stand_ins.push("SIFID on Inception features with fixed random weights".to_owned());
+        match self.sifid.features {
+            Features::Imagenet => {}
+            Features::Random => stand_ins.push("SIFID on Inception features with fixed random weights".to_owned()),
+        }
         stand_ins
+    }
+
+    /// Whether a knob that decides what is compared with the paper has another
+    /// value, those aside that are named as stand-ins.
+    fn is_changed(&self) -> bool {
+        let paper = Experiment::default();
+        let tl = TransferLearning { init: paper.tl.init, ..self.tl.clone() };
+        // Squares give what the whole gives.
+        let upscale = Upscale { tile: paper.upscale.tile, overlap: paper.upscale.overlap, ..self.upscale.clone() };
+        (&self.pad, &self.sinddm, &self.sampling, &self.patch, &tl)
+            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.tl)
+            || (upscale.method == paper.upscale.method && upscale != paper.upscale)
+    }
+
+    /// The published weights that the study reads.
+    pub fn weights(&self) -> BTreeSet<Pretrained> {
+        [self.upscale.weights(), self.tl.pretrained(), self.sifid.weights()].into_iter().flatten().collect()
     }
 
     /// Distinct diffusion models of single pictures: one per class of A and view
@@ -492,5 +561,40 @@ mod tests {
         experiment = Experiment::default();
         experiment.patch.size = 801;
         assert_eq!(experiment.check().unwrap_err().key, "patch.size");
+        experiment = Experiment::default();
+        experiment.tl.network.width = 32;
+        assert_eq!(experiment.check().unwrap_err().key, "tl.init");
+        experiment.tl.init = Init::Random;
+        assert_eq!(experiment.check(), Ok(()));
+        experiment.upscale.tile = 20;
+        assert_eq!(experiment.check().unwrap_err().key, "upscale.tile");
+        (experiment.upscale.tile, experiment.upscale.overlap) = (24, 24);
+        assert_eq!(experiment.check().unwrap_err().key, "upscale.overlap");
+        (experiment.upscale.overlap, experiment.upscale.factor) = (8, 2);
+        assert_eq!(experiment.check().unwrap_err().key, "upscale.factor");
+    }
+
+    #[test]
+    fn each_stand_in_is_named_and_needs_no_weights() {
+        let mut experiment = Experiment::default();
+        assert_eq!(experiment.stand_ins(), Vec::<String>::new());
+        let needed = [Pretrained::Resnet50V2, Pretrained::InceptionV3, Pretrained::Swin2srCompressed];
+        assert_eq!(experiment.weights(), BTreeSet::from(needed));
+        experiment.tl.init = Init::Random;
+        assert_eq!(experiment.stand_ins(), ["random initial weights for ImageNet's"]);
+        experiment.upscale.method = UpscaleMethod::Lanczos;
+        experiment.sifid.features = Features::Random;
+        assert_eq!(experiment.stand_ins().len(), 3);
+        assert_eq!(experiment.weights(), BTreeSet::new());
+        experiment.tl.batch = 12;
+        assert_eq!(experiment.stand_ins()[0], "knobs changed from the paper's");
+        experiment = Experiment::default();
+        experiment.upscale.tile = 64;
+        assert_eq!(experiment.stand_ins(), Vec::<String>::new());
+        experiment.upscale.variant = Swin2srVariant::ClassicalX4;
+        experiment.tl.weights = ImagenetWeights::V1;
+        assert_eq!(experiment.stand_ins(), ["knobs changed from the paper's"]);
+        assert!(experiment.weights().contains(&Pretrained::Swin2srClassical));
+        assert!(experiment.weights().contains(&Pretrained::Resnet50V1));
     }
 }

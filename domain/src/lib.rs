@@ -12,6 +12,7 @@
 //! | [`stage`] | the catalogue of stages and what a running attempt may do |
 //! | [`artifact`] | immutable outputs: manifests of files by digest |
 //! | [`plan`] | the study as a graph of tasks |
+//! | [`pretrained`] | published weights that a study can start from |
 //! | [`command`] | any program as a task |
 //! | [`resources`] | what a task needs, what a worker offers, whether they fit |
 //! | [`cost`] | how much arithmetic a task is, for estimates |
@@ -30,6 +31,7 @@ pub mod experiment;
 pub mod overrides;
 pub mod paper;
 pub mod plan;
+pub mod pretrained;
 pub mod registry;
 pub mod resources;
 pub mod results;

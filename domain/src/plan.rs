@@ -16,6 +16,7 @@ use crate::cost;
 use crate::digest::Digest;
 use crate::experiment::{Canvas, DdpmModels, DdpmSampling, Experiment, MultiImage, Pick};
 use crate::paper::{self, FirstStep};
+use crate::pretrained::Pretrained;
 use crate::resources::Resources;
 use crate::seed::Seed;
 use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Stage};
@@ -37,24 +38,39 @@ pub struct RawClass {
 }
 
 /// What the study starts from: every class folder of A and C.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// 24 folders: two data sets, two views, six classes.
     pub classes: Vec<RawClass>,
     /// What the pictures are, if they only stand in for real ones.
     pub stand_in: Option<String>,
+    /// Published weights, each an artifact with the file [`WEIGHTS_FILE`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<Pretrained, Digest>,
+    /// Which of these came from a file that is not the published one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unpublished: BTreeSet<Pretrained>,
 }
 
-/// A class folder that the study needs is not among the data.
+/// The file of an artifact of published weights.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// What a study needs and is not among the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no pictures of class {class} in data set {dataset}, view {view}")]
-pub struct MissingClass {
-    /// A or C.
-    pub dataset: Dataset,
-    /// Which half of it.
-    pub view: View,
-    /// Which class.
-    pub class: Class,
+pub enum Missing {
+    /// A class folder.
+    #[error("no pictures of class {class} in data set {dataset}, view {view}")]
+    Class {
+        /// A or C.
+        dataset: Dataset,
+        /// Which half of it.
+        view: View,
+        /// Which class.
+        class: Class,
+    },
+    /// Published weights.
+    #[error("the study needs the weights {0}, which were not handed in with it")]
+    Weights(Pretrained),
 }
 
 impl Data {
@@ -76,25 +92,36 @@ impl Data {
             artifact: Digest::of_json(&(dataset, view, class)),
             images: paper::image_count(dataset, view, class).unwrap_or(0),
         };
-        Self { classes: Self::folders().map(raw).collect(), stand_in: None }
+        let weights = Pretrained::ALL.map(|which| (which, Self::unknown(which))).into();
+        Self { classes: Self::folders().map(raw).collect(), stand_in: None, weights, unpublished: BTreeSet::new() }
+    }
+
+    /// A digest that stands for weights that are not here, to plan with.
+    pub fn unknown(which: Pretrained) -> Digest {
+        Digest::of_json(&which)
     }
 
     /// Why results on these data cannot be set beside the paper's.
     pub fn stand_ins(&self) -> Vec<String> {
+        let foreign = |which: &Pretrained| format!("the weights {which} are not those of the published file");
+        self.of_pictures().into_iter().chain(self.unpublished.iter().map(foreign)).collect()
+    }
+
+    fn of_pictures(&self) -> Option<String> {
         if let Some(stand_in) = &self.stand_in {
-            return vec![format!("stand-in data: {stand_in}")];
+            return Some(format!("stand-in data: {stand_in}"));
         }
         let differs = |raw: &&RawClass| paper::image_count(raw.dataset, raw.view, raw.class) != Some(raw.images);
         let count = self.classes.iter().filter(differs).count();
         match count {
-            0 => vec![],
-            _ => vec![format!("not the paper's data: {count} of 24 class folders have another number of images")],
+            0 => None,
+            _ => Some(format!("not the paper's data: {count} of 24 class folders have another number of images")),
         }
     }
 
-    fn get(&self, dataset: Dataset, view: View, class: Class) -> Result<&RawClass, MissingClass> {
+    fn get(&self, dataset: Dataset, view: View, class: Class) -> Result<&RawClass, Missing> {
         let found = self.classes.iter().find(|raw| (raw.dataset, raw.view, raw.class) == (dataset, view, class));
-        found.ok_or(MissingClass { dataset, view, class })
+        found.ok_or(Missing::Class { dataset, view, class })
     }
 }
 
@@ -295,8 +322,8 @@ impl Plan {
 /// The whole study for these data.
 ///
 /// # Errors
-/// Names the first class folder that is missing.
-pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> {
+/// Names the first class folder that is missing, or the weights.
+pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
     let mut study = Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] } };
     let mut report = Report::default();
     let mut patches = BTreeMap::new();
@@ -306,8 +333,8 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
     }
     for (view, ingest_a, ingest_c) in ingests {
         let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
-        study.evaluate(view, &real, &synthetic, &mut report);
-        study.compare(view, &real, &mut report);
+        study.evaluate(view, &real, &synthetic, &mut report)?;
+        study.compare(view, &real, &mut report)?;
         for fold in 0..experiment.tl.folds {
             patches.insert((view, fold, Dataset::A), study.patches_of_raw(Dataset::A, view, fold, ingest_a)?);
             patches.insert((view, fold, Dataset::B), study.patches_of_synthetic(view, fold, &synthetic));
@@ -318,7 +345,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, MissingClass> 
         for view in View::ALL {
             for fold in 0..experiment.tl.folds {
                 let patches = |dataset: Dataset| patches[&(view, fold, dataset)];
-                study.classify(view, repeat, fold, patches, &mut report);
+                study.classify(view, repeat, fold, patches, &mut report)?;
             }
         }
     }
@@ -385,7 +412,7 @@ impl Study<'_> {
         key
     }
 
-    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, MissingClass> {
+    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, Missing> {
         let experiment = self.experiment;
         let stage = Stage::Ingest(Ingest {
             dataset,
@@ -401,7 +428,7 @@ impl Study<'_> {
         Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
     }
 
-    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<InputMap, MissingClass> {
+    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<InputMap, Missing> {
         let raw = |class| {
             let artifact = self.data.get(dataset, view, class)?.artifact;
             Ok((format!("raw.{class}"), Input { from: Source::Artifact(artifact), only: vec![] }))
@@ -416,7 +443,7 @@ impl Study<'_> {
         view: View,
         ingest: Digest,
         report: &mut Report,
-    ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), MissingClass> {
+    ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), Missing> {
         let experiment = self.experiment;
         let (mut real, mut synthetic) = (vec![], vec![]);
         for class in Dataset::A.classes() {
@@ -427,12 +454,10 @@ impl Study<'_> {
             let models = self.train_generator(view, class, pad)?;
             let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
             let sample = self.add(subject.clone(), stage, models, &subject);
-            let upscale = self.add(
-                subject.clone(),
-                Stage::Upscale { upscale: experiment.upscale.clone() },
-                InputMap::from([("samples".to_owned(), all_of(sample))]),
-                "",
-            );
+            let inputs = InputMap::from([("samples".to_owned(), all_of(sample))]);
+            let inputs = self.with_weights(inputs, experiment.upscale.weights())?;
+            let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
+            let upscale = self.add(subject.clone(), stage, inputs, "");
             real.push((class, pad));
             synthetic.push((class, upscale));
             report.results.insert(format!("samples.{view}.{class}"), only(sample, &["samples.json"]));
@@ -442,7 +467,7 @@ impl Study<'_> {
     }
 
     /// The diffusion models of one class, as inputs of sampling.
-    fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, MissingClass> {
+    fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, Missing> {
         const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
         let subject = format!("{view}/{class}");
         let sinddm = match self.experiment.pad.target {
@@ -469,7 +494,23 @@ impl Study<'_> {
         Ok((0..sinddm.images_per_model.min(spare.max(1))).map(model).collect())
     }
 
-    fn evaluate(&mut self, view: View, real: &[(Class, Digest)], synthetic: &[(Class, Digest)], report: &mut Report) {
+    /// Inputs with the published weights that a task reads, if it reads any.
+    fn with_weights(&self, mut inputs: InputMap, which: Option<Pretrained>) -> Result<InputMap, Missing> {
+        if let Some(which) = which {
+            let artifact = *self.data.weights.get(&which).ok_or(Missing::Weights(which))?;
+            let weights = Input { from: Source::Artifact(artifact), only: vec![WEIGHTS_FILE.to_owned()] };
+            inputs.insert("weights".to_owned(), weights);
+        }
+        Ok(inputs)
+    }
+
+    fn evaluate(
+        &mut self,
+        view: View,
+        real: &[(Class, Digest)],
+        synthetic: &[(Class, Digest)],
+        report: &mut Report,
+    ) -> Result<(), Missing> {
         let both = || {
             let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
                 list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
@@ -487,18 +528,20 @@ impl Study<'_> {
         for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
             let inputs =
                 InputMap::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
+            let inputs = self.with_weights(inputs, self.experiment.sifid.weights())?;
             let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
             let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
             report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
         }
+        Ok(())
     }
 
     /// The plain diffusion models of one view, evaluated as the others are.
-    fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) {
+    fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) -> Result<(), Missing> {
         let ddpm = &self.experiment.ddpm;
         let samples = ddpm.sampling.per_class_view;
         let models: Vec<(String, InputMap, u32)> = match ddpm.models {
-            DdpmModels::None => return,
+            DdpmModels::None => return Ok(()),
             DdpmModels::PerView => {
                 let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
                 vec![(view.to_string(), pads, samples * real.len() as u32)]
@@ -520,15 +563,18 @@ impl Study<'_> {
             let subject = format!("{subject} ddpm");
             let both = InputMap::from([("real".to_owned(), all_of(train)), ("synthetic".to_owned(), all_of(sample))]);
             let (drift, sifid) = (self.experiment.drift.clone(), self.experiment.sifid.clone());
-            for (stage, score) in [
-                (Stage::EvaluateDrift { drift }, "drift"),
-                (Stage::EvaluateHeatmap, "heatmap"),
-                (Stage::EvaluateSifid { sifid }, "sifid"),
+            let weights = sifid.weights();
+            for (stage, score, weights) in [
+                (Stage::EvaluateDrift { drift }, "drift", None),
+                (Stage::EvaluateHeatmap, "heatmap", None),
+                (Stage::EvaluateSifid { sifid }, "sifid", weights),
             ] {
-                let task = self.add(subject.clone(), stage, both.clone(), &subject);
+                let inputs = self.with_weights(both.clone(), weights)?;
+                let task = self.add(subject.clone(), stage, inputs, &subject);
                 report.results.insert(format!("ddpm-{score}.{name}"), only(task, &[&format!("{score}.json")]));
             }
         }
+        Ok(())
     }
 
     fn patches_stage(&self, dataset: Dataset, view: View, fold: u32) -> Stage {
@@ -536,13 +582,7 @@ impl Study<'_> {
         Stage::Patches(Patches { dataset, view, fold, folds, patch })
     }
 
-    fn patches_of_raw(
-        &mut self,
-        dataset: Dataset,
-        view: View,
-        fold: u32,
-        ingest: Digest,
-    ) -> Result<Digest, MissingClass> {
+    fn patches_of_raw(&mut self, dataset: Dataset, view: View, fold: u32, ingest: Digest) -> Result<Digest, Missing> {
         let mut inputs = self.raw_inputs(dataset, view)?;
         inputs.insert("ingest".to_owned(), all_of(ingest));
         let stage = self.patches_stage(dataset, view, fold);
@@ -573,13 +613,14 @@ impl Study<'_> {
         fold: u32,
         patches: impl Fn(Dataset) -> Digest,
         report: &mut Report,
-    ) {
+    ) -> Result<(), Missing> {
         let (first_steps, second_steps) = trainings();
         let patches = &patches;
         let named = |dataset: &Dataset| (format!("patches.{dataset}"), all_of(patches(*dataset)));
         let mut models = BTreeMap::new();
         for first in first_steps {
             let inputs = first.datasets().iter().map(named).collect();
+            let inputs = self.with_weights(inputs, self.experiment.tl.pretrained())?;
             let stage = self.classify_stage(first.datasets(), 0);
             let model = self.add_training(view, repeat, fold, training_name(first, None), stage, inputs, report);
             models.insert(first, model);
@@ -590,6 +631,7 @@ impl Study<'_> {
             let stage = self.classify_stage(vec![second], 1);
             self.add_training(view, repeat, fold, training_name(first, Some(second)), stage, inputs, report);
         }
+        Ok(())
     }
 
     fn classify_stage(&self, datasets: Vec<Dataset>, step: usize) -> Stage {
@@ -750,5 +792,42 @@ mod tests {
         assert_eq!(data.stand_ins().len(), 1);
         data.stand_in = Some("drawings".to_owned());
         assert_eq!(data.stand_ins(), ["stand-in data: drawings"]);
+        data.unpublished.insert(Pretrained::Resnet50V2);
+        assert_eq!(data.stand_ins()[1], "the weights resnet50-imagenet1k-v2 are not those of the published file");
+    }
+
+    #[test]
+    fn tasks_read_the_weights_that_they_start_from_and_no_others() {
+        let of_the_paper = Data::of_the_paper();
+        let plan_of = |experiment: &Experiment| plan(experiment, &of_the_paper).unwrap();
+        let reads = |plan: &Plan| -> BTreeMap<String, Digest> {
+            let read = plan.tasks.iter().filter_map(|task| match task.inputs.get("weights")?.from {
+                Source::Artifact(artifact) => Some((task.label(), artifact)),
+                Source::Task(_) => None,
+            });
+            read.collect()
+        };
+        let read = reads(&paper_plan());
+        // 12 upscale, 12 sifid, and the 4 first steps of 9 trainings.
+        assert_eq!(read.len(), 12 + 12 + 4 * 2 * 5);
+        assert_eq!(read["upscale SUR/IVa"], Data::unknown(Pretrained::Swin2srCompressed));
+        assert_eq!(read["evaluate.sifid SUR/IVa"], Data::unknown(Pretrained::InceptionV3));
+        assert_eq!(read["classify.train SUR A+B repeat 0"], Data::unknown(Pretrained::Resnet50V2));
+        let mut experiment = Experiment::default();
+        experiment.upscale.method = crate::experiment::UpscaleMethod::Lanczos;
+        experiment.tl.init = crate::experiment::Init::Random;
+        experiment.sifid.features = crate::experiment::Features::Random;
+        assert_eq!(reads(&plan_of(&experiment)), BTreeMap::new());
+    }
+
+    #[test]
+    fn missing_weights_are_named_and_data_of_before_there_were_any_are_read() {
+        let mut data = Data::of_the_paper();
+        data.weights.remove(&Pretrained::InceptionV3);
+        assert_eq!(plan(&Experiment::default(), &data), Err(Missing::Weights(Pretrained::InceptionV3)));
+        data.weights.clear();
+        let json = serde_json::to_value(&data).unwrap();
+        assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["classes", "stand_in"]);
+        assert_eq!(serde_json::from_value::<Data>(json).unwrap(), data);
     }
 }

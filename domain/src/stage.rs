@@ -75,7 +75,7 @@ pub enum Stage {
     },
     /// Enlarges the samples of one model.
     ///
-    /// Input `samples`. Outputs `images/NNN.png`, `upscale.json`.
+    /// Input `samples`, and `weights` for Swin2SR. Outputs `images/NNN.png`, `upscale.json`.
     #[serde(rename = "upscale")]
     Upscale {
         /// How.
@@ -97,7 +97,8 @@ pub enum Stage {
     EvaluateHeatmap,
     /// Single-image Fréchet distance of one class of one view.
     ///
-    /// Inputs `real` (pad), `synthetic` (upscale). Output `sifid.json`.
+    /// Inputs `real` (pad), `synthetic` (upscale), and `weights` for ImageNet's
+    /// features. Output `sifid.json`.
     #[serde(rename = "evaluate.sifid")]
     EvaluateSifid {
         /// Features and pairing.
@@ -113,8 +114,8 @@ pub enum Stage {
     Patches(Patches),
     /// Trains one classifier and tests it on the test side of the same data.
     ///
-    /// Inputs `patches.<dataset>` for each data set; `init` (classify.train)
-    /// for a second step. Outputs `model.safetensors`, `metrics.json`, `epochs.csv`.
+    /// Inputs `patches.<dataset>` for each data set; `weights` for a first step
+    /// that starts from ImageNet's; `init` (classify.train) for a second step. Outputs `model.safetensors`, `metrics.json`, `epochs.csv`.
     #[serde(rename = "classify.train")]
     ClassifyTrain(ClassifyTrain),
     /// Brings the numbers of the whole study together.
@@ -252,10 +253,10 @@ impl Stage {
         ("sinddm.sample", 2),
         ("ddpm.train", 1),
         ("ddpm.sample", 1),
-        ("upscale", 1),
+        ("upscale", 2),
         ("evaluate.drift", 1),
         ("evaluate.heatmap", 1),
-        ("evaluate.sifid", 2),
+        ("evaluate.sifid", 3),
         ("patches", 1),
         ("classify.train", 1),
         ("aggregate", 1),

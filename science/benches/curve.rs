@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::cost::CPU_MEMORY_BYTES;
-use domain::experiment::{Fit, Precision, Sampling, Sifid, Sinddm};
+use domain::experiment::{Features, Fit, Precision, Sampling, Sifid, Sinddm};
 use domain::seed::Seed;
 use domain::stage::{Folder, Unwatched};
 use science::records::{self, SifidRecord};
@@ -121,7 +121,8 @@ fn distances(curve: &Path, samples: &[PathBuf], root: &Path) -> Vec<f64> {
     copy(&curve.join("train_scale_last.png"), "real", 0);
     samples.iter().enumerate().for_each(|(number, sample)| copy(sample, "synthetic", number));
     let device = Device::flex();
-    sifid::run(&Sifid::default(), attempt(1, &folder, &mut Unwatched, &device)).unwrap();
+    sifid::run(&Sifid { features: Features::Random, ..Sifid::default() }, attempt(1, &folder, &mut Unwatched, &device))
+        .unwrap();
     records::read::<SifidRecord>(&folder.output("sifid.json")).unwrap().per_image
 }
 

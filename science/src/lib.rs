@@ -17,6 +17,7 @@
 //! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
 //! | [`torch`] | checkpoints of the published implementation |
+//! | [`pretrained`] | files of published weights |
 //! | [`optimizer`] | burn's optimisers with their state by name |
 //! | [`checkpoint`] | all that a training needs to go on |
 //! | [`device`] | which processor computes |
@@ -30,6 +31,7 @@ pub mod models;
 pub mod optimizer;
 pub mod pace;
 pub mod precision;
+pub mod pretrained;
 pub mod random;
 pub mod records;
 pub mod sampler;

@@ -1,16 +1,18 @@
 //! Checkpoints of the published implementation: the dictionaries `model` and
 //! `ema`, each with the parameters under `denoise_fn.` and the schedule beside
-//! them. Reading runs no code of the file; writing makes a file that its
+//! them. Reading runs no code of the file and refuses one that holds some; writing makes a file that its
 //! `torch.load` and `load_state_dict` take.
 
-use std::collections::BTreeMap;
+mod guard;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
 use domain::experiment::Sinddm;
 use domain::stage::{Failure, FailureCode};
-use pytorch_reader::{DType, PytorchError, PytorchReader};
+use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 use zip::CompressionMethod;
 use zip::result::{ZipError, ZipResult};
 use zip::write::{SimpleFileOptions, ZipWriter};
@@ -52,23 +54,41 @@ pub fn read(path: &Path, which: Which) -> Result<Arrays, Failure> {
 /// The tensors of a file that holds a `state_dict` and nothing else, or those
 /// under a key.
 pub(crate) fn read_key(path: &Path, key: Option<&str>) -> Result<Arrays, Failure> {
-    let refuse = |error: &dyn std::fmt::Display| Failure::invalid_input(format!("{}: {error}", path.display()));
+    let floats = open(path, key)?.into_iter().filter(|(_, tensor)| tensor.dtype() == DType::F32);
+    floats.map(|(name, tensor)| Ok((name, load(path, &tensor)?))).collect()
+}
+
+/// The tensors of a file, or those under a key, of which nothing is read yet. They
+/// are no larger in all than the file explains.
+pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<HashMap<String, Tensor>, Failure> {
+    let refuse = |problem: String| Failure::invalid_input(format!("{}: {problem}", path.display()));
+    let bytes = guard::check(path)?;
     let opened = match key {
         Some(key) => PytorchReader::with_top_level_key(path, key),
         None => PytorchReader::new(path),
     };
     let reader = opened.map_err(|error| match error {
         PytorchError::Io(error) => Failure::io("read", path, &error),
-        error => refuse(&error),
+        error => refuse(error.to_string()),
     })?;
-    let floats = reader.into_tensors().into_iter().filter(|(_, tensor)| tensor.dtype() == DType::F32);
-    floats
-        .map(|(name, tensor)| {
-            let bytes = tensor.read().map_err(|error| refuse(&error))?;
-            let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
-            Ok((name, Array { shape: tensor.shape().to_vec(), values }))
-        })
-        .collect()
+    let tensors = reader.into_tensors();
+    let mut room = guard::room(bytes);
+    for (name, tensor) in &tensors {
+        room = room.checked_sub(tensor.byte_len() as u64).ok_or_else(|| {
+            let shape = tensor.shape();
+            refuse(format!(
+                "tensor {name} of shape {shape:?} and the others are more than the {bytes} bytes of the file"
+            ))
+        })?;
+    }
+    Ok(tensors)
+}
+
+/// Reads one of 32-bit numbers.
+pub(crate) fn load(path: &Path, tensor: &Tensor) -> Result<Array, Failure> {
+    let bytes = tensor.read().map_err(|error| Failure::invalid_input(format!("{}: {error}", path.display())))?;
+    let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+    Ok(Array { shape: tensor.shape().to_vec(), values })
 }
 
 /// What a checkpoint's model is here: its network and the record of its

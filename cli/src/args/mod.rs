@@ -5,6 +5,7 @@ mod coordinator;
 mod study;
 mod task;
 mod token;
+mod weights;
 mod worker;
 
 pub use artifact::*;
@@ -12,6 +13,7 @@ pub use coordinator::*;
 pub use study::*;
 pub use task::*;
 pub use token::*;
+pub use weights::*;
 pub use worker::*;
 
 use std::path::PathBuf;
@@ -87,6 +89,9 @@ pub enum Command {
     /// Import, export and sample diffusion models
     #[cfg(feature = "worker")]
     Model(crate::commands::model::Model),
+    /// Get, take in and check the published weights that a study starts from
+    #[cfg(feature = "worker")]
+    Weights(Weights),
     /// Print the resolved spec or its JSON Schema
     Config(Config),
     /// Print a completion script for a shell

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::experiment::Scale;
 
-use super::{Remote, RunOf, State};
+use super::{Remote, RunOf, State, WeightsPlace};
 
 /// A named size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +50,9 @@ pub struct Reproduce {
     /// Pictures in `raw/{A,C}/{SUR,SEC}/<class>/`; without it, stand-ins are drawn
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Published weights.
+    #[command(flatten)]
+    pub weights: WeightsPlace,
     /// Where it lives.
     #[command(flatten)]
     pub state: State,
@@ -94,6 +97,12 @@ pub struct Plan {
     /// One JSON object with all tasks
     #[arg(long)]
     pub json: bool,
+    /// Published weights.
+    #[command(flatten)]
+    pub weights: WeightsPlace,
+    /// Where it would live.
+    #[command(flatten)]
+    pub state: State,
 }
 
 /// `lithogen submit`.
@@ -111,6 +120,9 @@ pub struct Submit {
     /// The coordinator, for instance http://127.0.0.1:7443
     #[arg(long, env = "LITHOGEN_COORDINATOR", value_name = "URL")]
     pub coordinator: String,
+    /// Published weights.
+    #[command(flatten)]
+    pub weights: WeightsPlace,
     /// Folder for stand-ins
     #[command(flatten)]
     pub state: State,

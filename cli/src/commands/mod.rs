@@ -24,6 +24,8 @@ pub mod submit;
 pub mod task;
 pub mod token;
 pub mod watch;
+#[cfg(feature = "worker")]
+pub mod weights;
 pub mod worker;
 pub mod workers;
 

@@ -9,6 +9,7 @@ use crate::args::Plan;
 use crate::data;
 use crate::exit::{self, Problem};
 use crate::out;
+use crate::weights::Folder;
 
 /// Floating-point operations per second that one core reaches on these stages,
 /// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
@@ -27,10 +28,13 @@ const A100_FLOPS: f64 = 0.3 * 156e12;
 /// Exit code 2 if the spec is wrong, 4 if the data cannot be used.
 pub fn run(args: &Plan) -> anyhow::Result<()> {
     let experiment = super::resolve(&args.spec)?;
-    let data = match &args.data {
+    let folder = Folder::new(&args.weights, &args.state.state);
+    let weights = folder.needed(&experiment)?;
+    let mut data = match &args.data {
         Some(root) => data::find(root)?.data,
         None => Data::of_the_paper(),
     };
+    weights.plan_with(&mut data);
     let plan = plan::plan(&experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
     if args.json {
         let tasks: Vec<_> = plan
@@ -43,7 +47,9 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        let document = serde_json::json!({ "schema_version": 1, "run_id": plan.digest(), "tasks": tasks });
+        let document = serde_json::json!({
+            "schema_version": 1, "run_id": plan.digest(), "absent_weights": weights.absent, "tasks": tasks,
+        });
         out::line(serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
@@ -74,6 +80,9 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     let stand_ins: Vec<String> = data.stand_ins().into_iter().chain(experiment.stand_ins()).collect();
     for stand_in in stand_ins {
         out::line(format_args!("differs  {stand_in}"));
+    }
+    for line in weights.absent.iter().flat_map(|which| folder.ways(*which)) {
+        out::line(format_args!("needs    {line}"));
     }
     Ok(())
 }

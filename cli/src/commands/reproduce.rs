@@ -22,6 +22,7 @@ use crate::out;
 use crate::progress::{Counter, View};
 use crate::remote::{Remote, short};
 use crate::table;
+use crate::weights::{Folder, Needed};
 
 /// How a followed run ended.
 enum Ended {
@@ -36,6 +37,7 @@ enum Ended {
 pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
     let experiment = super::resolve(&args.spec)?;
     worker_command::check_device(&args.device)?;
+    let weights = Folder::new(&args.weights, &args.state.state).all_needed(&experiment)?;
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -46,7 +48,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
         Some(url) => {
             say(format!(" state    at the coordinator {url}"));
             let remote = Remote::new(url)?;
-            let found = prepare(args, &experiment, quiet)?;
+            let found = prepare(args, &experiment, weights, quiet)?;
             let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
             announce(&experiment, &found, &status, None, &say)?;
             match watch(&remote, &status, args.on_failure, quiet).await? {
@@ -73,7 +75,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             let path = address_file(state);
             std::fs::write(&path, format!("{}\n", remote.url()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
-            let ended = local.with(study(args, &experiment, &remote, quiet)).await;
+            let ended = local.with(study(args, &experiment, weights, &remote, quiet)).await;
             // A coordinator that has failed is the error that counts.
             let stopped = local.stop().await;
             ended.and(stopped)
@@ -82,14 +84,20 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
 }
 
 /// Everything that happens while the local coordinator lives.
-async fn study(args: &Reproduce, experiment: &Experiment, remote: &Remote, quiet: bool) -> anyhow::Result<()> {
+async fn study(
+    args: &Reproduce,
+    experiment: &Experiment,
+    weights: Needed,
+    remote: &Remote,
+    quiet: bool,
+) -> anyhow::Result<()> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
         }
     };
     doctor(args, &say);
-    let found = prepare(args, experiment, quiet)?;
+    let found = prepare(args, experiment, weights, quiet)?;
     let status = remote.submit(experiment, &found.data, &found.folders, 0).await?;
     let cores = worker_command::cores();
     let workers = usize::from(args.workers);
@@ -162,13 +170,14 @@ fn doctor(args: &Reproduce, say: &impl Fn(String)) {
     say(format!(" doctor   ✓ {cores} cores{free} · computes on: {}", args.device));
 }
 
-fn prepare(args: &Reproduce, experiment: &Experiment, quiet: bool) -> anyhow::Result<Found> {
+fn prepare(args: &Reproduce, experiment: &Experiment, weights: Needed, quiet: bool) -> anyhow::Result<Found> {
     let mut counter = Counter::new("drawing stand-ins", quiet);
-    let found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
+    let mut found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
         counter.show(done, total);
-    });
+    })?;
     counter.end();
-    found
+    weights.join(&mut found);
+    Ok(found)
 }
 
 fn announce(

@@ -9,6 +9,8 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, Sgd, SgdConfig};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor};
+use domain::experiment::Init;
+use domain::plan::WEIGHTS_FILE;
 use domain::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress, Stage};
 
 use super::Attempt;
@@ -151,8 +153,8 @@ fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<(PatchSet, Pa
     }
 }
 
-/// The network that training starts from: random, or with all weights of the
-/// first step.
+/// The network that training starts from: random, with ImageNet's weights below a
+/// random head, or with all weights of the first step.
 fn first_weights(classify: &ClassifyTrain, attempt: &Attempt<'_>, device: &Device) -> Result<ResNet, Failure> {
     if classify.network.blocks.len() > STAGES_MAX {
         let stages = classify.network.blocks.len();
@@ -160,9 +162,23 @@ fn first_weights(classify: &ClassifyTrain, attempt: &Attempt<'_>, device: &Devic
     }
     let net = ResNet::new(&classify.network, device);
     match classify.init {
-        Some(domain::experiment::Init::Random) => Ok(weights::initialise(net, attempt.seed)),
+        Some(Init::Random) => Ok(weights::initialise(net, attempt.seed)),
+        Some(Init::Imagenet) => {
+            let path = attempt.folder.input("weights").join(WEIGHTS_FILE);
+            let within = |failure: Failure| Failure::new(failure.code, format!("{}: {failure}", path.display()));
+            with_backbone(weights::initialise(net, attempt.seed), weights::read(&path)?).map_err(within)
+        }
         None => weights::load(net, &attempt.folder.input("init").join("model.safetensors")),
     }
+}
+
+/// The network with all weights but those of its head from another one, whose own
+/// head tells other classes.
+fn with_backbone(net: ResNet, mut published: Arrays) -> Result<ResNet, Failure> {
+    let is_head = |name: &String| name.starts_with("fc.");
+    published.retain(|name, _| !is_head(name));
+    published.extend(weights::collect(&net).into_iter().filter(|(name, _)| is_head(name)));
+    weights::apply(net, published)
 }
 
 /// The order in batches. A last batch of a single patch is dropped: it has no
@@ -356,7 +372,7 @@ impl Log {
 mod tests {
     use std::path::Path;
 
-    use domain::experiment::{Init, Network, Stem};
+    use domain::experiment::{Network, Stem};
     use domain::seed::Seed;
     use domain::stage::{Folder, Monitor, Unwatched};
     use domain::stone::{Dataset, View};
@@ -495,6 +511,35 @@ mod tests {
         assert_eq!((metrics.test_patches, metrics.test_images), (96, 48));
         assert_eq!(metrics.labels[0].len(), 2);
         assert_eq!(metrics.labels[3].len(), 1);
+    }
+
+    #[test]
+    fn a_first_step_starts_from_the_published_weights_below_its_own_head() {
+        let root = tempfile::tempdir().unwrap();
+        let net = ResNet::new(&small().network, &Device::flex());
+        let mut published = weights::collect(&weights::initialise(net, Seed(99)));
+        published.retain(|name, _| !name.starts_with("fc."));
+        let backbone = published.clone();
+        published.insert("fc.weight".to_owned(), Array { shape: vec![1000, 1], values: vec![0.0; 1000] });
+        published.insert("fc.bias".to_owned(), Array { shape: vec![1000], values: vec![0.0; 1000] });
+        let start = |name: &str, init, published: &Arrays| {
+            let folder = Folder::new(root.path().join(name));
+            weights::write(published, &folder.input("weights").join(WEIGHTS_FILE)).unwrap();
+            let still = ClassifyTrain { init: Some(init), lr: 0.0, epochs: 1, ..small() };
+            let folder = train(&still, 7, folder.root(), &mut Unwatched)?;
+            let mut learnt = weights::read(&folder.output("model.safetensors"))?;
+            learnt.retain(|name, _| !name.contains("running_"));
+            Ok::<_, Failure>(learnt)
+        };
+        let random = start("random", Init::Random, &published).unwrap();
+        let learnt = start("imagenet", Init::Imagenet, &published).unwrap();
+        for (name, array) in &learnt {
+            let expected = if name.starts_with("fc.") { &random[name] } else { &backbone[name] };
+            assert_eq!(array, expected, "{name}");
+        }
+        published.remove("layer2.0.bn3.weight");
+        let failure = start("damaged", Init::Imagenet, &published).unwrap_err();
+        assert!(failure.message.contains("weights.safetensors: tensor layer2.0.bn3.weight is missing"), "{failure}");
     }
 
     #[test]

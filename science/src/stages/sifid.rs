@@ -9,7 +9,8 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use domain::experiment::{Pairing, Sifid};
+use domain::experiment::{Features, Pairing, Sifid};
+use domain::pretrained::Pretrained;
 use domain::stage::{Failure, FailureCode, Monitor, Progress};
 use image::RgbImage;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
@@ -19,6 +20,7 @@ use super::Attempt;
 use crate::data::resize::{Filter, resize};
 use crate::data::{folder, picture, tensors};
 use crate::models::inception::{Block, Inception};
+use crate::pretrained;
 use crate::records::{self, SifidRecord};
 
 /// Smallest width and height that the stem can look at, in pixels.
@@ -34,7 +36,10 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// told to stop.
 pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     let block = if sifid.block == 64 { Block::C64 } else { Block::C192 };
-    let stem = Inception::fixed(attempt.device);
+    let stem = match sifid.features {
+        Features::Random => Inception::fixed(attempt.device),
+        Features::Imagenet => return Err(pretrained::unbuilt(Pretrained::InceptionV3)),
+    };
     let real_paths = folder::paths(&attempt.folder.input("real"))?;
     let synthetic_paths = folder::paths(&attempt.folder.input("synthetic"))?;
     let mut watch = Watch::new(attempt.monitor, (real_paths.len() + synthetic_paths.len()) as u64);
@@ -199,7 +204,7 @@ mod tests {
         }
         let device = Device::flex();
         let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
-        run(&Sifid { block: 64, pairing }, attempt).unwrap();
+        run(&Sifid { features: Features::Random, block: 64, pairing }, attempt).unwrap();
         records::read(&folder.output("sifid.json")).unwrap()
     }
 

@@ -8,6 +8,7 @@ use super::Attempt;
 use crate::data::batch;
 use crate::data::picture::{files, open_rgb8, save_png};
 use crate::data::resize::{Filter, resize};
+use crate::pretrained;
 use crate::records::{self, UpscaleRecord};
 
 /// Runs the stage; see [`domain::stage::Stage::Upscale`] for inputs and outputs.
@@ -20,6 +21,7 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
     let filter = match upscale.method {
         UpscaleMethod::Lanczos => Filter::Lanczos,
         UpscaleMethod::Bicubic => Filter::Bicubic,
+        UpscaleMethod::Swin2sr => return Err(pretrained::unbuilt(upscale.variant.weights())),
     };
     let outputs = attempt.folder;
     let sizes = batch::map(&samples, "picture", attempt.monitor, |(number, path)| {
@@ -52,7 +54,7 @@ mod tests {
         let run_it = || {
             let attempt =
                 Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
-            run(&Upscale { method: UpscaleMethod::Bicubic, factor: 4 }, attempt)
+            run(&Upscale { method: UpscaleMethod::Bicubic, ..Upscale::default() }, attempt)
         };
         std::fs::create_dir_all(folder.input("samples").join("images")).unwrap();
         assert!(run_it().unwrap_err().message.contains("no pictures"));
