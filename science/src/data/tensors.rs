@@ -28,6 +28,26 @@ pub fn to_image(values: &[f32], [width, height]: [u32; 2]) -> RgbImage {
     })
 }
 
+/// A picture with bytes mapped to 0..1: `[1, 3, height, width]`.
+pub fn unsigned(image: &RgbImage, device: &Device) -> Tensor<4> {
+    let (width, height) = image.dimensions();
+    let channel = |channel: usize| image.pixels().map(move |pixel| f32::from(pixel[channel]) / 255.0);
+    let values: Vec<f32> = (0..3).flat_map(channel).collect();
+    Tensor::from_data(TensorData::new(values, [1, 3, height as usize, width as usize]), device)
+}
+
+/// A picture `[3, height, width]` of values 0..1, rounded to the nearest byte as
+/// NumPy does, halves to the even one; what lies outside is cut.
+pub fn from_unsigned(values: &[f32], [width, height]: [u32; 2]) -> RgbImage {
+    let pixels = (width * height) as usize;
+    RgbImage::from_fn(width, height, |x, y| {
+        let at = (y * width + x) as usize;
+        image::Rgb(std::array::from_fn(|channel| {
+            (values[channel * pixels + at].clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+        }))
+    })
+}
+
 /// Enlarges planes of `from` to `to` (width, height) by bilinear interpolation
 /// between pixel centres, without antialiasing. Planes follow each other.
 pub fn upsample(planes: &[f32], from: [u32; 2], to: [u32; 2]) -> Vec<f32> {
@@ -69,6 +89,9 @@ mod tests {
         let values: Vec<f32> = tensor.into_data().iter::<f32>().collect();
         assert_eq!(to_image(&values, [16, 16]), image);
         assert_eq!(to_image(&[-3.0, 0.0, 2.0], [1, 1])[(0, 0)].0, [0, 128, 255]);
+        let values: Vec<f32> = unsigned(&image, &Device::flex()).into_data().iter::<f32>().collect();
+        assert_eq!(from_unsigned(&values, [16, 16]), image);
+        assert_eq!(from_unsigned(&[-3.0, 0.5, 2.0], [1, 1])[(0, 0)].0, [0, 128, 255]);
     }
 
     #[test]

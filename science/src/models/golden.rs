@@ -109,6 +109,7 @@ fn fill(arrays: &mut Arrays, gain_sq: f64, reference_name: impl Fn(&str) -> Stri
         let (offset, amplitude) = match (last, array.shape.len()) {
             ("running_mean", _) => (0.0, 0.1),
             ("running_var", _) => (1.0, 0.5),
+            ("logit_scale", _) => (std::f64::consts::LN_10, 0.3),
             (_, 2..) => (0.0, (3.0 * gain_sq / array.shape[1..].iter().product::<usize>() as f64).sqrt()),
             ("weight", _) => (1.0, 0.1),
             _ => (0.0, 0.1),
@@ -121,6 +122,7 @@ fn fill(arrays: &mut Arrays, gain_sq: f64, reference_name: impl Fn(&str) -> Stri
 }
 
 mod sinddm;
+mod swin2sr;
 
 mod fid {
     use super::*;

@@ -18,6 +18,11 @@ pub fn linear(input: usize, output: usize, device: &Device) -> Linear {
     LinearConfig::new(input, output).with_initializer(Initializer::Zeros).init(device)
 }
 
+/// A fully connected layer without bias.
+pub fn bare_linear(input: usize, output: usize, device: &Device) -> Linear {
+    LinearConfig::new(input, output).with_bias(false).with_initializer(Initializer::Zeros).init(device)
+}
+
 /// A convolution with a square kernel, the same padding on all sides and a bias.
 pub fn conv(input: usize, output: usize, kernel: usize, padding: usize, device: &Device) -> Conv2d {
     square(input, output, kernel, padding).init(device)

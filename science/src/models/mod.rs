@@ -6,6 +6,7 @@ pub mod inception;
 pub mod layers;
 pub mod resnet;
 pub mod sinddm;
+pub mod swin2sr;
 
 #[cfg(test)]
 mod golden;
