@@ -1,6 +1,8 @@
 //! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
 
-use crate::experiment::{DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem, Swin2srVariant, UpscaleMethod};
+use crate::experiment::{
+    DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem, Swin2srTraining, Swin2srVariant, UpscaleMethod,
+};
 use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
 
@@ -43,6 +45,10 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             }
             None => MOVING_PICTURES,
         },
+        Stage::Swin2srTrain { training, .. } => {
+            let pixels = f64::from(training.crop).powi(2) * f64::from(training.batch);
+            6.0 * small_swin2sr_mac(training) * pixels * f64::from(training.steps)
+        }
         Stage::ClassifyTrain(training) => {
             let size = patch_size(task, plan);
             let (train, test) = patch_quota(task, plan);
@@ -55,6 +61,10 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
         Stage::EvaluateSifid { .. } => 10.0 * MOVING_PICTURES,
         Stage::Ingest(_) | Stage::Patches(_) => 4.0 * MOVING_PICTURES,
         Stage::Upscale { upscale } if upscale.method == UpscaleMethod::Swin2sr => {
+            let trained = needed(task, plan).find_map(|task| match &task.stage {
+                Stage::Swin2srTrain { training, .. } => Some(small_swin2sr_mac(training)),
+                _ => None,
+            });
             let sampled = needed(task, plan).find_map(|sample| match &sample.stage {
                 Stage::SinddmSample { sampling } => Some((sampling, trained_with(sample, plan)?)),
                 _ => None,
@@ -64,7 +74,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
                 let padded = sampling.size(finest(sinddm)).map(|side| f64::from((side / 8 + 1) * 8));
                 padded[0] * padded[1] * f64::from(sampling.per_model)
             });
-            MOVING_PICTURES + 2.0 * swin2sr_mac(upscale.variant) * pictures
+            MOVING_PICTURES + 2.0 * trained.unwrap_or_else(|| swin2sr_mac(upscale.variant)) * pictures
         }
         Stage::Pad { .. }
         | Stage::Upscale { .. }
@@ -152,6 +162,17 @@ pub fn swin2sr_mac(variant: Swin2srVariant) -> f64 {
     picture / (208.0 * 272.0)
 }
 
+/// The same of a network of one's own: of its blocks, the convolutions between
+/// them, and what enlarges.
+fn small_swin2sr_mac(training: &Swin2srTraining) -> f64 {
+    const TOKENS: f64 = 64.0;
+    const HEAD: f64 = 64.0;
+    let (width, stages) = (f64::from(training.embed_dim), training.depths.len() as f64);
+    let blocks: f64 = training.depths.iter().map(|depth| f64::from(*depth)).sum();
+    let body = blocks * (8.0 * width * width + 2.0 * TOKENS * width) + stages * 10.0 * width * width;
+    body + 9.0 * HEAD * (width + 4.0 * HEAD + 4.0 * 4.0 * HEAD + 16.0 * 3.0)
+}
+
 /// Multiply-adds of the classifier for one patch of `size` × `size` pixels.
 pub fn network_mac(network: &Network, size: u32) -> f64 {
     let mut side = f64::from(size);
@@ -227,6 +248,13 @@ mod tests {
         let resnet = network_mac(&Network::default(), 256);
         assert!((resnet / 5.34e9 - 1.0).abs() < 0.01, "{resnet}");
         assert_eq!(scale_count(&Sinddm::default()), 5);
+    }
+
+    #[test]
+    fn a_network_of_ones_own_counts_as_the_published_one_in_its_size() {
+        let published = Swin2srTraining { embed_dim: 180, depths: vec![6; 6], ..Swin2srTraining::default() };
+        let ratio = small_swin2sr_mac(&published) / swin2sr_mac(Swin2srVariant::ClassicalX4);
+        assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
     }
 
     #[test]

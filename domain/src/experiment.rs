@@ -22,7 +22,7 @@ pub use pad::{Canvas, CanvasRule, Fill, Pad};
 pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
-pub use upscale::{Swin2srVariant, Upscale, UpscaleMethod};
+pub use upscale::{Reduction, Swin2srTraining, Swin2srVariant, Upscale, UpscaleMethod, UpscaleWeights};
 
 /// A named size of the study: the preset that a spec builds on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -434,6 +434,22 @@ impl Experiment {
             let problem = format!("is {}, has to be less than upscale.tile", self.upscale.overlap);
             return fail("upscale.overlap", problem);
         }
+        let training = &self.upscale.training;
+        if training.heads == 0 || !training.embed_dim.is_multiple_of(training.heads) || training.embed_dim > 1024 {
+            let problem =
+                format!("is {}, has to be a multiple of upscale.training.heads up to 1024", training.embed_dim);
+            return fail("upscale.training.embed_dim", problem);
+        }
+        if training.depths.is_empty() || training.depths.iter().any(|depth| !(1..=24).contains(depth)) {
+            return fail("upscale.training.depths", "has to name stages of 1 to 24 blocks".to_owned());
+        }
+        if training.crop == 0 || !training.crop.is_multiple_of(8) {
+            return fail("upscale.training.crop", format!("is {}, has to be a multiple of 8", training.crop));
+        }
+        at_least("upscale.training.batch", training.batch, 1)?;
+        at_least("upscale.training.steps", training.steps, 1)?;
+        within("upscale.training.lr", training.lr, 0.0, 1.0)?;
+        within("upscale.training.ema", training.ema, 0.0, 1.0)?;
         within("drift.margin", self.drift.margin, 0.0, 0.4)?;
         within("drift.threshold", self.drift.threshold, 0.0, 1.0)?;
         if ![64, 192].contains(&self.sifid.block) {
@@ -488,6 +504,9 @@ impl Experiment {
             stand_ins.push("knobs changed from the paper's".to_owned());
         }
         match self.upscale.method {
+            UpscaleMethod::Swin2sr if self.upscale.is_trained() => {
+                stand_ins.push("a Swin2SR trained on the study's own pictures for the published one".to_owned());
+            }
             UpscaleMethod::Swin2sr => {}
             UpscaleMethod::Lanczos => stand_ins.push("Lanczos ×4 for Swin2SR".to_owned()),
             UpscaleMethod::Bicubic => stand_ins.push("bicubic ×4 for Swin2SR".to_owned()),
@@ -517,7 +536,7 @@ impl Experiment {
 
     /// The published weights that the study reads.
     pub fn weights(&self) -> BTreeSet<Pretrained> {
-        [self.upscale.weights(), self.tl.pretrained(), self.sifid.weights()].into_iter().flatten().collect()
+        [self.upscale.pretrained(), self.tl.pretrained(), self.sifid.weights()].into_iter().flatten().collect()
     }
 
     /// Distinct diffusion models of single pictures: one per class of A and view

@@ -377,6 +377,9 @@ pub fn training_name(first: FirstStep, second: Option<Dataset>) -> String {
     }
 }
 
+/// The files of a training that make up its model.
+const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
+
 /// A plan in the making.
 struct Study<'a> {
     experiment: &'a Experiment,
@@ -445,7 +448,7 @@ impl Study<'_> {
         report: &mut Report,
     ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), Missing> {
         let experiment = self.experiment;
-        let (mut real, mut synthetic) = (vec![], vec![]);
+        let (mut real, mut samples) = (vec![], vec![]);
         for class in Dataset::A.classes() {
             let subject = format!("{view}/{class}");
             let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
@@ -454,21 +457,39 @@ impl Study<'_> {
             let models = self.train_generator(view, class, pad)?;
             let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
             let sample = self.add(subject.clone(), stage, models, &subject);
-            let inputs = InputMap::from([("samples".to_owned(), all_of(sample))]);
-            let inputs = self.with_weights(inputs, experiment.upscale.weights())?;
-            let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
-            let upscale = self.add(subject.clone(), stage, inputs, "");
             real.push((class, pad));
-            synthetic.push((class, upscale));
+            samples.push((class, sample));
             report.results.insert(format!("samples.{view}.{class}"), only(sample, &["samples.json"]));
             report.pictures.insert(format!("samples.{view}.{class}"), only(sample, &["sheet.png"]));
         }
+        let network = self.upscaler(view, &real)?;
+        let enlarge = |(class, sample): (Class, Digest)| {
+            let mut inputs = InputMap::from([("samples".to_owned(), all_of(sample))]);
+            inputs.extend(network.clone());
+            let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
+            (class, self.add(format!("{view}/{class}"), stage, inputs, ""))
+        };
+        let synthetic = samples.into_iter().map(enlarge).collect();
         Ok((real, synthetic))
+    }
+
+    /// What enlarges the samples of a view, as an input of that; none for filters.
+    fn upscaler(&mut self, view: View, real: &[(Class, Digest)]) -> Result<InputMap, Missing> {
+        let upscale = &self.experiment.upscale;
+        if !upscale.is_trained() {
+            return self.with_weights(InputMap::new(), upscale.pretrained());
+        }
+        let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
+        let canvas = self.experiment.pad.target.nominal();
+        let size = self.experiment.sampling.size(self.experiment.sinddm.finest.size(canvas));
+        let size = size.map(|side| side * upscale.factor);
+        let stage = Stage::Swin2srTrain { size, training: upscale.training.clone() };
+        let train = self.add(view.to_string(), stage, pads, view.code());
+        Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]))
     }
 
     /// The diffusion models of one class, as inputs of sampling.
     fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, Missing> {
-        const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
         let subject = format!("{view}/{class}");
         let sinddm = match self.experiment.pad.target {
             Canvas::Size(canvas) => self.experiment.sinddm.on(canvas),
@@ -794,6 +815,21 @@ mod tests {
         assert_eq!(data.stand_ins(), ["stand-in data: drawings"]);
         data.unpublished.insert(Pretrained::Resnet50V2);
         assert_eq!(data.stand_ins()[1], "the weights resnet50-imagenet1k-v2 are not those of the published file");
+    }
+
+    #[test]
+    fn a_network_of_ones_own_is_trained_once_a_view_and_enlarges_all_its_samples() {
+        let mut experiment = Experiment::default();
+        experiment.upscale.weights = crate::experiment::UpscaleWeights::Trained;
+        let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let of = |stage: &str| plan.tasks.iter().filter(|task| task.stage.name() == stage).collect::<Vec<_>>();
+        let trained = of("swin2sr.train");
+        assert_eq!(trained.iter().map(|task| task.inputs.iter().len()).collect::<Vec<_>>(), [6, 6]);
+        assert!(matches!(trained[0].stage, Stage::Swin2srTrain { size: [1056, 800], .. }));
+        let reads = |task: &&TaskSpec| task.inputs.get("model").map(|input| input.from);
+        let read: Vec<_> = of("upscale").iter().map(reads).collect();
+        assert_eq!((read[0], read[11]), (Some(Source::Task(trained[0].key)), Some(Source::Task(trained[1].key))));
+        assert!(of("upscale").iter().all(|task| task.inputs.get("weights").is_none()));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{
-    DdpmSampling, DdpmTraining, Drift, Init, Network, Pad, Patch, Pick, Sampling, Sifid, Sinddm, Upscale,
+    DdpmSampling, DdpmTraining, Drift, Init, Network, Pad, Patch, Pick, Sampling, Sifid, Sinddm, Swin2srTraining,
+    Upscale,
 };
 use crate::stone::{Class, Dataset, View};
 
@@ -73,9 +74,19 @@ pub enum Stage {
         /// How many and how.
         sampling: DdpmSampling,
     },
+    /// Trains a small Swin2SR on the pictures of one view.
+    ///
+    /// Inputs `pad.<class>`. Outputs `model.safetensors`, `training.json`, `loss.csv`.
+    #[serde(rename = "swin2sr.train")]
+    Swin2srTrain {
+        /// Width and height that a canvas has as an enlarged sample.
+        size: [u32; 2],
+        /// Network and schedule.
+        training: Swin2srTraining,
+    },
     /// Enlarges the samples of one model.
     ///
-    /// Input `samples`, and `weights` for Swin2SR. Outputs `images/NNN.png`, `upscale.json`.
+    /// Input `samples`, and for Swin2SR `weights` or `model` (swin2sr.train). Outputs `images/NNN.png`, `upscale.json`.
     #[serde(rename = "upscale")]
     Upscale {
         /// How.
@@ -246,13 +257,14 @@ pub struct Aggregate {
 
 impl Stage {
     /// The name of every stage with its current version.
-    pub const CATALOGUE: [(&'static str, u32); 15] = [
+    pub const CATALOGUE: [(&'static str, u32); 16] = [
         ("ingest", 2),
         ("pad", 2),
         ("sinddm.train", 2),
         ("sinddm.sample", 2),
         ("ddpm.train", 1),
         ("ddpm.sample", 1),
+        ("swin2sr.train", 1),
         ("upscale", 2),
         ("evaluate.drift", 1),
         ("evaluate.heatmap", 1),
@@ -273,6 +285,7 @@ impl Stage {
             Stage::SinddmSample { .. } => "sinddm.sample",
             Stage::DdpmTrain { .. } => "ddpm.train",
             Stage::DdpmSample { .. } => "ddpm.sample",
+            Stage::Swin2srTrain { .. } => "swin2sr.train",
             Stage::Upscale { .. } => "upscale",
             Stage::EvaluateDrift { .. } => "evaluate.drift",
             Stage::EvaluateHeatmap => "evaluate.heatmap",
@@ -293,6 +306,7 @@ impl Stage {
                 | Stage::SinddmSample { .. }
                 | Stage::DdpmTrain { .. }
                 | Stage::DdpmSample { .. }
+                | Stage::Swin2srTrain { .. }
                 | Stage::ClassifyTrain(_)
         )
     }

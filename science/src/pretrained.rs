@@ -20,6 +20,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use crate::models::resnet::ResNet;
+use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
 use crate::torch;
 use crate::weights::{self, Array, Arrays};
 
@@ -52,7 +53,9 @@ fn target(which: Pretrained) -> Option<Target> {
     match which {
         Pretrained::Resnet50V2 | Pretrained::Resnet50V1 => Some(Target { shapes: resnet50(), official: Ok }),
         Pretrained::InceptionV3 | Pretrained::InceptionFid => None,
-        Pretrained::Swin2srCompressed | Pretrained::Swin2srClassical | Pretrained::Swin2srRealworld => None,
+        Pretrained::Swin2srCompressed => Some(swin2sr(&Swin2SrConfig::compressed())),
+        Pretrained::Swin2srClassical => Some(swin2sr(&Swin2SrConfig::classical())),
+        Pretrained::Swin2srRealworld => Some(swin2sr(&Swin2SrConfig::real_world())),
     }
 }
 
@@ -64,6 +67,19 @@ fn resnet50() -> Shapes {
     shapes.insert("fc.weight".to_owned(), vec![1000, 2048]);
     shapes.insert("fc.bias".to_owned(), vec![1000]);
     shapes
+}
+
+/// The authors' Swin2SR.
+fn swin2sr(config: &Swin2SrConfig) -> Target {
+    let arrays = authors(weights::collect(&Swin2Sr::new(config, &Device::flex())));
+    let official = |arrays| Ok(authors(checkpoint::import(arrays)?.1));
+    Target { shapes: arrays.into_iter().map(|(name, array)| (name, array.shape)).collect(), official }
+}
+
+/// The authors know of no `head`.
+fn authors(arrays: Arrays) -> Arrays {
+    let name = |name: String| name.strip_prefix("head.").map(str::to_owned).unwrap_or(name);
+    arrays.into_iter().map(|(ours, array)| (name(ours), array)).collect()
 }
 
 /// Whether the network of these weights is built.

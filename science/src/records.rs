@@ -101,6 +101,36 @@ pub struct PlainRecord {
     pub determinism: Determinism,
 }
 
+/// `training.json` of `swin2sr.train`: with `model.safetensors`, all that enlarging needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Swin2srRecord {
+    /// The knobs it was trained with.
+    pub training: domain::experiment::Swin2srTraining,
+    /// Pictures learnt from.
+    pub images: u32,
+    /// Parameters of the network.
+    pub parameters: u64,
+    /// Mean loss of the last tenth of the steps.
+    pub final_loss: f64,
+    /// Pictures held out to see how good it is; without any, there are no scores.
+    pub held_out: u32,
+    /// How near they come when they are made smaller and enlarged by the network.
+    pub ours: Nearness,
+    /// The same by bicubic interpolation.
+    pub bicubic: Nearness,
+    /// Whether the same training gives the same bytes.
+    pub determinism: Determinism,
+}
+
+/// How near enlarged pictures are to the true ones, on average; higher is nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nearness {
+    /// Peak signal-to-noise ratio of luma, dB.
+    pub psnr: Option<f64>,
+    /// Structural similarity of luma, at most 1.
+    pub ssim: Option<f64>,
+}
+
 /// What two runs of one task have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

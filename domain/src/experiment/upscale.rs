@@ -11,8 +11,12 @@ use crate::pretrained::Pretrained;
 pub struct Upscale {
     /// How.
     pub method: UpscaleMethod,
-    /// Which weights of Swin2SR.
+    /// Where the weights of Swin2SR come from.
+    pub weights: UpscaleWeights,
+    /// Which of the published networks.
     pub variant: Swin2srVariant,
+    /// Training on the study's own pictures.
+    pub training: Swin2srTraining,
     /// By how much in each direction; Swin2SR enlarges four times.
     pub factor: u32,
     /// Side of the squares that go through Swin2SR one by one, in pixels of the
@@ -32,7 +36,9 @@ impl Default for Upscale {
     fn default() -> Self {
         Self {
             method: UpscaleMethod::Swin2sr,
+            weights: UpscaleWeights::Published,
             variant: Swin2srVariant::CompressedX4,
+            training: Swin2srTraining::default(),
             factor: 4,
             tile: 0,
             overlap: 32,
@@ -43,9 +49,15 @@ impl Default for Upscale {
 }
 
 impl Upscale {
-    /// The weights that it needs.
-    pub fn weights(&self) -> Option<Pretrained> {
-        (self.method == UpscaleMethod::Swin2sr).then(|| self.variant.weights())
+    /// The published weights that it needs.
+    pub fn pretrained(&self) -> Option<Pretrained> {
+        let is_published = self.method == UpscaleMethod::Swin2sr && self.weights == UpscaleWeights::Published;
+        is_published.then(|| self.variant.weights())
+    }
+
+    /// Whether a network is trained for it first.
+    pub fn is_trained(&self) -> bool {
+        self.method == UpscaleMethod::Swin2sr && self.weights == UpscaleWeights::Trained
     }
 }
 
@@ -58,6 +70,69 @@ pub enum UpscaleMethod {
     /// A fixed filter with three lobes; stands in for Swin2SR.
     Lanczos,
     /// A fixed cubic filter; stands in for Swin2SR.
+    Bicubic,
+}
+
+/// See [`Upscale::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpscaleWeights {
+    /// The published ones.
+    Published,
+    /// Learnt by a small network from the study's own pictures of each view;
+    /// stands in for the published ones.
+    Trained,
+}
+
+/// Training of a small Swin2SR on the pictures that the diffusion models of a
+/// view learn from, which no test side of A holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Swin2srTraining {
+    /// How pictures are made smaller to learn the way back.
+    pub reduction: Reduction,
+    /// Channels of the body.
+    pub embed_dim: u32,
+    /// Blocks of each stage.
+    pub depths: Vec<u32>,
+    /// Heads of attention; they divide `embed_dim`.
+    pub heads: u32,
+    /// Side of the pieces learnt from, in pixels of the small picture and a
+    /// multiple of 8.
+    pub crop: u32,
+    /// Pieces per optimiser step.
+    pub batch: u32,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Learning rate of Adam before it is halved the first time.
+    pub lr: f64,
+    /// Decay of the moving average of the weights.
+    pub ema: f64,
+}
+
+impl Default for Swin2srTraining {
+    fn default() -> Self {
+        Self {
+            reduction: Reduction::Area,
+            embed_dim: 60,
+            depths: vec![6; 4],
+            heads: 6,
+            crop: 48,
+            batch: 16,
+            steps: 50_000,
+            lr: 2e-4,
+            ema: 0.999,
+        }
+    }
+}
+
+/// See [`Swin2srTraining::reduction`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// The mean of each square of pixels.
+    Area,
+    /// A cubic filter.
     Bicubic,
 }
 

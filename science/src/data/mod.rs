@@ -7,6 +7,7 @@
 //! | [`patchset`] | patches with their labels, and batches of them |
 //! | [`pyramid`] | pictures at several scales |
 //! | [`tensors`] | pictures as tensors and back |
+//! | [`quality`] | how near an enlarged picture is to the true one |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
@@ -21,6 +22,7 @@ pub mod patchset;
 pub mod phantom;
 pub mod picture;
 pub mod pyramid;
+pub mod quality;
 pub mod resize;
 pub mod split;
 pub mod tensors;

@@ -1,6 +1,6 @@
 //! Swin2SR (Conde et al., AIM at ECCV 2022, arXiv 2209.11345): makes a picture
 //! four times as large with attention inside windows of pixels, every other time
-//! in windows moved by half (ALGORITHM 3). For inference only.
+//! in windows moved by half (ALGORITHM 3).
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -18,7 +18,7 @@ pub(super) mod windows;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, Relu};
-use burn::tensor::activation::{gelu, sigmoid, softmax};
+use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use self::head::Head;
 use self::script::{Mirror, mirrored};
 use self::windows::{Band, Grid, each, in_bands};
-use super::layers::{bare_linear, conv, linear};
+use super::layers::{bare_linear, conv, gelu, linear};
 
 /// How many times as high and as wide the picture becomes.
 pub const SCALE: usize = 4;

@@ -14,6 +14,7 @@ pub mod report;
 pub mod sifid;
 pub mod sinddm_sample;
 pub mod sinddm_train;
+pub mod swin2sr_train;
 pub mod upscale;
 
 use burn::tensor::Device;
@@ -46,6 +47,7 @@ pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
         Stage::SinddmSample { sampling } => sinddm_sample::run(sampling, attempt),
         Stage::DdpmTrain { training } => ddpm_train::run(training, attempt),
         Stage::DdpmSample { sampling } => ddpm_sample::run(sampling, attempt),
+        Stage::Swin2srTrain { size, training } => swin2sr_train::run(*size, training, attempt),
         Stage::Upscale { upscale } => upscale::run(upscale, attempt),
         Stage::EvaluateDrift { drift } => drift::run(drift, attempt),
         Stage::EvaluateHeatmap => heatmap::run(attempt),
