@@ -268,7 +268,7 @@ impl Stage {
         ("upscale", 2),
         ("evaluate.drift", 1),
         ("evaluate.heatmap", 1),
-        ("evaluate.sifid", 3),
+        ("evaluate.sifid", 4),
         ("patches", 1),
         ("classify.train", 1),
         ("aggregate", 1),

@@ -14,6 +14,7 @@
 //! | [`stages`] | one stage per file |
 //! | [`records`] | the JSON that one stage leaves for the next |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
+//! | [`frechet`] | distance between the features of two sets of samples |
 //! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
 //! | [`torch`] | checkpoints of the published implementation |
@@ -25,6 +26,7 @@
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod frechet;
 pub mod guide;
 pub mod losses;
 pub mod models;

@@ -19,10 +19,11 @@ use pytorch_reader::DType;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-use crate::models::resnet::ResNet;
+use crate::models::inception::{Inception, Variant};
+use crate::models::resnet::{IMAGENET_CLASSES, ResNet};
 use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
 use crate::torch;
-use crate::weights::{self, Array, Arrays};
+use crate::weights::{self, Array, Arrays, Shapes};
 
 /// Largest file that is looked at: the largest published one has a tenth of it.
 const FILE_MAX: u64 = 1 << 30;
@@ -34,9 +35,6 @@ const PLACES: [&str; 3] = ["params_ema.", "params.", "state_dict."];
 /// from the configuration.
 const PASSED_OVER: [&str; 4] = ["num_batches_tracked", "relative_coords_table", "relative_position_index", "attn_mask"];
 
-/// Lengths of dimensions by the name of the tensor.
-type Shapes = BTreeMap<String, Vec<usize>>;
-
 /// A network that weights are published for.
 struct Target {
     /// Its tensors, by their official names.
@@ -46,51 +44,36 @@ struct Target {
     official: fn(Arrays) -> Result<Arrays, Failure>,
 }
 
-/// The network of these weights; `None` if it is not built yet.
-///
-/// This is the place where a network is plugged in.
-fn target(which: Pretrained) -> Option<Target> {
+/// The network of these weights.
+fn target(which: Pretrained) -> Target {
+    let torch = |shapes| Target { shapes, official: Ok };
     match which {
-        Pretrained::Resnet50V2 | Pretrained::Resnet50V1 => Some(Target { shapes: resnet50(), official: Ok }),
-        Pretrained::InceptionV3 | Pretrained::InceptionFid => None,
-        Pretrained::Swin2srCompressed => Some(swin2sr(&Swin2SrConfig::compressed())),
-        Pretrained::Swin2srClassical => Some(swin2sr(&Swin2SrConfig::classical())),
-        Pretrained::Swin2srRealworld => Some(swin2sr(&Swin2SrConfig::real_world())),
+        Pretrained::Resnet50V2 | Pretrained::Resnet50V1 => {
+            torch(ResNet::tensors(&Network::default(), IMAGENET_CLASSES))
+        }
+        Pretrained::InceptionV3 => {
+            let mut shapes = Inception::tensors(Variant::Torchvision);
+            shapes.extend(Inception::aux_tensors());
+            torch(shapes)
+        }
+        Pretrained::InceptionFid => torch(Inception::tensors(Variant::Fid)),
+        Pretrained::Swin2srCompressed => swin2sr(&Swin2SrConfig::compressed()),
+        Pretrained::Swin2srClassical => swin2sr(&Swin2SrConfig::classical()),
+        Pretrained::Swin2srRealworld => swin2sr(&Swin2SrConfig::real_world()),
     }
-}
-
-/// torchvision's ResNet50, with its own head rather than the paper's.
-fn resnet50() -> Shapes {
-    let net = ResNet::new(&Network { head: vec![], ..Network::default() }, &Device::flex());
-    let backbone = weights::collect(&net).into_iter().filter(|(name, _)| !name.starts_with("fc."));
-    let mut shapes: Shapes = backbone.map(|(name, array)| (name, array.shape)).collect();
-    shapes.insert("fc.weight".to_owned(), vec![1000, 2048]);
-    shapes.insert("fc.bias".to_owned(), vec![1000]);
-    shapes
 }
 
 /// The authors' Swin2SR.
 fn swin2sr(config: &Swin2SrConfig) -> Target {
-    let arrays = authors(weights::collect(&Swin2Sr::new(config, &Device::flex())));
+    let shapes = authors(weights::shapes(&Swin2Sr::new(config, &Device::flex())));
     let official = |arrays| Ok(authors(checkpoint::import(arrays)?.1));
-    Target { shapes: arrays.into_iter().map(|(name, array)| (name, array.shape)).collect(), official }
+    Target { shapes, official }
 }
 
 /// The authors know of no `head`.
-fn authors(arrays: Arrays) -> Arrays {
+fn authors<T>(tensors: BTreeMap<String, T>) -> BTreeMap<String, T> {
     let name = |name: String| name.strip_prefix("head.").map(str::to_owned).unwrap_or(name);
-    arrays.into_iter().map(|(ours, array)| (name(ours), array)).collect()
-}
-
-/// Whether the network of these weights is built.
-pub fn is_built(which: Pretrained) -> bool {
-    target(which).is_some()
-}
-
-/// The failure of whoever needs a network that is not built yet.
-pub fn unbuilt(which: Pretrained) -> Failure {
-    let instead = which.entry().stand_in.map(|knob| format!(": use --set {knob}")).unwrap_or_default();
-    Failure::invalid_input(format!("this program does not have the network of {which} yet{instead}"))
+    tensors.into_iter().map(|(ours, it)| (name(ours), it)).collect()
 }
 
 /// The weights of a file by their official names.
@@ -99,13 +82,13 @@ pub fn unbuilt(which: Pretrained) -> Failure {
 /// `InvalidInput` naming the file, and the first tensor that is missing, does not
 /// belong to the network, has another shape or type, or holds what is not a number.
 pub fn read(which: Pretrained, path: &Path) -> Result<Arrays, Failure> {
-    let target = target(which).ok_or_else(|| unbuilt(which))?;
-    let within = |failure: Failure| Failure::new(failure.code, format!("{}: {failure}", path.display()));
+    let target = target(which);
+    let within =
+        |failure: Failure| Failure::new(failure.code, format!("{}: {failure}; these are not {which}", path.display()));
     let arrays = (target.official)(arrays(path)?).map_err(within)?;
-    let wrong = first_difference(&arrays, &target.shapes)
-        .or_else(|| weights::not_a_number(&arrays).map(|name| format!("tensor {name} holds what is not a number")));
-    match wrong {
-        Some(problem) => Err(Failure::invalid_input(format!("{}: {problem}; these are not {which}", path.display()))),
+    weights::check(&arrays, &target.shapes).map_err(within)?;
+    match weights::not_a_number(&arrays) {
+        Some(name) => Err(within(Failure::invalid_input(format!("tensor {name} holds what is not a number")))),
         None => Ok(arrays),
     }
 }
@@ -145,21 +128,6 @@ fn candidates_of(names: &Shapes) -> Vec<Pretrained> {
         }];
     }
     vec![]
-}
-
-/// The first name, in their order, that only one side has or both have differently.
-fn first_difference(arrays: &Arrays, shapes: &Shapes) -> Option<String> {
-    let unknown = arrays.keys().find(|name| !shapes.contains_key(*name));
-    let wanting = shapes.iter().find(|(name, shape)| arrays.get(*name).is_none_or(|array| array.shape != **shape));
-    match (unknown, wanting) {
-        (Some(name), Some((other, _))) if name < other => Some(format!("tensor {name} does not belong to it")),
-        (Some(name), None) => Some(format!("tensor {name} does not belong to it")),
-        (_, Some((name, shape))) => Some(match arrays.get(name) {
-            Some(array) => format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape),
-            None => format!("tensor {name} is missing"),
-        }),
-        (None, None) => None,
-    }
 }
 
 /// What a file holds, as far as it has to be read to know.

@@ -31,12 +31,53 @@ pub struct Array {
 /// Tensors by name.
 pub type Arrays = BTreeMap<String, Array>;
 
+/// Length of each dimension of tensors, by name.
+pub type Shapes = BTreeMap<String, Vec<usize>>;
+
 /// Every parameter and running statistic. Call it on `module.valid()` while
 /// training, so that pending running statistics are included.
 pub fn collect<M: Module>(module: &M) -> Arrays {
     let mut collector = Collector::default();
     module.visit(&mut collector);
     collector.arrays
+}
+
+/// Names and shapes of all that [`collect`] gives. Makes none of the values, so
+/// it costs little for a network of any size.
+pub fn shapes<M: Module>(module: &M) -> Shapes {
+    let mut measurer = Measurer::default();
+    module.visit(&mut measurer);
+    measurer.shapes
+}
+
+/// Whether these are tensors of the names and shapes expected, no more and no fewer.
+///
+/// # Errors
+/// `InvalidInput`; names the first that is missing, has another shape or is left over.
+pub fn check(arrays: &Arrays, expected: &Shapes) -> Result<(), Failure> {
+    let misfit = expected.iter().find_map(|(name, shape)| misfit(name, arrays.get(name), shape));
+    match (misfit, arrays.keys().find(|name| !expected.contains_key(*name))) {
+        (Some(misfit), _) => Err(Failure::invalid_input(misfit)),
+        (None, Some(name)) => Err(Failure::invalid_input(stranger(name))),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Why a tensor cannot be had from what was found under its name.
+fn misfit(name: &str, found: Option<&Array>, shape: &[usize]) -> Option<String> {
+    let Some(array) = found else { return Some(format!("tensor {name} is missing")) };
+    let values = shape.iter().product::<usize>();
+    if array.shape != shape {
+        Some(format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape))
+    } else if array.values.len() != values {
+        Some(format!("tensor {name} has {} values, has to have {values}", array.values.len()))
+    } else {
+        None
+    }
+}
+
+fn stranger(name: &str) -> String {
+    format!("tensor {name} does not belong to this network")
 }
 
 /// The module with all its tensors replaced.
@@ -48,7 +89,7 @@ pub fn apply<M: Module>(module: M, arrays: Arrays) -> Result<M, Failure> {
     let module = module.map(&mut filler);
     match (filler.problem, filler.arrays.keys().next()) {
         (Some(problem), _) => Err(Failure::invalid_input(problem)),
-        (None, Some(name)) => Err(Failure::invalid_input(format!("tensor {name} does not belong to this network"))),
+        (None, Some(name)) => Err(Failure::invalid_input(stranger(name))),
         (None, None) => Ok(module),
     }
 }
@@ -255,6 +296,30 @@ impl ModuleVisitor for Collector {
 }
 
 #[derive(Default)]
+struct Measurer {
+    trail: Trail,
+    shapes: Shapes,
+}
+
+impl ModuleVisitor for Measurer {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.trail.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.trail.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape: Vec<usize> = param.lazy_shape().iter().copied().collect();
+        if self.trail.transposed() {
+            shape.reverse();
+        }
+        self.shapes.insert(self.trail.name(), shape);
+    }
+}
+
+#[derive(Default)]
 struct Flat {
     tensors: Vec<Tensor<1>>,
 }
@@ -314,8 +379,9 @@ impl ModuleMapper for Filler {
         if transposed {
             shape.reverse();
         }
-        match self.arrays.remove(&name) {
-            Some(array) if array.shape == shape => {
+        let found = self.arrays.remove(&name);
+        match (misfit(&name, found.as_ref(), &shape), found) {
+            (None, Some(array)) => {
                 let data = TensorData::new(array.values, array.shape);
                 let new = Tensor::<D>::from_data(data, &old.device());
                 // Copied after transposing, since products read it row by row.
@@ -323,11 +389,8 @@ impl ModuleMapper for Filler {
                 let learnt = old.is_require_grad();
                 param.map(|_| new.detach().set_require_grad(learnt))
             }
-            found => {
-                self.problem.get_or_insert_with(|| match found {
-                    Some(array) => format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape),
-                    None => format!("tensor {name} is missing"),
-                });
+            (misfit, _) => {
+                self.problem = self.problem.take().or(misfit);
                 param
             }
         }
@@ -396,10 +459,29 @@ mod tests {
     }
 
     #[test]
+    fn shapes_are_those_of_the_tensors_and_tell_whether_others_fit() {
+        let mut arrays = collect(&layer());
+        let expected = shapes(&layer());
+        assert_eq!(expected, Shapes::from([("bias".to_owned(), vec![3]), ("weight".to_owned(), vec![3, 4])]));
+        check(&arrays, &expected).unwrap();
+        arrays.get_mut("weight").unwrap().values.pop();
+        let message = "tensor weight has 11 values, has to have 12";
+        assert_eq!(check(&arrays, &expected).unwrap_err().message, message);
+        assert_eq!(apply(layer(), arrays.clone()).unwrap_err().message, message);
+        arrays.insert("gain".to_owned(), arrays["bias"].clone());
+        arrays.remove("bias");
+        assert_eq!(check(&arrays, &expected).unwrap_err().message, "tensor bias is missing");
+    }
+
+    #[test]
     fn a_damaged_file_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        fs::write(&path, b"nonsense").unwrap();
-        assert!(read(&path).unwrap_err().message.contains("model.safetensors"));
+        save(&layer(), &path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for bytes in [&b"nonsense"[..], &whole[..whole.len() - 4], &whole[..20], b""] {
+            fs::write(&path, bytes).unwrap();
+            assert!(read(&path).unwrap_err().message.contains("model.safetensors"));
+        }
     }
 }

@@ -194,9 +194,6 @@ async fn fetch(folder: &Folder, which: Pretrained, from: Option<&str>, quiet: bo
         tell(folder, &record);
         return Ok(());
     }
-    if !pretrained::is_built(which) {
-        return usable(Err(pretrained::unbuilt(which)));
-    }
     let entry = which.entry();
     let url = download::source(which, from)?;
     let part = folder.of(which).join(format!("{}.part", entry.file));

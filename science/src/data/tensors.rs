@@ -49,7 +49,8 @@ pub fn from_unsigned(values: &[f32], [width, height]: [u32; 2]) -> RgbImage {
 }
 
 /// Enlarges planes of `from` to `to` (width, height) by bilinear interpolation
-/// between pixel centres, without antialiasing. Planes follow each other.
+/// between pixel centres, without antialiasing: where planes shrink, pixels are
+/// passed over. Planes follow each other.
 pub fn upsample(planes: &[f32], from: [u32; 2], to: [u32; 2]) -> Vec<f32> {
     let columns = taps(from[0], to[0]);
     let rows = taps(from[1], to[1]);

@@ -1,13 +1,16 @@
 //! The networks against numbers computed by the reference implementations, in
 //! the folder that the environment variable LITHOGEN_GOLDEN names.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::{env, fs};
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::weights::{Array, Arrays};
+use crate::weights::{Array, Arrays, Shapes, Trail};
 
 /// The processor that the parity of SinDDM is tested on: LITHOGEN_TEST_DEVICE, a
 /// kind of `--device`, or the CPU.
@@ -25,7 +28,7 @@ fn json(name: &str) -> serde_json::Value {
 }
 
 /// All tensors of a file as 64-bit numbers.
-struct Vectors(std::collections::BTreeMap<String, (Vec<usize>, Vec<f64>)>);
+struct Vectors(BTreeMap<String, (Vec<usize>, Vec<f64>)>);
 
 impl Vectors {
     fn open(name: &str) -> Self {
@@ -121,94 +124,64 @@ fn fill(arrays: &mut Arrays, gain_sq: f64, reference_name: impl Fn(&str) -> Stri
     }
 }
 
+/// Names of the files in a folder that end so, without the ending.
+fn names_ending(folder: &str, ending: &str) -> Vec<String> {
+    let files = fs::read_dir(path(folder)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = files.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()))
+}
+
+/// The tensors that a file lists: names and shapes.
+fn listed(tensors: &serde_json::Value) -> Shapes {
+    let shape = |entry: &serde_json::Value| serde_json::from_value(entry[1].clone()).unwrap();
+    tensors.as_array().unwrap().iter().map(|entry| (entry[0].as_str().unwrap().to_owned(), shape(entry))).collect()
+}
+
+/// With the counters of batches that PyTorch keeps beside running statistics.
+fn with_counters(shapes: &Shapes) -> Shapes {
+    let norms = shapes.keys().filter_map(|name| name.strip_suffix("running_mean"));
+    let counters = norms.map(|norm| (format!("{norm}num_batches_tracked"), Vec::new()));
+    shapes.clone().into_iter().chain(counters).collect()
+}
+
+/// Gradients under the names of their parameters, laid out as these.
+struct Gradients<'a> {
+    trail: Trail,
+    gradients: &'a GradientsParams,
+    named: BTreeMap<String, Vec<f32>>,
+}
+
+impl Gradients<'_> {
+    fn of<M: Module>(gradients: &GradientsParams, module: &M) -> BTreeMap<String, Vec<f32>> {
+        let mut visitor = Gradients { trail: Trail::default(), gradients, named: BTreeMap::new() };
+        module.visit(&mut visitor);
+        visitor.named
+    }
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.trail.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.trail.exit();
+    }
+
+    /// Running statistics have none.
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.gradients.get::<D>(param.id) else { return };
+        let gradient = if self.trail.transposed() { gradient.transpose() } else { gradient };
+        self.named.insert(self.trail.name(), gradient.into_data().iter::<f32>().collect());
+    }
+}
+
+mod fid;
+mod resnet50;
 mod sinddm;
 mod swin2sr;
-
-mod fid {
-    use super::*;
-    use crate::data::picture;
-    use crate::models::inception::{Block, Inception};
-    use crate::stages::sifid::{Rooted, Statistics};
-    use crate::weights;
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn sifid_equals_the_reference() {
-        let device = Device::flex();
-        let vectors = Vectors::open("fid/sifid.safetensors");
-        let mut arrays = weights::collect(&Inception::new(&device));
-        fill(&mut arrays, 2.0, |name| name.replacen("conv2d", "Conv2d", 1));
-        let stem = weights::apply(Inception::new(&device), arrays).unwrap();
-        for pair in json("fid/sifid.json")["pairs"].as_array().unwrap() {
-            for (block, channels) in [(Block::C64, 64), (Block::C192, 192)] {
-                let of = |side: &str| {
-                    let image = picture::open_rgb8(&path("fid").join(pair[side].as_str().unwrap())).unwrap().image;
-                    Statistics::of(&stem, &image, block, &device)
-                };
-                let (real, fake) = (of("real"), of("fake"));
-                let name = pair["pair"].as_str().unwrap();
-                let mean = vectors.values(&format!("{name}.real.mu{channels}_f64"));
-                assert!(real.mean.iter().zip(mean).all(|(a, b)| (a - b).abs() < 1e-4), "{name} {channels}");
-                let expected = pair[format!("rgb01_sifid{channels}")].as_f64().unwrap();
-                let distance = Rooted::new(real).distance(&fake);
-                assert!((distance / expected - 1.0).abs() < 1e-3, "{name} {channels}: {distance} {expected}");
-            }
-        }
-    }
-}
-
-mod resnet50 {
-    use burn::module::Module;
-    use burn::optim::momentum::MomentumConfig;
-    use burn::optim::{GradientsParams, SgdConfig};
-    use burn::tensor::activation::log_softmax;
-    use domain::experiment::{Network, Stem};
-
-    use super::*;
-    use crate::models::resnet::{CLASSES, ResNet};
-    use crate::weights;
-
-    /// Bytes `[batch, height, width, 3]`, normalised: `[batch, 3, height, width]`.
-    fn input(vectors: &Vectors, name: &str, device: &Device) -> Tensor<4> {
-        let x = vectors.tensor::<4>(name, device).permute([0, 3, 1, 2]) / 255.0;
-        let channel = |values: [f32; 3]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), device);
-        (x - channel([0.485, 0.456, 0.406])) / channel([0.229, 0.224, 0.225])
-    }
-
-    #[test]
-    #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-    fn three_steps_of_training_equal_the_reference() {
-        let device = Device::flex().autodiff();
-        let vectors = Vectors::open("resnet50/small/train_lr1e-3.safetensors");
-        let network =
-            Network { stem: Stem::Imagenet, width: 8, blocks: vec![2, 1, 1, 1], dropout: 0.0, ..Network::default() };
-        let start = Vectors::open("resnet50/small/init.safetensors").arrays("");
-        let mut net = weights::apply(ResNet::with_planes(&network, 8, 4, &device), start).unwrap();
-        let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-        let mut sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
-        for step in 0..3 {
-            let x = input(&vectors, &format!("step{step}.input_u8"), &device);
-            let labels = vectors.integers(&format!("step{step}.target"));
-            let mut truth = vec![0.0f32; labels.len() * CLASSES];
-            labels.iter().enumerate().for_each(|(row, label)| truth[row * CLASSES + *label as usize] = 1.0);
-            let truth = Tensor::<2>::from_data(TensorData::new(truth, [labels.len(), CLASSES]), &device);
-            let scores = net.forward(x, None);
-            let logits = vectors.values(&format!("step{step}.logits"));
-            assert_close(scores.clone(), logits, 2e-3, &format!("logits {step}"));
-            let loss = (log_softmax(scores, 1) * truth).sum() / -(labels.len() as f64);
-            assert_close(loss.clone(), vectors.values(&format!("step{step}.loss")), 1e-4, &format!("loss {step}"));
-            let gradients = GradientsParams::from_grads(loss.backward(), &net);
-            net = sgd.step(1e-3, net, gradients);
-        }
-        // The file calls them "after step 0"; its counter of batches, 3, says what they are.
-        let own = weights::collect(&net.valid());
-        for (name, expected) in vectors.arrays("after_step0.") {
-            for (a, b) in own[&name].values.iter().zip(&expected.values) {
-                assert!((a - b).abs() <= 1e-4 * b.abs().max(1e-2), "{name}: {a} {b}");
-            }
-        }
-        let plain = Device::flex();
-        let scores = net.valid().forward(input(&vectors, "step0.input_u8", &plain), None);
-        assert_close(scores, vectors.values("eval_logits_after"), 2e-3, "logits after training");
-    }
-}

@@ -38,6 +38,23 @@ pub fn bare_conv(input: usize, output: usize, kernel: usize, stride: usize, padd
     square(input, output, kernel, padding).with_stride([stride; 2]).with_bias(false).init(device)
 }
 
+/// [`bare_conv`] with a kernel and padding of their own in each direction, height first.
+pub fn bare_conv_rect(
+    input: usize,
+    output: usize,
+    kernel: [usize; 2],
+    stride: usize,
+    padding: [usize; 2],
+    device: &Device,
+) -> Conv2d {
+    rect(input, output, kernel, padding).with_stride([stride; 2]).with_bias(false).init(device)
+}
+
+/// The mean over all positions: `[batch, channels, height, width]` to `[batch, channels]`.
+pub fn spatial_mean(x: Tensor<4>) -> Tensor<2> {
+    x.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)
+}
+
 /// The largest of 3×3 values, every other pixel.
 pub fn pool(padding: usize) -> MaxPool2d {
     let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
@@ -45,8 +62,12 @@ pub fn pool(padding: usize) -> MaxPool2d {
 }
 
 fn square(input: usize, output: usize, kernel: usize, padding: usize) -> Conv2dConfig {
-    Conv2dConfig::new([input, output], [kernel; 2])
-        .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+    rect(input, output, [kernel; 2], [padding; 2])
+}
+
+fn rect(input: usize, output: usize, kernel: [usize; 2], [height, width]: [usize; 2]) -> Conv2dConfig {
+    Conv2dConfig::new([input, output], kernel)
+        .with_padding(PaddingConfig2d::Explicit(height, width, height, width))
         .with_initializer(Initializer::Zeros)
 }
 

@@ -1,6 +1,6 @@
 //! Bottleneck residual network (He et al., CVPR 2016, arXiv 1512.03385) as
-//! torchvision builds it, with the paper's head of fully connected layers
-//! (ALGORITHM 7.1). Tensor names are torchvision's.
+//! torchvision builds it, with one fully connected layer at its end or with the
+//! paper's head of several (ALGORITHM 7.1). Tensor names are torchvision's.
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -8,10 +8,13 @@ use burn::nn::{Linear, Relu};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{Network, Stem};
+use domain::seed::Seed;
+use domain::stage::Failure;
 use rand_chacha::ChaCha8Rng;
 
-use super::layers::{BatchNorm, bare_conv, linear, pool};
+use super::layers::{BatchNorm, bare_conv, linear, pool, spatial_mean};
 use crate::random;
+use crate::weights::{self, Arrays, Shapes};
 
 /// Channels at the end of a block, as a multiple of its inner channels.
 const EXPANSION: usize = 4;
@@ -21,6 +24,9 @@ const EPSILON: f64 = 1e-5;
 
 /// Classes of every data set.
 pub const CLASSES: usize = 6;
+
+/// Classes of the pictures that published weights were trained on.
+pub const IMAGENET_CLASSES: usize = 1000;
 
 /// 1×1, 3×3, 1×1, and a short cut round them.
 #[derive(Module, Debug)]
@@ -51,7 +57,7 @@ impl Bottleneck {
     }
 
     /// `[batch, input, height, width]` to `[batch, 4 · inner, height/stride, width/stride]`.
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = relu(self.bn1.forward(self.conv1.forward(x.clone()))); // [batch, inner, height, width]
         let h = relu(self.bn2.forward(self.conv2.forward(h))); // [batch, inner, height/stride, width/stride]
         let h = self.bn3.forward(self.conv3.forward(h)); // [batch, 4 · inner, …]
@@ -87,6 +93,15 @@ pub enum Layer {
     Dropout(Dropout),
 }
 
+/// What makes scores of features.
+#[derive(Module, Debug)]
+pub enum Head {
+    /// One layer, as published.
+    Plain(Linear),
+    /// The paper's.
+    Layers(Vec<Layer>),
+}
+
 /// Tells the class of a patch.
 #[derive(Module, Debug)]
 pub struct ResNet {
@@ -96,21 +111,60 @@ pub struct ResNet {
     layer2: Vec<Bottleneck>,
     layer3: Vec<Bottleneck>,
     layer4: Vec<Bottleneck>,
-    fc: Vec<Layer>,
+    fc: Head,
     pooled: bool,
     dropout: f64,
 }
 
 impl ResNet {
-    /// A blank network of up to four stages.
+    /// A blank network of up to four stages, with the paper's head.
     pub fn new(network: &Network, device: &Device) -> Self {
-        let width = network.width as usize;
-        Self::with_planes(network, width, width, device)
+        Self::with_planes(network, network.width as usize, device)
     }
 
-    /// [`ResNet::new`] with `width` channels in the stem and `planes` inner
-    /// channels in the first stage.
-    pub(super) fn with_planes(network: &Network, width: usize, planes: usize, device: &Device) -> Self {
+    /// [`ResNet::new`] with `planes` inner channels in the first stage, whatever
+    /// the width of the stem.
+    pub(super) fn with_planes(network: &Network, planes: usize, device: &Device) -> Self {
+        Self::build(network, planes, |features| Head::Layers(head(features, &network.head, device)), device)
+    }
+
+    /// A blank network with one layer for a head, as torchvision's are.
+    pub fn plain(network: &Network, classes: usize, device: &Device) -> Self {
+        let head = |features| Head::Plain(linear(features, classes, device));
+        Self::build(network, network.width as usize, head, device)
+    }
+
+    /// [`ResNet::plain`] with the weights of torchvision's file. `device` tracks no gradients.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with the name of the first tensor that is missing, left
+    /// over or has another shape.
+    pub fn published(network: &Network, tensors: Arrays, device: &Device) -> Result<Self, Failure> {
+        weights::check(&tensors, &Self::tensors(network, IMAGENET_CLASSES))?;
+        weights::apply(Self::plain(network, IMAGENET_CLASSES, device), tensors)
+    }
+
+    /// The network that learns from ImageNet to tell stones apart: all layers of
+    /// torchvision's file but the last, and the paper's head with random weights.
+    ///
+    /// # Errors
+    /// As [`ResNet::published`].
+    pub fn transferred(network: &Network, mut tensors: Arrays, seed: Seed, device: &Device) -> Result<Self, Failure> {
+        weights::check(&tensors, &Self::tensors(network, IMAGENET_CLASSES))?;
+        let fresh = weights::initialise(Self::new(network, device), seed);
+        let of_head = |name: &String| name.starts_with("fc.");
+        tensors.retain(|name, _| !of_head(name));
+        tensors.extend(weights::collect(&fresh).into_iter().filter(|(name, _)| of_head(name)));
+        weights::apply(fresh, tensors)
+    }
+
+    /// What a file of torchvision's has to hold for this network.
+    pub fn tensors(network: &Network, classes: usize) -> Shapes {
+        weights::shapes(&Self::plain(network, classes, &Device::flex()))
+    }
+
+    fn build(network: &Network, planes: usize, head: impl FnOnce(usize) -> Head, device: &Device) -> Self {
+        let width = network.width as usize;
         let (kernel, stride) = match network.stem {
             Stem::Imagenet => (7, 2),
             Stem::Small => (3, 1),
@@ -135,7 +189,7 @@ impl ResNet {
             layer2,
             layer3,
             layer4,
-            fc: head(channels, &network.head, device),
+            fc: head(channels),
             pooled: network.stem == Stem::Imagenet,
             dropout: network.dropout,
         }
@@ -146,26 +200,47 @@ impl ResNet {
     ///
     /// # Shapes
     /// - `x`: `[batch, 3, height, width]`, normalised
-    /// - output: `[batch, 6]`
-    pub fn forward(&self, x: Tensor<4>, mut dropping: Option<&mut ChaCha8Rng>) -> Tensor<2> {
-        let h = relu(self.bn1.forward(self.conv1.forward(x))); // [batch, width, …]
-        let h = if self.pooled { pool(1).forward(h) } else { h };
-        let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
-        let h = stages.into_iter().flatten().fold(h, |h, block| block.forward(h)); // [batch, channels, …]
-        let mut h: Tensor<2> = h.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2); // [batch, channels]
-        for layer in &self.fc {
-            h = match layer {
-                Layer::Flatten(_) => h,
-                Layer::Linear(linear) => linear.forward(h),
-                Layer::Norm(norm) => norm.forward(h),
-                Layer::Relu(_) => relu(h),
-                Layer::Dropout(_) => match dropping.as_deref_mut() {
-                    Some(rng) => drop_out(h, self.dropout, rng),
-                    None => h,
-                },
-            };
-        }
-        h
+    /// - output: `[batch, classes]`
+    pub fn forward(&self, x: Tensor<4>, dropping: Option<&mut ChaCha8Rng>) -> Tensor<2> {
+        self.classify(self.features(x), dropping)
+    }
+
+    /// What the head gets.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, 3, height, width]`, normalised
+    /// - output: `[batch, channels]`
+    pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
+        let blocks = self.stages().into_iter().flatten();
+        spatial_mean(blocks.fold(self.stem(x), |h, block| block.forward(h)))
+    }
+
+    /// `[batch, 3, height, width]` to `[batch, width, …]`.
+    pub(super) fn stem(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = relu(self.bn1.forward(self.conv1.forward(x)));
+        if self.pooled { pool(1).forward(h) } else { h }
+    }
+
+    pub(super) fn stages(&self) -> [&Vec<Bottleneck>; 4] {
+        [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
+    }
+
+    /// `[batch, channels]` to `[batch, classes]`.
+    fn classify(&self, features: Tensor<2>, mut dropping: Option<&mut ChaCha8Rng>) -> Tensor<2> {
+        let layers = match &self.fc {
+            Head::Plain(linear) => return linear.forward(features),
+            Head::Layers(layers) => layers,
+        };
+        layers.iter().fold(features, |h, layer| match layer {
+            Layer::Flatten(_) => h,
+            Layer::Linear(linear) => linear.forward(h),
+            Layer::Norm(norm) => norm.forward(h),
+            Layer::Relu(_) => relu(h),
+            Layer::Dropout(_) => match dropping.as_deref_mut() {
+                Some(rng) => drop_out(h, self.dropout, rng),
+                None => h,
+            },
+        })
     }
 }
 
@@ -202,10 +277,9 @@ fn drop_out(x: Tensor<2>, share: f64, rng: &mut ChaCha8Rng) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use burn::optim::GradientsParams;
-    use domain::seed::Seed;
 
     use super::*;
-    use crate::weights;
+    use crate::weights::Array;
 
     fn small() -> Network {
         Network { stem: Stem::Small, width: 4, blocks: vec![1, 1], head: vec![8], dropout: 0.5 }
@@ -230,6 +304,58 @@ mod tests {
         ] {
             assert_eq!(arrays[name].shape, shape, "{name}");
         }
+    }
+
+    fn file(network: &Network) -> Arrays {
+        let array = |shape: Vec<usize>| Array { values: vec![0.5; shape.iter().product()], shape };
+        ResNet::tensors(network, IMAGENET_CLASSES).into_iter().map(|(name, shape)| (name, array(shape))).collect()
+    }
+
+    #[test]
+    fn the_published_layout_is_torchvisions() {
+        let tensors = ResNet::tensors(&Network::default(), IMAGENET_CLASSES);
+        assert_eq!(tensors.len(), 267); // 320 with the counters of 53 normalisations
+        let learnt = tensors.iter().filter(|(name, _)| !name.contains("running_"));
+        assert_eq!(learnt.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 25_557_032);
+        assert_eq!(tensors["fc.weight"], [1000, 2048]);
+    }
+
+    #[test]
+    fn what_is_not_the_published_file_is_refused_by_tensor() {
+        let refusal = |change: fn(&mut Arrays)| {
+            let mut tensors = file(&small());
+            change(&mut tensors);
+            ResNet::published(&small(), tensors, &Device::flex()).unwrap_err().message
+        };
+        let transposed = |tensors: &mut Arrays| tensors.get_mut("fc.weight").unwrap().shape.reverse();
+        assert_eq!(refusal(transposed), "tensor fc.weight has shape [32, 1000], has to be [1000, 32]");
+        let truncated = |tensors: &mut Arrays| drop(tensors.split_off("layer2.0.conv2"));
+        assert_eq!(refusal(truncated), "tensor layer2.0.conv2.weight is missing");
+        let renamed = |tensors: &mut Arrays| {
+            let array = tensors.remove("bn1.bias").unwrap();
+            tensors.insert("norm1.bias".to_owned(), array);
+        };
+        assert_eq!(refusal(renamed), "tensor bn1.bias is missing");
+        let longer = |tensors: &mut Arrays| drop(tensors.insert("layer5".to_owned(), tensors["bn1.bias"].clone()));
+        assert_eq!(refusal(longer), "tensor layer5 does not belong to this network");
+        let device = Device::flex();
+        let other = ResNet::transferred(&Network::default(), file(&small()), Seed(1), &device).unwrap_err();
+        assert_eq!(other.message, "tensor bn1.bias has shape [4], has to be [64]");
+    }
+
+    #[test]
+    fn transfer_keeps_all_but_the_head() {
+        let device = Device::flex();
+        let net = ResNet::transferred(&small(), file(&small()), Seed(1), &device).unwrap();
+        let fresh = weights::collect(&weights::initialise(ResNet::new(&small(), &device), Seed(1)));
+        for (name, array) in weights::collect(&net) {
+            match name.starts_with("fc.") {
+                true => assert_eq!(array, fresh[&name], "{name}"),
+                false => assert!(array.values.iter().all(|value| *value == 0.5), "{name}"),
+            }
+        }
+        let whole = ResNet::published(&small(), file(&small()), &device).unwrap();
+        assert_eq!(whole.forward(Tensor::zeros([2, 3, 12, 12], &device), None).dims(), [2, 1000]);
     }
 
     #[test]

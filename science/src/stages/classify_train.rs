@@ -166,19 +166,10 @@ fn first_weights(classify: &ClassifyTrain, attempt: &Attempt<'_>, device: &Devic
         Some(Init::Imagenet) => {
             let path = attempt.folder.input("weights").join(WEIGHTS_FILE);
             let within = |failure: Failure| Failure::new(failure.code, format!("{}: {failure}", path.display()));
-            with_backbone(weights::initialise(net, attempt.seed), weights::read(&path)?).map_err(within)
+            ResNet::transferred(&classify.network, weights::read(&path)?, attempt.seed, device).map_err(within)
         }
         None => weights::load(net, &attempt.folder.input("init").join("model.safetensors")),
     }
-}
-
-/// The network with all weights but those of its head from another one, whose own
-/// head tells other classes.
-fn with_backbone(net: ResNet, mut published: Arrays) -> Result<ResNet, Failure> {
-    let is_head = |name: &String| name.starts_with("fc.");
-    published.retain(|name, _| !is_head(name));
-    published.extend(weights::collect(&net).into_iter().filter(|(name, _)| is_head(name)));
-    weights::apply(net, published)
 }
 
 /// The order in batches. A last batch of a single patch is dropped: it has no
@@ -380,6 +371,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
+    use crate::models::resnet::IMAGENET_CLASSES;
     use crate::records::ClassPatches;
 
     fn small() -> ClassifyTrain {
@@ -520,8 +512,10 @@ mod tests {
         let mut published = weights::collect(&weights::initialise(net, Seed(99)));
         published.retain(|name, _| !name.starts_with("fc."));
         let backbone = published.clone();
-        published.insert("fc.weight".to_owned(), Array { shape: vec![1000, 1], values: vec![0.0; 1000] });
-        published.insert("fc.bias".to_owned(), Array { shape: vec![1000], values: vec![0.0; 1000] });
+        for (name, shape) in ResNet::tensors(&small().network, IMAGENET_CLASSES) {
+            let values = vec![0.0; shape.iter().product()];
+            published.entry(name).or_insert(Array { shape, values });
+        }
         let start = |name: &str, init, published: &Arrays| {
             let folder = Folder::new(root.path().join(name));
             weights::write(published, &folder.input("weights").join(WEIGHTS_FILE)).unwrap();

@@ -8,20 +8,20 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use domain::experiment::{Features, Pairing, Sifid};
-use domain::pretrained::Pretrained;
-use domain::stage::{Failure, FailureCode, Monitor, Progress};
-use image::RgbImage;
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use domain::plan::WEIGHTS_FILE;
+use domain::stage::{Failure, FailureCode, Folder, Monitor, Progress};
+use nalgebra::DMatrix;
 use rayon::prelude::*;
 
 use super::Attempt;
 use crate::data::resize::{Filter, resize};
 use crate::data::{folder, picture, tensors};
-use crate::models::inception::{Block, Inception};
-use crate::pretrained;
+use crate::frechet::{Rooted, Statistics};
+use crate::models::inception::{Block, Inception, Variant};
 use crate::records::{self, SifidRecord};
+use crate::weights;
 
 /// Smallest width and height that the stem can look at, in pixels.
 const SIDE_MIN: u32 = 23;
@@ -36,10 +36,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// told to stop.
 pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     let block = if sifid.block == 64 { Block::C64 } else { Block::C192 };
-    let stem = match sifid.features {
-        Features::Random => Inception::fixed(attempt.device),
-        Features::Imagenet => return Err(pretrained::unbuilt(Pretrained::InceptionV3)),
-    };
+    let stem = stem(sifid.features, attempt.folder, attempt.device)?;
+    let of = |image| samples(stem.forward(tensors::signed(&[image], attempt.device), block));
     let real_paths = folder::paths(&attempt.folder.input("real"))?;
     let synthetic_paths = folder::paths(&attempt.folder.input("synthetic"))?;
     let mut watch = Watch::new(attempt.monitor, (real_paths.len() + synthetic_paths.len()) as u64);
@@ -54,7 +52,7 @@ pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     for path in &real_paths {
         watch.step()?;
         let image = resize(&picture::open_rgb8(path)?.image, width, height, Filter::Lanczos);
-        real.push(Rooted::new(Statistics::of(&stem, &image, block, attempt.device)));
+        real.push(Rooted::of(of(image)));
     }
 
     let mut per_image = Vec::new();
@@ -65,7 +63,7 @@ pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
             let message = format!("{} is not of {width}×{height} pixels like the first", path.display());
             return Err(Failure::invalid_input(message));
         }
-        let synthetic = Statistics::of(&stem, &image, block, attempt.device);
+        let synthetic = Statistics::of(of(image));
         let distances: Vec<f64> = match sifid.pairing {
             Pairing::Index => vec![real[i % real.len()].distance(&synthetic)],
             Pairing::AllPairs | Pairing::Nearest => real.par_iter().map(|real| real.distance(&synthetic)).collect(),
@@ -84,53 +82,23 @@ pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("sifid.json"), &SifidRecord { block: sifid.block, mean, per_image })
 }
 
-/// Mean and covariance of the features over the positions of one picture.
-pub(crate) struct Statistics {
-    pub(crate) mean: DVector<f64>,
-    pub(crate) covariance: DMatrix<f64>,
-}
-
-impl Statistics {
-    pub(crate) fn of(stem: &Inception, image: &RgbImage, block: Block, device: &Device) -> Self {
-        let features = stem.forward(tensors::signed(std::slice::from_ref(image), device), block);
-        let [_, channels, height, width] = features.dims();
-        let values: Vec<f64> = features.into_data().iter::<f32>().map(f64::from).collect();
-        Self::over(&values, channels, height * width)
-    }
-
-    /// From `[channels, positions]`; at least two positions.
-    fn over(values: &[f64], channels: usize, positions: usize) -> Self {
-        let mut samples = DMatrix::from_row_slice(channels, positions, values);
-        let mean = samples.column_mean();
-        samples.column_iter_mut().for_each(|mut sample| sample -= &mean);
-        let covariance = &samples * samples.transpose() / (positions as f64 - 1.0);
-        Self { mean, covariance }
+/// The layers whose features are compared.
+fn stem(features: Features, folder: &Folder, device: &Device) -> Result<Inception, Failure> {
+    match features {
+        Features::Random => Ok(Inception::fixed(device)),
+        Features::Imagenet => {
+            let path = folder.input("weights").join(WEIGHTS_FILE);
+            Ok(Inception::published(Variant::Torchvision, weights::read(&path)?, device)?.stem())
+        }
     }
 }
 
-/// Statistics with the square root of their covariance.
-pub(crate) struct Rooted {
-    statistics: Statistics,
-    root: DMatrix<f64>,
-}
-
-impl Rooted {
-    pub(crate) fn new(statistics: Statistics) -> Self {
-        let eigen = SymmetricEigen::new(statistics.covariance.clone());
-        let scaled = &eigen.eigenvectors * DMatrix::from_diagonal(&eigen.eigenvalues.map(|v| v.max(0.0).sqrt()));
-        Self { root: scaled * eigen.eigenvectors.transpose(), statistics }
-    }
-
-    /// `|μ₁ − μ₂|² + Tr(Σ₁ + Σ₂) − 2 Σ √λ` with λ the eigenvalues of
-    /// `Σ₁^½ Σ₂ Σ₁^½`, which is symmetric: no complex roots can arise. Rounding
-    /// may leave eigenvalues just below zero; they count as zero.
-    pub(crate) fn distance(&self, other: &Statistics) -> f64 {
-        let product = &self.root * &other.covariance * &self.root;
-        let symmetric = (&product + product.transpose()) * 0.5;
-        let roots: f64 = symmetric.symmetric_eigenvalues().iter().map(|v| v.max(0.0).sqrt()).sum();
-        let means = (&self.statistics.mean - &other.mean).norm_squared();
-        means + self.statistics.covariance.trace() + other.covariance.trace() - 2.0 * roots
-    }
+/// The features of one picture, every position a sample: `[1, channels, height,
+/// width]` to `[channels, positions]`.
+pub(crate) fn samples(features: Tensor<4>) -> DMatrix<f64> {
+    let [_, channels, height, width] = features.dims();
+    let values = features.into_data();
+    DMatrix::from_row_iterator(channels, height * width, values.iter::<f32>().map(f64::from))
 }
 
 /// Progress in pictures.
@@ -165,30 +133,12 @@ impl<'a> Watch<'a> {
 mod tests {
     use std::path::Path;
 
+    use burn::tensor::Device;
     use domain::seed::Seed;
     use domain::stage::{Folder, Unwatched};
+    use image::RgbImage;
 
     use super::*;
-
-    #[test]
-    fn distance_of_two_dimensions_is_the_printed_one() {
-        let one = Statistics {
-            mean: DVector::from_row_slice(&[0.3, -0.1]),
-            covariance: DMatrix::from_row_slice(2, 2, &[2.0, 0.5, 0.5, 1.0]),
-        };
-        let other = Statistics {
-            mean: DVector::from_row_slice(&[0.0, 0.0]),
-            covariance: DMatrix::from_row_slice(2, 2, &[1.5, -0.2, -0.2, 0.8]),
-        };
-        assert!((Rooted::new(one).distance(&other) - 0.320802674).abs() < 1e-9);
-    }
-
-    #[test]
-    fn covariance_is_unbiased() {
-        let statistics = Statistics::over(&[1.0, 2.0, 3.0, 5.0, 5.0, 8.0], 2, 3);
-        assert_eq!(statistics.mean, DVector::from_row_slice(&[2.0, 6.0]));
-        assert!((statistics.covariance - DMatrix::from_row_slice(2, 2, &[1.0, 1.5, 1.5, 3.0])).abs().max() < 1e-12);
-    }
 
     fn texture(k: u32) -> RgbImage {
         RgbImage::from_fn(48, 36, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, (y * 7) as u8]))

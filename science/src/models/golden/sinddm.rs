@@ -1,9 +1,6 @@
 //! SinDDM against the reference: every case that is in the folder.
 
-use std::collections::BTreeMap;
-
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
+use burn::module::Module;
 use domain::experiment::{Fit, RescaleLoss, Sampling, Sinddm, shrunk};
 use domain::seed::Seed;
 use image::RgbImage;
@@ -18,7 +15,7 @@ use crate::optimizer::NamedOptimizer;
 use crate::sampler::{Sampler, Step};
 use crate::stages::sinddm_train::{adam, learning_rate};
 use crate::torch::{self, Which};
-use crate::weights::{self, Trail};
+use crate::weights;
 
 fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
@@ -26,10 +23,6 @@ fn floats(value: &Value) -> Vec<f64> {
 
 fn list(name: &str) -> Vec<Value> {
     json(name).as_array().unwrap().clone()
-}
-
-fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()))
 }
 
 /// The widest layer of a network with these weights.
@@ -147,17 +140,10 @@ fn network_equals_the_reference() {
             true => network(Vectors::open(&stored).arrays(""), &device),
             false => {
                 let info = json(&format!("sinddm/net/{name}.json"));
-                let shapes: BTreeMap<String, Vec<usize>> =
-                    serde_json::from_value::<Vec<(String, Vec<usize>)>>(info["tensors"].clone())
-                        .unwrap()
-                        .into_iter()
-                        .collect();
+                let shapes = listed(&info["tensors"]);
                 let net = SinDdm::new(shapes["l2.net.0.weight"][0], &device);
+                assert_eq!(weights::shapes(&net), shapes);
                 let mut arrays = weights::collect(&net);
-                assert_eq!(
-                    arrays.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect::<BTreeMap<_, _>>(),
-                    shapes
-                );
                 fill(&mut arrays, info["gain_sq"].as_f64().unwrap(), str::to_owned);
                 weights::apply(net, arrays).unwrap()
             }
@@ -217,37 +203,6 @@ fn fresh_weights_are_distributed_as_the_reference() {
     assert!(compared > 0);
 }
 
-/// Names of the files in a folder that end so, without the ending.
-fn names_ending(folder: &str, ending: &str) -> Vec<String> {
-    let files = fs::read_dir(path(folder)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = files.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).collect();
-    names.sort();
-    names
-}
-
-/// Gradients under the names of their parameters, laid out as these.
-struct Gradients<'a> {
-    trail: Trail,
-    gradients: &'a GradientsParams,
-    named: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Gradients<'_> {
-    fn enter_module(&mut self, name: &str, kind: &str) {
-        self.trail.enter(name, kind);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.trail.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let gradient: Tensor<D> = self.gradients.get(param.id).unwrap();
-        let gradient = if self.trail.transposed() { gradient.transpose() } else { gradient };
-        self.named.insert(self.trail.name(), gradient.into_data().iter::<f32>().collect());
-    }
-}
-
 #[test]
 #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
 fn gradients_equal_the_reference() {
@@ -291,11 +246,10 @@ fn gradients_equal_the_reference() {
             let loss = (predicted - noise).abs().mean();
             assert_close(loss.clone(), vectors.values(&part("loss")), 1e-6, &part("loss"));
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
-            let mut named = Gradients { trail: Trail::default(), gradients: &gradients, named: BTreeMap::new() };
-            net.visit(&mut named);
+            let named = Gradients::of(&gradients, &net);
             let expected = vectors.arrays(&part("grad."));
-            assert_eq!(named.named.len(), expected.len());
-            for (name, own) in named.named {
+            assert_eq!(named.len(), expected.len());
+            for (name, own) in named {
                 let expected: Vec<f64> = expected[&name].values.iter().map(|v| f64::from(*v)).collect();
                 let own = Tensor::<1>::from_floats(own.as_slice(), &device);
                 assert_close(own, &expected, 1e-4 * largest(&expected), &part(&name));
