@@ -20,6 +20,7 @@
 //! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
 //! | [`registry`] | join tokens and identities: who may speak, as `decide` and `apply` |
 //! | [`event`] | what the journal holds |
+//! | [`stats`] | means, spreads, tests and intervals |
 //! | [`results`] | the table that people read, as data |
 
 pub mod artifact;
@@ -38,5 +39,9 @@ pub mod results;
 pub mod scheduler;
 pub mod seed;
 pub mod stage;
+pub mod stats;
 pub mod stone;
 pub mod task;
+
+#[cfg(test)]
+mod golden;

@@ -15,7 +15,6 @@
 //! | [`records`] | the JSON that one stage leaves for the next |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`frechet`] | distance between the features of two sets of samples |
-//! | [`stats`] | means, spreads and distances of samples |
 //! | [`weights`] | named tensors in safetensors files |
 //! | [`torch`] | checkpoints of the published implementation |
 //! | [`pretrained`] | files of published weights |
@@ -38,7 +37,6 @@ pub mod random;
 pub mod records;
 pub mod sampler;
 pub mod stages;
-pub mod stats;
 pub mod torch;
 pub mod training;
 pub mod weights;

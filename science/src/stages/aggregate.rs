@@ -13,13 +13,13 @@ use domain::results::{
     Cell, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
 };
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
+use domain::stats::{mean, sample_std};
 use domain::stone::{Class, Dataset, View};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Attempt;
 use crate::records::{self, DriftRecord, HeatmapRecord, Metrics, SamplesRecord, SifidRecord};
-use crate::stats::{mean, sample_std};
 
 /// By how much a drift score may miss the paper's, which printed no spread.
 const DRIFT_TOLERANCE: f64 = 0.05;

@@ -8,6 +8,8 @@ use domain::experiment::Drift;
 use domain::paper::DRIFT_PROPERTIES;
 use domain::seed::Seed;
 use domain::stage::{Failure, Folder};
+use domain::stats::distance::{earth_movers, kolmogorov_smirnov};
+use domain::stats::quantile;
 use domain::stone::Dataset;
 use image::RgbImage;
 use rand::RngExt;
@@ -17,7 +19,6 @@ use crate::data::batch;
 use crate::data::picture::{files, open_rgb8};
 use crate::random;
 use crate::records::{self, DriftRecord, PropertyDrift};
-use crate::stats::{earth_movers, kolmogorov_smirnov, quantile};
 
 /// Simulated pairs of samples behind the null quantiles.
 const DRAWS: u64 = 2000;
@@ -156,7 +157,7 @@ mod golden {
 
         use crate::data::picture::{files, open_rgb8};
         use crate::stages::drift::properties;
-        use crate::stats::{earth_movers, kolmogorov_smirnov};
+        use domain::stats::distance::{earth_movers, kolmogorov_smirnov};
 
         fn close(value: f64, expected: &Value, what: &str) {
             let expected = expected.as_f64().unwrap();

@@ -1,15 +1,6 @@
-//! Means, spreads and distances of samples. Pure functions.
+//! Distances between the distributions of two samples (ALGORITHM 4.1).
 
-/// The quantile at `share` (0 to 1) of a sorted sample, with linear
-/// interpolation between neighbours; NaN of an empty one.
-pub fn quantile(sorted: &[f64], share: f64) -> f64 {
-    if sorted.is_empty() {
-        return f64::NAN;
-    }
-    let position = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
-    let (low, high) = (position.floor() as usize, position.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * (position - low as f64)
-}
+use super::quantile;
 
 /// The Kolmogorov–Smirnov statistic: the largest gap between the empirical
 /// distribution functions of two samples, 0 to 1 (ALGORITHM 4.1). NaN if one is
@@ -76,24 +67,6 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     values
 }
 
-/// The mean; absent for an empty sample.
-pub fn mean(values: &[f64]) -> Option<f64> {
-    match values.len() {
-        0 => None,
-        n => Some(values.iter().sum::<f64>() / n as f64),
-    }
-}
-
-/// The standard deviation with n − 1 below the sum; absent below two values.
-pub fn sample_std(values: &[f64]) -> Option<f64> {
-    if values.len() < 2 {
-        return None;
-    }
-    let centre = mean(values)?;
-    let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
-    Some((squares / (values.len() - 1) as f64).sqrt())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,23 +94,5 @@ mod tests {
         close(earth_movers(&[5.0; 4], &[5.0; 9], 0.025), 0.0);
         close(earth_movers(&[0.0; 4], &[5.0; 9], 0.0), 1.0);
         assert!(kolmogorov_smirnov(&[], &[1.0]).is_nan() && earth_movers(&[], &[1.0], 0.0).is_nan());
-    }
-
-    #[test]
-    fn quantiles_interpolate() {
-        close(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
-        close(quantile(&[7.0], 0.3), 7.0);
-    }
-
-    #[test]
-    fn spread_divides_by_one_less_than_the_count() {
-        assert_eq!(mean(&[2.0, 4.0, 9.0]), Some(5.0));
-        assert_eq!(sample_std(&[2.0, 4.0, 9.0]), Some(13.0_f64.sqrt()));
-    }
-
-    #[test]
-    fn too_few_values_have_no_number() {
-        assert_eq!(mean(&[]), None);
-        assert_eq!(sample_std(&[3.0]), None);
     }
 }
