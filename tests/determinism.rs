@@ -11,7 +11,7 @@ fn the_number_of_workers_changes_no_byte() {
     study(&one, "").is_done();
     study(&other, "--workers 2 --slots 1").is_done();
     assert_eq!(results(&one), results(&other));
-    for file in ["index.html", "table.csv", "table.md", "results.json"] {
+    for file in ["index.html", "table.csv", "table.md", "table.tex", "results.json"] {
         let read = |state: &std::path::Path| std::fs::read(state.join("report").join(file)).unwrap();
         assert!(read(&one) == read(&other), "report/{file} differs");
     }

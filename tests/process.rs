@@ -193,7 +193,7 @@ fn the_results_are_what_their_schema_says() {
     };
     let schema = run(["config", "schema", "--of", "results"]).json();
     fits(&schema, &schema, &results, "results");
-    assert_eq!(results["schema_version"], 1);
+    assert_eq!(results["schema_version"], 2);
     let cells = results["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 26);
     for cell in cells {

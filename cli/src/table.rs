@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use domain::paper::Printed;
-use domain::results::{Results, Verdict, significant};
+use domain::results::{Results, Verdict, export, significant};
 
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
@@ -12,16 +12,13 @@ pub fn text(results: &Results) -> String {
         false => "Table I, paper and this study: NOT COMPARABLE WITH THE PAPER".to_owned(),
     };
     text.push_str(&format!("{title}\n{}\n", table_1(results)));
-    text.push_str(&format!("accuracy in %, mean ± {} · chance level {:.1} %\n", results.spread, results.chance));
-    let incomplete: Vec<&str> =
-        results.cells.iter().filter(|cell| cell.n < cell.n_asked).map(|cell| cell.id.as_str()).collect();
-    if !incomplete.is_empty() {
-        text.push_str(&format!("fewer runs than asked for: {}\n", incomplete.join(", ")));
+    for note in export::notes(results) {
+        text.push_str(&format!("{note}\n"));
+    }
+    if !results.claims.is_empty() {
+        text.push_str(&format!("\nClaims, on pairs of runs\n{}\n", claims(results)));
     }
     text.push_str(&format!("\nSynthetic pictures\n{}\n", evaluation(results)));
-    for reason in &results.stand_ins {
-        text.push_str(&format!("not comparable: {reason}\n"));
-    }
     text
 }
 
@@ -36,27 +33,37 @@ fn number(value: String) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
-fn mean_std(mean: Option<f64>, std: Option<f64>) -> String {
-    match (mean, std) {
-        (Some(mean), Some(std)) => format!("{mean:.2} ± {std:.2}"),
-        (Some(mean), None) => format!("{mean:.2}"),
-        (None, _) => "–".to_owned(),
-    }
-}
-
 fn table_1(results: &Results) -> Table {
-    let mut table = table(&["cell", "training", "tested on", "configuration", "paper", "ours", "n", "verdict"]);
+    let mut table =
+        table(&["cell", "training", "tested on", "configuration", "paper", "ours", "n", "95 % interval", "verdict"]);
     for cell in &results.cells {
-        let tested: Vec<String> = cell.tested_on.iter().map(ToString::to_string).collect();
         table.add_row([
             Cell::new(&cell.id),
             Cell::new(&cell.training),
-            Cell::new(tested.join("+")),
+            Cell::new(export::tested_on(cell)),
             Cell::new(&cell.config),
-            number(mean_std(Some(cell.paper_mean), Some(cell.paper_std))),
-            number(mean_std(cell.mean, cell.std)),
-            number(cell.n.to_string()),
+            number(export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std))),
+            number(export::plus_minus(cell.mean, cell.std)),
+            number(export::count(cell)),
+            number(export::interval(cell.interval)),
             Cell::new(cell.verdict.words()),
+        ]);
+    }
+    table
+}
+
+fn claims(results: &Results) -> Table {
+    let mut table = table(&["claim", "says", "paper", "ours", "95 % interval", "pairs", "p (Holm)", "verdict"]);
+    for claim in &results.claims {
+        table.add_row([
+            Cell::new(&claim.id),
+            Cell::new(export::claimed(claim)),
+            number(export::signed(Some(claim.paper_difference))),
+            number(export::signed(claim.difference)),
+            number(export::interval(claim.interval)),
+            number(claim.pairs.to_string()),
+            number(export::p_value(claim.p_holm)),
+            Cell::new(claim.verdict.words()),
         ]);
     }
     table
@@ -80,7 +87,7 @@ fn evaluation(results: &Results) -> Table {
         table.add_row([
             Cell::new(score.view),
             Cell::new("SIFID"),
-            number(mean_std(Some(paper.mean), Some(paper.std))),
+            number(export::plus_minus(Some(paper.mean), Some(paper.std))),
             number(format!("{} ± {}", significant(score.mean), significant(score.std))),
             Cell::new(""),
             Cell::new(score.verdict.words()),
@@ -91,8 +98,7 @@ fn evaluation(results: &Results) -> Table {
 
 /// How many cells got which verdict, in words.
 pub fn tally(results: &Results) -> String {
-    let verdicts = [Verdict::Consistent, Verdict::Higher, Verdict::Lower, Verdict::NotComparable, Verdict::NotRun];
     let count = |verdict: Verdict| results.cells.iter().filter(|cell| cell.verdict == verdict).count();
-    let some = verdicts.into_iter().map(|verdict| (count(verdict), verdict)).filter(|(count, _)| *count > 0);
+    let some = Verdict::ALL.into_iter().map(|verdict| (count(verdict), verdict)).filter(|(count, _)| *count > 0);
     some.map(|(count, verdict)| format!("{count} {}", verdict.words())).collect::<Vec<_>>().join(" · ")
 }

@@ -235,6 +235,8 @@ pub struct TransferLearning {
     /// 1: one split by `patch.test_fraction`. More: cross-validation by image,
     /// each fold once the test side.
     pub folds: u32,
+    /// How near the paper's mean accuracy counts as equivalent, in percentage points.
+    pub margin: f64,
 }
 
 impl Default for TransferLearning {
@@ -253,6 +255,7 @@ impl Default for TransferLearning {
             val_fraction: 0.1,
             repeats: 5,
             folds: 1,
+            margin: 2.0,
         }
     }
 }
@@ -492,7 +495,8 @@ impl Experiment {
         at_least("tl.repeats", self.tl.repeats, 1)?;
         at_most("tl.repeats", self.tl.repeats, 1_000)?;
         at_least("tl.folds", self.tl.folds, 1)?;
-        at_most("tl.folds", self.tl.folds, 10)
+        at_most("tl.folds", self.tl.folds, 10)?;
+        within("tl.margin", self.tl.margin, 0.01, 50.0)
     }
 
     /// Which simplified methods stand in for the paper's, in words.
@@ -526,7 +530,7 @@ impl Experiment {
     /// value, those aside that are named as stand-ins.
     fn is_changed(&self) -> bool {
         let paper = Experiment::default();
-        let tl = TransferLearning { init: paper.tl.init, ..self.tl.clone() };
+        let tl = TransferLearning { init: paper.tl.init, margin: paper.tl.margin, ..self.tl.clone() };
         // Squares give what the whole gives.
         let upscale = Upscale { tile: paper.upscale.tile, overlap: paper.upscale.overlap, ..self.upscale.clone() };
         (&self.pad, &self.sinddm, &self.sampling, &self.patch, &tl)

@@ -10,6 +10,7 @@
 //! | [`experiment`] | the spec: every knob of the study and its default |
 //! | [`overrides`] | presets, files and `--set key=value` folded into one spec |
 //! | [`stage`] | the catalogue of stages and what a running attempt may do |
+//! | [`audit`] | what the paper's numbers give away without any run |
 //! | [`artifact`] | immutable outputs: manifests of files by digest |
 //! | [`plan`] | the study as a graph of tasks |
 //! | [`pretrained`] | published weights that a study can start from |
@@ -24,6 +25,7 @@
 //! | [`results`] | the table that people read, as data |
 
 pub mod artifact;
+pub mod audit;
 pub mod command;
 pub mod cost;
 pub mod digest;

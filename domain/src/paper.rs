@@ -1,4 +1,10 @@
-//! What the paper printed (arXiv 2409.13409), for comparison.
+//! What the paper printed (arXiv 2409.13409), for comparison: `paper.toml`.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
 
 use crate::stone::{Class, Dataset, View};
 
@@ -44,7 +50,7 @@ impl std::fmt::Display for FirstStep {
 }
 
 /// One row of Table I: accuracies in percent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Row {
     /// Which half of the table.
     pub view: View,
@@ -55,53 +61,128 @@ pub struct Row {
     /// Data set II, where there is a second step.
     pub second: Option<Dataset>,
     /// The paper's name of the configuration.
-    pub config: &'static str,
+    pub config: String,
     /// Accuracy on the test images of data set I.
     pub accuracy_1: Printed,
     /// Accuracy on the test images of data set II.
     pub accuracy_2: Option<Printed>,
+    /// Where the one and the other stand.
+    pub quotes: [Option<String>; 2],
 }
 
-const fn p(mean: f64, std: f64) -> Printed {
-    Printed { mean, std }
+/// Something that the paper says of its numbers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// For instance `SUR-synthetic`.
+    pub id: String,
+    /// Id of the cell that is said to be above the other, for instance `SUR-8-2`.
+    pub better: String,
+    /// Id of the other.
+    pub worse: String,
+    /// By more than how many percentage points.
+    pub by: f64,
+    /// Where, or in which words.
+    pub quote: String,
 }
 
-const fn row(
+/// Everything in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paper {
+    row: Vec<RowText>,
+    drift: Vec<DriftText>,
+    sifid: Vec<SifidText>,
+    claim: Vec<Claim>,
+    images: Vec<Images>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowText {
     view: View,
     row: u8,
-    first: FirstStep,
+    first: Vec<Dataset>,
     second: Option<Dataset>,
-    config: &'static str,
-    accuracy_1: Printed,
-    accuracy_2: Option<Printed>,
-) -> Row {
-    Row { view, row, first, second, config, accuracy_1, accuracy_2 }
+    config: String,
+    accuracy_1: CellText,
+    accuracy_2: Option<CellText>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CellText {
+    mean: f64,
+    std: f64,
+    quote: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DriftText {
+    view: View,
+    property: String,
+    score: f64,
+    #[allow(dead_code, reason = "every number of the file says where it stands")]
+    quote: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SifidText {
+    view: View,
+    mean: f64,
+    std: f64,
+    #[allow(dead_code, reason = "every number of the file says where it stands")]
+    quote: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Images {
+    dataset: Dataset,
+    view: View,
+    #[allow(dead_code, reason = "what the paper prints; a test adds the counts up")]
+    total: u32,
+    counts: BTreeMap<Class, u32>,
+}
+
+static PAPER: LazyLock<Paper> =
+    LazyLock::new(|| toml::from_str(include_str!("paper.toml")).expect("a test reads the same file"));
+
 /// Table I: sixteen rows, 26 printed accuracies.
-pub const TABLE_1: [Row; 16] = {
-    use Dataset::{A, B, C};
-    use FirstStep::{AAndB, One};
-    use View::{Sec, Sur};
-    [
-        row(Sur, 1, One(B), None, "Baseline", p(82.82, 8.72), None),
-        row(Sur, 2, One(A), None, "Baseline", p(81.72, 9.91), None),
-        row(Sur, 3, One(C), None, "Baseline", p(68.98, 12.61), None),
-        row(Sur, 4, One(B), Some(A), "TwoStepTL*", p(82.82, 8.72), Some(p(83.81, 4.53))),
-        row(Sur, 5, One(A), Some(B), "TwoStepTL*", p(81.72, 9.91), Some(p(82.62, 3.87))),
-        row(Sur, 6, One(B), Some(C), "TwoStepTL", p(82.82, 4.16), Some(p(85.72, 5.75))),
-        row(Sur, 7, One(A), Some(C), "TwoStepTL", p(81.72, 5.51), Some(p(86.19, 6.12))),
-        row(Sur, 8, AAndB, Some(C), "TwoStepTL", p(82.34, 4.70), Some(p(87.82, 3.65))),
-        row(Sec, 1, One(B), None, "Baseline", p(71.53, 10.21), None),
-        row(Sec, 2, One(A), None, "Baseline", p(71.95, 11.73), None),
-        row(Sec, 3, One(C), None, "Baseline", p(57.29, 17.87), None),
-        row(Sec, 4, One(B), Some(A), "TwoStepTL*", p(71.53, 10.21), Some(p(72.69, 9.22))),
-        row(Sec, 5, One(A), Some(B), "TwoStepTL*", p(71.95, 11.73), Some(p(72.82, 8.89))),
-        row(Sec, 6, One(B), Some(C), "TwoStepTL", p(73.53, 7.32), Some(p(79.95, 5.58))),
-        row(Sec, 7, One(A), Some(C), "TwoStepTL", p(74.95, 8.58), Some(p(78.27, 4.27))),
-        row(Sec, 8, AAndB, Some(C), "TwoStepTL", p(75.88, 7.33), Some(p(80.76, 4.91))),
-    ]
-};
+pub static TABLE_1: LazyLock<Vec<Row>> = LazyLock::new(|| PAPER.row.iter().map(row).collect());
+
+fn row(text: &RowText) -> Row {
+    let printed = |cell: &CellText| Printed { mean: cell.mean, std: cell.std };
+    Row {
+        view: text.view,
+        row: text.row,
+        first: match text.first.as_slice() {
+            [one] => FirstStep::One(*one),
+            _ => FirstStep::AAndB,
+        },
+        second: text.second,
+        config: text.config.clone(),
+        accuracy_1: printed(&text.accuracy_1),
+        accuracy_2: text.accuracy_2.as_ref().map(printed),
+        quotes: [Some(text.accuracy_1.quote.clone()), text.accuracy_2.as_ref().map(|cell| cell.quote.clone())],
+    }
+}
+
+/// The printed accuracy of a cell, by its id, for instance `SUR-8-2`.
+pub fn cell(id: &str) -> Option<Printed> {
+    let cells = TABLE_1.iter().flat_map(|row| {
+        let named = |step: u8, printed| (format!("{}-{}-{step}", row.view, row.row), printed);
+        [Some(named(1, row.accuracy_1)), row.accuracy_2.map(|printed| named(2, printed))].into_iter().flatten()
+    });
+    cells.into_iter().find(|(known, _)| known == id).map(|(_, printed)| printed)
+}
+
+/// The claims that are checked, view by view.
+pub fn claims() -> &'static [Claim] {
+    &PAPER.claim
+}
 
 /// The properties whose drift is scored, in the paper's order.
 pub const DRIFT_PROPERTIES: [&str; 5] = [
@@ -114,44 +195,21 @@ pub const DRIFT_PROPERTIES: [&str; 5] = [
 
 /// Printed drift scores of a view, in the order of [`DRIFT_PROPERTIES`].
 pub fn drift(view: View) -> [f64; 5] {
-    match view {
-        View::Sur => [0.142, 0.124, 0.060, 0.112, 0.094],
-        View::Sec => [0.137, 0.145, 0.077, 0.055, 0.092],
-    }
+    let score = |property: &str| PAPER.drift.iter().find(|score| score.view == view && score.property == property);
+    DRIFT_PROPERTIES.map(|property| score(property).map_or(f64::NAN, |found| found.score))
 }
 
 /// Printed SIFID of a view.
-#[allow(clippy::approx_constant, reason = "3.14 is what the paper prints, and not π")]
 pub fn sifid(view: View) -> Printed {
-    match view {
-        View::Sur => p(3.14, 0.93),
-        View::Sec => p(3.79, 1.71),
-    }
+    let found = PAPER.sifid.iter().find(|score| score.view == view);
+    found.map_or(Printed { mean: f64::NAN, std: f64::NAN }, |score| Printed { mean: score.mean, std: score.std })
 }
 
 /// Number of images of one class (ALGORITHM 0.1); `None` where the data set
 /// does not have the class, and for B, whose images are made by the study.
 pub fn image_count(dataset: Dataset, view: View, class: Class) -> Option<u32> {
-    use Class::*;
-    let (sur, sec) = match (dataset, class) {
-        (Dataset::A, Ia) => (50, 74),
-        (Dataset::A, Iva) => (18, 18),
-        (Dataset::A, Iva2) => (36, 18),
-        (Dataset::A, Ivc) => (25, 19),
-        (Dataset::A, Ivd) => (43, 17),
-        (Dataset::A, Va) => (37, 11),
-        (Dataset::C, Ia) => (62, 25),
-        (Dataset::C, Iia) => (13, 12),
-        (Dataset::C, Iiia) => (58, 50),
-        (Dataset::C, Ivc) => (43, 24),
-        (Dataset::C, Ivd) => (23, 4),
-        (Dataset::C, Va) => (47, 48),
-        _ => return None,
-    };
-    Some(match view {
-        View::Sur => sur,
-        View::Sec => sec,
-    })
+    let images = PAPER.deref().images.iter().find(|images| (images.dataset, images.view) == (dataset, view))?;
+    images.counts.get(&class).copied()
 }
 
 #[cfg(test)]
@@ -160,19 +218,56 @@ mod tests {
 
     #[test]
     fn counts_add_up_to_what_the_paper_prints() {
-        let total = |dataset: Dataset, view| -> u32 {
-            dataset.classes().into_iter().filter_map(|class| image_count(dataset, view, class)).sum()
-        };
-        assert_eq!(total(Dataset::A, View::Sur), 209);
-        assert_eq!(total(Dataset::A, View::Sec), 157);
-        assert_eq!(total(Dataset::C, View::Sur), 246);
-        assert_eq!(total(Dataset::C, View::Sec), 163);
+        for images in &PAPER.images {
+            let classes = images.dataset.classes();
+            let counted = classes.into_iter().filter_map(|class| image_count(images.dataset, images.view, class));
+            assert_eq!(counted.sum::<u32>(), images.total);
+            assert_eq!(images.counts.len(), classes.len());
+        }
+        assert_eq!(PAPER.images.iter().map(|images| images.total).collect::<Vec<_>>(), [209, 157, 246, 163]);
+        assert_eq!(image_count(Dataset::B, View::Sur, Class::Ia), None);
     }
 
     #[test]
     fn table_1_has_26_cells_in_16_rows() {
         let second = TABLE_1.iter().filter(|row| row.accuracy_2.is_some()).count();
-        assert_eq!(TABLE_1.len() + second, 26);
+        assert_eq!((TABLE_1.len(), TABLE_1.len() + second), (16, 26));
         assert!(TABLE_1.iter().all(|row| row.second.is_some() == row.accuracy_2.is_some()));
+        let sum = |of: fn(&Printed) -> f64| {
+            let cells = TABLE_1.iter().flat_map(|row| [Some(row.accuracy_1), row.accuracy_2]).flatten();
+            cells.map(|printed| (100.0 * of(&printed)).round() as u32).sum::<u32>()
+        };
+        // A digit that was mistyped in the file would show here, unless another made up for it.
+        assert_eq!((sum(|printed| printed.mean), sum(|printed| printed.std)), (SUM_OF_MEANS, SUM_OF_STDS));
+        assert_eq!(cell("SUR-8-2"), Some(Printed { mean: 87.82, std: 3.65 }));
+        assert_eq!((cell("SUR-3-2"), cell("SUR-9-1")), (None, None));
+    }
+
+    const SUM_OF_MEANS: u32 = 202_420;
+    const SUM_OF_STDS: u32 = 20_601;
+
+    #[test]
+    fn every_number_is_there_and_says_where_it_stands() {
+        assert_eq!((PAPER.drift.len(), PAPER.sifid.len()), (10, 2));
+        for view in View::ALL {
+            assert!(drift(view).into_iter().all(f64::is_finite) && sifid(view).mean.is_finite());
+        }
+        let cells = PAPER.row.iter().flat_map(|row| [Some(&row.accuracy_1), row.accuracy_2.as_ref()]).flatten();
+        let quotes: Vec<&str> = cells
+            .map(|cell| cell.quote.as_str())
+            .chain(PAPER.drift.iter().map(|score| score.quote.as_str()))
+            .chain(PAPER.sifid.iter().map(|score| score.quote.as_str()))
+            .collect();
+        let distinct: std::collections::BTreeSet<&str> = quotes.iter().copied().collect();
+        assert_eq!((quotes.len(), distinct.len()), (38, 38));
+    }
+
+    #[test]
+    fn claims_are_about_cells_of_the_table() {
+        assert_eq!(claims().len(), 8);
+        for claim in claims() {
+            let (better, worse) = (cell(&claim.better).unwrap(), cell(&claim.worse).unwrap());
+            assert!(better.mean > worse.mean && !claim.quote.is_empty(), "{}", claim.id);
+        }
     }
 }

@@ -359,7 +359,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
 pub fn trainings() -> (Vec<FirstStep>, Vec<(FirstStep, Dataset)>) {
     let first: BTreeSet<FirstStep> = paper::TABLE_1.iter().map(|row| row.first).collect();
     let mut second: Vec<(FirstStep, Dataset)> = Vec::new();
-    for row in &paper::TABLE_1 {
+    for row in paper::TABLE_1.iter() {
         if let Some(dataset) = row.second
             && !second.contains(&(row.first, dataset))
         {
@@ -701,6 +701,7 @@ impl Study<'_> {
             folds: experiment.tl.folds,
             stand_ins: self.data.stand_ins().into_iter().chain(experiment.stand_ins()).collect(),
             drift_threshold: experiment.drift.threshold,
+            margin: experiment.tl.margin,
         });
         let aggregate = self.add(String::new(), stage, report.results, "");
         let mut inputs = report.pictures;

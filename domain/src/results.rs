@@ -7,11 +7,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::paper::Printed;
+mod claims;
+pub mod export;
+mod verdict;
+
+pub use claims::{Claim, ClaimVerdict};
+pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
+
 use crate::stone::{Class, Dataset, View};
 
-/// Version of the document's form.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the document's form. 2: verdicts on accuracies follow from tests; in
+/// version 1, CONSISTENT was within the paper's ±.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Everything the study found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,8 +41,14 @@ pub struct Results {
     pub spread: String,
     /// Chance level of six balanced classes, in percent.
     pub chance: f64,
+    /// How near the paper's mean counts as equivalent, in percentage points.
+    #[serde(default)]
+    pub margin: f64,
     /// One per printed cell of Table I, in the paper's order.
     pub cells: Vec<Cell>,
+    /// What the paper says of these cells, checked on pairs of runs.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
     /// One per view and image property.
     pub drift: Vec<DriftScore>,
     /// One per view.
@@ -99,8 +112,55 @@ pub struct Cell {
     pub per_class: Vec<ClassAccuracy>,
     /// Accuracy of each run, by repeat, then fold.
     pub runs: Vec<f64>,
+    /// Which runs these are, for instance `r0 f1`: repeat and fold, from 0.
+    #[serde(default)]
+    pub run_names: Vec<String>,
+    /// Runs asked for that did not finish, named alike.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// Sample standard deviation over all pairs of run and class.
+    #[serde(default)]
+    pub std_pooled: Option<f64>,
+    /// Share of test images whose patches' majority is right, mean over runs.
+    #[serde(default)]
+    pub image_accuracy: Option<f64>,
+    /// The same by the mean probability of an image's patches.
+    #[serde(default)]
+    pub image_accuracy_by_score: Option<f64>,
+    /// What `image_accuracy` could be with other test images: the middle 95 % of
+    /// 2000 bootstrap samples of images.
+    #[serde(default)]
+    pub image_interval: Option<[f64; 2]>,
+    /// Mean F1 of the classes tested, mean over runs, in percent.
+    #[serde(default)]
+    pub macro_f1: Option<f64>,
+    /// Images that one run learns from, on average; in a second step, those of that step.
+    #[serde(default)]
+    pub train_images: f64,
+    /// Images that one run is tested on, on average.
+    #[serde(default)]
+    pub test_images: f64,
+    /// The 95 % interval of the mean, corrected for runs that share training
+    /// images (Nadeau and Bengio 2003), n_test/n_train being of images; absent
+    /// below two runs.
+    #[serde(default)]
+    pub interval: Option<[f64; 2]>,
+    /// Our mean less the paper's.
+    #[serde(default)]
+    pub difference: Option<f64>,
+    /// Larger p-value of the two one-sided tests against a difference from the
+    /// paper's mean of `margin` or more; absent unless both may be compared.
+    #[serde(default)]
+    pub p_equivalent: Option<f64>,
+    /// Welch's p-value of the difference, if the paper's ± were over so many
+    /// runs: it prints no number. Absent unless both may be compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub p_by_paper_n: Vec<PaperN>,
     /// How it compares.
     pub verdict: Verdict,
+    /// Why it has that verdict, where it is not seen from the numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Mean accuracy of one class, in percent.
@@ -112,46 +172,6 @@ pub struct ClassAccuracy {
     pub classes: Vec<Class>,
     /// Mean over runs.
     pub mean: f64,
-}
-
-/// How a cell compares with the paper's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Verdict {
-    /// Within the paper's own ± of its mean.
-    Consistent,
-    /// Above the paper's mean by more than its ±.
-    Higher,
-    /// Below the paper's mean by more than its ±.
-    Lower,
-    /// Made on other data or by simpler means; see `stand_ins`.
-    NotComparable,
-    /// No run finished.
-    NotRun,
-}
-
-impl Verdict {
-    /// The verdict on a mean, given whether it may be compared at all.
-    pub fn of(comparable: bool, mean: Option<f64>, paper: Printed) -> Verdict {
-        match mean {
-            None => Verdict::NotRun,
-            Some(_) if !comparable => Verdict::NotComparable,
-            Some(mean) if mean > paper.mean + paper.std => Verdict::Higher,
-            Some(mean) if mean < paper.mean - paper.std => Verdict::Lower,
-            Some(_) => Verdict::Consistent,
-        }
-    }
-
-    /// As people read it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Verdict::Consistent => "CONSISTENT",
-            Verdict::Higher => "HIGHER",
-            Verdict::Lower => "LOWER",
-            Verdict::NotComparable => "NOT COMPARABLE",
-            Verdict::NotRun => "NOT RUN",
-        }
-    }
 }
 
 /// Drift of one image property between real and synthetic pictures; both
@@ -240,16 +260,6 @@ pub fn significant(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_made_on_stand_ins_gets_a_verdict_on_the_paper() {
-        let paper = Printed { mean: 80.0, std: 5.0 };
-        assert_eq!(Verdict::of(false, Some(80.0), paper), Verdict::NotComparable);
-        assert_eq!(Verdict::of(true, None, paper), Verdict::NotRun);
-        assert_eq!(Verdict::of(true, Some(85.1), paper), Verdict::Higher);
-        assert_eq!(Verdict::of(true, Some(74.9), paper), Verdict::Lower);
-        assert_eq!(Verdict::of(true, Some(85.0), paper), Verdict::Consistent);
-    }
 
     #[test]
     fn small_distances_keep_their_digits() {

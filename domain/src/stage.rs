@@ -139,7 +139,7 @@ pub enum Stage {
     /// Writes what people read.
     ///
     /// Inputs `results`, `heatmap.<view>`, `samples.<view>.<class>`. Outputs `index.html`,
-    /// `table.md`, `table.csv`, `results.json` and the pictures of `index.html`.
+    /// `table.md`, `table.csv`, `table.tex`, `results.json` and the pictures of `index.html`.
     #[serde(rename = "report")]
     Report,
     /// Runs somebody's own program. Only by workers that were started with
@@ -253,6 +253,9 @@ pub struct Aggregate {
     pub stand_ins: Vec<String>,
     /// Drift score at and above which a property has drifted.
     pub drift_threshold: f64,
+    /// How near the paper's mean counts as equivalent, in percentage points.
+    #[serde(default)]
+    pub margin: f64,
 }
 
 impl Stage {
@@ -270,9 +273,9 @@ impl Stage {
         ("evaluate.heatmap", 1),
         ("evaluate.sifid", 4),
         ("patches", 1),
-        ("classify.train", 1),
-        ("aggregate", 1),
-        ("report", 1),
+        ("classify.train", 2),
+        ("aggregate", 2),
+        ("report", 2),
         ("command", 1),
     ];
 

@@ -145,9 +145,53 @@ pub struct Results {
     /// Which run.
     #[command(flatten)]
     pub run: RunOf,
-    /// The whole document (schema: `lithogen config schema --of results`)
-    #[arg(long)]
+    /// The whole document (schema: `lithogen config schema --of results`); as `--format json`
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// In which form
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+impl Results {
+    /// The form asked for.
+    pub fn form(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// See [`Results::format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables for people
+    Text,
+    /// Table I, one line a cell
+    Csv,
+    /// The whole document
+    Json,
+    /// Table I and the claims for a README or an issue
+    Markdown,
+    /// Table I for a LaTeX document
+    Latex,
+}
+
+/// `lithogen paper`.
+#[derive(Debug, Args)]
+pub struct Paper {
+    /// What about it.
+    #[command(subcommand)]
+    pub command: PaperCommand,
+}
+
+/// One verb of `lithogen paper`.
+#[derive(Debug, Subcommand)]
+pub enum PaperCommand {
+    /// Say where its numbers contradict each other or the text, and what they leave open
+    Audit {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `lithogen dataset`.

@@ -263,7 +263,7 @@ async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet
 fn next_steps(args: &Reproduce, results: &Results, report: &Path) -> String {
     let mut lines = vec![
         format!(" verdicts {}", table::tally(results)),
-        format!(" report   {}/index.html · table.csv · table.md · results.json", report.display()),
+        format!(" report   {}/index.html · table.csv · table.md · table.tex · results.json", report.display()),
     ];
     match &args.data {
         None => lines.push(format!(

@@ -1,6 +1,8 @@
 //! `lithogen results`.
 
-use crate::args::Results;
+use domain::results::export;
+
+use crate::args::{Format, Results};
 use crate::out;
 use crate::{local, table};
 
@@ -15,9 +17,13 @@ pub async fn run(args: &Results) -> anyhow::Result<()> {
         remote.results(&status).await
     })
     .await?;
-    match args.json {
-        true => out::line(text.trim_end()),
-        false => out::line(table::text(&results).trim_end()),
-    }
+    let printed = match args.form() {
+        Format::Json => text,
+        Format::Text => table::text(&results),
+        Format::Csv => export::csv(&results),
+        Format::Markdown => export::markdown(&results),
+        Format::Latex => export::latex(&results),
+    };
+    out::line(printed.trim_end());
     Ok(())
 }

@@ -41,8 +41,7 @@ fn p_close(ours: f64, theirs: &Value) {
 
 /// Accuracies of a method, row after row, and row by row.
 fn accuracies(golden: &Value, method: &Value) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let rows: Vec<Vec<f64>> =
-        golden["acc"][method.as_str().unwrap()].as_array().unwrap().iter().map(numbers).collect();
+    let rows: Vec<Vec<f64>> = golden["acc"][method.as_str().unwrap()].as_array().unwrap().iter().map(numbers).collect();
     (rows.concat(), rows)
 }
 

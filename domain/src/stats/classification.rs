@@ -137,8 +137,9 @@ impl Confusion {
     pub fn matthews(&self) -> f64 {
         let n = self.all() as f64;
         let both: f64 = self.margins().map(|(truth, predicted)| truth * predicted).sum();
-        let (truth, predicted) =
-            self.margins().fold((0.0, 0.0), |(a, b), (truth, predicted)| (a + truth * truth, b + predicted * predicted));
+        let (truth, predicted) = self
+            .margins()
+            .fold((0.0, 0.0), |(a, b), (truth, predicted)| (a + truth * truth, b + predicted * predicted));
         let below = ((n * n - truth) * (n * n - predicted)).sqrt();
         if below > 0.0 { (self.right() as f64 * n - both) / below } else { 0.0 }
     }

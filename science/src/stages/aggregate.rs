@@ -4,17 +4,19 @@
 //! than `n_asked`. What is not a number ends the stage, naming the run, because
 //! a mean that silently skips it would look better than the study is.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use domain::paper::{self, FirstStep, Printed, Row};
+use domain::paper::{self, FirstStep, Printed};
 use domain::results::{
-    Cell, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
+    Cell, Claim, DdpmScore, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
 };
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
 use domain::stats::{mean, sample_std};
-use domain::stone::{Class, Dataset, View};
+use domain::stone::{Dataset, View};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -39,6 +41,8 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder;
     let runs = read_runs(folder)?;
     let comparable = aggregate.stand_ins.is_empty();
+    let cells: Vec<Cell> =
+        paper::TABLE_1.iter().flat_map(|row| table::cells_of(row, aggregate, attempt.seed, &runs)).collect();
     let results = Results {
         schema_version: SCHEMA_VERSION,
         scale: aggregate.scale.clone(),
@@ -49,7 +53,9 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         folds: aggregate.folds,
         spread: spread(aggregate.repeats, aggregate.folds),
         chance: 100.0 / Dataset::A.classes().len() as f64,
-        cells: paper::TABLE_1.iter().flat_map(|row| cells_of(row, aggregate, &runs)).collect(),
+        margin: aggregate.margin,
+        claims: Claim::all(&cells, comparable),
+        cells,
         drift: drift(folder, aggregate, comparable)?,
         sifid: sifid(folder, comparable)?,
         heatmap: heatmap(folder)?,
@@ -126,59 +132,6 @@ fn parse_run(name: &str) -> Option<(View, &str, u32, u32)> {
     Some((view, model, repeat.strip_prefix('r')?.parse().ok()?, fold.strip_prefix('f')?.parse().ok()?))
 }
 
-fn cells_of(row: &Row, aggregate: &Aggregate, runs: &Runs) -> Vec<Cell> {
-    let first = cell(row, None, row.accuracy_1, aggregate, runs);
-    let second = row.accuracy_2.map(|printed| cell(row, row.second, printed, aggregate, runs));
-    std::iter::once(first).chain(second).collect()
-}
-
-fn cell(row: &Row, second: Option<Dataset>, printed: Printed, aggregate: &Aggregate, runs: &Runs) -> Cell {
-    let step = if second.is_some() { 2 } else { 1 };
-    let finished: Vec<&Metrics> =
-        runs.get(&(row.view, model_name(row.first, second))).into_iter().flat_map(BTreeMap::values).collect();
-    let accuracies: Vec<f64> = finished.iter().map(|metrics| metrics.accuracy).collect();
-    let per_class = class_accuracies(&finished);
-    let class_means: Vec<f64> = per_class.iter().map(|class| class.mean).collect();
-    Cell {
-        id: format!("{}-{}-{step}", row.view, row.row),
-        view: row.view,
-        row: row.row,
-        step,
-        training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
-        config: row.config.to_owned(),
-        tested_on: tested_on(row.first, second),
-        paper_mean: printed.mean,
-        paper_std: printed.std,
-        mean: mean(&accuracies),
-        std: sample_std(&accuracies),
-        n: accuracies.len() as u32,
-        n_asked: aggregate.repeats * aggregate.folds,
-        std_over_classes: sample_std(&class_means),
-        per_class,
-        verdict: Verdict::of(aggregate.stand_ins.is_empty(), mean(&accuracies), printed),
-        runs: accuracies,
-    }
-}
-
-/// Mean over runs of each label's recall. A run without test patches of a label
-/// says nothing about it.
-fn class_accuracies(runs: &[&Metrics]) -> Vec<ClassAccuracy> {
-    let Some(first) = runs.first() else { return Vec::new() };
-    let of_label = |(label, classes): (usize, &Vec<Class>)| {
-        let recalls: Vec<f64> = runs.iter().filter_map(|run| recall(run, label)).collect();
-        Some(ClassAccuracy { label: label as u8, classes: classes.clone(), mean: mean(&recalls)? })
-    };
-    first.labels.iter().enumerate().filter_map(of_label).collect()
-}
-
-/// Share of the patches of one label that were recognised, in percent.
-fn recall(run: &Metrics, label: usize) -> Option<f64> {
-    let counts = run.confusion.get(label)?;
-    let all: u32 = counts.iter().sum();
-    let right = *counts.get(label)?;
-    (all > 0).then(|| 100.0 * f64::from(right) / f64::from(all))
-}
-
 fn drift(folder: &Folder, aggregate: &Aggregate, comparable: bool) -> Result<Vec<DriftScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
@@ -197,7 +150,7 @@ fn drift(folder: &Folder, aggregate: &Aggregate, comparable: bool) -> Result<Vec
                 n_synthetic: record.n_synthetic,
                 passed: found.ks < aggregate.drift_threshold,
                 paper: printed,
-                verdict: Verdict::of(comparable, Some(found.ks), Printed { mean: printed, std: DRIFT_TOLERANCE }),
+                verdict: Verdict::within(comparable, found.ks, Printed { mean: printed, std: DRIFT_TOLERANCE }),
             });
         }
     }
@@ -225,7 +178,7 @@ fn sifid(folder: &Folder, comparable: bool) -> Result<Vec<SifidScore>, Failure> 
                 per_class,
                 paper_mean: printed.mean,
                 paper_std: printed.std,
-                verdict: Verdict::of(comparable, Some(centre), printed),
+                verdict: Verdict::within(comparable, centre, printed),
             });
         }
     }

@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 use domain::experiment::Init;
 use domain::plan::WEIGHTS_FILE;
 use domain::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress, Stage};
+use domain::stats::classification::Confusion;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
@@ -19,7 +20,7 @@ use crate::data::patchset::{Augmentation, PatchSet};
 use crate::models::resnet::{CLASSES, ResNet};
 use crate::optimizer::NamedOptimizer;
 use crate::random;
-use crate::records::{self, Metrics, PatchesRecord};
+use crate::records::{self, ImageOutcome, Metrics, PatchesRecord};
 use crate::weights::{self, Array, Arrays};
 
 /// Steps between readings of the loss: each waits for the device.
@@ -178,24 +179,21 @@ fn batches(order: &[usize], batch: u32) -> impl Iterator<Item = &[usize]> {
     order.chunks(batch.max(2) as usize).filter(|batch| batch.len() > 1)
 }
 
-/// The label with the highest score of each patch; the first of equals.
-fn predict(net: &ResNet, patches: &PatchSet, device: &Device) -> Vec<u8> {
+/// The scores of each patch, before softmax.
+fn predict(net: &ResNet, patches: &PatchSet, device: &Device) -> Vec<[f32; CLASSES]> {
     let all: Vec<usize> = (0..patches.len()).collect();
     let mut predicted = Vec::with_capacity(all.len());
     for batch in all.chunks(TEST_BATCH) {
         let x = patches.batch(batch, &vec![Augmentation::NONE; batch.len()], device);
         let scores: Vec<f32> = net.forward(x, None).into_data().iter::<f32>().collect();
-        predicted.extend(scores.chunks_exact(CLASSES).map(|scores| {
-            let best = (1..CLASSES).fold(0, |best, label| if scores[label] > scores[best] { label } else { best });
-            best as u8
-        }));
+        predicted.extend(scores.as_chunks().0);
     }
     predicted
 }
 
 /// Patches recognised.
-fn right(patches: &PatchSet, predicted: &[u8]) -> usize {
-    patches.labels.iter().zip(predicted).filter(|(truth, label)| truth == label).count()
+fn right(patches: &PatchSet, scores: &[[f32; CLASSES]]) -> usize {
+    patches.labels.iter().zip(scores).filter(|(truth, scores)| usize::from(**truth) == highest(scores)).count()
 }
 
 /// Share of patches recognised, 0..1; absent without patches.
@@ -207,24 +205,21 @@ fn metrics(
     classify: &ClassifyTrain,
     log: &Log,
     test: &PatchSet,
-    predicted: &[u8],
+    scores: &[[f32; CLASSES]],
     records: &[PatchesRecord],
 ) -> Metrics {
-    let mut confusion = vec![vec![0; CLASSES]; CLASSES];
-    let mut votes: BTreeMap<(u32, u32), (u8, [u32; CLASSES])> = BTreeMap::new();
-    for ((&truth, &label), &image) in test.labels.iter().zip(predicted).zip(&test.images_of) {
-        confusion[truth as usize][label as usize] += 1;
-        votes.entry(image).or_insert((truth, [0; CLASSES])).1[label as usize] += 1;
-    }
-    let elected = |votes: &[u32; CLASSES]| {
-        (1..CLASSES).fold(0, |best, label| if votes[label] > votes[best] { label } else { best })
-    };
-    let images_right = votes.values().filter(|(truth, votes)| elected(votes) == *truth as usize).count();
+    let pairs = test.labels.iter().zip(scores).map(|(&truth, scores)| (usize::from(truth), highest(scores)));
+    let confusion = Confusion::of(pairs, CLASSES);
+    let images = outcomes(classify, test, scores);
     let labels = (0..CLASSES).map(|label| {
         let mut classes: Vec<_> = records.iter().filter_map(|r| r.classes.get(label)).map(|c| c.class).collect();
         classes.dedup();
         classes
     });
+    let share = |is_right: fn(&ImageOutcome) -> bool| {
+        100.0 * images.iter().filter(|image| is_right(image)).count() as f64 / images.len().max(1) as f64
+    };
+    let classes = || records.iter().flat_map(|record| &record.classes);
     Metrics {
         datasets: classify.datasets.clone(),
         view: records[0].view,
@@ -232,12 +227,54 @@ fn metrics(
         train_loss: log.mean(log.recognised.len().saturating_sub(1)),
         val_accuracy: log.recognised.last().and_then(|&right| accuracy(right, log.validation)),
         test_patches: test.len() as u32,
-        test_images: votes.len() as u32,
-        accuracy: 100.0 * accuracy(right(test, predicted), predicted.len()).unwrap_or(0.0),
-        image_accuracy: 100.0 * images_right as f64 / votes.len().max(1) as f64,
-        confusion,
+        test_images: images.len() as u32,
+        accuracy: 100.0 * confusion.accuracy(),
+        image_accuracy: share(|image| image.vote == image.label),
+        image_accuracy_by_score: share(|image| image.by_score == image.label),
+        train: [0, 1].map(|of| classes().map(|class| class.train[of]).sum()),
+        per_class: confusion.per_class(),
+        macro_average: confusion.macro_over(&confusion.tested()),
+        weighted_average: confusion.weighted(),
+        confusion: confusion.counts().iter().map(|row| row.iter().map(|&count| count as u32).collect()).collect(),
         labels: labels.collect(),
+        images,
     }
+}
+
+/// What became of each test image. Images, not patches, are independent.
+fn outcomes(classify: &ClassifyTrain, test: &PatchSet, scores: &[[f32; CLASSES]]) -> Vec<ImageOutcome> {
+    let mut patches: BTreeMap<(u32, u32), (u8, Vec<&[f32; CLASSES]>)> = BTreeMap::new();
+    for ((&truth, scores), &image) in test.labels.iter().zip(scores).zip(&test.images_of) {
+        patches.entry(image).or_insert((truth, Vec::new())).1.push(scores);
+    }
+    let outcome = |((set, id), (label, patches)): (&(u32, u32), &(u8, Vec<&[f32; CLASSES]>))| {
+        let (mut votes, mut sums) = ([0.0; CLASSES], [0.0; CLASSES]);
+        for scores in patches {
+            votes[highest(scores)] += 1.0;
+            sums.iter_mut().zip(softmax(scores)).for_each(|(sum, share)| *sum += share);
+        }
+        Some(ImageOutcome {
+            dataset: *classify.datasets.get(*set as usize)?,
+            id: *id,
+            label: *label,
+            vote: highest(&votes) as u8,
+            by_score: highest(&sums) as u8,
+            right: f64::from(votes[usize::from(*label)]) / patches.len() as f64,
+        })
+    };
+    patches.iter().filter_map(outcome).collect()
+}
+
+/// The place of the highest number, the first of equals.
+fn highest(scores: &[f32; CLASSES]) -> usize {
+    (1..CLASSES).fold(0, |best, label| if scores[label] > scores[best] { label } else { best })
+}
+
+fn softmax(scores: &[f32; CLASSES]) -> [f32; CLASSES] {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers = scores.map(|score| (score - largest).exp());
+    let sum: f32 = powers.iter().sum();
+    powers.map(|power| power / sum)
 }
 
 /// What training has shown so far.
@@ -452,6 +489,33 @@ mod tests {
         assert!(metrics.val_accuracy.is_some());
         let csv = std::fs::read_to_string(folder.output("epochs.csv")).unwrap();
         assert_eq!(csv.lines().count(), 13);
+        assert_eq!((metrics.train, metrics.images.len()), ([24, 48], 24));
+        let right = metrics.images.iter().map(|image| image.right).sum::<f64>() / 24.0;
+        assert!((100.0 * right - metrics.accuracy).abs() < 1e-9, "two patches of each image");
+    }
+
+    #[test]
+    fn images_are_judged_by_votes_and_by_probabilities() {
+        let sure = |label: usize, score: f32| {
+            let mut scores = [0.0; CLASSES];
+            scores[label] = score;
+            scores
+        };
+        // Of image 3, two patches lean towards label 1, one is sure of label 2.
+        let scores = [sure(1, 0.1), sure(1, 0.1), sure(2, 9.0), sure(0, 1.0)];
+        let mut test = PatchSet::default();
+        (test.labels, test.images_of) = (vec![2, 2, 2, 0], vec![(0, 3), (0, 3), (0, 3), (0, 1)]);
+        let log = Log::new(&small(), 8, 0);
+        let class = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
+        let classes = Dataset::A.classes().into_iter().map(class).collect();
+        let record = PatchesRecord { dataset: Dataset::A, view: View::Sur, fold: 0, size: 16, classes };
+        let metrics = metrics(&small(), &log, &test, &scores, &[record]);
+        let images: Vec<_> = metrics.images.iter().map(|image| (image.id, image.vote, image.by_score)).collect();
+        assert_eq!(images, [(1, 0, 0), (3, 1, 2)]);
+        assert_eq!((metrics.image_accuracy, metrics.image_accuracy_by_score, metrics.accuracy), (50.0, 100.0, 50.0));
+        // Labels that this split does not test count in no average.
+        assert_eq!(metrics.macro_average.recall, (1.0 + 1.0 / 3.0) / 2.0);
+        assert_eq!(metrics.per_class[5].f1, 0.0);
     }
 
     #[test]

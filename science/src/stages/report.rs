@@ -1,16 +1,15 @@
-//! Writes what people read: one page, two tables and the numbers themselves.
+//! Writes what people read: one page, tables and the numbers themselves.
 //!
 //! The same results give the same bytes, so nothing here knows the time, the
 //! machine or how long anything took.
 
 mod figures;
 mod page;
-mod tables;
 
 use std::fs;
 use std::path::Path;
 
-use domain::results::Results;
+use domain::results::{Results, export};
 use domain::stage::{Failure, FailureCode, Folder};
 use domain::stone::{Class, Dataset, View};
 
@@ -29,7 +28,7 @@ struct Pictures {
     sheets: Vec<(View, Class, String)>,
 }
 
-/// Writes `index.html`, `table.md`, `table.csv`, `results.json` and `pictures/`.
+/// Writes `index.html`, `table.md`, `table.csv`, `table.tex`, `results.json` and `pictures/`.
 ///
 /// # Errors
 /// If the results cannot be read or the files cannot be written.
@@ -39,8 +38,9 @@ pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
     let results: Results = records::read(&source)?;
     copy(&source, &folder.output("results.json"))?;
     let pictures = copy_pictures(folder)?;
-    records::write_bytes(&folder.output("table.csv"), tables::csv(&results).as_bytes())?;
-    records::write_bytes(&folder.output("table.md"), tables::markdown(&results).as_bytes())?;
+    records::write_bytes(&folder.output("table.csv"), export::csv(&results).as_bytes())?;
+    records::write_bytes(&folder.output("table.md"), export::markdown(&results).as_bytes())?;
+    records::write_bytes(&folder.output("table.tex"), export::latex(&results).as_bytes())?;
     let html = page::render(&results, &pictures)
         .map_err(|error| Failure::new(FailureCode::Internal, format!("index.html: {error}")))?;
     records::write_bytes(&folder.output("index.html"), html.as_bytes())

@@ -1,10 +1,12 @@
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
+use domain::stats::classification::Score;
+use domain::stone::Class;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::records::PropertyDrift;
+use crate::records::{ImageOutcome, PropertyDrift};
 
 const REPEATS: u32 = 2;
 const FOLDS: u32 = 2;
@@ -17,6 +19,7 @@ fn params(stand_ins: &[&str]) -> Aggregate {
         folds: FOLDS,
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
         drift_threshold: 0.2,
+        margin: 2.0,
     }
 }
 
@@ -43,9 +46,21 @@ fn metrics(view: View, datasets: &[Dataset], right: [u32; 6]) -> Metrics {
         test_images: 6,
         accuracy: 100.0 * f64::from(right.iter().sum::<u32>()) / 60.0,
         image_accuracy: 50.0,
+        image_accuracy_by_score: 75.0,
+        train: [24, 240],
+        per_class: vec![],
+        macro_average: Score { precision: 0.5, recall: 0.5, f1: 0.625 },
+        weighted_average: Score::default(),
+        images: (0..6).map(|id| outcome(datasets[0], id)).collect(),
         confusion: (0..6).map(row).collect(),
         labels: (0..6).map(label).collect(),
     }
+}
+
+/// Of the images, the even ones are recognised.
+fn outcome(dataset: Dataset, id: u32) -> ImageOutcome {
+    let vote = if id.is_multiple_of(2) { id as u8 } else { 0 };
+    ImageOutcome { dataset, id, label: id as u8, vote, by_score: 0, right: 0.5 }
 }
 
 /// Every input of a finished study.
@@ -137,6 +152,55 @@ fn a_finished_study_fills_every_cell_in_the_papers_order() {
     assert!((last.std_over_classes.unwrap() - (37.5_f64).sqrt()).abs() < 1e-9);
     assert_eq!(last.verdict, Verdict::Lower);
     assert_eq!(results.cells[24].tested_on, [Dataset::A, Dataset::B]);
+
+    assert_eq!(last.run_names, ["r0 f0", "r0 f1", "r1 f0", "r1 f1"]);
+    assert_eq!(
+        (last.image_accuracy, last.image_accuracy_by_score, last.macro_f1),
+        (Some(50.0), Some(75.0), Some(62.5))
+    );
+    assert_eq!((last.train_images, last.test_images), (24.0, 6.0));
+    // s² = 250/54 over 4 runs, times 1/4 + 6/24, by t = 3.182 of 3 degrees of freedom.
+    let [low, high] = last.interval.unwrap();
+    assert!((high - low - 2.0 * 3.182446 * (250.0_f64 / 54.0 / 2.0).sqrt()).abs() < 1e-4, "{low} {high}");
+    assert!((last.difference.unwrap() - (52.5 - 80.76)).abs() < 1e-9);
+    assert_eq!(last.p_by_paper_n.iter().map(|guess| guess.n).collect::<Vec<_>>(), [3, 5, 10, 30]);
+    // Half of six images are right in every run.
+    let [low, high] = last.image_interval.unwrap();
+    assert!(low < 50.0 && high > 50.0 && low >= 0.0 && high <= 100.0);
+    // Six recalls of four runs: 23 at 50 or the ones that grow.
+    assert!(last.std_pooled.unwrap() > last.std.unwrap());
+}
+
+#[test]
+fn claims_are_checked_on_pairs_of_runs() {
+    let root = study();
+    let claims = aggregate(root.path(), &params(&[])).unwrap().claims;
+    assert_eq!(claims.len(), 8);
+    // All trainings have the same accuracies here.
+    assert_eq!((claims[0].pairs, claims[0].difference, claims[0].p), (4, Some(0.0), Some(1.0)));
+    assert_eq!(claims[0].verdict.words(), "NOT SUPPORTED");
+    // No difference at all contradicts one of six points.
+    assert_eq!(claims[3].verdict.words(), "CONTRADICTED");
+    let on_stand_ins = aggregate(root.path(), &params(&["drawn pictures"])).unwrap().claims;
+    assert_eq!((on_stand_ins[3].verdict.words(), on_stand_ins[3].difference), ("NOT COMPARABLE", Some(0.0)));
+}
+
+#[test]
+fn a_test_split_without_a_class_says_nothing_of_that_class() {
+    let root = study();
+    let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
+    let mut record: Metrics = records::read(&path).unwrap();
+    record.confusion[2] = vec![0; 6];
+    records::write(&path, &record).unwrap();
+    let cell = &aggregate(root.path(), &params(&[])).unwrap().cells[0];
+    assert_eq!((cell.per_class.len(), cell.per_class[2].mean), (6, 50.0));
+    for run in ["r0.f1", "r1.f0", "r1.f1"] {
+        fs::remove_dir_all(root.path().join(format!("inputs/classify.SUR.B.{run}"))).unwrap();
+    }
+    let cell = &aggregate(root.path(), &params(&[])).unwrap().cells[0];
+    assert_eq!(cell.per_class.iter().map(|class| class.label).collect::<Vec<_>>(), [0, 1, 3, 4, 5]);
+    assert_eq!((cell.n, cell.interval, cell.verdict), (1, None, Verdict::Consistent));
+    assert_eq!(cell.why.as_deref(), Some("one run has no interval"));
 }
 
 #[test]
@@ -159,6 +223,7 @@ fn stand_ins_are_never_judged_against_the_paper() {
     let results = aggregate(root.path(), &params(&["drawn pictures"])).unwrap();
     assert!(!results.comparable);
     assert!(results.cells.iter().all(|cell| cell.verdict == Verdict::NotComparable));
+    assert!(results.cells.iter().all(|cell| cell.p_equivalent.is_none() && cell.p_by_paper_n.is_empty()));
     assert!(results.drift.iter().all(|score| score.verdict == Verdict::NotComparable));
     assert!(results.sifid.iter().all(|score| score.verdict == Verdict::NotComparable));
 }
@@ -174,6 +239,8 @@ fn missing_runs_are_not_counted() {
     fs::remove_dir_all(inputs.join("sifid.SUR.Ia")).unwrap();
     let results = aggregate(root.path(), &params(&[])).unwrap();
     assert_eq!((results.cells[0].n, results.cells[0].n_asked), (3, 4));
+    assert_eq!((results.cells[0].missing.as_slice(), results.cells[0].runs.len()), (&["r0 f1".to_owned()][..], 3));
+    assert_eq!(results.cells[2].missing, ["r0 f0", "r0 f1", "r1 f0", "r1 f1"]);
     let none = &results.cells[2];
     assert_eq!((none.n, none.mean, none.std, none.std_over_classes), (0, None, None, None));
     assert_eq!(none.verdict, Verdict::NotRun);

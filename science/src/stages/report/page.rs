@@ -2,10 +2,13 @@
 //! escapes all text; only the charts are markup, and they escape their own.
 
 use askama::Template;
-use domain::results::{Cell, DriftScore, HeatmapScore, Results, SifidScore, Verdict, significant};
+use domain::audit::{self, Finding};
+use domain::results::{
+    Cell, Claim, ClaimVerdict, DriftScore, HeatmapScore, Results, SifidScore, Verdict, export, significant,
+};
 use domain::stone::{Class, Dataset, View};
 
-use super::{Pictures, figures, tables};
+use super::{Pictures, figures};
 
 /// Which cells of one view to compare: minuend, subtrahend, what differs.
 const CONTRASTS: [(&str, &str, &str); 4] = [
@@ -22,6 +25,9 @@ struct Page<'a> {
     verdicts: Vec<Tally>,
     finished: (u32, u32),
     contrasts: Vec<Contrast>,
+    claims: Vec<Claimed<'a>>,
+    audit: Vec<Finding>,
+    notes: Vec<String>,
     views: Vec<Half<'a>>,
 }
 
@@ -39,6 +45,17 @@ struct Contrast {
     cells: String,
     paper: String,
     ours: String,
+}
+
+/// A claim of the paper.
+struct Claimed<'a> {
+    claim: &'a Claim,
+    says: String,
+    paper: String,
+    ours: String,
+    interval: String,
+    p: String,
+    mark: &'static str,
 }
 
 /// One view.
@@ -62,6 +79,8 @@ struct Row<'a> {
     paper: String,
     ours: String,
     count: String,
+    interval: String,
+    images: String,
     /// The earlier cell that is about the same training.
     same_as: Option<&'a str>,
     mark: &'static str,
@@ -101,20 +120,22 @@ pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, a
         verdicts: verdicts(results),
         finished: finished(results),
         contrasts: contrasts(results),
+        claims: results.claims.iter().map(claimed).collect(),
+        audit: audit::findings(),
+        notes: export::notes(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
     };
     page.render()
 }
 
-/// The verdicts that were given at all.
 /// A distance for people. By reference, as templates pass their values.
 fn distance(value: &f64) -> String {
     significant(*value)
 }
 
+/// The verdicts that were given at all.
 fn verdicts(results: &Results) -> Vec<Tally> {
-    use Verdict::{Consistent, Higher, Lower, NotComparable, NotRun};
-    [Consistent, Higher, Lower, NotComparable, NotRun]
+    Verdict::ALL
         .into_iter()
         .map(|verdict| {
             let cells = results.cells.iter().filter(|cell| cell.verdict == verdict).count();
@@ -133,15 +154,26 @@ fn finished(results: &Results) -> (u32, u32) {
 /// The class of a verdict's style.
 fn mark(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Consistent => "good",
+        Verdict::Equivalent | Verdict::Consistent => "good",
         Verdict::Higher | Verdict::Lower => "off",
         Verdict::NotComparable | Verdict::NotRun => "none",
     }
 }
 
-/// With its sign, minus as wide as plus.
-fn signed(difference: f64) -> String {
-    format!("{difference:+.2}").replace('-', "−")
+fn claimed(claim: &Claim) -> Claimed<'_> {
+    Claimed {
+        claim,
+        says: export::claimed(claim),
+        paper: export::signed(Some(claim.paper_difference)),
+        ours: export::signed(claim.difference),
+        interval: export::interval(claim.interval),
+        p: export::p_value(claim.p_holm),
+        mark: match claim.verdict {
+            ClaimVerdict::Supported => "good",
+            ClaimVerdict::NotSupported | ClaimVerdict::Contradicted => "off",
+            ClaimVerdict::NotComparable | ClaimVerdict::NotRun => "none",
+        },
+    }
 }
 
 fn contrasts(results: &Results) -> Vec<Contrast> {
@@ -153,13 +185,12 @@ fn contrasts(results: &Results) -> Vec<Contrast> {
     for view in View::ALL {
         for (of, against, meaning) in CONTRASTS {
             let (Some(of), Some(against)) = (find(view, of), find(view, against)) else { continue };
-            let ours = of.mean.zip(against.mean).map(|(of, against)| signed(of - against));
             contrasts.push(Contrast {
                 view,
                 meaning,
                 cells: format!("{} − {}", of.id, against.id),
-                paper: signed(of.paper_mean - against.paper_mean),
-                ours: ours.unwrap_or_else(|| "–".to_owned()),
+                paper: export::signed(Some(of.paper_mean - against.paper_mean)),
+                ours: export::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
             });
         }
     }
@@ -198,10 +229,12 @@ fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a
 fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
     Row {
         cell,
-        tested_on: tables::tested_on(cell),
-        paper: tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        ours: tables::plus_minus(cell.mean, cell.std),
-        count: tables::count(cell),
+        tested_on: export::tested_on(cell),
+        paper: export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
+        ours: export::plus_minus(cell.mean, cell.std),
+        count: export::count(cell),
+        interval: export::interval(cell.interval),
+        images: export::plus_minus(cell.image_accuracy, None),
         same_as: same_as(results, cell),
         mark: mark(cell.verdict),
     }

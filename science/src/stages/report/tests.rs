@@ -1,5 +1,7 @@
 use domain::paper::{self, Printed};
-use domain::results::{Cell, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, SifidScore, Verdict};
+use domain::results::{
+    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, SifidScore, Verdict,
+};
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
 use image::{Rgb, RgbImage};
@@ -25,7 +27,7 @@ fn results(stand_ins: &[&str]) -> Results {
             row: row.row,
             step,
             training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
-            config: row.config.to_owned(),
+            config: row.config.clone(),
             paper_mean: printed.mean,
             paper_std: printed.std,
             mean: Some(mean),
@@ -41,10 +43,31 @@ fn results(stand_ins: &[&str]) -> Results {
                 })
                 .collect(),
             runs: vec![mean; 4],
-            verdict: Verdict::of(comparable, Some(mean), printed),
+            run_names: ["r0 f0", "r0 f1", "r1 f0", "r1 f1"].map(str::to_owned).to_vec(),
+            missing: if row.row == 3 { vec!["r1 f1".to_owned()] } else { Vec::new() },
+            std_pooled: Some(12.0),
+            image_accuracy: Some(mean + 5.0),
+            image_accuracy_by_score: Some(mean + 6.0),
+            image_interval: Some([mean - 4.0, mean + 12.0]),
+            macro_f1: Some(mean - 1.0),
+            train_images: 160.0,
+            test_images: 40.0,
+            interval: Some([mean - 5.0, mean + 5.0]),
+            difference: Some(mean - printed.mean),
+            p_equivalent: comparable.then_some(0.4),
+            p_by_paper_n: Vec::new(),
+            verdict: Verdict::within(comparable, mean, printed),
+            why: None,
             tested_on,
         }
     };
+    let cells: Vec<Cell> = paper::TABLE_1
+        .iter()
+        .flat_map(|row| {
+            let second = row.accuracy_2.map(|printed| cell(row, row.second, printed));
+            std::iter::once(cell(row, None, row.accuracy_1)).chain(second)
+        })
+        .collect();
     Results {
         schema_version: domain::results::SCHEMA_VERSION,
         scale: "tiny".to_owned(),
@@ -55,13 +78,9 @@ fn results(stand_ins: &[&str]) -> Results {
         folds: 2,
         spread: "sample standard deviation (n - 1) over 2 repeats x 2 folds".to_owned(),
         chance: 100.0 / 6.0,
-        cells: paper::TABLE_1
-            .iter()
-            .flat_map(|row| {
-                let second = row.accuracy_2.map(|printed| cell(row, row.second, printed));
-                std::iter::once(cell(row, None, row.accuracy_1)).chain(second)
-            })
-            .collect(),
+        margin: 2.0,
+        claims: Claim::all(&cells, comparable),
+        cells,
         drift: View::ALL
             .into_iter()
             .flat_map(|view| paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)).map(move |it| (view, it)))
@@ -75,7 +94,7 @@ fn results(stand_ins: &[&str]) -> Results {
                 n_synthetic: 150,
                 passed: printed + 0.11 < 0.2,
                 paper: printed,
-                verdict: Verdict::of(comparable, Some(printed + 0.11), Printed { mean: printed, std: 0.05 }),
+                verdict: Verdict::within(comparable, printed + 0.11, Printed { mean: printed, std: 0.05 }),
             })
             .collect(),
         sifid: View::ALL
@@ -87,7 +106,7 @@ fn results(stand_ins: &[&str]) -> Results {
                 per_class: Dataset::A.classes().into_iter().zip([2.1, 3.3, 2.8, 4.0, 2.5, 2.7]).collect(),
                 paper_mean: paper::sifid(view).mean,
                 paper_std: paper::sifid(view).std,
-                verdict: Verdict::of(comparable, Some(2.9), paper::sifid(view)),
+                verdict: Verdict::within(comparable, 2.9, paper::sifid(view)),
             })
             .collect(),
         heatmap: View::ALL
@@ -168,12 +187,13 @@ fn the_page_has_every_cell_and_loads_only_what_is_beside_it() {
         assert!(html.contains(&cell.id), "{}", cell.id);
     }
     let links = links(&html);
-    assert_eq!(links.len(), 3 + 2 * (3 + 6));
+    assert_eq!(links.len(), 4 + 2 * (3 + 6));
     for path in links {
         assert!(root.path().join("outputs").join(path).is_file(), "{path}");
     }
     assert!(!html.contains("http") && !html.contains("<script"));
-    assert!(html.contains("3 of 4"));
+    assert!(html.contains("3 of 4") && html.contains("without r1 f1"));
+    assert!(html.contains("only from 75 runs per arm on") && html.contains("p (Holm)"));
 }
 
 #[test]
@@ -192,7 +212,7 @@ fn stand_ins_are_named_in_page_chart_and_table() {
     assert!(html.contains("<li>drawn pictures</li>"));
     assert_eq!(html.matches("STAND-IN: not comparable with the paper</text>").count(), 2);
     let table = fs::read_to_string(root.path().join("outputs/table.md")).unwrap();
-    assert!(table.contains("STAND-IN") && table.contains("- drawn pictures"));
+    assert!(table.contains("STAND-IN") && table.contains("- stand-in: drawn pictures"));
 
     let root = study(&results(&[]), false);
     assert!(!report(root.path()).contains("STAND-IN"));
@@ -220,13 +240,15 @@ fn a_study_without_numbers_still_has_a_page() {
     for cell in &mut empty.cells {
         (cell.mean, cell.std, cell.std_over_classes, cell.n) = (None, None, None, 0);
         (cell.per_class, cell.runs, cell.verdict) = (Vec::new(), Vec::new(), Verdict::NotRun);
+        (cell.interval, cell.difference, cell.image_accuracy) = (None, None, None);
     }
     (empty.drift, empty.sifid, empty.heatmap, empty.generators) = Default::default();
+    empty.claims = Claim::all(&empty.cells, true);
     let root = study(&empty, false);
     let html = report(root.path());
     assert!(html.contains("0 of 72") && html.contains("NOT RUN") && !html.contains("NaN"));
     let table = fs::read_to_string(root.path().join("outputs/table.csv")).unwrap();
-    assert!(table.contains("SEC-8-2,SEC,8,2,A+B → C,TwoStepTL,C,80.76,4.91,,,0,4,,NOT RUN\n"));
+    assert!(table.contains("SEC-8-2,SEC,8,2,A+B → C,TwoStepTL,C,80.76,4.91,,,0,4,,NOT RUN,"));
     assert_eq!(table.lines().count(), 27);
 }
 
