@@ -103,6 +103,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Config(args) => commands::config::run(&args),
         Command::Coordinator(args) => block_on(commands::coordinator::run(args)),
+        Command::Cell(args) => block_on(commands::cell::run(&args.command)),
+        Command::Paper(args) => commands::paper::run(&args.command),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Results(args) => block_on(commands::results::run(&args)),
         Command::Status(args) => block_on(commands::status::run(&args)),

@@ -161,6 +161,36 @@ impl Remote {
         answer.into_inner().status.context("the coordinator sent no status")
     }
 
+    /// The tasks of a run, those in one state if it is not empty, each after
+    /// those that it needs.
+    ///
+    /// # Errors
+    /// If the coordinator is away or knows no such run.
+    pub async fn tasks(&self, run: &str, state: &str) -> anyhow::Result<Vec<v1::TaskStatus>> {
+        let mut tasks = vec![];
+        let mut from = 0;
+        loop {
+            let request = v1::ListTasksRequest { run_id: run.to_owned(), state: state.to_owned(), from };
+            let answer = self.experiments().list_tasks(call(request)).await;
+            let page = answer.map_err(|status| self.explain(&status))?.into_inner();
+            tasks.extend(page.tasks);
+            if page.next == 0 {
+                return Ok(tasks);
+            }
+            from = page.next;
+        }
+    }
+
+    /// All about one task, by the first digits of its key.
+    ///
+    /// # Errors
+    /// If the coordinator is away or knows no such task.
+    pub async fn task(&self, key: &str) -> anyhow::Result<v1::ExplainTaskResponse> {
+        let request = v1::ExplainTaskRequest { task_key: key.to_owned() };
+        let answer = self.experiments().explain_task(call(request)).await;
+        Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
     /// Calls a run off, or only these of its tasks and what needs them.
     ///
     /// # Errors

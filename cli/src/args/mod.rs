@@ -81,6 +81,10 @@ pub enum Command {
     Status(Status),
     /// Print Table I, paper beside ours
     Results(Results),
+    /// Look at one number of Table I
+    Cell(Cell),
+    /// Look at the paper's own numbers
+    Paper(Paper),
     /// Fetch, store, check and clear away files of studies
     Artifact(Artifact),
     /// Make data sets

@@ -95,6 +95,16 @@ pub enum TaskCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run it once more on this machine and compare the result, which is left in a folder
+    #[cfg(feature = "worker")]
+    Rerun {
+        /// Which task.
+        #[command(flatten)]
+        task: TaskOf,
+        /// Folder to make, for its inputs and outputs
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Print what an attempt said
     Logs {
         /// Which task.
@@ -120,4 +130,34 @@ pub struct TaskOf {
     /// Where it lives, without a coordinator.
     #[command(flatten)]
     pub state: State,
+}
+
+/// `lithogen cell`.
+#[derive(Debug, Args)]
+pub struct Cell {
+    /// What about it.
+    #[command(subcommand)]
+    pub command: CellCommand,
+}
+
+/// One verb of `lithogen cell`.
+#[derive(Debug, Subcommand)]
+pub enum CellCommand {
+    /// Say which runs, seeds, splits and weights a number of Table I comes from
+    Explain {
+        /// The cell, as in exported tables, for instance SUR-8-2
+        cell: String,
+        /// The first digits of the run's name; the newest run by default
+        #[arg(long, default_value = "", hide_default_value = true)]
+        run: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+        /// Where it lives, without a coordinator.
+        #[command(flatten)]
+        state: State,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }

@@ -4,6 +4,7 @@ pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod attempt;
 pub mod cancel;
+pub mod cell;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -14,10 +15,13 @@ pub mod exec;
 pub mod login;
 #[cfg(feature = "worker")]
 pub mod model;
+pub mod paper;
 pub mod pause;
 pub mod plan;
 #[cfg(feature = "worker")]
 pub mod reproduce;
+#[cfg(feature = "worker")]
+pub mod rerun;
 pub mod results;
 pub mod status;
 pub mod submit;

@@ -1,8 +1,8 @@
-//! `lithogen task list`, `why` and `logs`.
+//! `lithogen task list`, `why`, `logs` and `rerun`.
 
 use std::io::Write;
 
-use proto::channel::{blob_call, call};
+use proto::channel::blob_call;
 use proto::v1;
 use serde_json::json;
 
@@ -19,24 +19,15 @@ pub async fn run(command: &TaskCommand) -> anyhow::Result<()> {
     match command {
         TaskCommand::List { run, only, json } => list(run, only, *json).await,
         TaskCommand::Why { task, json } => why(task, *json).await,
+        #[cfg(feature = "worker")]
+        TaskCommand::Rerun { task, out } => super::rerun::run(task, out).await,
         TaskCommand::Logs { task, attempt, follow } => logs(task, *attempt, *follow).await,
     }
 }
 
 async fn list(run: &RunOf, only: &str, as_json: bool) -> anyhow::Result<()> {
     let tasks = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
-        let mut tasks = vec![];
-        let mut from = 0;
-        loop {
-            let request = v1::ListTasksRequest { run_id: run.run.clone(), state: only.to_owned(), from };
-            let answer = remote.experiments().list_tasks(call(request)).await;
-            let page = answer.map_err(|status| remote.explain(&status))?.into_inner();
-            tasks.extend(page.tasks);
-            if page.next == 0 {
-                return Ok(tasks);
-            }
-            from = page.next;
-        }
+        remote.tasks(&run.run, only).await
     })
     .await?;
     if as_json {
@@ -58,9 +49,7 @@ async fn list(run: &RunOf, only: &str, as_json: bool) -> anyhow::Result<()> {
 
 async fn why(task: &TaskOf, as_json: bool) -> anyhow::Result<()> {
     let answer = local::ask(task.remote.coordinator.as_deref(), &task.state.state, |remote| async move {
-        let request = v1::ExplainTaskRequest { task_key: task.task.clone() };
-        let answer = remote.experiments().explain_task(call(request)).await;
-        Ok(answer.map_err(|status| remote.explain(&status))?.into_inner())
+        remote.task(&task.task).await
     })
     .await?;
     if as_json {

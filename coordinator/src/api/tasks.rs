@@ -57,6 +57,14 @@ fn state_name(state: &State) -> &'static str {
     }
 }
 
+/// The digest of a task's result, or nothing.
+fn artifact_of(state: &State) -> String {
+    match state {
+        State::Committed { artifact, .. } => artifact.to_string(),
+        _ => String::new(),
+    }
+}
+
 /// A page of the tasks of a run.
 ///
 /// # Errors
@@ -79,10 +87,7 @@ pub(super) fn list(
         worker: task.lease().map_or_else(String::new, |lease| {
             scheduler.worker(&lease.worker).map_or_else(|_| lease.worker.to_string(), |worker| worker.name.clone())
         }),
-        artifact: match task.state {
-            State::Committed { artifact, .. } => artifact.to_string(),
-            _ => String::new(),
-        },
+        artifact: artifact_of(&task.state),
     };
     let tasks = page.filter(|task| state.is_empty() || state_name(&task.state) == state).map(described).collect();
     let next = from.saturating_add(PAGE);
@@ -105,6 +110,9 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
                 reasons: knowledge.scheduler.reasons(key)?,
                 differences: knowledge.scheduler.differences(key)?,
                 changes: vec![],
+                // A spec that came from JSON goes back to it.
+                spec_json: serde_json::to_string(&task.spec).unwrap_or_default(),
+                artifact: artifact_of(&task.state),
             })
         };
         explained().map(|answer| (task.spec.key, answer)).map_err(|reject: Reject| of_reject(&reject))
