@@ -207,6 +207,40 @@ fn the_results_are_what_their_schema_says() {
 }
 
 #[test]
+fn a_number_is_traced_to_its_runs_and_one_of_them_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    study(&state, "").is_done();
+    let explained = run_in(&state, "cell explain SUR-8-2 --json").json();
+    let runs = explained["runs"].as_array().unwrap();
+    assert_eq!(runs.len() as u64, explained["cell"]["n"].as_u64().unwrap());
+    let run = &runs[0];
+    assert_eq!(run["accuracy"], explained["cell"]["runs"][0]);
+    let read: Vec<_> = run["inputs"].as_array().unwrap().iter().map(|input| input["name"].as_str().unwrap()).collect();
+    assert_eq!(read, ["init", "patches.C"]);
+    assert!(run["inputs"][1]["label"].as_str().unwrap().starts_with("patches C/SUR"), "{run}");
+    let task = run["task"].as_str().unwrap();
+    let told = run_in(&state, "cell explain SUR-8-2");
+    assert!(told.out.contains(&format!("lithogen task rerun {} --state", &task[..8])), "{told}");
+
+    let out = folder.path().join("again");
+    let again = run_in(&state, &format!("task rerun {task} --out {}", out.display()));
+    again.is_done();
+    assert!(again.out.contains(&format!("the same bytes: {}", run["artifact"].as_str().unwrap())), "{again}");
+    run_in(&state, &format!("task rerun {task} --out {}", out.display())).says(2, &["is there already"]);
+    run_in(&state, "cell explain SUR-9-9").says(2, &["no cell SUR-9-9"]);
+
+    for (form, begins) in
+        [("csv", "id,view,row"), ("markdown", "# Table I"), ("latex", "\\begin{table}"), ("json", "{")]
+    {
+        let printed = run_in(&state, &format!("results --format {form}"));
+        printed.is_done();
+        assert!(printed.out.starts_with(begins) && printed.out.contains("SUR-8-2"), "{printed}");
+        assert!(printed.out.contains("stand-in data"), "{printed}");
+    }
+}
+
+#[test]
 fn the_schema_refuses_what_lacks_a_field_or_has_another_type() {
     let schema = run(["config", "schema", "--of", "results"]).json();
     for spoilt in [serde_json::json!({}), serde_json::json!([])] {

@@ -101,8 +101,7 @@ fn claims() -> Vec<Finding> {
                 return None;
             }
             let view = &claim.better[..3];
-            let mut evidence =
-                vec![format!("“{}”", claim.quote), format!("{} − {} = {gain:+.2}", claim.better, claim.worse)];
+            let mut evidence = vec![claim.quote.clone(), format!("{} − {} = {gain:+.2}", claim.better, claim.worse)];
             if gain < claim.by {
                 let other = paper::cell(&format!("{view}-2-1"))?;
                 let apart = better.mean - other.mean;

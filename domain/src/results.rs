@@ -142,7 +142,7 @@ pub struct Cell {
     pub test_images: f64,
     /// The 95 % interval of the mean, corrected for runs that share training
     /// images (Nadeau and Bengio 2003), n_test/n_train being of images; absent
-    /// below two runs.
+    /// below two runs, and if all are the same.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
     /// Our mean less the paper's.

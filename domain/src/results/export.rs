@@ -25,7 +25,7 @@ pub fn notes(results: &Results) -> Vec<String> {
     notes.extend(short.map(|cell| format!("{}: {} runs, without {}", cell.id, count(cell), cell.missing.join(", "))));
     if !results.comparable {
         notes.push("STAND-IN: NOT COMPARABLE WITH THE PAPER".to_owned());
-        notes.extend(results.stand_ins.iter().map(|reason| format!("stand-in: {reason}")));
+        notes.extend(results.stand_ins.iter().map(|reason| format!("not comparable: {reason}")));
     }
     notes
 }
@@ -55,7 +55,7 @@ pub fn tested_on(cell: &Cell) -> String {
 
 /// `81.2 to 84.9`; a dash without an interval.
 pub fn interval(interval: Option<[f64; 2]>) -> String {
-    interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.2} to {high:.2}"))
+    interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.2} to {high:.2}").replace('-', "−"))
 }
 
 /// A difference with its sign, minus as wide as plus; a dash where there is none.
@@ -373,7 +373,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn small_p_values_are_not_zero() {
+    fn small_p_values_are_not_zero_and_minus_is_as_wide_as_plus() {
+        assert_eq!(interval(Some([-1.5, 2.25])), "−1.50 to 2.25");
+        assert_eq!([Some(1.5), Some(-1.5), None].map(signed), ["+1.50", "−1.50", "–"]);
         assert_eq!([None, Some(0.0), Some(0.0312)].map(p_value), ["–", "< 0.001", "0.031"]);
     }
 }

@@ -77,7 +77,7 @@ fn cell(row: &Row, second: Option<Dataset>, printed: Printed, aggregate: &Aggreg
         difference: mean(&accuracies).map(|ours| ours - printed.mean),
         p_equivalent: compared.map(|ours| ours.p_equivalent(printed.mean, aggregate.margin)),
         p_by_paper_n: compared.map_or_else(Vec::new, |ours| PaperN::all(ours, printed)),
-        why: why(verdict, n, aggregate),
+        why: why(verdict, n, estimate.is_some(), aggregate),
         verdict,
         runs: accuracies,
     }
@@ -88,11 +88,12 @@ fn run_name((repeat, fold): (u32, u32)) -> String {
     format!("r{repeat} f{fold}")
 }
 
-fn why(verdict: Verdict, n: u32, aggregate: &Aggregate) -> Option<String> {
+fn why(verdict: Verdict, n: u32, has_interval: bool, aggregate: &Aggregate) -> Option<String> {
     match verdict {
         Verdict::NotComparable => Some(aggregate.stand_ins.join("; ")),
         Verdict::NotRun => Some("no run finished".to_owned()),
         _ if n == 1 => Some("one run has no interval".to_owned()),
+        _ if !has_interval => Some("all runs have the same accuracy, which shows no spread".to_owned()),
         _ => None,
     }
 }

@@ -212,7 +212,7 @@ fn stand_ins_are_named_in_page_chart_and_table() {
     assert!(html.contains("<li>drawn pictures</li>"));
     assert_eq!(html.matches("STAND-IN: not comparable with the paper</text>").count(), 2);
     let table = fs::read_to_string(root.path().join("outputs/table.md")).unwrap();
-    assert!(table.contains("STAND-IN") && table.contains("- stand-in: drawn pictures"));
+    assert!(table.contains("STAND-IN") && table.contains("- not comparable: drawn pictures"));
 
     let root = study(&results(&[]), false);
     assert!(!report(root.path()).contains("STAND-IN"));
