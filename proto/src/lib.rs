@@ -9,6 +9,7 @@
 //! | [`status`] | refusals as gRPC statuses with details, and which are final |
 //! | [`address`] | where a coordinator is |
 //! | [`channel`] | the way to it; deadlines and keepalive of both sides |
+//! | [`codec`] | messages on it, and the memory that their streams take |
 //! | [`encoding`] | the form in which files are stored and sent |
 //! | [`tls`] | encryption of both sides |
 //! | [`join_token`] | which coordinator to join, and a secret |
@@ -17,6 +18,7 @@
 
 pub mod address;
 pub mod channel;
+pub mod codec;
 pub mod convert;
 pub mod encoding;
 pub mod identity;
