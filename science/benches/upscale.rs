@@ -1,5 +1,5 @@
 //! Seconds and peak memory of the full-size Swin2SR for compressed pictures on one
-//! picture, whole and in tiles, beside PyTorch's in the same run if
+//! picture, whole, two of them at once, and in tiles, beside PyTorch's in the same run if
 //! `LITHOGEN_PYTHON`, or `python3`, has it and the library transformers.
 //!
 //! Arguments: `WIDTHxHEIGHT` of the small picture, 264x200 without.
@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::seed::Seed;
+use domain::stage::Unwatched;
 use image::RgbImage;
+use science::data::batch;
 use science::models::swin2sr::script::{Script, Tiling};
 use science::models::swin2sr::{Swin2Sr, Swin2SrConfig};
 use science::weights;
@@ -24,10 +26,9 @@ fn main() {
     };
     let mut arguments = std::env::args();
     // A process for each way, called by this one: the peak is the process's.
-    if let Some("tiles" | "whole") = std::env::args().nth(1).as_deref() {
-        let tiles = arguments.nth(1).as_deref() == Some("tiles");
+    if let Some(way @ ("tiles" | "whole" | "two at once")) = std::env::args().nth(1).as_deref() {
         let [width, height] = arguments.find_map(size).unwrap();
-        println!("{}", ours(tiles, width, height));
+        println!("{}", ours(way, width, height));
         return;
     }
     let [width, height] = arguments.find_map(size).unwrap_or([264, 200]);
@@ -40,7 +41,7 @@ fn main() {
         let (seconds, peak) = (theirs["seconds"].as_f64().unwrap(), theirs["peak_mib"].as_f64().unwrap());
         println!("PyTorch {}, {} threads | {seconds:.1} | {peak:.0} |", theirs["torch"], theirs["threads"]);
     }
-    for way in ["whole", "tiles"] {
+    for way in ["whole", "two at once", "tiles"] {
         let Some(own) = said(Command::new(std::env::current_exe().unwrap()).args([way, &asked])) else { continue };
         let of =
             |key: &str| own[key].as_f64().unwrap() / theirs.as_ref().map_or(f64::NAN, |all| all[key].as_f64().unwrap());
@@ -60,17 +61,19 @@ fn said(command: &mut Command) -> Option<Value> {
     line
 }
 
-/// The second of two runs, as PyTorch's.
-fn ours(tiles: bool, width: u32, height: u32) -> Value {
+/// The second of two runs, as PyTorch's; seconds are for one picture.
+fn ours(way: &str, width: u32, height: u32) -> Value {
     let device = Device::flex();
     let net = weights::initialise(Swin2Sr::new(&Swin2SrConfig::compressed(), &device), Seed(1));
     let picture = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * y) as u8, x as u8, y as u8]));
-    let tiling = tiles.then(|| Tiling::new(64, 32).unwrap());
+    let tiling = (way == "tiles").then(|| Tiling::new(64, 32).unwrap());
+    let pictures = vec![picture; if way == "two at once" { 2 } else { 1 }];
     let mut seconds = 0.0;
     for _ in 0..2 {
         let began = Instant::now();
-        net.enlarge(&picture, Script { crop: true, tiling }, &device);
-        seconds = began.elapsed().as_secs_f64();
+        let enlarge = |picture: &RgbImage| Ok(net.enlarge(picture, Script { crop: true, tiling }, &device));
+        batch::map_at_most(2, &pictures, "picture", &mut Unwatched, enlarge).unwrap();
+        seconds = began.elapsed().as_secs_f64() / pictures.len() as f64;
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak =

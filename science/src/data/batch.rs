@@ -18,9 +18,24 @@ pub fn map<T: Sync, R: Send>(
     monitor: &mut dyn Monitor,
     work: impl Fn(&T) -> Result<R, Failure> + Sync,
 ) -> Result<Vec<R>, Failure> {
+    map_at_most(rayon::current_num_threads(), items, what, monitor, work)
+}
+
+/// [`map`] with at most that many items in flight, for work of which fewer fit
+/// into memory than there are threads. At least one is.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_at_most<T: Sync, R: Send>(
+    at_once: usize,
+    items: &[T],
+    what: &str,
+    monitor: &mut dyn Monitor,
+    work: impl Fn(&T) -> Result<R, Failure> + Sync,
+) -> Result<Vec<R>, Failure> {
     let total = items.len() as u64;
     let mut results = Vec::with_capacity(items.len());
-    for batch in items.chunks(rayon::current_num_threads().max(1)) {
+    for batch in items.chunks(at_once.max(1)) {
         if monitor.stopping() {
             return Err(Failure::new(FailureCode::Preempted, format!("stopped at {what} {}/{total}", results.len())));
         }

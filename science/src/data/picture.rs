@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use domain::digest::Digest;
 use domain::stage::Failure;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader,
     Limits, Rgb, RgbImage, imageops,
@@ -32,6 +33,8 @@ pub struct Picture {
     pub color: String,
     /// blake3 of the file.
     pub digest: Digest,
+    /// Whether the file says that it has to be turned or mirrored to stand upright.
+    pub turned: bool,
 }
 
 /// Opens a PNG or JPEG file as 8-bit RGB. The EXIF orientation is applied;
@@ -47,6 +50,14 @@ pub fn open_rgb8(path: &Path) -> Result<Picture, Failure> {
     }
     let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
     decode(path, &bytes)
+}
+
+/// Width and height of a picture as stored, without decoding it.
+///
+/// # Errors
+/// `InvalidInput` naming the file if it is no picture.
+pub fn size(path: &Path) -> Result<[u32; 2], Failure> {
+    image::image_dimensions(path).map(|(width, height)| [width, height]).map_err(|error| broken(path, error))
 }
 
 /// [`open_rgb8`] on the bytes of a file.
@@ -78,7 +89,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture, Failure> {
     }
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| broken(path, error))?;
     image.apply_orientation(orientation);
-    Ok(Picture { image: on_black(image), color, digest: Digest::of(bytes) })
+    let turned = orientation != Orientation::NoTransforms;
+    Ok(Picture { image: on_black(image), color, digest: Digest::of(bytes), turned })
 }
 
 fn refuse(path: &Path, why: &str) -> Failure {

@@ -243,11 +243,16 @@ fn metrics(
 
 /// What became of each test image. Images, not patches, are independent.
 fn outcomes(classify: &ClassifyTrain, test: &PatchSet, scores: &[[f32; CLASSES]]) -> Vec<ImageOutcome> {
-    let mut patches: BTreeMap<(u32, u32), (u8, Vec<&[f32; CLASSES]>)> = BTreeMap::new();
-    for ((&truth, scores), &image) in test.labels.iter().zip(scores).zip(&test.images_of) {
-        patches.entry(image).or_insert((truth, Vec::new())).1.push(scores);
+    /// An image with the scores of its patches.
+    struct Seen<'a> {
+        label: u8,
+        patches: Vec<&'a [f32; CLASSES]>,
     }
-    let outcome = |((set, id), (label, patches)): (&(u32, u32), &(u8, Vec<&[f32; CLASSES]>))| {
+    let mut seen: BTreeMap<(u32, u32), Seen<'_>> = BTreeMap::new();
+    for ((&label, scores), &image) in test.labels.iter().zip(scores).zip(&test.images_of) {
+        seen.entry(image).or_insert(Seen { label, patches: Vec::new() }).patches.push(scores);
+    }
+    let outcome = |((set, id), Seen { label, patches }): (&(u32, u32), &Seen<'_>)| {
         let (mut votes, mut sums) = ([0.0; CLASSES], [0.0; CLASSES]);
         for scores in patches {
             votes[highest(scores)] += 1.0;
@@ -262,7 +267,7 @@ fn outcomes(classify: &ClassifyTrain, test: &PatchSet, scores: &[[f32; CLASSES]]
             right: f64::from(votes[usize::from(*label)]) / patches.len() as f64,
         })
     };
-    patches.iter().filter_map(outcome).collect()
+    seen.iter().filter_map(outcome).collect()
 }
 
 /// The place of the highest number, the first of equals.
