@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use domain::artifact::Manifest;
 use domain::paper;
 use domain::plan::{Data, RawClass};
-use domain::stone::Dataset;
+use domain::stone::{Class, Dataset, View};
 use proto::transfer;
 use serde::Deserialize;
 
@@ -35,25 +35,69 @@ struct Marker {
     what: String,
 }
 
-/// Looks at every class folder below `root/raw` (or `root`) and hashes its pictures.
+/// The folders of a data set as a person named them.
+pub struct Layout {
+    /// The folder that holds `A` and `C`.
+    pub raw: PathBuf,
+    /// The folder of each class; where there is none, what it would be called.
+    pub folders: Vec<((Dataset, View, Class), PathBuf)>,
+    /// Folders that are of no class or of one that another folder is of, one line each.
+    pub problems: Vec<String>,
+}
+
+/// Finds the class folders below `root/raw` (or `root`).
 ///
 /// # Errors
-/// Exit code 4, naming every folder that is missing, empty, has one picture or
-/// the same picture twice.
-pub fn find(root: &Path) -> anyhow::Result<Found> {
+/// Exit code 4 if `root` is no folder.
+pub fn layout(root: &Path) -> anyhow::Result<Layout> {
     let raw = if root.join("raw").is_dir() { root.join("raw") } else { root.to_owned() };
     if !raw.is_dir() {
         return Err(Problem::new(exit::DATA, format!("{} is not a folder", root.display())).into());
     }
-    let wanted: Vec<_> = Data::folders().collect();
-    let scanned = in_parallel(&wanted, |(dataset, view, class)| {
-        let folder = raw.join(dataset.to_string()).join(view.code()).join(class.code());
-        let manifest = if folder.is_dir() { Some(pictures(&folder)) } else { None };
-        (folder, manifest)
-    });
     let mut problems = Vec::new();
+    let mut named = BTreeMap::new();
+    for (dataset, view) in [Dataset::A, Dataset::C].into_iter().flat_map(|set| View::ALL.map(|view| (set, view))) {
+        let parent = raw.join(dataset.to_string()).join(view.code());
+        for (name, folder) in folders_in(&parent) {
+            let class = Class::from_name(&name).filter(|class| dataset.classes().contains(class));
+            let Some(class) = class else {
+                let known = dataset.classes().map(Class::code).join(", ");
+                problems.push(format!("{}: no class of {dataset}; it has {known}", folder.display()));
+                continue;
+            };
+            if let Some(other) = named.insert((dataset, view, class), folder.clone()) {
+                problems.push(format!("{} and {}: both are of class {class}", other.display(), folder.display()));
+            }
+        }
+    }
+    let folder = |(dataset, view, class): (Dataset, View, Class)| {
+        let usual = || raw.join(dataset.to_string()).join(view.code()).join(class.code());
+        ((dataset, view, class), named.remove(&(dataset, view, class)).unwrap_or_else(usual))
+    };
+    let folders = Data::folders().map(folder).collect();
+    Ok(Layout { raw, folders, problems })
+}
+
+/// The folders in a folder that are not hidden, by name; none if it cannot be read,
+/// which shows as classes that are missing.
+fn folders_in(parent: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    let mut folders: Vec<_> = named.filter(|(name, path)| !name.starts_with('.') && path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+/// Looks at every class folder below `root/raw` (or `root`) and hashes its pictures.
+///
+/// # Errors
+/// Exit code 4, naming every folder that is missing, of no class, empty, has one
+/// picture or the same picture twice.
+pub fn find(root: &Path) -> anyhow::Result<Found> {
+    let Layout { raw, folders: wanted, mut problems } = layout(root)?;
+    let scanned = in_parallel(&wanted, |(_, folder)| folder.is_dir().then(|| pictures(folder)));
     let (mut classes, mut folders) = (Vec::new(), Vec::new());
-    for ((dataset, view, class), (folder, manifest)) in wanted.into_iter().zip(scanned) {
+    for (((dataset, view, class), folder), manifest) in wanted.into_iter().zip(scanned) {
         let place = folder.display();
         match manifest {
             None => problems.push(format!("{place}: missing; every class needs a folder")),
@@ -107,8 +151,26 @@ fn repeated(folders: &[(PathBuf, Manifest)]) -> Vec<String> {
     repeated
 }
 
+/// The folder of masks of a data set, laid out as its pictures: beside `raw`, or
+/// beside `A` and `C`.
+pub fn masks(raw: &Path) -> PathBuf {
+    if raw.ends_with("raw") { raw.with_file_name("masks") } else { raw.join("masks") }
+}
+
+/// The mask of a picture, if there is one: of the same name, ending in png.
+pub fn mask_of(masks: &Path, of: (Dataset, View, Class), picture: &Path) -> Option<PathBuf> {
+    let (dataset, view, class) = of;
+    let own = picture.parent()?.file_name()?;
+    let folder = masks.join(dataset.to_string()).join(view.code());
+    let name = Path::new(picture.file_name()?).with_extension("png");
+    [folder.join(own), folder.join(class.code())]
+        .map(|folder| folder.join(&name))
+        .into_iter()
+        .find(|mask| mask.is_file())
+}
+
 /// What the marker beside the folder `raw` says, however the data were named.
-fn stand_in(raw: &Path) -> anyhow::Result<Option<String>> {
+pub fn stand_in(raw: &Path) -> anyhow::Result<Option<String>> {
     let raw = raw.canonicalize().unwrap_or_else(|_| raw.to_owned());
     let beside = raw.parent().filter(|_| raw.ends_with("raw")).unwrap_or(&raw);
     let path = beside.join("dataset.toml");

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | the commands and their options |
+//! | `checkup` | a data set looked at before a study meets it |
 //! | [`commands`] | one command per file |
 //! | [`exit`] | exit codes |
 //! | [`data`] | the class folders of a data set |
@@ -15,6 +16,8 @@
 //! | [`units`] | sizes and times as people write them |
 
 pub mod args;
+#[cfg(feature = "worker")]
+pub mod checkup;
 pub mod commands;
 pub mod data;
 pub mod exit;

@@ -132,6 +132,38 @@ impl Class {
     pub fn from_code(code: &str) -> Option<Class> {
         Class::ALL.into_iter().find(|class| class.code() == code)
     }
+
+    /// The class that people call so, if any: its code, the paper's abbreviation or
+    /// the mineral, in any case, also behind a view and `Subtype_` as in the authors'
+    /// folders (`SUR-Subtype_IVa2`).
+    pub fn from_name(name: &str) -> Option<Class> {
+        let name = name.trim().to_lowercase();
+        let name = View::ALL
+            .iter()
+            .find_map(|view| name.strip_prefix(&view.code().to_lowercase())?.strip_prefix(['-', '_', ' ']))
+            .unwrap_or(&name);
+        let name = name.strip_prefix("subtype").map_or(name, |rest| rest.trim_start_matches(['_', '-', ' ']));
+        Class::ALL.into_iter().find(|class| {
+            class.code().to_lowercase() == name
+                || class.mineral().to_lowercase() == name
+                || class.aliases().contains(&name)
+        })
+    }
+
+    /// Other names of it, in lower case.
+    fn aliases(self) -> &'static [&'static str] {
+        match self {
+            Class::Ia => &["whewellite"],
+            Class::Iia => &["weddellite"],
+            Class::Iiia => &["uric acid", "uric_acid", "uric-acid", "anhydrous uric acid", "acide urique"],
+            // The paper writes both (ALGORITHM 8, number 17).
+            Class::Iva => &["iva1", "carbapatite", "carbonate apatite"],
+            Class::Iva2 => &["carbapatite 2", "carbapatite2"],
+            Class::Ivc => &["struvite"],
+            Class::Ivd => &["brushite"],
+            Class::Va => &["cystine"],
+        }
+    }
 }
 
 impl fmt::Display for Dataset {
@@ -164,6 +196,27 @@ mod tests {
         }
         assert_eq!(Dataset::A.classes().map(Class::mineral), ["CAR", "CAR2", "STR", "BRU", "WW", "CYS"]);
         assert_eq!(Dataset::C.classes().map(Class::mineral), ["UA", "WD", "STR", "BRU", "WW", "CYS"]);
+    }
+
+    #[test]
+    fn classes_are_known_by_the_names_that_people_give_their_folders() {
+        for (name, class) in [
+            ("SUR-Subtype_Ia", Class::Ia),
+            ("SEC-Subtype_IVa2", Class::Iva2),
+            ("WW", Class::Ia),
+            ("Whewellite", Class::Ia),
+            ("IVa1", Class::Iva),
+            ("uric acid", Class::Iiia),
+            ("sec_CYS", Class::Va),
+        ] {
+            assert_eq!(Class::from_name(name), Some(class), "{name}");
+        }
+        for class in Class::ALL {
+            assert_eq!([class.code(), class.mineral()].map(Class::from_name), [Some(class); 2]);
+        }
+        for name in ["", "Ib", "SUR-", "Subtype_", "SURIa"] {
+            assert_eq!(Class::from_name(name), None, "{name}");
+        }
     }
 
     #[test]

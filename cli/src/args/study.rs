@@ -216,6 +216,24 @@ pub enum DatasetCommand {
         #[command(flatten)]
         spec: Spec,
     },
+    /// Decode every picture and say what is wrong with a data set before a study meets it
+    ///
+    /// Looks at sizes and colour modes, counts beside the paper's, pictures that stand
+    /// twice or look alike, on which side of the split they are, masks, and whether
+    /// each class has enough pictures to be split.
+    #[command(after_help = "Ends with exit code 4 if a study could not use the data.\n\n\
+        Example: lithogen dataset check pictures --set tl.folds=5")]
+    Check {
+        /// Folder with `raw/A/SUR/Ia` and so on, or with `A/SUR/Ia`
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The study whose split is to be looked at
+        #[command(flatten)]
+        spec: Spec,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `lithogen config`.

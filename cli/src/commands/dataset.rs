@@ -1,26 +1,55 @@
 //! `lithogen dataset`.
 
+use std::path::Path;
+
 use domain::seed::Seed;
 
-use crate::args::{Dataset, DatasetCommand};
+use crate::args::{Dataset, DatasetCommand, Spec};
+use crate::checkup;
 use crate::data;
+use crate::exit::{self, Problem};
 use crate::out;
 use crate::progress::Counter;
 
-/// Makes data.
+/// Makes data, or looks at them.
 ///
 /// # Errors
-/// If they cannot be written.
+/// If they cannot be written; exit code 4 if a study could not use them.
 pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
-    let DatasetCommand::Phantom { out, spec } = &args.command;
+    match &args.command {
+        DatasetCommand::Phantom { out, spec } => phantom(out, spec, quiet),
+        DatasetCommand::Check { folder, spec, json } => check(folder, spec, *json, quiet),
+    }
+}
+
+fn phantom(folder: &Path, spec: &Spec, quiet: bool) -> anyhow::Result<()> {
     let experiment = super::resolve(spec)?;
     let mut counter = Counter::new("drawing stand-ins", quiet);
-    science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), out, &mut |done, total| {
+    science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), folder, &mut |done, total| {
         counter.show(done, total);
     })?;
     counter.end();
-    let found = data::find(out)?;
-    out::line(format_args!("{}: {}", out.display(), found.remarks.join("; ")));
-    out::line(format_args!("next: lithogen reproduce --scale {} --data {}", experiment.scale.name(), out.display()));
+    let found = data::find(folder)?;
+    out::line(format_args!("{}: {}", folder.display(), found.remarks.join("; ")));
+    let scale = experiment.scale.name();
+    out::line(format_args!("next: lithogen reproduce --scale {scale} --data {}", folder.display()));
     Ok(())
+}
+
+fn check(folder: &Path, spec: &Spec, json: bool, quiet: bool) -> anyhow::Result<()> {
+    let experiment = super::resolve(spec)?;
+    let mut counter = Counter::new("opening pictures", quiet);
+    let checkup = checkup::check(folder, &experiment, &mut |done, total| counter.show(done, total))?;
+    counter.end();
+    if json {
+        out::line(serde_json::to_string_pretty(&checkup)?);
+    } else {
+        let (scale, folds) = (experiment.scale.name(), experiment.tl.folds);
+        out::line(format_args!("{} for a study of scale {scale} with {folds} fold(s)\n", folder.display()));
+        out::line(checkup::text(&checkup).trim_end());
+    }
+    match checkup.blocks() {
+        true => Err(Problem::new(exit::DATA, format!("a study cannot use the data in {}", folder.display())).into()),
+        false => Ok(()),
+    }
 }

@@ -13,9 +13,11 @@
 //! | [`phantom`] | procedural stones that stand in for the data sets |
 //! | [`split`] | training and test sides, by image |
 //! | [`windows`] | places for patches in one picture |
+//! | [`checkup`] | pictures before a study: sizes, modes, which look alike |
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
 pub mod batch;
+pub mod checkup;
 pub mod folder;
 pub mod foreground;
 pub mod patchset;

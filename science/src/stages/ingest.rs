@@ -59,8 +59,9 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("images.json"), &list)
 }
 
-/// The sides of the images of one class; `None` if they are too few.
-fn split(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Side>> {
+/// The sides of the images of one class, in the order of their names, for the seed
+/// of the task; `None` if they are too few.
+pub fn split(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Side>> {
     let generators = ingest.generator_images as usize;
     let mut rng = random::stream(seed, "ingest.split", class as u64);
     let mut pick = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
@@ -103,7 +104,7 @@ fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRe
 }
 
 /// Why a class cannot be split.
-fn too_few(ingest: &Ingest, class: Class, found: usize) -> Failure {
+pub fn too_few(ingest: &Ingest, class: Class, found: usize) -> Failure {
     let Ingest { dataset, view, folds, .. } = ingest;
     let generators = if ingest.pick == Pick::RandomFromAll { 0 } else { ingest.generator_images };
     let least = split::fewest(generators as usize, *folds);

@@ -1,0 +1,371 @@
+//! A data set looked at before a study meets it: every picture decoded, counted,
+//! compared with all others and put on its side of the split.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use domain::experiment::Experiment;
+use domain::paper;
+use domain::plan::{self, Data};
+use domain::seed::Seed;
+use domain::stage::{Failure, Ingest, Monitor, Stage};
+use domain::stone::{Class, Dataset, View};
+use science::data::checkup::{Look, alike};
+use science::data::split::Side;
+use science::data::{batch, picture};
+use science::stages::ingest;
+use serde::Serialize;
+
+use crate::data::{self, Layout};
+
+/// Findings of one kind that are listed one by one.
+const LISTED: usize = 20;
+
+/// Tested pictures up to which a class deserves a warning: each decides a large part
+/// of its accuracy.
+const FEW_TESTED: usize = 2;
+
+/// What was found, as `lithogen dataset check --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Checkup {
+    /// Version of this form.
+    pub schema_version: u32,
+    /// What the pictures are, if they only stand in for real ones.
+    pub stand_in: Option<String>,
+    /// Every class of A and C.
+    pub classes: Vec<ClassCheck>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One class folder.
+#[derive(Debug, Serialize)]
+pub struct ClassCheck {
+    /// A or C.
+    pub dataset: Dataset,
+    /// Which half of it.
+    pub view: View,
+    /// Which class.
+    pub class: Class,
+    /// Where it is, or would be.
+    pub folder: PathBuf,
+    /// Pictures, those that cannot be opened included.
+    pub pictures: usize,
+    /// Pictures of the paper.
+    pub paper: u32,
+    /// Width and height of the smallest and the largest picture, by area.
+    pub sizes: Option<[[u32; 2]; 2]>,
+    /// Colour types as stored.
+    pub colors: BTreeSet<String>,
+    /// Pictures whose file says that they have to be turned.
+    pub turned: usize,
+    /// Pictures with a mask.
+    pub masks: usize,
+    /// Pictures that a diffusion model learns from.
+    pub generator: usize,
+    /// Pictures on the test side of each fold; empty if the class cannot be split.
+    pub tested: Vec<usize>,
+}
+
+/// Something that a person should know.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What, where, and what to do.
+    pub text: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A study refuses these data, or its results would be wrong.
+    Blocking,
+    /// Results may be less than they seem.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+/// What the pictures of one class are for.
+struct Split {
+    ingest: Ingest,
+    seed: Seed,
+}
+
+/// Which class of which half of which data set.
+type Place = (Dataset, View, Class);
+
+/// A class with its pictures.
+struct Member {
+    of: Place,
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+/// Looks at all pictures below `root`; `tell` hears how many of how many are done.
+///
+/// # Errors
+/// If `root` is no folder, or a folder in it cannot be read.
+pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64)) -> anyhow::Result<Checkup> {
+    let Layout { raw, folders, problems } = data::layout(root)?;
+    let mut findings = Findings::default();
+    problems.into_iter().for_each(|problem| findings.add(Severity::Blocking, problem));
+    let mut members = Vec::new();
+    for (of, folder) in folders {
+        let files = if folder.is_dir() { picture::files(&folder)? } else { Vec::new() };
+        if !folder.is_dir() {
+            findings.add(Severity::Blocking, format!("{}: missing; every class needs a folder", folder.display()));
+        }
+        members.push(Member { of, folder, files });
+    }
+
+    let files: Vec<&Path> = members.iter().flat_map(|member| &member.files).map(PathBuf::as_path).collect();
+    let opened = batch::map(&files, "picture", &mut Telling(tell), |path| Ok(Look::at(path)))?;
+    let mut opened = opened.into_iter();
+    let splits = splits(experiment)?;
+    let masks = data::masks(&raw);
+    let (mut classes, mut looks, mut placed) = (Vec::new(), Vec::new(), Vec::new());
+    for member in &members {
+        let own: Vec<Result<Look, Failure>> = opened.by_ref().take(member.files.len()).collect();
+        let sides = splits.get(&(member.of.0, member.of.1)).and_then(|split| sides(member, split, &mut findings));
+        classes.push(class_of(member, &own, sides.as_deref(), &masks, &mut findings));
+        for (number, look) in own.into_iter().enumerate() {
+            match look {
+                Ok(look) => {
+                    let side = sides.as_ref().and_then(|sides| sides.get(number)).copied();
+                    placed.push((member.of, side));
+                    small(&look, experiment, &mut findings);
+                    looks.push(look);
+                }
+                Err(failure) => findings.add(Severity::Blocking, failure.message),
+            }
+        }
+    }
+    let others = classes.iter().filter(|class: &&ClassCheck| class.pictures != class.paper as usize).count();
+    if others > 0 {
+        let text = format!("{others} of {} classes have another number of pictures than the paper's", classes.len());
+        findings.add(Severity::Note, text);
+    }
+    same_files(&looks, &mut findings);
+    look_alikes(&looks, &placed, &mut findings);
+    let stand_in = data::stand_in(&raw)?;
+    if let Some(what) = &stand_in {
+        findings
+            .add(Severity::Note, format!("stand-in data: {what}; nothing made with them is compared with the paper"));
+    }
+    Ok(Checkup { schema_version: 1, stand_in, classes, findings: findings.sorted() })
+}
+
+impl Checkup {
+    /// Whether a study refuses the data.
+    pub fn blocks(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Blocking)
+    }
+}
+
+/// How each view of A and C is split, and by which seed: as the study's own tasks do it.
+fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), Split>> {
+    let plan = plan::plan(experiment, &Data::of_the_paper())?;
+    let split = |task: plan::TaskSpec| match task.stage {
+        Stage::Ingest(ingest) => Some(((ingest.dataset, ingest.view), Split { ingest, seed: task.seed })),
+        _ => None,
+    };
+    Ok(plan.tasks.into_iter().filter_map(split).collect())
+}
+
+fn sides(member: &Member, split: &Split, findings: &mut Findings) -> Option<Vec<Side>> {
+    let (dataset, view, class) = member.of;
+    let sides = ingest::split(&split.ingest, class, member.files.len(), split.seed);
+    let Some(sides) = sides else {
+        findings.add(Severity::Blocking, ingest::too_few(&split.ingest, class, member.files.len()).message);
+        return None;
+    };
+    let fewest = tested(&sides, split.ingest.folds).into_iter().min().unwrap_or(0);
+    if fewest <= FEW_TESTED {
+        let points = 100.0 / (dataset.classes().len() * fewest.max(1)) as f64;
+        findings.add(
+            Severity::Warning,
+            format!(
+                "{dataset}/{view}/{class} ({}) has {} pictures, of which {fewest} are tested at a time: one of them more \
+                 or less recognised moves the accuracy of {view} by {points:.1} points",
+                class.mineral(),
+                member.files.len(),
+            ),
+        );
+    }
+    Some(sides)
+}
+
+/// Pictures on the test side of each fold.
+fn tested(sides: &[Side], folds: u32) -> Vec<usize> {
+    (0..folds.max(1)).map(|fold| sides.iter().filter(|side| side.test_fold == Some(fold)).count()).collect()
+}
+
+fn class_of(
+    member: &Member,
+    looks: &[Result<Look, Failure>],
+    sides: Option<&[Side]>,
+    masks: &Path,
+    findings: &mut Findings,
+) -> ClassCheck {
+    let (dataset, view, class) = member.of;
+    let name = format!("{dataset}/{view}/{class}");
+    let good: Vec<&Look> = looks.iter().flatten().collect();
+    let mut sizes: Vec<[u32; 2]> = good.iter().map(|look| look.size).collect();
+    sizes.sort_by_key(|[width, height]| u64::from(*width) * u64::from(*height));
+    let colors: BTreeSet<String> = good.iter().map(|look| look.color.clone()).collect();
+    if colors.iter().any(|color| color != "Rgb8") {
+        let colors: Vec<&str> = colors.iter().map(String::as_str).collect();
+        findings.add(Severity::Note, format!("{name}: {} are read as 8-bit RGB", colors.join(", ")));
+    }
+    let turned = good.iter().filter(|look| look.turned).count();
+    if turned > 0 {
+        findings.add(Severity::Note, format!("{name}: {turned} are turned upright, as their EXIF data say"));
+    }
+    let mut count = 0;
+    for look in &good {
+        match data::mask_of(masks, member.of, &look.path).map(|mask| (picture::size(&mask), mask)) {
+            None => (),
+            Some((Ok(size), _)) if size == look.size => count += 1,
+            Some((Ok([width, height]), mask)) => {
+                let [wide, high] = look.size;
+                findings.add(
+                    Severity::Blocking,
+                    format!("{} has {width}x{height} pixels and its picture {wide}x{high}", mask.display()),
+                );
+            }
+            Some((Err(failure), _)) => findings.add(Severity::Blocking, failure.message),
+        }
+    }
+    ClassCheck {
+        dataset,
+        view,
+        class,
+        folder: member.folder.clone(),
+        pictures: member.files.len(),
+        paper: paper::image_count(dataset, view, class).unwrap_or(0),
+        sizes: sizes.first().zip(sizes.last()).map(|(small, large)| [*small, *large]),
+        colors,
+        turned,
+        masks: count,
+        generator: sides.map_or(0, |sides| sides.iter().filter(|side| side.generator).count()),
+        tested: sides.map_or_else(Vec::new, |sides| {
+            let folds = sides.iter().filter_map(|side| side.test_fold).max().map_or(1, |last| last + 1);
+            tested(sides, folds)
+        }),
+    }
+}
+
+fn small(look: &Look, experiment: &Experiment, findings: &mut Findings) {
+    let ([width, height], least) = (look.size, experiment.patch.size);
+    if width.min(height) < least {
+        let path = look.path.display();
+        let text =
+            format!("{path} has {width}x{height} pixels, but a patch {least}x{least}: remove it or lower patch.size");
+        findings.add(Severity::Blocking, text);
+    }
+}
+
+fn same_files(looks: &[Look], findings: &mut Findings) {
+    let mut seen = BTreeMap::new();
+    for look in looks {
+        if let Some(earlier) = seen.insert(look.digest, &look.path) {
+            let text = format!("{} and {} are the same file; remove one", earlier.display(), look.path.display());
+            findings.add(Severity::Blocking, text);
+        }
+    }
+}
+
+/// Pictures that are nearly the same, and what that does to the study.
+fn look_alikes(looks: &[Look], placed: &[(Place, Option<Side>)], findings: &mut Findings) {
+    for (first, second) in alike(looks) {
+        let ((class, side), (other, other_side)) = (placed[first], placed[second]);
+        let tested = |side: Option<Side>| side.and_then(|side| side.test_fold);
+        let what = if class.0 != other.0 {
+            "one in A and one in C: what is learnt from one may be tested on the other"
+        } else if class != other {
+            "in different classes or views"
+        } else if tested(side) != tested(other_side) {
+            "one is tested while the other is learnt from"
+        } else {
+            "on the same side of the split"
+        };
+        let [one, two] = [first, second].map(|place| looks[place].path.display());
+        findings.add(Severity::Warning, format!("{one} and {two} look alike, {what}"));
+    }
+}
+
+/// Findings as they come.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, text: String) {
+        self.0.push(Finding { severity, text });
+    }
+
+    /// The worst first, otherwise as they came.
+    fn sorted(mut self) -> Vec<Finding> {
+        self.0.sort_by_key(|finding| finding.severity);
+        self.0
+    }
+}
+
+/// Hears of pictures that have been opened.
+struct Telling<'a>(&'a mut dyn FnMut(u64, u64));
+
+impl Monitor for Telling<'_> {
+    fn progress(&mut self, progress: domain::stage::Progress) {
+        (self.0)(progress.done, progress.total);
+    }
+
+    fn stopping(&self) -> bool {
+        false
+    }
+}
+
+/// The checkup for people.
+pub fn text(checkup: &Checkup) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["class", "", "pictures", "paper", "pixels", "colours", "masks", "for SinDDM", "tested per fold"]);
+    for class in &checkup.classes {
+        let size = |[width, height]: [u32; 2]| format!("{width}x{height}");
+        let sizes = match class.sizes {
+            None => "–".to_owned(),
+            Some([small, large]) if small == large => size(small),
+            Some([small, large]) => format!("{} – {}", size(small), size(large)),
+        };
+        let colors: Vec<&str> = class.colors.iter().map(String::as_str).collect();
+        let tested: Vec<String> = class.tested.iter().map(ToString::to_string).collect();
+        table.add_row([
+            format!("{}/{}/{}", class.dataset, class.view, class.class),
+            class.class.mineral().to_owned(),
+            class.pictures.to_string(),
+            class.paper.to_string(),
+            sizes,
+            colors.join(" "),
+            class.masks.to_string(),
+            class.generator.to_string(),
+            tested.join(" "),
+        ]);
+    }
+    let mut text = format!("{table}\n\n");
+    for severity in [Severity::Blocking, Severity::Warning, Severity::Note] {
+        let of_it: Vec<&Finding> = checkup.findings.iter().filter(|finding| finding.severity == severity).collect();
+        let word = match severity {
+            Severity::Blocking => "blocking",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        for finding in of_it.iter().take(LISTED) {
+            text.push_str(&format!("{word:8} {}\n", finding.text));
+        }
+        if of_it.len() > LISTED {
+            text.push_str(&format!("{word:8} and {} more; --json lists all\n", of_it.len() - LISTED));
+        }
+    }
+    text
+}

@@ -1,0 +1,91 @@
+//! `lithogen dataset check`, as a person runs it on folders that have something wrong.
+
+#![cfg(feature = "worker")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{GrayImage, RgbImage};
+use serde_json::Value;
+
+fn lithogen(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lithogen")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn check(folder: &Path) -> (Option<i32>, Value) {
+    let output = lithogen(&["dataset", "check", "stones", "--scale", "smoke", "--json"], folder);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// The texts of the findings of one severity.
+fn findings(checkup: &Value, severity: &str) -> Vec<String> {
+    let all = checkup["findings"].as_array().unwrap().iter();
+    let of_it = all.filter(|finding| finding["severity"] == severity);
+    of_it.map(|finding| finding["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    assert!(lithogen(&["dataset", "phantom", "--out", "stones", "--scale", "smoke"], root).status.success());
+    let views = |dataset: &str, view: &str| root.join("stones/raw").join(dataset).join(view);
+    fs::rename(views("A", "SUR").join("Ia"), views("A", "SUR").join("SUR-Subtype_Ia")).unwrap();
+    fs::rename(views("C", "SEC").join("IIIa"), views("C", "SEC").join("uric acid")).unwrap();
+
+    let (code, checkup) = check(root);
+    assert_eq!((code, findings(&checkup, "blocking")), (Some(0), vec![]), "{checkup}");
+    assert_eq!(checkup["classes"].as_array().unwrap().len(), 24);
+    assert!(checkup["classes"].as_array().unwrap().iter().all(|class| class["tested"][0].as_u64() > Some(0)));
+    assert!(findings(&checkup, "note").iter().any(|text| text.contains("stand-in data")));
+    assert!(findings(&checkup, "warning").iter().any(|text| text.starts_with("C/SEC/IVd (BRU) has 4 pictures")));
+    let planned = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
+    assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+
+    let pictures = |folder: &Path| {
+        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let [struvite, brushite, cystine] = ["IVc", "IVd", "Va"].map(|class| pictures(&views("A", "SEC").join(class)));
+    // The same file under two labels, and one that is cut off.
+    fs::copy(&struvite[0], views("A", "SEC").join("IVd/copy.png")).unwrap();
+    let bytes = fs::read(&brushite[0]).unwrap();
+    fs::write(&brushite[0], &bytes[..bytes.len() / 2]).unwrap();
+    // A smaller picture of a stone that is there already.
+    let smaller = image::open(&cystine[0]).unwrap().into_rgb8();
+    let (width, height) = smaller.dimensions();
+    let smaller = image::imageops::thumbnail(&smaller, width * 3 / 4, height * 3 / 4);
+    smaller.save(views("A", "SEC").join("Va/z.png")).unwrap();
+    RgbImage::new(9, 9).save(views("A", "SUR").join("IVc/tiny.png")).unwrap();
+    fs::create_dir(views("A", "SUR").join("IIIa")).unwrap();
+    fs::create_dir(views("C", "SUR").join("WW")).unwrap();
+    fs::remove_dir_all(views("C", "SEC").join("IVd")).unwrap();
+    let masks = root.join("stones/masks/A/SEC/Va");
+    fs::create_dir_all(&masks).unwrap();
+    GrayImage::new(width, height).save(masks.join(cystine[0].file_name().unwrap())).unwrap();
+    GrayImage::new(3, 3).save(masks.join(cystine[1].file_name().unwrap())).unwrap();
+
+    let (code, checkup) = check(root);
+    let blocking = findings(&checkup, "blocking");
+    assert_eq!(code, Some(4), "{checkup}");
+    for part in [
+        "copy.png are the same file",
+        "is truncated or damaged",
+        "tiny.png has 9x9 pixels",
+        "IIIa: no class of A",
+        "both are of class Ia",
+        "IVd: missing",
+        "has 3x3 pixels and its picture",
+    ] {
+        assert!(blocking.iter().any(|text| text.contains(part)), "{part}: {blocking:#?}");
+    }
+    let alike = findings(&checkup, "warning");
+    assert!(alike.iter().any(|text| text.contains("z.png look alike")), "{alike:#?}");
+    let class = checkup["classes"].as_array().unwrap().iter().find(|class| class["masks"] == 1).unwrap();
+    assert_eq!((class["dataset"].as_str(), class["class"].as_str()), (Some("A"), Some("Va")));
+    let refused = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
+    assert_eq!(refused.status.code(), Some(4));
+}
