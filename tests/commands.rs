@@ -1,12 +1,12 @@
 //! Somebody's own programs on the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::channel::call;
 use proto::v1;
 
 use crate::harness::cluster::Cluster;
-use crate::harness::command::{result, shell, submit};
+use crate::harness::command::{log, result, shell, submit};
 use crate::harness::program::processes_about;
 use crate::harness::{PATIENCE, eventually};
 
@@ -27,13 +27,48 @@ async fn an_array_reads_what_another_made_and_what_it_prints_is_its_result() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_fails_says_how_and_is_not_tried_again() {
     let cluster = Cluster::start().await;
-    submit(&cluster, vec![shell("wrong", "echo no such stone >&2; exit 3")]).await;
+    submit(&cluster, vec![shell("wrong", "echo epoch 1; echo no such stone >&2; exit 3")]).await;
     let _worker = cluster.worker("one", &[]);
     let status = cluster.end().await;
     assert_eq!(status.state(), v1::RunState::Failed);
     let failure = &status.failures[0];
     assert_eq!((failure.code.as_str(), failure.attempts), ("exited", 1));
     assert!(failure.message.contains('3') && failure.message.contains("no such stone"), "{}", failure.message);
+    // Two streams: which line of which comes first is not known to the last moment.
+    let log = log(&cluster, "command wrong", true).await;
+    assert_eq!(log.lines().collect::<BTreeSet<_>>(), BTreeSet::from(["epoch 1", "no such stone"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_prints_is_seen_while_it_runs() {
+    let cluster = Cluster::start().await;
+    let go = cluster.path("go");
+    let script = format!("echo epoch 1; while [ ! -e {} ]; do sleep 0.05; done; echo epoch 2", go.display());
+    submit(&cluster, vec![shell("long", &script)]).await;
+    let _worker = cluster.worker("one", &[]);
+    cluster.until("it runs", |status| status.running == 1).await;
+    let follow = log(&cluster, "command long", true);
+    let seen = async {
+        while log(&cluster, "command long", false).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::write(&go, "").unwrap();
+    };
+    let (followed, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(follow, seen) }).await.unwrap();
+    assert_eq!(followed, "epoch 1\nepoch 2\n");
+    assert_eq!(result(&cluster, "command long", "stdout.txt").await, "epoch 1\nepoch 2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_its_group_does_not_hold_its_command_up() {
+    let cluster = Cluster::start().await;
+    let gone = cluster.path("gone");
+    let script = format!("setsid sh -c 'while [ ! -e {} ]; do sleep 0.05; done' & echo left", gone.display());
+    submit(&cluster, vec![shell("daemon", &script)]).await;
+    let _worker = cluster.worker("one", &[]);
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    assert_eq!(result(&cluster, "command daemon", "stdout.txt").await, "left\n");
+    std::fs::write(&gone, "").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

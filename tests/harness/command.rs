@@ -32,3 +32,15 @@ pub(crate) async fn result(cluster: &Cluster, label: &str, path: &str) -> String
     let entry = manifest.entries().iter().find(|entry| entry.path == path).unwrap();
     String::from_utf8(transfer.bytes(entry.digest).await.unwrap()).unwrap()
 }
+
+/// What the newest attempt of the task of that label has said, or says until it ends.
+pub(crate) async fn log(cluster: &Cluster, label: &str, follow: bool) -> String {
+    let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
+    let request = v1::ReadLogRequest { task_key: change.task_key, follow, ..Default::default() };
+    let mut pieces = cluster.experiments().read_log(call(request)).await.unwrap().into_inner();
+    let mut bytes = vec![];
+    while let Some(piece) = pieces.message().await.unwrap() {
+        bytes.extend(piece.bytes);
+    }
+    String::from_utf8(bytes).unwrap()
+}

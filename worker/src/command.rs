@@ -2,24 +2,32 @@
 //!
 //! It runs in a folder of its own, finds its inputs in `$LITHOGEN_INPUTS/<name>`
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
-//! `stdout.txt` there, what it says on standard error is the attempt's log. An
-//! element of an array finds `$LITHOGEN_INDEX` and, of lines, `$LITHOGEN_LINE`.
-//! Told to stop, it gets SIGTERM, and SIGKILL when its time is over.
+//! `stdout.txt` there. That and what it says on standard error is the attempt's
+//! log. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
+//! `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM, and SIGKILL when its time is
+//! over.
 
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use domain::stage::{Command, Failure, FailureCode, Folder};
 use domain::task::Grant;
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::child::{LOG, why};
+use crate::child::{LOG, STOP_PATIENCE, why};
 use crate::guard::Guard;
 
 /// Its standard output, among its outputs.
 pub const STDOUT: &str = "stdout.txt";
+
+/// Bytes of its standard output that its log repeats. Coordinators keep no more of
+/// a log; its result is whole.
+const ECHO_MAX: usize = 16 * 1024 * 1024;
 
 /// Runs the program to its end.
 ///
@@ -35,8 +43,10 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let work = folder.root().join("work");
     std::fs::create_dir_all(&work).map_err(|error| Failure::io("create", &work, &error))?;
-    let create = |path: std::path::PathBuf| File::create(&path).map_err(|error| Failure::io("create", &path, &error));
-    let (output, log) = (create(folder.output(STDOUT))?, create(folder.root().join(LOG))?);
+    let (output_path, log_path) = (folder.output(STDOUT), folder.root().join(LOG));
+    // Each adds at the end of the log whatever the other has written.
+    let (log, echo) = (append(&log_path)?, append(&log_path)?);
+    let output = append(&output_path)?;
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Failure::invalid_input("the command names no program"));
     };
@@ -53,7 +63,7 @@ pub(crate) async fn run(
         .envs(command.index.map(|index| ("LITHOGEN_INDEX", index.to_string())))
         .envs(command.line.as_ref().map(|line| ("LITHOGEN_LINE", line)))
         .stdin(Stdio::null())
-        .stdout(output)
+        .stdout(Stdio::piped())
         .stderr(log)
         // What it starts is of its group, and ends with it.
         .process_group(0)
@@ -70,11 +80,20 @@ pub(crate) async fn run(
         signal(Signal::KILL);
         Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"))
     })?;
-    tokio::pin!(stop);
-    let mut kill_at = None;
+    let printed = child.stdout.take().ok_or_else(|| Failure::new(FailureCode::Internal, "a command without output"))?;
+    let copy = tee(printed, output.into(), echo.into());
+    tokio::pin!(stop, copy);
+    let (mut kill_at, mut copied) = (None, None);
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
+            result = &mut copy, if copied.is_none() => {
+                if result.is_err() {
+                    // No result can come of it any more.
+                    signal(Signal::KILL);
+                }
+                copied = Some(result);
+            }
             patience = &mut stop, if kill_at.is_none() => {
                 kill_at = Some(Instant::now() + patience);
                 signal(Signal::TERM);
@@ -87,6 +106,12 @@ pub(crate) async fn run(
     };
     // What it left running has no worker to look after it.
     signal(Signal::KILL);
+    let copied = match copied {
+        Some(copied) => copied,
+        // What has left the group may hold the pipe open for ever.
+        None => tokio::time::timeout(STOP_PATIENCE, copy).await.unwrap_or(Ok(())),
+    };
+    copied.map_err(|error| Failure::io("write", &output_path, &error))?;
     let status =
         status.map_err(|error| Failure::new(FailureCode::Internal, format!("waiting for a command: {error}")))?;
     match status.code() {
@@ -94,5 +119,33 @@ pub(crate) async fn run(
         _ if kill_at.is_some() => Err(Failure::new(FailureCode::Preempted, "told to stop")),
         Some(_) => Err(Failure { code: FailureCode::Exited, ..why(status, folder.root(), false) }),
         None => Err(why(status, folder.root(), false)),
+    }
+}
+
+/// A file in a folder made anew, to whose end all writers add.
+fn append(path: &Path) -> Result<File, Failure> {
+    File::options().create(true).append(true).open(path).map_err(|error| Failure::io("create", path, &error))
+}
+
+/// Copies what is printed to the result and, as far as that is kept, to the log.
+///
+/// # Errors
+/// If the result cannot be written. A log that cannot be is no reason to lose it.
+async fn tee(
+    mut printed: impl AsyncRead + Unpin,
+    mut output: tokio::fs::File,
+    mut log: tokio::fs::File,
+) -> io::Result<()> {
+    let (mut piece, mut room) = (vec![0; 64 * 1024], ECHO_MAX);
+    loop {
+        let length = printed.read(&mut piece).await?;
+        if length == 0 {
+            return output.flush().await;
+        }
+        output.write_all(&piece[..length]).await?;
+        let shown = length.min(room);
+        room -= shown;
+        let _ = log.write_all(&piece[..shown]).await;
+        let _ = log.flush().await;
     }
 }
