@@ -8,12 +8,12 @@ use domain::experiment::Experiment;
 use domain::paper;
 use domain::plan::{self, Data};
 use domain::seed::Seed;
-use domain::stage::{Failure, Ingest, Monitor, Stage};
+use domain::stage::{Failure, Ingest, Monitor, Patches, Stage};
 use domain::stone::{Class, Dataset, View};
 use science::data::checkup::{Look, alike};
-use science::data::split::Side;
+use science::data::split::Role;
 use science::data::{batch, picture};
-use science::stages::ingest;
+use science::stages::{ingest, patches};
 use serde::Serialize;
 
 use crate::data::{self, Layout};
@@ -63,7 +63,8 @@ pub struct ClassCheck {
     pub masks: usize,
     /// Pictures that a diffusion model learns from.
     pub generator: usize,
-    /// Pictures on the test side of each fold; empty if the class cannot be split.
+    /// Pictures on the test side of each fold of the first split; empty if the class
+    /// cannot be split.
     pub tested: Vec<usize>,
 }
 
@@ -88,10 +89,33 @@ pub enum Severity {
     Note,
 }
 
+/// How the pictures of one view of a data set are split: the parameters and seeds of
+/// the study's own tasks.
+struct Splits {
+    ingest: (Ingest, Seed),
+    /// One per split, whichever its fold.
+    patches: Vec<(Patches, Seed)>,
+}
+
 /// What the pictures of one class are for.
-struct Split {
-    ingest: Ingest,
-    seed: Seed,
+struct Sides {
+    roles: Vec<Role>,
+    /// For each split, the fold in which each picture is tested, if any.
+    tested: Vec<Vec<Option<u32>>>,
+}
+
+impl Sides {
+    /// The folds of the splits in which a picture is tested.
+    fn of(&self, picture: usize) -> Vec<Option<u32>> {
+        self.tested.iter().map(|folds| folds[picture]).collect()
+    }
+
+    /// Pictures on the test side of each fold of the first split.
+    fn counts(&self) -> Vec<usize> {
+        let Some(first) = self.tested.first() else { return Vec::new() };
+        let folds = first.iter().flatten().max().map_or(1, |last| last + 1);
+        (0..folds).map(|fold| first.iter().filter(|tested| **tested == Some(fold)).count()).collect()
+    }
 }
 
 /// Which class of which half of which data set.
@@ -129,13 +153,12 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
     let (mut classes, mut looks, mut placed) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
         let own: Vec<Result<Look, Failure>> = opened.by_ref().take(member.files.len()).collect();
-        let sides = splits.get(&(member.of.0, member.of.1)).and_then(|split| sides(member, split, &mut findings));
-        classes.push(class_of(member, &own, sides.as_deref(), &masks, &mut findings));
+        let sides = splits.get(&(member.of.0, member.of.1)).and_then(|splits| sides(member, splits, &mut findings));
+        classes.push(class_of(member, &own, sides.as_ref(), &masks, &mut findings));
         for (number, look) in own.into_iter().enumerate() {
             match look {
                 Ok(look) => {
-                    let side = sides.as_ref().and_then(|sides| sides.get(number)).copied();
-                    placed.push((member.of, side));
+                    placed.push((member.of, sides.as_ref().map(|sides| sides.of(number))));
                     small(&look, experiment, &mut findings);
                     looks.push(look);
                 }
@@ -165,24 +188,40 @@ impl Checkup {
     }
 }
 
-/// How each view of A and C is split, and by which seed: as the study's own tasks do it.
-fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), Split>> {
+/// How each view of A and C is split, as the study's own tasks do it.
+fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), Splits>> {
     let plan = plan::plan(experiment, &Data::of_the_paper())?;
-    let split = |task: plan::TaskSpec| match task.stage {
-        Stage::Ingest(ingest) => Some(((ingest.dataset, ingest.view), Split { ingest, seed: task.seed })),
-        _ => None,
-    };
-    Ok(plan.tasks.into_iter().filter_map(split).collect())
+    let mut splits = BTreeMap::new();
+    // A task stands after those that it needs: the view is known when it is split.
+    for task in plan.tasks {
+        match task.stage {
+            Stage::Ingest(ingest) => {
+                let (view, ingest) = ((ingest.dataset, ingest.view), (ingest, task.seed));
+                splits.insert(view, Splits { ingest, patches: Vec::new() });
+            }
+            Stage::Patches(patches) if patches.split.fold == 0 => {
+                if let Some(of) = splits.get_mut(&(patches.dataset, patches.view)) {
+                    of.patches.push((patches, task.seed));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(splits)
 }
 
-fn sides(member: &Member, split: &Split, findings: &mut Findings) -> Option<Vec<Side>> {
+fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Sides> {
     let (dataset, view, class) = member.of;
-    let sides = ingest::split(&split.ingest, class, member.files.len(), split.seed);
-    let Some(sides) = sides else {
-        findings.add(Severity::Blocking, ingest::too_few(&split.ingest, class, member.files.len()).message);
+    let (ingest, seed) = &splits.ingest;
+    let Some(roles) = ingest::roles(ingest, class, member.files.len(), *seed) else {
+        findings.add(Severity::Blocking, ingest::too_few(ingest, class, member.files.len()).message);
         return None;
     };
-    let fewest = tested(&sides, split.ingest.folds).into_iter().min().unwrap_or(0);
+    let testable: Vec<bool> = roles.iter().map(|role| role.testable).collect();
+    let folds = |(patches, seed): &(Patches, Seed)| patches::folds(patches, class, &testable, *seed);
+    let tested = splits.patches.iter().map(folds).collect::<Option<Vec<_>>>()?;
+    let sides = Sides { roles, tested };
+    let fewest = sides.counts().into_iter().min().unwrap_or(0);
     if fewest <= FEW_TESTED {
         let points = 100.0 / (dataset.classes().len() * fewest.max(1)) as f64;
         findings.add(
@@ -198,15 +237,10 @@ fn sides(member: &Member, split: &Split, findings: &mut Findings) -> Option<Vec<
     Some(sides)
 }
 
-/// Pictures on the test side of each fold.
-fn tested(sides: &[Side], folds: u32) -> Vec<usize> {
-    (0..folds.max(1)).map(|fold| sides.iter().filter(|side| side.test_fold == Some(fold)).count()).collect()
-}
-
 fn class_of(
     member: &Member,
     looks: &[Result<Look, Failure>],
-    sides: Option<&[Side]>,
+    sides: Option<&Sides>,
     masks: &Path,
     findings: &mut Findings,
 ) -> ClassCheck {
@@ -250,11 +284,8 @@ fn class_of(
         colors,
         turned,
         masks: count,
-        generator: sides.map_or(0, |sides| sides.iter().filter(|side| side.generator).count()),
-        tested: sides.map_or_else(Vec::new, |sides| {
-            let folds = sides.iter().filter_map(|side| side.test_fold).max().map_or(1, |last| last + 1);
-            tested(sides, folds)
-        }),
+        generator: sides.map_or(0, |sides| sides.roles.iter().filter(|role| role.generator).count()),
+        tested: sides.map_or_else(Vec::new, Sides::counts),
     }
 }
 
@@ -278,16 +309,19 @@ fn same_files(looks: &[Look], findings: &mut Findings) {
     }
 }
 
+/// A class, and the folds of the splits in which one of its pictures is tested;
+/// unknown where the class cannot be split.
+type Placed = (Place, Option<Vec<Option<u32>>>);
+
 /// Pictures that are nearly the same, and what that does to the study.
-fn look_alikes(looks: &[Look], placed: &[(Place, Option<Side>)], findings: &mut Findings) {
+fn look_alikes(looks: &[Look], placed: &[Placed], findings: &mut Findings) {
     for (first, second) in alike(looks) {
-        let ((class, side), (other, other_side)) = (placed[first], placed[second]);
-        let tested = |side: Option<Side>| side.and_then(|side| side.test_fold);
+        let ((class, tested), (other, other_tested)) = (&placed[first], &placed[second]);
         let what = if class.0 != other.0 {
             "one in A and one in C: what is learnt from one may be tested on the other"
         } else if class != other {
             "in different classes or views"
-        } else if tested(side) != tested(other_side) {
+        } else if tested != other_tested {
             "one is tested while the other is learnt from"
         } else {
             "on the same side of the split"

@@ -19,7 +19,7 @@ use crate::paper::{self, FirstStep};
 use crate::pretrained::Pretrained;
 use crate::resources::Resources;
 use crate::seed::Seed;
-use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Stage};
+use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Split, Stage};
 use crate::stone::{Class, Dataset, View};
 
 /// One class folder of the data as given.
@@ -420,9 +420,8 @@ impl Study<'_> {
         let stage = Stage::Ingest(Ingest {
             dataset,
             view,
-            folds: experiment.tl.folds,
-            test_fraction: experiment.patch.test_fraction,
             generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
+            leave: experiment.tl.folds,
             pick: experiment.sinddm.pick,
             pick_seed: experiment.sinddm.pick_seed,
             min_side: experiment.patch.size,
@@ -599,10 +598,11 @@ impl Study<'_> {
     }
 
     fn patches_stage(&self, dataset: Dataset, view: View, fold: u32) -> Stage {
-        let (folds, patch) = (self.experiment.tl.folds, self.experiment.patch.clone());
-        Stage::Patches(Patches { dataset, view, fold, folds, patch })
+        let split = Split { number: 0, folds: self.experiment.tl.folds, fold };
+        Stage::Patches(Patches { dataset, view, split, patch: self.experiment.patch.clone() })
     }
 
+    /// The stream leaves the split out: the images of all folds are dealt by it.
     fn patches_of_raw(&mut self, dataset: Dataset, view: View, fold: u32, ingest: Digest) -> Result<Digest, Missing> {
         let mut inputs = self.raw_inputs(dataset, view)?;
         inputs.insert("ingest".to_owned(), all_of(ingest));
@@ -610,8 +610,6 @@ impl Study<'_> {
         Ok(self.add(self.patches_subject(dataset, view, fold), stage, inputs, &format!("{dataset} {view}")))
     }
 
-    /// The stream leaves the fold out: the split of the synthetic pictures is
-    /// drawn from it, and all folds have to draw the same.
     fn patches_of_synthetic(&mut self, view: View, fold: u32, synthetic: &[(Class, Digest)]) -> Digest {
         let named = |(class, task): &(Class, Digest)| (format!("synthetic.{class}"), all_of(*task));
         let inputs = synthetic.iter().map(named).collect();

@@ -23,7 +23,8 @@ use crate::stone::{Class, Dataset, View};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage")]
 pub enum Stage {
-    /// Scans, decodes and validates one view of a data set and splits it by image.
+    /// Scans, decodes and validates one view of a data set and sets images apart
+    /// for its diffusion models.
     ///
     /// Inputs `raw.<class>`: the class folder as given. Output `images.json`.
     #[serde(rename = "ingest")]
@@ -115,7 +116,7 @@ pub enum Stage {
         /// Features and pairing.
         sifid: Sifid,
     },
-    /// Cuts one view of a data set into patches, images kept on one side.
+    /// Splits one view of a data set by image and cuts it into patches.
     ///
     /// Inputs for A and C: `ingest`, `raw.<class>`; for B: `synthetic.<class>`
     /// (upscale). Outputs `train.safetensors`, `test.safetensors` (tensors
@@ -177,14 +178,14 @@ pub struct Ingest {
     pub dataset: Dataset,
     /// Which half of it.
     pub view: View,
-    /// 1: one split by `test_fraction`. More: each image is tested in one fold.
-    pub folds: u32,
-    /// Share of images tested when there is one fold; at least one image.
-    pub test_fraction: f64,
     /// Images per class that a diffusion model will learn from. Unless `pick`
     /// says otherwise they are on the training side of every fold, so that no
     /// fold leaks through the generator.
     pub generator_images: u32,
+    /// Images of a class that are left for testing in any case: the most folds of
+    /// any split.
+    #[serde(alias = "folds")]
+    pub leave: u32,
     /// Which images these are.
     #[serde(default)]
     pub pick: Pick,
@@ -202,12 +203,29 @@ pub struct Patches {
     pub dataset: Dataset,
     /// Which half of it.
     pub view: View,
-    /// Which images are on the test side, counted from 0.
-    pub fold: u32,
-    /// Out of how many.
-    pub folds: u32,
+    /// Which images are on the test side.
+    #[serde(default)]
+    pub split: Split,
     /// Sizes and quotas.
     pub patch: Patch,
+}
+
+/// One way to put images on a training and a test side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Split {
+    /// Which dealing of the images over the folds, counted from 0: each number has
+    /// its own, and all folds of one number share it.
+    pub number: u32,
+    /// 1: a share of the images is tested. More: each image is tested in one fold.
+    pub folds: u32,
+    /// The fold whose images are tested, counted from 0.
+    pub fold: u32,
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Self { number: 0, folds: 1, fold: 0 }
+    }
 }
 
 /// Parameters of [`Stage::ClassifyTrain`].
@@ -261,8 +279,8 @@ pub struct Aggregate {
 impl Stage {
     /// The name of every stage with its current version.
     pub const CATALOGUE: [(&'static str, u32); 16] = [
-        ("ingest", 2),
-        ("pad", 2),
+        ("ingest", 3),
+        ("pad", 3),
         ("sinddm.train", 2),
         ("sinddm.sample", 2),
         ("ddpm.train", 1),
@@ -272,7 +290,7 @@ impl Stage {
         ("evaluate.drift", 1),
         ("evaluate.heatmap", 1),
         ("evaluate.sifid", 4),
-        ("patches", 1),
+        ("patches", 2),
         ("classify.train", 2),
         ("aggregate", 2),
         ("report", 2),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use domain::stage::{Failure, FailureCode};
+use domain::stage::{Failure, FailureCode, Split};
 use domain::stats::classification::Score;
 use domain::stone::{Class, Dataset, View};
 use serde::de::DeserializeOwned;
@@ -18,8 +18,6 @@ pub struct ImageList {
     pub dataset: Dataset,
     /// Which half of it.
     pub view: View,
-    /// Folds of the split.
-    pub folds: u32,
     /// The images.
     pub images: Vec<ImageRecord>,
 }
@@ -35,6 +33,8 @@ pub struct ImageRecord {
     pub file: String,
     /// blake3 of the file.
     pub digest: String,
+    /// blake3 of what it shows, whatever the file: see [`crate::data::picture::digest`].
+    pub pixels: String,
     /// Width in pixels after applying the EXIF orientation.
     pub width: u32,
     /// Height in pixels after applying the EXIF orientation.
@@ -43,8 +43,22 @@ pub struct ImageRecord {
     pub color: String,
     /// Whether a diffusion model learns from it.
     pub generator: bool,
-    /// The fold whose test side it is on; absent if it is always on the training side.
-    pub test_fold: Option<u32>,
+    /// Whether a split may put it on the test side.
+    pub testable: bool,
+}
+
+/// An image by what it shows: equal digests are the same picture under whatever
+/// name, in whichever class, view or data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// Which class.
+    pub class: Class,
+    /// Names the image within its data set and view.
+    pub id: u32,
+    /// Name of its file.
+    pub file: String,
+    /// blake3 of its pixels, width and height: see [`crate::data::picture::digest`].
+    pub digest: String,
 }
 
 /// `pad.json` of `pad`.
@@ -54,8 +68,8 @@ pub struct PadRecord {
     pub class: Class,
     /// Width and height of the canvas.
     pub canvas: [u32; 2],
-    /// Ids of the images, in the order of the files written.
-    pub image_ids: Vec<u32>,
+    /// The images, in the order of the files written.
+    pub images: Vec<ImageRef>,
     /// Share of exactly black pixels of each canvas.
     pub black: Vec<f64>,
 }
@@ -227,11 +241,15 @@ pub struct PatchesRecord {
     /// Which half of it.
     pub view: View,
     /// Which images are on the test side.
-    pub fold: u32,
+    pub split: Split,
     /// Width and height of a patch.
     pub size: u32,
     /// Classes in label order.
     pub classes: Vec<ClassPatches>,
+    /// The images on the training side, those included that gave no patch.
+    pub train_images: Vec<ImageRef>,
+    /// The images on the test side.
+    pub test_images: Vec<ImageRef>,
 }
 
 /// One class of [`PatchesRecord`].

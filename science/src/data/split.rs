@@ -1,58 +1,99 @@
-//! Training and test sides, by image: no image is ever on both (ALGORITHM 6, step 1).
+//! What each image of a class is for, by stone: which a diffusion model learns from,
+//! and which are tested. No stone is ever on both sides of a split (ALGORITHM 6,
+//! step 1).
+//!
+//! `stones` names the stone of each image by a number from 0 on; where nothing is
+//! known of stones, every image is one of its own.
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// What one image is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Side {
-    /// Whether a diffusion model learns from it. Then it is never tested.
+/// What an image may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Whether a diffusion model learns from it.
     pub generator: bool,
-    /// The fold whose test side it is on; in all others it is trained on.
-    pub test_fold: Option<u32>,
+    /// Whether a split may put it on the test side.
+    pub testable: bool,
 }
 
-/// Splits the `images` of one class.
+/// Sets up to `wanted` images of a class apart for a diffusion model, by whole
+/// stones, as many as leave `leave` stones. What is left of a stone that it learns
+/// from is not tested either.
 ///
-/// Up to `generators` of them are set apart for a diffusion model, as many as
-/// leave an image to test per fold. Of the others, with one fold, the share
-/// `test_fraction` of all is tested, at least one and at most all but one
-/// image; with more folds each is tested in one fold, dealt round-robin.
-/// `None` if there are fewer images than that needs: one per fold, and one to
-/// learn from that no fold tests (with one fold or a generator). `pick` chooses
-/// the generators' images where it is given, `rng` otherwise.
-pub fn split(
-    images: usize,
-    generators: usize,
+/// `None` if there are fewer than [`fewest`] stones.
+pub fn set_apart(stones: &[usize], wanted: usize, leave: u32, rng: &mut ChaCha8Rng) -> Option<Vec<Role>> {
+    let mut members = members(stones, |_| true);
+    if members.len() < fewest(wanted, leave) {
+        return None;
+    }
+    members.shuffle(rng);
+    members.truncate(members.len() - leave.max(1) as usize);
+    let mut roles = vec![Role { generator: false, testable: true }; stones.len()];
+    let mut missing = wanted;
+    for stone in members {
+        if missing == 0 {
+            break;
+        }
+        for (place, image) in stone.iter().enumerate() {
+            roles[*image] = Role { generator: place < missing, testable: false };
+        }
+        missing -= missing.min(stone.len());
+    }
+    Some(roles)
+}
+
+/// The fold in which each image of a class is tested; in all others it is learnt
+/// from, and always where there is none.
+///
+/// With one fold, whole stones are tested up to the share `test_fraction` of all
+/// images, at least one and at most all but one stone; the smallest if each has more
+/// images than that. With more folds each testable stone is tested in one, dealt
+/// round-robin, or so that folds have equally many images where stones do not.
+///
+/// `None` if there is no testable stone for each fold, or no stone to learn from.
+pub fn deal(
+    stones: &[usize],
+    testable: &[bool],
     folds: u32,
     test_fraction: f64,
     rng: &mut ChaCha8Rng,
-    pick: Option<&mut ChaCha8Rng>,
-) -> Option<Vec<Side>> {
-    let folds = folds.max(1);
-    if images < fewest(generators, folds) {
+) -> Option<Vec<Option<u32>>> {
+    let folds = folds.max(1) as usize;
+    let all = members(stones, |_| true).len();
+    let mut members = members(stones, |image| testable[image]);
+    if members.len() < folds || all < 2 {
         return None;
     }
-    let generators = generators.min(images - folds as usize);
-    let mut order: Vec<usize> = (0..images).collect();
-    order.shuffle(rng);
-    if let Some(pick) = pick {
-        let picked = pick_any(images, generators, pick);
-        order.sort_by_key(|image| picked.iter().position(|picked| picked == image).unwrap_or(generators));
+    members.shuffle(rng);
+    let mut dealt = vec![None; stones.len()];
+    if folds == 1 {
+        let wanted = ((stones.len() as f64 * test_fraction).round() as usize).max(1);
+        let smallest = members.iter().min_by_key(|stone| stone.len()).cloned();
+        let (mut room, mut left) = (wanted, all - 1);
+        members.retain(|stone| {
+            let fits = stone.len() <= room && left > 0;
+            if fits {
+                (room, left) = (room - stone.len(), left - 1);
+            }
+            fits
+        });
+        if members.is_empty() {
+            members.extend(smallest);
+        }
+        members.iter().flatten().for_each(|image| dealt[*image] = Some(0));
+        return Some(dealt);
     }
-    let mut sides = vec![Side::default(); images];
-    let (set_apart, testable) = order.split_at(generators);
-    for image in set_apart {
-        sides[*image].generator = true;
+    // Largest first, each to the fold that has fewest images; the order drawn stays
+    // among equals.
+    members.sort_by_key(|stone| std::cmp::Reverse(stone.len()));
+    let mut sizes = vec![0; folds];
+    for stone in members {
+        let fold = (0..folds).min_by_key(|fold| sizes[*fold]).unwrap_or(0);
+        sizes[fold] += stone.len();
+        stone.iter().for_each(|image| dealt[*image] = Some(fold as u32));
     }
-    let tested = match folds {
-        1 => ((images as f64 * test_fraction).round() as usize).clamp(1, testable.len().min(images - 1)),
-        _ => testable.len(),
-    };
-    for (i, image) in testable[..tested].iter().enumerate() {
-        sides[*image].test_fold = Some(i as u32 % folds);
-    }
-    Some(sides)
+    Some(dealt)
 }
 
 /// Some images out of all, in random order.
@@ -63,67 +104,117 @@ pub fn pick_any(images: usize, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<usize
     order
 }
 
-/// The fewest images of a class that [`split`] can work with.
+/// The fewest stones of a class that can be split: one per fold, and one to learn
+/// from that no fold tests (with one fold or a diffusion model).
 pub fn fewest(generators: usize, folds: u32) -> usize {
     let folds = folds.max(1) as usize;
     if generators > 0 || folds == 1 { folds + 1 } else { folds }
 }
 
+/// The images of each stone, stones in order of their first image; only images that
+/// count.
+fn members(stones: &[usize], counts: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
+    let mut members: Vec<(usize, Vec<usize>)> = Vec::new();
+    for (image, stone) in stones.iter().enumerate().filter(|(image, _)| counts(*image)) {
+        match members.iter_mut().find(|(known, _)| known == stone) {
+            Some((_, images)) => images.push(image),
+            None => members.push((*stone, vec![image])),
+        }
+    }
+    members.into_iter().map(|(_, images)| images).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use domain::seed::Seed;
 
     use super::*;
     use crate::random::stream;
 
-    fn sides(images: usize, generators: usize, folds: u32, fraction: f64) -> Option<Vec<Side>> {
-        split(images, generators, folds, fraction, &mut stream(Seed(1), "split", 0), None)
+    fn each_its_own(images: usize) -> Vec<usize> {
+        (0..images).collect()
     }
 
-    #[test]
-    fn a_seed_of_its_own_chooses_the_generators_images_alone() {
-        let learnt = |seed: u64| {
-            let mut pick = stream(Seed(seed), "pick", 0);
-            let sides = split(30, 8, 1, 0.2, &mut stream(Seed(1), "split", 0), Some(&mut pick)).unwrap();
-            assert!(sides.iter().all(|side| !(side.generator && side.test_fold.is_some())));
-            assert_eq!(tested(&sides, 0), 6);
-            sides.iter().map(|side| side.generator).collect::<Vec<_>>()
-        };
-        assert_eq!(learnt(1), learnt(1));
-        assert_ne!(learnt(1), learnt(2));
-        assert_eq!(learnt(1).iter().filter(|learnt| **learnt).count(), 8);
+    fn roles(stones: &[usize], wanted: usize, leave: u32) -> Option<Vec<Role>> {
+        set_apart(stones, wanted, leave, &mut stream(Seed(1), "apart", 0))
     }
 
-    fn tested(sides: &[Side], fold: u32) -> usize {
-        sides.iter().filter(|side| side.test_fold == Some(fold)).count()
+    fn dealt(stones: &[usize], roles: &[Role], folds: u32, number: u64) -> Option<Vec<Option<u32>>> {
+        let testable: Vec<bool> = roles.iter().map(|role| role.testable).collect();
+        deal(stones, &testable, folds, 0.2, &mut stream(Seed(1), "deal", number))
+    }
+
+    fn tested(dealt: &[Option<u32>], fold: u32) -> usize {
+        dealt.iter().filter(|dealt| **dealt == Some(fold)).count()
     }
 
     #[test]
     fn one_fold_tests_the_fraction_and_never_a_generator_image() {
         for images in 2..80 {
             for generators in [0, 8] {
-                let sides = sides(images, generators, 1, 0.2).unwrap();
+                let stones = each_its_own(images);
+                let roles = roles(&stones, generators, 1).unwrap();
+                let dealt = dealt(&stones, &roles, 1, 0).unwrap();
                 let wanted = ((images as f64 * 0.2).round() as usize).max(1);
-                let learnt = sides.iter().filter(|side| side.generator).count();
+                let learnt = roles.iter().filter(|role| role.generator).count();
                 assert_eq!(learnt, generators.min(images - 1));
-                assert_eq!(tested(&sides, 0), wanted.min(images - learnt), "{images} images");
-                assert!(sides.iter().all(|side| !(side.generator && side.test_fold.is_some())));
+                assert_eq!(tested(&dealt, 0), wanted.min(images - learnt), "{images} images");
+                assert!(roles.iter().zip(&dealt).all(|(role, fold)| role.testable || fold.is_none()));
+                assert!(roles.iter().all(|role| role.generator != role.testable));
             }
         }
     }
 
     #[test]
-    fn folds_deal_every_other_image_once_and_evenly() {
-        let sides = sides(23, 8, 5, 0.2).unwrap();
-        assert_eq!((0..5).map(|fold| tested(&sides, fold)).collect::<Vec<_>>(), [3; 5]);
-        assert_eq!(sides.iter().filter(|side| side.generator).count(), 8);
+    fn folds_deal_every_other_image_once_and_evenly_and_each_split_anew() {
+        let stones = each_its_own(23);
+        let roles = roles(&stones, 8, 5).unwrap();
+        assert_eq!(roles.iter().filter(|role| role.generator).count(), 8);
+        let splits = [0, 1, 0].map(|number| dealt(&stones, &roles, 5, number).unwrap());
+        for split in &splits {
+            assert_eq!((0..5).map(|fold| tested(split, fold)).collect::<Vec<_>>(), [3; 5]);
+        }
+        assert!(splits[0] == splits[2] && splits[0] != splits[1]);
     }
 
     #[test]
     fn too_few_images_cannot_be_split() {
-        assert_eq!(sides(1, 0, 1, 0.2), None);
-        assert_eq!(sides(4, 0, 5, 0.2), None);
-        assert_eq!(sides(5, 8, 5, 0.2), None);
-        assert_eq!(sides(6, 8, 5, 0.2).unwrap().iter().filter(|side| side.generator).count(), 1);
+        assert_eq!(roles(&each_its_own(1), 0, 1), None);
+        assert_eq!(roles(&each_its_own(4), 0, 5), None);
+        assert_eq!(roles(&each_its_own(5), 8, 5), None);
+        let six = roles(&each_its_own(6), 8, 5).unwrap();
+        assert_eq!(six.iter().filter(|role| role.generator).count(), 1);
+        assert_eq!(dealt(&each_its_own(6), &six, 6, 0), None);
+        assert_eq!(roles(&[0; 9], 0, 1), None);
+    }
+
+    #[test]
+    fn images_of_one_stone_stay_together() {
+        // 24 images of 9 stones, of 1 to 6 images.
+        let stones: Vec<usize> = [6, 1, 3, 2, 4, 2, 1, 3, 2].iter().zip(0..).flat_map(|(n, i)| vec![i; *n]).collect();
+        for folds in [1, 2, 3] {
+            for wanted in [0, 5, 24] {
+                let roles = roles(&stones, wanted, folds).unwrap();
+                let dealt = dealt(&stones, &roles, folds, 0).unwrap();
+                let sides: BTreeSet<_> = stones.iter().zip(&dealt).collect();
+                assert_eq!(sides.len(), 9, "a stone is on two sides");
+                let learnt: Vec<_> = roles.iter().filter(|role| role.generator).collect();
+                assert!(learnt.iter().all(|role| !role.testable) && learnt.len() <= wanted);
+                assert!((0..folds).all(|fold| tested(&dealt, fold) > 0));
+            }
+        }
+        assert_eq!(roles(&stones, 5, 1).unwrap().iter().filter(|role| role.generator).count(), 5);
+    }
+
+    #[test]
+    fn a_stone_larger_than_the_test_side_is_left_to_learn_from() {
+        let stones = [vec![0; 40], vec![1; 7], vec![2; 3]].concat();
+        let roles = roles(&stones, 0, 1).unwrap();
+        assert_eq!(tested(&dealt(&stones, &roles, 1, 0).unwrap(), 0), 10);
+        // Each is larger than a fifth: the smallest is tested.
+        let stones = [vec![0; 9], vec![1; 5], vec![2; 6]].concat();
+        assert_eq!(tested(&dealt(&stones, &roles[..20], 1, 0).unwrap(), 0), 5);
     }
 }

@@ -407,7 +407,7 @@ mod tests {
 
     use domain::experiment::{Network, Stem};
     use domain::seed::Seed;
-    use domain::stage::{Folder, Monitor, Unwatched};
+    use domain::stage::{Folder, Monitor, Split, Unwatched};
     use domain::stone::{Dataset, View};
     use safetensors::tensor::{Dtype, TensorView};
 
@@ -461,7 +461,9 @@ mod tests {
         }
         let counts = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
         let classes = dataset.classes().into_iter().map(counts).collect();
-        let record = PatchesRecord { dataset, view: View::Sur, fold: 0, size: size as u32, classes };
+        let (split, train_images, test_images) = (Split::default(), vec![], vec![]);
+        let (view, size) = (View::Sur, size as u32);
+        let record = PatchesRecord { dataset, view, split, size, classes, train_images, test_images };
         records::write(&input.join("patches.json"), &record).unwrap();
     }
 
@@ -513,7 +515,9 @@ mod tests {
         let log = Log::new(&small(), 8, 0);
         let class = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
         let classes = Dataset::A.classes().into_iter().map(class).collect();
-        let record = PatchesRecord { dataset: Dataset::A, view: View::Sur, fold: 0, size: 16, classes };
+        let (dataset, view, split) = (Dataset::A, View::Sur, Split::default());
+        let (train_images, test_images) = (vec![], vec![]);
+        let record = PatchesRecord { dataset, view, split, size: 16, classes, train_images, test_images };
         let metrics = metrics(&small(), &log, &test, &scores, &[record]);
         let images: Vec<_> = metrics.images.iter().map(|image| (image.id, image.vote, image.by_score)).collect();
         assert_eq!(images, [(1, 0, 0), (3, 1, 2)]);

@@ -1,6 +1,6 @@
-//! `ingest`: scans, decodes and validates one view of a data set and splits it
-//! by image. Every picture is decoded in full here, so that no later stage
-//! stumbles over a damaged one after hours of work.
+//! `ingest`: scans, decodes and validates one view of a data set and sets images
+//! apart for its diffusion models. Every picture is decoded in full here, so that no
+//! later stage stumbles over a damaged one after hours of work.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use domain::stage::{Failure, Ingest};
 use domain::stone::Class;
 
 use super::Attempt;
-use crate::data::split::{self, Side};
+use crate::data::split::{self, Role};
 use crate::data::{batch, picture};
 use crate::random;
 use crate::records::{self, ImageList, ImageRecord};
@@ -25,26 +25,21 @@ const LISTED: usize = 10;
 /// damaged or smaller than `min_side`; the message names them.
 pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     let mut found: Vec<(Class, PathBuf)> = Vec::new();
-    let mut sides = Vec::new();
+    let mut roles = Vec::new();
     for class in ingest.dataset.classes() {
         let folder = attempt.folder.input(&format!("raw.{class}"));
         let files = picture::files(&folder)?;
-        let split = split(ingest, class, files.len(), attempt.seed);
-        sides.extend(split.ok_or_else(|| too_few(ingest, class, files.len()))?);
+        let own = self::roles(ingest, class, files.len(), attempt.seed);
+        roles.extend(own.ok_or_else(|| too_few(ingest, class, files.len()))?);
         found.extend(files.into_iter().map(|path| (class, path)));
     }
     // All damaged pictures are reported at once, not one per run.
     let looks = batch::map(&found, "image", attempt.monitor, |(class, path)| Ok(look(ingest, *class, path)))?;
     let mut images = Vec::with_capacity(looks.len());
     let mut broken = Vec::new();
-    for (look, side) in looks.into_iter().zip(sides) {
+    for (look, Role { generator, testable }) in looks.into_iter().zip(roles) {
         match look {
-            Ok(look) => images.push(ImageRecord {
-                id: images.len() as u32,
-                generator: side.generator,
-                test_fold: side.test_fold,
-                ..look
-            }),
+            Ok(look) => images.push(ImageRecord { id: images.len() as u32, generator, testable, ..look }),
             Err(failure) => broken.push(failure),
         }
     }
@@ -55,31 +50,29 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
         }
         return Err(Failure::new(first.code, message.join("\n")));
     }
-    let list = ImageList { dataset: ingest.dataset, view: ingest.view, folds: ingest.folds, images };
+    let list = ImageList { dataset: ingest.dataset, view: ingest.view, images };
     records::write(&attempt.folder.output("images.json"), &list)
 }
 
-/// The sides of the images of one class, in the order of their names, for the seed
+/// What the images of one class are for, in the order of their names, for the seed
 /// of the task; `None` if they are too few.
-pub fn split(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Side>> {
-    let generators = ingest.generator_images as usize;
-    let mut rng = random::stream(seed, "ingest.split", class as u64);
-    let mut pick = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
-    let split =
-        |generators, rng: &mut _, pick| split::split(images, generators, ingest.folds, ingest.test_fraction, rng, pick);
+pub fn roles(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Role>> {
+    let wanted = ingest.generator_images as usize;
+    let stones: Vec<usize> = (0..images).collect();
+    let mut rng = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
     match ingest.pick {
-        Pick::RandomFromTrainSplit => split(generators, &mut rng, ingest.pick_seed.map(|_| &mut pick)),
+        Pick::RandomFromTrainSplit => split::set_apart(&stones, wanted, ingest.leave, &mut rng),
         Pick::RandomFromAll => {
-            let mut sides = split(0, &mut rng, None)?;
-            for image in split::pick_any(images, generators, &mut pick) {
-                sides[image].generator = true;
+            let mut roles = split::set_apart(&stones, 0, ingest.leave, &mut rng)?;
+            for image in split::pick_any(images, wanted, &mut rng) {
+                roles[image].generator = true;
             }
-            Some(sides)
+            Some(roles)
         }
     }
 }
 
-/// What is known of one image before the split.
+/// What is known of one image by itself.
 fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRecord, Failure> {
     let picture = picture::open_rgb8(path)?;
     let (width, height) = picture.image.dimensions();
@@ -95,17 +88,18 @@ fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRe
         class,
         file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: picture.digest.to_string(),
+        pixels: picture::digest(&picture.image).to_string(),
         width,
         height,
         color: picture.color,
         generator: false,
-        test_fold: None,
+        testable: false,
     })
 }
 
 /// Why a class cannot be split.
 pub fn too_few(ingest: &Ingest, class: Class, found: usize) -> Failure {
-    let Ingest { dataset, view, folds, .. } = ingest;
+    let Ingest { dataset, view, leave: folds, .. } = ingest;
     let generators = if ingest.pick == Pick::RandomFromAll { 0 } else { ingest.generator_images };
     let least = split::fewest(generators as usize, *folds);
     let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
@@ -128,10 +122,10 @@ mod tests {
 
     use super::*;
 
-    fn ingest(folds: u32) -> Ingest {
+    fn ingest(leave: u32) -> Ingest {
         let (dataset, view) = (Dataset::A, View::Sec);
         let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-        Ingest { dataset, view, folds, test_fraction: 0.2, generator_images: 3, pick, pick_seed, min_side: 16 }
+        Ingest { dataset, view, generator_images: 3, leave, pick, pick_seed, min_side: 16 }
     }
 
     /// Six classes of that many pictures of 20 × 16 pixels.
@@ -151,8 +145,8 @@ mod tests {
         (root, folder)
     }
 
-    fn run_it(folder: &Folder, folds: u32) -> Result<ImageList, Failure> {
-        run_with(folder, ingest(folds))
+    fn run_it(folder: &Folder, leave: u32) -> Result<ImageList, Failure> {
+        run_with(folder, ingest(leave))
     }
 
     fn run_with(folder: &Folder, ingest: Ingest) -> Result<ImageList, Failure> {
@@ -162,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_listed_by_label_and_name_and_split_the_same_every_time() {
+    fn images_are_listed_by_label_and_name_and_set_apart_the_same_every_time() {
         let (_root, folder) = given(6);
         let list = run_it(&folder, 1).unwrap();
         assert_eq!(list.images.len(), 36);
@@ -170,24 +164,32 @@ mod tests {
         assert_eq!((list.images[0].class, list.images[0].file.as_str()), (Class::Iva, "0.png"));
         for class in list.images.chunks(6) {
             assert_eq!(class.iter().filter(|image| image.generator).count(), 3);
-            assert_eq!(class.iter().filter(|image| image.test_fold == Some(0)).count(), 1);
+            assert!(class.iter().all(|image| image.generator != image.testable));
         }
         assert_eq!(run_it(&folder, 1).unwrap(), list);
-        let folds = run_it(&folder, 3).unwrap();
-        assert!(folds.images.iter().all(|image| image.generator != image.test_fold.is_some()));
+        let first = picture::open_rgb8(&folder.input("raw.IVa").join("0.png")).unwrap().image;
+        assert_eq!(list.images[0].pixels, picture::digest(&first).to_string());
+        // Three are wanted, and four are to be left of six.
+        let left = run_it(&folder, 4).unwrap();
+        assert_eq!(left.images.iter().filter(|image| image.generator).count(), 2 * 6);
     }
 
     #[test]
     fn generators_may_learn_from_test_images_where_that_is_asked_for() {
         let (_root, folder) = given(6);
-        let learnt = |pick, pick_seed| {
+        let with = |pick, pick_seed| {
             let list = run_with(&folder, Ingest { pick, pick_seed, generator_images: 6, ..ingest(1) }).unwrap();
-            let count = |which: fn(&ImageRecord) -> bool| list.images.iter().filter(|image| which(image)).count();
-            (count(|image| image.generator), count(|image| image.generator && image.test_fold.is_some()))
+            list.images.iter().map(|image| (image.generator, image.testable)).collect::<Vec<_>>()
         };
-        assert_eq!(learnt(Pick::RandomFromTrainSplit, None), (30, 0));
-        assert_eq!(learnt(Pick::RandomFromTrainSplit, Some(3)), (30, 0));
-        assert_eq!(learnt(Pick::RandomFromAll, None), (36, 6));
+        let learnt = |pick, pick_seed| {
+            let all = with(pick, pick_seed);
+            [(true, false), (true, true)].map(|kind| all.iter().filter(|image| **image == kind).count())
+        };
+        assert_eq!(learnt(Pick::RandomFromTrainSplit, None), [30, 0]);
+        assert_eq!(learnt(Pick::RandomFromTrainSplit, Some(3)), [30, 0]);
+        assert_eq!(learnt(Pick::RandomFromAll, None), [0, 36]);
+        let [one, same, other] = [3, 3, 4].map(|seed| with(Pick::RandomFromTrainSplit, Some(seed)));
+        assert!(one == same && one != other);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::Attempt;
 use crate::data::batch;
 use crate::data::picture::{open_rgb8, save_png, save_png_grey};
 use crate::data::resize::{Filter, resize};
-use crate::records::{self, ImageList, ImageRecord, PadRecord};
+use crate::records::{self, ImageList, ImageRecord, ImageRef, PadRecord};
 
 /// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
 ///
@@ -38,8 +38,10 @@ pub fn run(class: Class, pad: &Pad, attempt: Attempt<'_>) -> Result<(), Failure>
         let black = canvas.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
         Ok(black as f64 / canvas.pixels().len() as f64)
     })?;
-    let image_ids = images.iter().map(|(_, image)| image.id).collect();
-    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: target, image_ids, black })
+    let named =
+        |(_, image): (usize, ImageRecord)| ImageRef { class, id: image.id, file: image.file, digest: image.pixels };
+    let images = images.into_iter().map(named).collect();
+    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: target, images, black })
 }
 
 /// The canvas with the picture in its middle, scaled down if it does not fit,
@@ -138,12 +140,12 @@ mod tests {
             std::fs::write(raw.join(name), bytes).unwrap();
         }
         let record = |file: &str| {
-            serde_json::json!({ "id": 0, "class": "Ia", "file": file, "digest": "", "width": 1, "height": 1,
-                "color": "", "generator": true, "test_fold": null })
+            serde_json::json!({ "id": 0, "class": "Ia", "file": file, "digest": "", "pixels": "", "width": 1,
+                "height": 1, "color": "", "generator": true, "testable": false })
         };
         let names = ["cmyk.jpg", "deep.png", "glass.png", "palette.png", "rotated.jpg"];
         let images: Vec<_> = names.into_iter().map(record).collect();
-        let list = serde_json::json!({ "dataset": "A", "view": "SUR", "folds": 1, "images": images });
+        let list = serde_json::json!({ "dataset": "A", "view": "SUR", "images": images });
         records::write(&folder.input("ingest").join("images.json"), &list).unwrap();
         let attempt =
             Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };

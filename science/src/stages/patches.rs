@@ -1,12 +1,12 @@
-//! `patches`: cuts one view of a data set into patches of stone (ALGORITHM 6).
-//! All patches of an image are on one side, and every class has the same number
-//! of them whatever its number of images.
+//! `patches`: splits one view of a data set by image and cuts it into patches of
+//! stone (ALGORITHM 6). All patches of an image are on one side, and every class has
+//! the same number of them whatever its number of images.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Patches};
+use domain::stage::{Failure, FailureCode, Patches, Split};
 use domain::stone::{Class, Dataset};
 use image::{RgbImage, imageops};
 use rand::seq::SliceRandom;
@@ -16,11 +16,11 @@ use safetensors::tensor::TensorView;
 use super::Attempt;
 use crate::data::batch;
 use crate::data::foreground::{Coverage, Mask};
-use crate::data::picture::{contact_sheet, files, open_rgb8, save_png};
+use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
 use crate::data::split;
 use crate::data::windows::{Search, Window};
 use crate::random;
-use crate::records::{self, ClassPatches, ImageList, PatchesRecord};
+use crate::records::{self, ClassPatches, ImageList, ImageRecord, ImageRef, PatchesRecord};
 
 /// Patches of each class on the sheet.
 const SHOWN: usize = 12;
@@ -34,6 +34,8 @@ struct Source {
     class: Class,
     label: u8,
     path: PathBuf,
+    /// The digest of its pixels, where that is known before it is opened.
+    pixels: Option<String>,
     test: bool,
 }
 
@@ -47,12 +49,14 @@ struct Order<'a> {
 struct Cut {
     windows: Vec<Window>,
     patches: Vec<RgbImage>,
+    /// The digest of the image's pixels.
+    pixels: String,
 }
 
 /// Runs the stage; see [`domain::stage::Stage::Patches`] for inputs and outputs.
 ///
 /// # Errors
-/// `InvalidInput` if a class of B has too few images to split, if no image of a
+/// `InvalidInput` if a class has too few images to split, if no image of a
 /// side has room for a patch of stone, or if an image cannot be opened; the
 /// message names the class and its images.
 pub fn run(patches: &Patches, mut attempt: Attempt<'_>) -> Result<(), Failure> {
@@ -88,57 +92,75 @@ fn quota(patches: &Patches, test: bool) -> usize {
     (if test { tested } else { train }) as usize
 }
 
-/// The images of A or C, split as `ingest` says.
+/// The fold in which each image of a class is tested, if any; `None` if they are too
+/// few. It depends on the seed of the task, which all splits of a study share, and
+/// on the number of the split, not on the fold.
+pub fn folds(patches: &Patches, class: Class, testable: &[bool], seed: Seed) -> Option<Vec<Option<u32>>> {
+    let Patches { dataset, view, split: Split { number, folds, .. }, patch } = patches;
+    let mut rng = random::stream(seed, &format!("patches.split.{dataset}.{view}.{class}"), u64::from(*number));
+    let stones: Vec<usize> = (0..testable.len()).collect();
+    split::deal(&stones, testable, *folds, patch.test_fraction, &mut rng)
+}
+
+/// The images of A or C, of which `ingest` says what they may be used for.
 fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
     let list: ImageList = records::read(&attempt.folder.input("ingest").join("images.json"))?;
     let classes = patches.dataset.classes();
+    if let Some(image) = list.images.iter().find(|image| !classes.contains(&image.class)) {
+        let (dataset, class) = (patches.dataset, image.class);
+        let message = format!("images.json of {} lists class {class}, which {dataset} does not have", list.dataset);
+        return Err(Failure::new(FailureCode::Internal, message));
+    }
     let mut sources = Vec::with_capacity(list.images.len());
-    for image in list.images {
-        let Some(label) = classes.iter().position(|class| *class == image.class) else {
-            return Err(Failure::new(
-                FailureCode::Internal,
-                format!(
-                    "images.json of {} lists class {}, which {} does not have",
-                    list.dataset, image.class, patches.dataset
-                ),
-            ));
-        };
-        sources.push(Source {
+    for (class, label) in classes.into_iter().zip(0..) {
+        let images: Vec<&ImageRecord> = list.images.iter().filter(|image| image.class == class).collect();
+        let testable: Vec<bool> = images.iter().map(|image| image.testable).collect();
+        let folds = folds(patches, class, &testable, attempt.seed).ok_or_else(|| {
+            Failure::invalid_input(format!(
+                "class {}/{}/{class} has {} image(s), of which {} may be tested, too few for {} fold(s): add images \
+                 or lower tl.folds",
+                patches.dataset,
+                patches.view,
+                images.len(),
+                testable.iter().filter(|testable| **testable).count(),
+                patches.split.folds
+            ))
+        })?;
+        sources.extend(images.into_iter().zip(folds).map(|(image, fold)| Source {
             id: image.id,
-            class: image.class,
-            label: label as u8,
-            path: attempt.folder.input(&format!("raw.{}", image.class)).join(&image.file),
-            test: image.test_fold == Some(patches.fold),
-        });
+            class,
+            label,
+            path: attempt.folder.input(&format!("raw.{class}")).join(&image.file),
+            pixels: Some(image.pixels.clone()),
+            test: fold == Some(patches.split.fold),
+        }));
     }
     Ok(sources)
 }
 
-/// The images of B, split here. The split depends on the task's seed, which is
-/// the same for all folds of a study, and not on the fold.
+/// The images of B, all of which may be tested.
 fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
-    for (label, class) in patches.dataset.classes().into_iter().enumerate() {
+    for (class, label) in patches.dataset.classes().into_iter().zip(0..) {
         let folder = attempt.folder.input(&format!("synthetic.{class}")).join("images");
         let found = files(&folder)?;
-        let mut rng = random::stream(attempt.seed, "patches.split", label as u64);
-        let split = split::split(found.len(), 0, patches.folds, patches.patch.test_fraction, &mut rng, None);
-        let sides = split.ok_or_else(|| {
+        let folds = folds(patches, class, &vec![true; found.len()], attempt.seed).ok_or_else(|| {
             Failure::invalid_input(format!(
                 "class B/{}/{class} has {} synthetic pictures in {}, but {} are needed to split them: \
                  raise sampling.per_model or lower tl.folds",
                 patches.view,
                 found.len(),
                 folder.display(),
-                split::fewest(0, patches.folds)
+                split::fewest(0, patches.split.folds)
             ))
         })?;
-        sources.extend(found.into_iter().zip(sides).zip(0..).map(|((path, side), i)| Source {
-            id: label as u32 * IDS_PER_CLASS + i,
+        sources.extend(found.into_iter().zip(folds).zip(0..).map(|((path, fold), i)| Source {
+            id: u32::from(label) * IDS_PER_CLASS + i,
             class,
-            label: label as u8,
+            label,
             path,
-            test: side.test_fold == Some(patches.fold),
+            pixels: None,
+            test: fold == Some(patches.split.fold),
         }));
     }
     Ok(sources)
@@ -155,10 +177,11 @@ fn shares(quota: usize, images: usize, seed: Seed, class: Class, test: bool) -> 
 
 /// Cuts one image. The choice depends on the image and on how many are wanted.
 fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure> {
-    if order.count == 0 {
-        return Ok(Cut { windows: Vec::new(), patches: Vec::new() });
+    if let (0, Some(pixels)) = (order.count, &order.source.pixels) {
+        return Ok(Cut { windows: Vec::new(), patches: Vec::new(), pixels: pixels.clone() });
     }
     let image = open_rgb8(&order.source.path)?.image;
+    let pixels = order.source.pixels.clone().unwrap_or_else(|| picture::digest(&image).to_string());
     let mask = match patches.dataset {
         Dataset::A | Dataset::B => Mask::stone(&image),
         Dataset::C => Mask::stone_in_scope(&image),
@@ -175,7 +198,7 @@ fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure>
     let mut rng = random::stream(seed, "patches.choose", u64::from(order.source.id));
     let windows = search.choose(&Coverage::of(&mask), order.count, &mut rng);
     let patches = windows.iter().map(|at| imageops::crop_imm(&image, at.x, at.y, size, size).to_image()).collect();
-    Ok(Cut { windows, patches })
+    Ok(Cut { windows, patches, pixels })
 }
 
 /// Has the siblings of images with too few places make up for them. Returns
@@ -258,9 +281,12 @@ fn write(
         .collect();
     let mut shown: Vec<Vec<RgbImage>> = vec![Vec::new(); classes.len()];
     let mut tensors = [Tensors::default(), Tensors::default()];
+    let mut images = [Vec::new(), Vec::new()];
     for (order, cut) in orders.iter().zip(cuts) {
-        let Source { id, class, label, path, test } = order.source;
-        let file = quoted(&path.file_name().unwrap_or_default().to_string_lossy());
+        let Source { id, class, label, path, test, .. } = order.source;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = quoted(&name);
+        images[usize::from(*test)].push(ImageRef { class: *class, id: *id, file: name, digest: cut.pixels });
         let side = if *test { "test" } else { "train" };
         let class_record = &mut record[usize::from(*label)];
         for window in &cut.windows {
@@ -291,8 +317,9 @@ fn write(
     for (name, tensors) in ["train", "test"].into_iter().zip(tensors) {
         tensors.write(&folder.output(&format!("{name}.safetensors")), patches.patch.size as usize)?;
     }
-    let Patches { dataset, view, fold, patch, .. } = patches;
-    let record = PatchesRecord { dataset: *dataset, view: *view, fold: *fold, size: patch.size, classes: record };
+    let Patches { dataset, view, split, patch } = patches.clone();
+    let [train_images, test_images] = images;
+    let record = PatchesRecord { dataset, view, split, size: patch.size, classes: record, train_images, test_images };
     records::write(&folder.output("patches.json"), &record)
 }
 

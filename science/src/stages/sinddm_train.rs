@@ -148,9 +148,10 @@ fn learnt_ids(input: &Path, sinddm: &Sinddm) -> Result<Vec<u32>, Failure> {
     if !pad.exists() {
         return Ok(Vec::new());
     }
-    let all = records::read::<PadRecord>(&pad)?.image_ids;
+    let all = records::read::<PadRecord>(&pad)?.images;
     let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
-    let mut ids: Vec<u32> = folder::paths(input)?.iter().filter_map(|path| all.get(number(path)?).copied()).collect();
+    let id = |path: &PathBuf| Some(all.get(number(path)?)?.id);
+    let mut ids: Vec<u32> = folder::paths(input)?.iter().filter_map(id).collect();
     if sinddm.multi_image == MultiImage::FirstOnly {
         ids.truncate(1);
     }
@@ -450,7 +451,9 @@ pub(crate) mod tests {
     fn the_record_names_the_images_learnt_from() {
         let root = tempfile::tempdir().unwrap();
         let input = root.path().join("inputs/pad");
-        let pad = serde_json::json!({ "class": "Ia", "canvas": [42, 32], "image_ids": [10, 11, 12, 13, 14, 15], "black": [] });
+        let image = |id: u32| serde_json::json!({ "class": "Ia", "id": id, "file": "", "digest": "" });
+        let images: Vec<_> = (10..16).map(image).collect();
+        let pad = serde_json::json!({ "class": "Ia", "canvas": [42, 32], "images": images, "black": [] });
         records::write(&input.join("pad.json"), &pad).unwrap();
         let ids = |multi_image| {
             let folder = train(&Sinddm { multi_image, ..small() }, 7, root.path(), &mut Unwatched).unwrap();

@@ -15,7 +15,7 @@ fn patch(size: u32) -> Patch {
 }
 
 fn patches(dataset: Dataset, fold: u32, folds: u32, size: u32) -> Patches {
-    Patches { dataset, view: View::Sec, fold, folds, patch: patch(size) }
+    Patches { dataset, view: View::Sec, split: Split { number: 0, folds, fold }, patch: patch(size) }
 }
 
 /// A bright disc on dark ground, brighter by class.
@@ -47,8 +47,7 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
     }
     let (dataset, view) = (Dataset::A, View::Sec);
     let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-    let ingest =
-        Ingest { dataset, view, folds: 1, test_fraction: 0.2, generator_images: 2, pick, pick_seed, min_side: 16 };
+    let ingest = Ingest { dataset, view, generator_images: 2, leave: 1, pick, pick_seed, min_side: 16 };
     run_it(&folder, Stage::Ingest(ingest)).unwrap();
     fs::create_dir_all(folder.input("ingest")).unwrap();
     fs::rename(folder.output("images.json"), folder.input("ingest").join("images.json")).unwrap();
@@ -75,6 +74,13 @@ fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     assert_eq!(tensors.tensor("images").unwrap().shape(), [240, 3, 16, 16]);
     assert_eq!(tensors.tensor("labels").unwrap().data()[..41], [vec![0; 40], vec![1]].concat());
     assert!(ids(&folder, "train").is_disjoint(&ids(&folder, "test")));
+    let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    assert_eq!((record.train_images.len(), record.test_images.len()), (24, 6));
+    for image in record.train_images.iter().chain(&record.test_images) {
+        let given = &list.images[image.id as usize];
+        assert_eq!((&image.file, &image.digest, image.class), (&given.file, &given.pixels, given.class));
+    }
+    assert!(record.test_images.iter().all(|image| list.images[image.id as usize].testable));
     // The first row of the table is the first patch of the tensor.
     let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
     let row: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
@@ -103,8 +109,7 @@ fn siblings_make_up_for_a_picture_without_room() {
     let (_root, folder) = given(5, 64);
     // As large as one patch: one place, where ten are wanted. Another is all dark.
     let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
-    let train: Vec<_> =
-        list.images.iter().filter(|image| image.class == Class::Ia && image.test_fold.is_none()).collect();
+    let train: Vec<_> = list.images.iter().filter(|image| image.class == Class::Ia && !image.testable).collect();
     save_png(&folder.input("raw.Ia").join(&train[0].file), &stone(16, 200)).unwrap();
     save_png(&folder.input("raw.Ia").join(&train[1].file), &RgbImage::new(64, 64)).unwrap();
     run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
@@ -112,6 +117,28 @@ fn siblings_make_up_for_a_picture_without_room() {
     assert_eq!((record.classes[4].class, record.classes[4].train), (Class::Ia, [3, 40]));
     assert_eq!(record.classes[4].moved, 19);
     assert_eq!(record.classes[0].moved, 0);
+}
+
+#[test]
+fn every_split_deals_anew_and_its_folds_agree() {
+    let (_root, folder) = given(8, 64);
+    let tested = |number, fold| {
+        let split = Split { number, folds: 3, fold };
+        run_it(&folder, Stage::Patches(Patches { split, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
+        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        assert_eq!(record.split, split);
+        record.test_images.iter().map(|image| image.id).collect::<BTreeSet<_>>()
+    };
+    let [first, second] = [0, 1].map(|number| [0, 1, 2].map(|fold| tested(number, fold)));
+    for split in [&first, &second] {
+        // Six of eight: two are set apart for the generator.
+        let all: BTreeSet<_> = split.iter().flatten().collect();
+        assert_eq!((all.len(), split.iter().map(BTreeSet::len).sum::<usize>()), (36, 36));
+    }
+    assert_ne!(first, second);
+    let split = Split { number: 0, folds: 7, fold: 0 };
+    let failure = run_it(&folder, Stage::Patches(Patches { split, ..patches(Dataset::A, 0, 1, 16) })).unwrap_err();
+    assert!(failure.message.contains("A/SEC/IVa has 8 image(s), of which 6 may be tested"), "{}", failure.message);
 }
 
 #[test]
@@ -135,14 +162,22 @@ fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
         }
     }
     let mut tested = BTreeSet::new();
+    let mut record = None;
     for fold in 0..2 {
         run_it(&folder, Stage::Patches(patches(Dataset::B, fold, 2, 16))).unwrap();
+        record = Some(records::read::<PatchesRecord>(&folder.output("patches.json")).unwrap());
         let test = ids(&folder, "test");
         assert!(test.is_disjoint(&ids(&folder, "train")));
         assert!(test.is_disjoint(&tested), "an image is tested twice");
         tested.extend(test);
     }
     assert_eq!(tested.len(), 24);
+    let record = record.unwrap();
+    let first = open_rgb8(&folder.input("synthetic.IVa").join("images/000.png")).unwrap().image;
+    let all: Vec<_> = record.train_images.iter().chain(&record.test_images).collect();
+    let listed = all.iter().find(|image| image.id == 0).unwrap();
+    assert_eq!((listed.file.as_str(), &listed.digest), ("000.png", &picture::digest(&first).to_string()));
+    assert_eq!(all.len(), 24);
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::B, 0, 5, 16))).unwrap_err();
     assert!(failure.message.contains("raise sampling.per_model"), "{}", failure.message);
 }
