@@ -11,12 +11,13 @@ use domain::seed::Seed;
 use domain::stage::{Failure, Ingest, Monitor, Patches, Stage};
 use domain::stone::{Class, Dataset, View};
 use science::data::checkup::{Look, alike};
-use science::data::split::Role;
+use science::data::split::{self, Role};
 use science::data::{batch, picture};
 use science::stages::{ingest, patches};
 use serde::Serialize;
 
 use crate::data::{self, Layout};
+use crate::stones::Place;
 
 /// Findings of one kind that are listed one by one.
 const LISTED: usize = 20;
@@ -61,6 +62,8 @@ pub struct ClassCheck {
     pub turned: usize,
     /// Pictures with a mask.
     pub masks: usize,
+    /// Stones that the pictures are of; absent if nothing names them.
+    pub stones: Option<usize>,
     /// Pictures that a diffusion model learns from.
     pub generator: usize,
     /// Pictures on the test side of each fold of the first split; empty if the class
@@ -118,14 +121,20 @@ impl Sides {
     }
 }
 
-/// Which class of which half of which data set.
-type Place = (Dataset, View, Class);
-
 /// A class with its pictures.
 struct Member {
     of: Place,
     folder: PathBuf,
     files: Vec<PathBuf>,
+    /// Stones by number, as far as they are known.
+    stones: Vec<Option<u32>>,
+}
+
+impl Member {
+    /// Stones that the pictures are of; absent if nothing names them.
+    fn stones(&self) -> Option<usize> {
+        self.stones.iter().any(Option::is_some).then(|| split::count(&self.stones))
+    }
 }
 
 /// Looks at all pictures below `root`; `tell` hears how many of how many are done.
@@ -142,20 +151,28 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
         if !folder.is_dir() {
             findings.add(Severity::Blocking, format!("{}: missing; every class needs a folder", folder.display()));
         }
-        members.push(Member { of, folder, files });
+        members.push(Member { of, folder, files, stones: Vec::new() });
     }
+    name_stones(&raw, &mut members, &mut findings);
 
-    let files: Vec<&Path> = members.iter().flat_map(|member| &member.files).map(PathBuf::as_path).collect();
-    let opened = batch::map(&files, "picture", &mut Telling(tell), |path| Ok(Look::at(path)))?;
+    let with_mask = |member: &Member| {
+        let masks = data::masks_of(&raw, member.of, &member.folder);
+        member.files.iter().map(|path| (path.clone(), picture::mask_of(&masks, path))).collect::<Vec<_>>()
+    };
+    let files: Vec<(PathBuf, Option<PathBuf>)> = members.iter().flat_map(with_mask).collect();
+    let opened =
+        batch::map(&files, "picture", &mut Telling(tell), |(path, mask)| Ok(Opened::at(path, mask.as_deref())))?;
     let mut opened = opened.into_iter();
     let splits = splits(experiment)?;
-    let masks = data::masks(&raw);
     let (mut classes, mut looks, mut placed) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
-        let own: Vec<Result<Look, Failure>> = opened.by_ref().take(member.files.len()).collect();
+        let own: Vec<Opened> = opened.by_ref().take(member.files.len()).collect();
         let sides = splits.get(&(member.of.0, member.of.1)).and_then(|splits| sides(member, splits, &mut findings));
-        classes.push(class_of(member, &own, sides.as_ref(), &masks, &mut findings));
-        for (number, look) in own.into_iter().enumerate() {
+        classes.push(class_of(member, &own, sides.as_ref(), &mut findings));
+        for (number, Opened { look, mask }) in own.into_iter().enumerate() {
+            if let Some(Err(failure)) = mask {
+                findings.add(Severity::Blocking, failure.message);
+            }
             match look {
                 Ok(look) => {
                     placed.push((member.of, sides.as_ref().map(|sides| sides.of(number))));
@@ -179,6 +196,55 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
             .add(Severity::Note, format!("stand-in data: {what}; nothing made with them is compared with the paper"));
     }
     Ok(Checkup { schema_version: 1, stand_in, classes, findings: findings.sorted() })
+}
+
+/// A picture as it was found.
+struct Opened {
+    look: Result<Look, Failure>,
+    /// Whether its mask can be used, if it has one.
+    mask: Option<Result<(), Failure>>,
+}
+
+impl Opened {
+    fn at(path: &Path, mask: Option<&Path>) -> Self {
+        let look = Look::at(path);
+        let open = |mask| Some(picture::open_mask(mask, path, look.as_ref().ok()?.size).map(drop));
+        Self { mask: mask.and_then(open), look }
+    }
+}
+
+/// Reads `manifest.csv`, and says what follows from it.
+fn name_stones(raw: &Path, members: &mut [Member], findings: &mut Findings) {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let pictures = members.iter().map(|member| (member.of, member.files.iter().map(name).collect())).collect();
+    let folders = members.iter().map(|member| (member.of, member.folder.clone())).collect();
+    let stones = data::stones(raw, &pictures, &folders);
+    stones.problems.iter().for_each(|problem| findings.add(Severity::Blocking, problem.clone()));
+    for member in &mut *members {
+        let numbers = stones.numbers(member.of);
+        member.stones = member.files.iter().map(|path| numbers.get(&name(path)).copied()).collect();
+    }
+    let [named, count] = stones.counts();
+    if named == 0 {
+        return;
+    }
+    let text = format!("manifest.csv names {count} stones of {named} pictures: each stone is on one side of a split");
+    findings.add(Severity::Note, text);
+    let all: usize = members.iter().map(|member| member.files.len()).sum();
+    if named < all {
+        let text = format!("manifest.csv names no stone of {} pictures: each counts as one of its own", all - named);
+        findings.add(Severity::Warning, text);
+    }
+    let both = stones.in_both();
+    if !both.is_empty() {
+        let some = both.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "{} stones are in A and in C ({some}{}): what is learnt from one may be tested on the other",
+            both.len(),
+            if both.len() > 5 { ", …" } else { "" }
+        );
+        findings.add(Severity::Warning, text);
+    }
 }
 
 impl Checkup {
@@ -213,12 +279,12 @@ fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), S
 fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Sides> {
     let (dataset, view, class) = member.of;
     let (ingest, seed) = &splits.ingest;
-    let Some(roles) = ingest::roles(ingest, class, member.files.len(), *seed) else {
-        findings.add(Severity::Blocking, ingest::too_few(ingest, class, member.files.len()).message);
+    let Some(roles) = ingest::roles(ingest, class, &member.stones, *seed) else {
+        findings.add(Severity::Blocking, ingest::too_few(ingest, class, &member.stones).message);
         return None;
     };
     let testable: Vec<bool> = roles.iter().map(|role| role.testable).collect();
-    let folds = |(patches, seed): &(Patches, Seed)| patches::folds(patches, class, &testable, *seed);
+    let folds = |(patches, seed): &(Patches, Seed)| patches::folds(patches, class, &member.stones, &testable, *seed);
     let tested = splits.patches.iter().map(folds).collect::<Option<Vec<_>>>()?;
     let sides = Sides { roles, tested };
     let fewest = sides.counts().into_iter().min().unwrap_or(0);
@@ -237,16 +303,10 @@ fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Si
     Some(sides)
 }
 
-fn class_of(
-    member: &Member,
-    looks: &[Result<Look, Failure>],
-    sides: Option<&Sides>,
-    masks: &Path,
-    findings: &mut Findings,
-) -> ClassCheck {
+fn class_of(member: &Member, opened: &[Opened], sides: Option<&Sides>, findings: &mut Findings) -> ClassCheck {
     let (dataset, view, class) = member.of;
     let name = format!("{dataset}/{view}/{class}");
-    let good: Vec<&Look> = looks.iter().flatten().collect();
+    let good: Vec<&Look> = opened.iter().flat_map(|opened| &opened.look).collect();
     let mut sizes: Vec<[u32; 2]> = good.iter().map(|look| look.size).collect();
     sizes.sort_by_key(|[width, height]| u64::from(*width) * u64::from(*height));
     let colors: BTreeSet<String> = good.iter().map(|look| look.color.clone()).collect();
@@ -258,21 +318,6 @@ fn class_of(
     if turned > 0 {
         findings.add(Severity::Note, format!("{name}: {turned} are turned upright, as their EXIF data say"));
     }
-    let mut count = 0;
-    for look in &good {
-        match data::mask_of(masks, member.of, &look.path).map(|mask| (picture::size(&mask), mask)) {
-            None => (),
-            Some((Ok(size), _)) if size == look.size => count += 1,
-            Some((Ok([width, height]), mask)) => {
-                let [wide, high] = look.size;
-                findings.add(
-                    Severity::Blocking,
-                    format!("{} has {width}x{height} pixels and its picture {wide}x{high}", mask.display()),
-                );
-            }
-            Some((Err(failure), _)) => findings.add(Severity::Blocking, failure.message),
-        }
-    }
     ClassCheck {
         dataset,
         view,
@@ -283,7 +328,8 @@ fn class_of(
         sizes: sizes.first().zip(sizes.last()).map(|(small, large)| [*small, *large]),
         colors,
         turned,
-        masks: count,
+        masks: opened.iter().filter(|opened| matches!(opened.mask, Some(Ok(())))).count(),
+        stones: member.stones(),
         generator: sides.map_or(0, |sides| sides.roles.iter().filter(|role| role.generator).count()),
         tested: sides.map_or_else(Vec::new, Sides::counts),
     }
@@ -364,7 +410,18 @@ impl Monitor for Telling<'_> {
 pub fn text(checkup: &Checkup) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["class", "", "pictures", "paper", "pixels", "colours", "masks", "for SinDDM", "tested per fold"]);
+    table.set_header([
+        "class",
+        "",
+        "pictures",
+        "paper",
+        "pixels",
+        "colours",
+        "masks",
+        "stones",
+        "for SinDDM",
+        "tested per fold",
+    ]);
     for class in &checkup.classes {
         let size = |[width, height]: [u32; 2]| format!("{width}x{height}");
         let sizes = match class.sizes {
@@ -382,6 +439,7 @@ pub fn text(checkup: &Checkup) -> String {
             sizes,
             colors.join(" "),
             class.masks.to_string(),
+            class.stones.map_or_else(|| "–".to_owned(), |stones| stones.to_string()),
             class.generator.to_string(),
             tested.join(" "),
         ]);

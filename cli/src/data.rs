@@ -1,6 +1,6 @@
 //! The class folders of a data set, as a person lays them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use domain::artifact::Manifest;
@@ -11,6 +11,7 @@ use proto::transfer;
 use serde::Deserialize;
 
 use crate::exit::{self, Problem};
+use crate::stones::{Place, Stones};
 
 /// Endings of the files that count as pictures; all others are passed over.
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -40,7 +41,7 @@ pub struct Layout {
     /// The folder that holds `A` and `C`.
     pub raw: PathBuf,
     /// The folder of each class; where there is none, what it would be called.
-    pub folders: Vec<((Dataset, View, Class), PathBuf)>,
+    pub folders: Vec<(Place, PathBuf)>,
     /// Folders that are of no class or of one that another folder is of, one line each.
     pub problems: Vec<String>,
 }
@@ -92,10 +93,12 @@ fn folders_in(parent: &Path) -> Vec<(String, PathBuf)> {
 ///
 /// # Errors
 /// Exit code 4, naming every folder that is missing, of no class, empty, has one
-/// picture or the same picture twice.
+/// picture or the same picture twice, and every line of `manifest.csv` that cannot be
+/// used.
 pub fn find(root: &Path) -> anyhow::Result<Found> {
     let Layout { raw, folders: wanted, mut problems } = layout(root)?;
     let scanned = in_parallel(&wanted, |(_, folder)| folder.is_dir().then(|| pictures(folder)));
+    let places = wanted.iter().cloned().collect();
     let (mut classes, mut folders) = (Vec::new(), Vec::new());
     for (((dataset, view, class), folder), manifest) in wanted.into_iter().zip(scanned) {
         let place = folder.display();
@@ -109,20 +112,67 @@ pub fn find(root: &Path) -> anyhow::Result<Found> {
                 )),
                 images => {
                     let images = u32::try_from(images).unwrap_or(u32::MAX);
-                    classes.push(RawClass { dataset, view, class, artifact: manifest.digest(), images });
+                    classes.push(RawClass::new((dataset, view, class), manifest.digest(), images));
                     folders.push((folder, manifest));
                 }
             },
         }
     }
     problems.extend(repeated(&folders));
+    let pictures = classes.iter().zip(&folders).map(|(class, (_, manifest))| {
+        let names = manifest.entries().iter().map(|entry| entry.path.clone()).collect();
+        ((class.dataset, class.view, class.class), names)
+    });
+    let stones = stones(&raw, &pictures.collect(), &places);
+    problems.extend(stones.problems.iter().cloned());
+    let mut masks = Vec::new();
+    for (class, (folder, manifest)) in classes.iter_mut().zip(&folders) {
+        let place = (class.dataset, class.view, class.class);
+        class.stones = stones.numbers(place);
+        let own = masks_of(&raw, place, folder);
+        match own.is_dir().then(|| drawn(&own, manifest)).transpose() {
+            Err(error) => problems.push(error.to_string()),
+            Ok(Some(drawn)) if !drawn.entries().is_empty() => {
+                class.masks = Some(drawn.digest());
+                masks.push((own, drawn));
+            }
+            Ok(_) => {}
+        }
+    }
     if !problems.is_empty() {
         let message = format!("the data in {} cannot be used:\n  {}", root.display(), problems.join("\n  "));
         return Err(Problem::new(exit::DATA, message).into());
     }
     let data = Data { classes, stand_in: stand_in(&raw)?, ..Data::default() };
-    let remarks = remarks(&data);
+    let mut remarks = remarks(&data);
+    let drawn: usize = masks.iter().map(|(_, manifest)| manifest.entries().len()).sum();
+    if drawn > 0 {
+        remarks.push(format!("masks of {drawn} pictures"));
+    }
+    let [named, count] = stones.counts();
+    if named > 0 {
+        remarks.push(format!("manifest.csv names {count} stones of {named} pictures"));
+    }
+    folders.extend(masks);
     Ok(Found { data, folders, remarks })
+}
+
+/// What `manifest.csv` says of the pictures, whose names are given by class.
+pub fn stones(raw: &Path, pictures: &BTreeMap<Place, Vec<String>>, folders: &BTreeMap<Place, PathBuf>) -> Stones {
+    let mask_of = |place: Place, picture: &str| {
+        let folder = folders.get(&place).map(|folder| masks_of(raw, place, folder)).unwrap_or_default();
+        folder.join(Path::new(picture).with_extension("png"))
+    };
+    Stones::read(&beside(raw, "manifest.csv"), pictures, mask_of)
+}
+
+/// The masks in a folder of those that are there for one of the pictures.
+fn drawn(folder: &Path, pictures: &Manifest) -> Result<Manifest, transfer::Error> {
+    let names: BTreeSet<PathBuf> =
+        pictures.entries().iter().map(|picture| Path::new(&picture.path).with_extension("png")).collect();
+    let all = transfer::scan(folder)?;
+    let entries = all.entries().iter().filter(|entry| names.contains(Path::new(&entry.path))).cloned().collect();
+    Ok(Manifest::new(entries)?)
 }
 
 fn pictures(folder: &Path) -> Result<Manifest, transfer::Error> {
@@ -151,22 +201,17 @@ fn repeated(folders: &[(PathBuf, Manifest)]) -> Vec<String> {
     repeated
 }
 
-/// The folder of masks of a data set, laid out as its pictures: beside `raw`, or
-/// beside `A` and `C`.
-pub fn masks(raw: &Path) -> PathBuf {
-    if raw.ends_with("raw") { raw.with_file_name("masks") } else { raw.join("masks") }
+/// What lies beside `raw`, or beside `A` and `C`.
+fn beside(raw: &Path, name: &str) -> PathBuf {
+    if raw.ends_with("raw") { raw.with_file_name(name) } else { raw.join(name) }
 }
 
-/// The mask of a picture, if there is one: of the same name, ending in png.
-pub fn mask_of(masks: &Path, of: (Dataset, View, Class), picture: &Path) -> Option<PathBuf> {
-    let (dataset, view, class) = of;
-    let own = picture.parent()?.file_name()?;
-    let folder = masks.join(dataset.to_string()).join(view.code());
-    let name = Path::new(picture.file_name()?).with_extension("png");
-    [folder.join(own), folder.join(class.code())]
-        .map(|folder| folder.join(&name))
-        .into_iter()
-        .find(|mask| mask.is_file())
+/// The folder of masks of a class: under `masks` as the pictures are under `raw`,
+/// called as theirs or by the code.
+pub fn masks_of(raw: &Path, (dataset, view, class): Place, folder: &Path) -> PathBuf {
+    let masks = beside(raw, "masks").join(dataset.to_string()).join(view.code());
+    let own = folder.file_name().map(|name| masks.join(name)).filter(|own| own.is_dir());
+    own.unwrap_or_else(|| masks.join(class.code()))
 }
 
 /// What the marker beside the folder `raw` says, however the data were named.

@@ -7,6 +7,7 @@
 //! | [`commands`] | one command per file |
 //! | [`exit`] | exit codes |
 //! | [`data`] | the class folders of a data set |
+//! | [`stones`] | which stone each picture of it is of |
 //! | [`local`] | a coordinator and a worker in this process |
 //! | [`out`] | standard output |
 //! | [`remote`] | calls to a coordinator |
@@ -25,6 +26,7 @@ pub mod local;
 pub mod out;
 pub mod progress;
 pub mod remote;
+pub mod stones;
 pub mod table;
 pub mod units;
 pub mod weights;

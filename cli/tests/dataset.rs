@@ -3,11 +3,12 @@
 #![cfg(feature = "worker")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use image::{GrayImage, RgbImage};
+use image::{GrayImage, Luma, RgbImage};
 use serde_json::Value;
 
 fn lithogen(arguments: &[&str], folder: &Path) -> Output {
@@ -65,8 +66,12 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
     fs::remove_dir_all(views("C", "SEC").join("IVd")).unwrap();
     let masks = root.join("stones/masks/A/SEC/Va");
     fs::create_dir_all(&masks).unwrap();
-    GrayImage::new(width, height).save(masks.join(cystine[0].file_name().unwrap())).unwrap();
+    GrayImage::from_pixel(width, height, Luma([255])).save(masks.join(cystine[0].file_name().unwrap())).unwrap();
     GrayImage::new(3, 3).save(masks.join(cystine[1].file_name().unwrap())).unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let manifest =
+        format!("dataset,view,class,path,stone_id\nA,SEC,Va,{},K1\nA,SEC,Va,nowhere.png,K1\n", name(&cystine[2]));
+    fs::write(root.join("stones/manifest.csv"), manifest).unwrap();
 
     let (code, checkup) = check(root);
     let blocking = findings(&checkup, "blocking");
@@ -79,6 +84,7 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
         "both are of class Ia",
         "IVd: missing",
         "has 3x3 pixels and its picture",
+        "manifest.csv: line 3: there is no picture \"nowhere.png\" in A/SEC/Va",
     ] {
         assert!(blocking.iter().any(|text| text.contains(part)), "{part}: {blocking:#?}");
     }
@@ -88,4 +94,51 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
     assert_eq!((class["dataset"].as_str(), class["class"].as_str()), (Some("A"), Some("Va")));
     let refused = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
     assert_eq!(refused.status.code(), Some(4));
+}
+
+#[test]
+fn masks_and_stones_are_found_and_go_into_the_plan() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    assert!(lithogen(&["dataset", "phantom", "--out", "stones", "--scale", "smoke"], root).status.success());
+    let keys = || {
+        let output = lithogen(&["plan", "--scale", "smoke", "--data", "stones", "--json"], root);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let tasks = plan["tasks"].as_array().unwrap().iter();
+        let label = |task: &Value| format!("{} {}", task["stage"], task["subject"]).replace('"', "");
+        tasks.map(|task| (label(task), task["key"].clone())).collect::<BTreeMap<_, _>>()
+    };
+    let before = keys();
+
+    // Two pictures of each stone of one class; a mask of one picture of another.
+    let class = root.join("stones/raw/A/SUR/Ia");
+    let mut names: Vec<_> = fs::read_dir(&class).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let rows = names.iter().enumerate().map(|(i, name)| format!("A;SUR;WW;{};P{}\n", name.to_str().unwrap(), i / 2));
+    let header = "dataset;view;class;path;patient_or_stone_id\n".to_owned();
+    fs::write(root.join("stones/manifest.csv"), header + &rows.collect::<String>()).unwrap();
+    let other = root.join("stones/raw/A/SEC/IVa");
+    let picture = fs::read_dir(&other).unwrap().next().unwrap().unwrap().path();
+    let (width, height) = image::image_dimensions(&picture).unwrap();
+    fs::create_dir_all(root.join("stones/masks/A/SEC/IVa")).unwrap();
+    let mask = root.join("stones/masks/A/SEC/IVa").join(picture.file_name().unwrap());
+    GrayImage::from_pixel(width, height, Luma([255])).save(mask).unwrap();
+
+    let (code, checkup) = check(root);
+    assert_eq!(code, Some(0), "{checkup}");
+    let stones = names.len().div_ceil(2);
+    let note = format!("manifest.csv names {stones} stones of {} pictures", names.len());
+    assert!(findings(&checkup, "note").iter().any(|text| text.starts_with(&note)), "{checkup}");
+    assert!(findings(&checkup, "warning").iter().any(|text| text.contains("names no stone of")), "{checkup}");
+    let of =
+        |field: &str| checkup["classes"].as_array().unwrap().iter().filter_map(|class| class[field].as_u64()).sum();
+    let (all_stones, masks): (u64, u64) = (of("stones"), of("masks"));
+    assert_eq!((all_stones, masks), (stones as u64, 1));
+    let after = keys();
+    for (label, same) in
+        [("ingest A/SUR", false), ("ingest A/SEC", false), ("ingest C/SUR", true), ("ingest C/SEC", true)]
+    {
+        assert_eq!(before[label] == after[label], same, "{label}");
+    }
 }

@@ -35,6 +35,31 @@ pub struct RawClass {
     pub artifact: Digest,
     /// Pictures in it.
     pub images: u32,
+    /// Where the stone is in some of them, as an artifact: `<file stem>.png`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<Digest>,
+    /// Which stone a picture shows, by file name; what is not named shows one of its
+    /// own. Only which are equal counts: names of stones or patients stay where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stones: BTreeMap<String, u32>,
+}
+
+impl RawClass {
+    /// A folder without masks, of whose stones nothing is known.
+    pub fn new((dataset, view, class): (Dataset, View, Class), artifact: Digest, images: u32) -> Self {
+        Self { dataset, view, class, artifact, images, masks: None, stones: BTreeMap::new() }
+    }
+
+    /// Pictures of each stone, fewest first.
+    fn by_stone(&self) -> Vec<u32> {
+        let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+        self.stones.values().for_each(|stone| *counts.entry(*stone).or_default() += 1);
+        let named: u32 = counts.values().sum();
+        let mut counts: Vec<u32> = counts.into_values().collect();
+        counts.extend((named..self.images).map(|_| 1));
+        counts.sort_unstable();
+        counts
+    }
 }
 
 /// What the study starts from: every class folder of A and C.
@@ -85,12 +110,9 @@ impl Data {
 
     /// Data with the paper's counts and no pictures behind them, to plan with.
     pub fn of_the_paper() -> Self {
-        let raw = |(dataset, view, class)| RawClass {
-            dataset,
-            view,
-            class,
-            artifact: Digest::of_json(&(dataset, view, class)),
-            images: paper::image_count(dataset, view, class).unwrap_or(0),
+        let raw = |(dataset, view, class)| {
+            let images = paper::image_count(dataset, view, class).unwrap_or(0);
+            RawClass::new((dataset, view, class), Digest::of_json(&(dataset, view, class)), images)
         };
         let weights = Pretrained::ALL.map(|which| (which, Self::unknown(which))).into();
         Self { classes: Self::folders().map(raw).collect(), stand_in: None, weights, unpublished: BTreeSet::new() }
@@ -425,17 +447,33 @@ impl Study<'_> {
             pick: experiment.sinddm.pick,
             pick_seed: experiment.sinddm.pick_seed,
             min_side: experiment.patch.size,
+            stones: self.stones(dataset, view)?,
         });
         let inputs = self.raw_inputs(dataset, view)?;
         Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
     }
 
+    /// Pictures and masks of each class.
     fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<InputMap, Missing> {
-        let raw = |class| {
-            let artifact = self.data.get(dataset, view, class)?.artifact;
-            Ok((format!("raw.{class}"), Input { from: Source::Artifact(artifact), only: vec![] }))
-        };
-        dataset.classes().into_iter().map(raw).collect()
+        let given = |artifact| Input { from: Source::Artifact(artifact), only: vec![] };
+        let mut inputs = InputMap::new();
+        for class in dataset.classes() {
+            let raw = self.data.get(dataset, view, class)?;
+            inputs.insert(format!("raw.{class}"), given(raw.artifact));
+            inputs.extend(raw.masks.map(|masks| (format!("masks.{class}"), given(masks))));
+        }
+        Ok(inputs)
+    }
+
+    fn stones(&self, dataset: Dataset, view: View) -> Result<BTreeMap<Class, BTreeMap<String, u32>>, Missing> {
+        let mut stones = BTreeMap::new();
+        for class in dataset.classes() {
+            let raw = self.data.get(dataset, view, class)?;
+            if !raw.stones.is_empty() {
+                stones.insert(class, raw.stones.clone());
+            }
+        }
+        Ok(stones)
     }
 
     /// Padded pictures and enlarged samples of each class.
@@ -502,9 +540,15 @@ impl Study<'_> {
             return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
         }
         // The split may leave a small class fewer pictures than asked for.
-        let images = self.data.get(Dataset::A, view, class)?.images;
-        let spare =
-            if sinddm.pick == Pick::RandomFromAll { images } else { images.saturating_sub(self.experiment.tl.folds) };
+        let raw = self.data.get(Dataset::A, view, class)?;
+        let spare = match sinddm.pick {
+            Pick::RandomFromAll => raw.images,
+            // Whichever stones are left for testing.
+            Pick::RandomFromTrainSplit => {
+                let by_stone = raw.by_stone();
+                by_stone.iter().take(by_stone.len().saturating_sub(self.experiment.tl.folds as usize)).sum()
+            }
+        };
         let model = |image: u32| {
             let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
             let subject = format!("{subject} picture {image}");
@@ -794,6 +838,37 @@ mod tests {
         let pad = of("sinddm.train")[3].inputs.get("pad").unwrap();
         assert_eq!(pad.only, ["images/003.png", "pad.json"]);
         assert_ne!(of("sinddm.train")[3].key, of("sinddm.train")[4].key);
+    }
+
+    #[test]
+    fn masks_and_stones_change_the_tasks_that_use_them_and_no_others() {
+        let plan_of = |data: &Data| plan(&Experiment::default(), data).unwrap();
+        let (before, mut data) = (paper_plan(), Data::of_the_paper());
+        data.classes[0].masks = Some(Digest::of(b"masks"));
+        data.classes[0].stones =
+            [("1.png", 0), ("2.png", 0), ("3.png", 1)].map(|(name, n)| (name.to_owned(), n)).into();
+        let json = serde_json::to_value(&data).unwrap();
+        assert_eq!(serde_json::from_value::<Data>(json).unwrap(), data);
+        let RawClass { dataset, view, class, images, .. } = data.classes[0].clone();
+        assert_eq!(
+            (dataset, view, data.classes[0].by_stone()),
+            (Dataset::A, View::Sur, {
+                let mut counts = vec![1; images as usize - 2];
+                counts.push(2);
+                counts
+            })
+        );
+        let after = plan_of(&data);
+        let of = |plan: &Plan, label: &str| plan.tasks.iter().find(|task| task.label() == label).unwrap().clone();
+        for label in ["ingest A/SUR", "patches A/SUR"] {
+            let task = of(&after, label);
+            let masks = task.inputs.get(&format!("masks.{class}")).map(|input| input.from);
+            assert_eq!(masks, Some(Source::Artifact(Digest::of(b"masks"))));
+            assert_ne!(task.key, of(&before, label).key);
+        }
+        for label in ["ingest C/SUR", "patches A/SEC", "patches C/SUR"] {
+            assert_eq!(of(&after, label).key, of(&before, label).key, "{label}");
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub enum Stage {
     /// Scans, decodes and validates one view of a data set and sets images apart
     /// for its diffusion models.
     ///
-    /// Inputs `raw.<class>`: the class folder as given. Output `images.json`.
+    /// Inputs `raw.<class>`: the class folder as given; `masks.<class>`, where there are
+    /// any: `<file stem>.png`, not black where the stone is. Output `images.json`.
     #[serde(rename = "ingest")]
     Ingest(Ingest),
     /// Brings the training pictures of one diffusion model to one canvas.
@@ -118,7 +119,7 @@ pub enum Stage {
     },
     /// Splits one view of a data set by image and cuts it into patches.
     ///
-    /// Inputs for A and C: `ingest`, `raw.<class>`; for B: `synthetic.<class>`
+    /// Inputs for A and C: `ingest`, `raw.<class>`, `masks.<class>`; for B: `synthetic.<class>`
     /// (upscale). Outputs `train.safetensors`, `test.safetensors` (tensors
     /// `images` u8 [n, 3, size, size], `labels` u8 [n], `image_ids` u32 [n]),
     /// `patches.csv`, `patches.json`, `sheet.png`.
@@ -194,6 +195,10 @@ pub struct Ingest {
     pub pick_seed: Option<u64>,
     /// Pictures smaller than this in width or height are refused.
     pub min_side: u32,
+    /// Which stone a picture shows, by class and file name; what is not named shows
+    /// one of its own. No stone is ever on both sides of a split.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stones: BTreeMap<Class, BTreeMap<String, u32>>,
 }
 
 /// Parameters of [`Stage::Patches`].

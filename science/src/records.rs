@@ -41,6 +41,12 @@ pub struct ImageRecord {
     pub height: u32,
     /// Colour type as stored, for instance `Rgb8`.
     pub color: String,
+    /// Which stone of its class it shows; absent: one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stone: Option<u32>,
+    /// Whether a mask says where the stone is.
+    #[serde(default)]
+    pub masked: bool,
     /// Whether a diffusion model learns from it.
     pub generator: bool,
     /// Whether a split may put it on the test side.
@@ -268,6 +274,10 @@ pub struct ClassPatches {
     /// Patches cut from sibling images because an image had too few places.
     #[serde(default)]
     pub moved: u32,
+    /// Images whose stone was found by a mask that came with them; in all others it
+    /// was looked for.
+    #[serde(default)]
+    pub masks: u32,
 }
 
 /// `metrics.json` of `classify.train`.

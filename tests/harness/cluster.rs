@@ -319,7 +319,7 @@ pub(crate) fn small() -> Experiment {
 
 /// Every class has the same pictures; stages that compute nothing do not mind.
 pub(crate) fn data(artifact: domain::digest::Digest) -> Data {
-    let raw = |(dataset, view, class)| RawClass { dataset, view, class, artifact, images: 1 };
+    let raw = |place| RawClass::new(place, artifact, 1);
     Data { classes: Data::folders().map(raw).collect(), ..Data::default() }
 }
 

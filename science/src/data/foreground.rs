@@ -94,6 +94,12 @@ impl Mask {
         Self { width, height, inside: vec![true; width * height] }
     }
 
+    /// What somebody has drawn: all that is not black.
+    pub fn drawn(image: &RgbImage) -> Self {
+        let inside = image.as_raw().chunks_exact(3).map(|pixel| pixel != [0; 3]).collect();
+        Self { width: image.width() as usize, height: image.height() as usize, inside }
+    }
+
     /// The bright stone on a dark background: grey, smoothed against noise,
     /// above Otsu's threshold, largest component, holes filled.
     pub fn stone(image: &RgbImage) -> Self {

@@ -15,6 +15,7 @@ use image::{
     Limits, Rgb, RgbImage, imageops,
 };
 
+use super::foreground::Mask;
 use super::resize::{Filter, resize};
 use crate::records;
 
@@ -50,6 +51,39 @@ pub fn open_rgb8(path: &Path) -> Result<Picture, Failure> {
     }
     let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
     decode(path, &bytes)
+}
+
+/// The mask of a picture in a folder of them, if it has one: of the same name, ending
+/// in png.
+pub fn mask_of(masks: &Path, picture: &Path) -> Option<PathBuf> {
+    let mask = masks.join(Path::new(picture.file_name()?).with_extension("png"));
+    mask.is_file().then_some(mask)
+}
+
+/// Opens the mask of a picture of that width and height: the stone is where it is not
+/// black.
+///
+/// # Errors
+/// As [`open_rgb8`]; `InvalidInput` naming both files if they differ in size, and if
+/// all of it is black.
+pub fn open_mask(path: &Path, picture: &Path, [wide, high]: [u32; 2]) -> Result<Mask, Failure> {
+    let image = open_rgb8(path)?.image;
+    let (width, height) = image.dimensions();
+    if [width, height] != [wide, high] {
+        return Err(refuse(
+            path,
+            &format!(
+                "has {width}x{height} pixels and its picture {} has {wide}x{high}; make them of one size or remove \
+                 the mask",
+                picture.display()
+            ),
+        ));
+    }
+    let mask = Mask::drawn(&image);
+    match mask.count() {
+        0 => Err(refuse(path, "is all black, so it shows no stone; draw it or remove the mask")),
+        _ => Ok(mask),
+    }
 }
 
 /// Names what a picture shows: blake3 of width and height, each as four bytes, the

@@ -2,11 +2,24 @@
 //! and which are tested. No stone is ever on both sides of a split (ALGORITHM 6,
 //! step 1).
 //!
-//! `stones` names the stone of each image by a number from 0 on; where nothing is
-//! known of stones, every image is one of its own.
+//! `stones` names the stone of each image by a number; see [`numbered`].
+
+use std::collections::BTreeSet;
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+
+/// The stone of each image by a number; an image of which it is not known shows one
+/// of its own.
+pub fn numbered(stones: &[Option<u32>]) -> Vec<usize> {
+    let free = stones.iter().flatten().max().map_or(0, |last| *last as usize + 1);
+    stones.iter().enumerate().map(|(image, stone)| stone.map_or(free + image, |stone| stone as usize)).collect()
+}
+
+/// How many stones these are.
+pub fn count(stones: &[Option<u32>]) -> usize {
+    numbered(stones).into_iter().collect::<BTreeSet<_>>().len()
+}
 
 /// What an image may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +139,6 @@ fn members(stones: &[usize], counts: impl Fn(usize) -> bool) -> Vec<Vec<usize>> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use domain::seed::Seed;
 
     use super::*;
@@ -188,6 +199,13 @@ mod tests {
         assert_eq!(six.iter().filter(|role| role.generator).count(), 1);
         assert_eq!(dealt(&each_its_own(6), &six, 6, 0), None);
         assert_eq!(roles(&[0; 9], 0, 1), None);
+    }
+
+    #[test]
+    fn an_image_of_an_unknown_stone_is_one_of_its_own() {
+        let stones = [Some(3), None, Some(3), None, Some(0)];
+        assert_eq!(numbered(&stones), [3, 5, 3, 7, 0]);
+        assert_eq!((count(&stones), count(&[])), (4, 0));
     }
 
     #[test]

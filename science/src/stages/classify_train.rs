@@ -459,7 +459,8 @@ mod tests {
             let bytes = safetensors::serialize(tensors, None).unwrap();
             records::write_bytes(&input.join(format!("{side}.safetensors")), &bytes).unwrap();
         }
-        let counts = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
+        let counts =
+            |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0, masks: 0 };
         let classes = dataset.classes().into_iter().map(counts).collect();
         let (split, train_images, test_images) = (Split::default(), vec![], vec![]);
         let (view, size) = (View::Sur, size as u32);
@@ -513,7 +514,8 @@ mod tests {
         let mut test = PatchSet::default();
         (test.labels, test.images_of) = (vec![2, 2, 2, 0], vec![(0, 3), (0, 3), (0, 3), (0, 1)]);
         let log = Log::new(&small(), 8, 0);
-        let class = |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0 };
+        let class =
+            |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0, masks: 0 };
         let classes = Dataset::A.classes().into_iter().map(class).collect();
         let (dataset, view, split) = (Dataset::A, View::Sur, Split::default());
         let (train_images, test_images) = (vec![], vec![]);

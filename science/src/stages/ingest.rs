@@ -15,31 +15,43 @@ use crate::data::{batch, picture};
 use crate::random;
 use crate::records::{self, ImageList, ImageRecord};
 
+/// One picture to look at.
+struct Found {
+    class: Class,
+    path: PathBuf,
+    mask: Option<PathBuf>,
+    stone: Option<u32>,
+    role: Role,
+}
+
 /// Damaged pictures that a message lists by name.
 const LISTED: usize = 10;
 
 /// Runs the stage; see [`domain::stage::Stage::Ingest`] for inputs and outputs.
 ///
 /// # Errors
-/// `InvalidInput` if a class has no or too few images, or if images are
-/// damaged or smaller than `min_side`; the message names them.
+/// `InvalidInput` if a class has no or too few images, if images are damaged or
+/// smaller than `min_side`, or if a mask is damaged, empty or of another size than
+/// its image; the message names them.
 pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
-    let mut found: Vec<(Class, PathBuf)> = Vec::new();
-    let mut roles = Vec::new();
+    let mut found = Vec::new();
     for class in ingest.dataset.classes() {
-        let folder = attempt.folder.input(&format!("raw.{class}"));
-        let files = picture::files(&folder)?;
-        let own = self::roles(ingest, class, files.len(), attempt.seed);
-        roles.extend(own.ok_or_else(|| too_few(ingest, class, files.len()))?);
-        found.extend(files.into_iter().map(|path| (class, path)));
+        let files = picture::files(&attempt.folder.input(&format!("raw.{class}")))?;
+        let stones = stones(ingest, class, &files);
+        let roles = roles(ingest, class, &stones, attempt.seed).ok_or_else(|| too_few(ingest, class, &stones))?;
+        let masks = attempt.folder.input(&format!("masks.{class}"));
+        found.extend(files.into_iter().zip(stones).zip(roles).map(|((path, stone), role)| {
+            let mask = picture::mask_of(&masks, &path);
+            Found { class, path, mask, stone, role }
+        }));
     }
     // All damaged pictures are reported at once, not one per run.
-    let looks = batch::map(&found, "image", attempt.monitor, |(class, path)| Ok(look(ingest, *class, path)))?;
+    let looks = batch::map(&found, "image", attempt.monitor, |found| Ok(look(ingest, found)))?;
     let mut images = Vec::with_capacity(looks.len());
     let mut broken = Vec::new();
-    for (look, Role { generator, testable }) in looks.into_iter().zip(roles) {
+    for look in looks {
         match look {
-            Ok(look) => images.push(ImageRecord { id: images.len() as u32, generator, testable, ..look }),
+            Ok(look) => images.push(ImageRecord { id: images.len() as u32, ..look }),
             Err(failure) => broken.push(failure),
         }
     }
@@ -54,17 +66,23 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("images.json"), &list)
 }
 
-/// What the images of one class are for, in the order of their names, for the seed
+/// Which stone each picture of a class shows, where that is known.
+pub fn stones(ingest: &Ingest, class: Class, files: &[PathBuf]) -> Vec<Option<u32>> {
+    let known = ingest.stones.get(&class);
+    files.iter().map(|path| known?.get(path.file_name()?.to_str()?).copied()).collect()
+}
+
+/// What the images of one class are for, from the stones that they show, for the seed
 /// of the task; `None` if they are too few.
-pub fn roles(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option<Vec<Role>> {
+pub fn roles(ingest: &Ingest, class: Class, stones: &[Option<u32>], seed: Seed) -> Option<Vec<Role>> {
     let wanted = ingest.generator_images as usize;
-    let stones: Vec<usize> = (0..images).collect();
+    let stones = split::numbered(stones);
     let mut rng = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
     match ingest.pick {
         Pick::RandomFromTrainSplit => split::set_apart(&stones, wanted, ingest.leave, &mut rng),
         Pick::RandomFromAll => {
             let mut roles = split::set_apart(&stones, 0, ingest.leave, &mut rng)?;
-            for image in split::pick_any(images, wanted, &mut rng) {
+            for image in split::pick_any(stones.len(), wanted, &mut rng) {
                 roles[image].generator = true;
             }
             Some(roles)
@@ -72,8 +90,9 @@ pub fn roles(ingest: &Ingest, class: Class, images: usize, seed: Seed) -> Option
     }
 }
 
-/// What is known of one image by itself.
-fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRecord, Failure> {
+/// Opens one picture, and its mask if it has one.
+fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
+    let Found { class, path, mask, stone, role: Role { generator, testable } } = found;
     let picture = picture::open_rgb8(path)?;
     let (width, height) = picture.image.dimensions();
     if width.min(height) < ingest.min_side {
@@ -83,30 +102,40 @@ fn look(ingest: &Ingest, class: Class, path: &std::path::Path) -> Result<ImageRe
             min = ingest.min_side
         )));
     }
+    if let Some(mask) = mask {
+        picture::open_mask(mask, path, [width, height])?;
+    }
     Ok(ImageRecord {
         id: 0,
-        class,
+        class: *class,
         file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: picture.digest.to_string(),
         pixels: picture::digest(&picture.image).to_string(),
         width,
         height,
         color: picture.color,
-        generator: false,
-        testable: false,
+        stone: *stone,
+        masked: mask.is_some(),
+        generator: *generator,
+        testable: *testable,
     })
 }
 
-/// Why a class cannot be split.
-pub fn too_few(ingest: &Ingest, class: Class, found: usize) -> Failure {
+/// Why a class with pictures of these stones cannot be split.
+pub fn too_few(ingest: &Ingest, class: Class, stones: &[Option<u32>]) -> Failure {
     let Ingest { dataset, view, leave: folds, .. } = ingest;
+    let (images, stones) = (stones.len(), split::count(stones));
+    let (found, one, more) = match images == stones {
+        true => (format!("{images} image(s)"), "one", "images"),
+        false => (format!("{images} images of {stones} stone(s)"), "one stone", "images of other stones"),
+    };
     let generators = if ingest.pick == Pick::RandomFromAll { 0 } else { ingest.generator_images };
     let least = split::fewest(generators as usize, *folds);
     let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
-    let advice = match (found, folds) {
+    let advice = match (images, folds) {
         (0, _) => "no images: put at least two PNG or JPEG files there".to_owned(),
-        (_, 1) => format!("{found} image(s), and one cannot be split: add images until there are {least}"),
-        _ => format!("{found} image(s), but {folds} folds need {least}: add images or lower tl.folds"),
+        (_, 1) => format!("{found}, and {one} cannot be split: add {more} until there are {least}"),
+        _ => format!("{found}, but {folds} folds need {least}: add {more} or lower tl.folds"),
     };
     Failure::invalid_input(format!("class {name} has {advice}"))
 }
@@ -125,7 +154,8 @@ mod tests {
     fn ingest(leave: u32) -> Ingest {
         let (dataset, view) = (Dataset::A, View::Sec);
         let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-        Ingest { dataset, view, generator_images: 3, leave, pick, pick_seed, min_side: 16 }
+        let stones = Default::default();
+        Ingest { dataset, view, generator_images: 3, leave, pick, pick_seed, min_side: 16, stones }
     }
 
     /// Six classes of that many pictures of 20 × 16 pixels.
@@ -190,6 +220,62 @@ mod tests {
         assert_eq!(learnt(Pick::RandomFromAll, None), [0, 36]);
         let [one, same, other] = [3, 3, 4].map(|seed| with(Pick::RandomFromTrainSplit, Some(seed)));
         assert!(one == same && one != other);
+    }
+
+    #[test]
+    fn a_stone_that_a_generator_learns_from_is_never_tested_and_one_alone_is_too_few() {
+        let (_root, folder) = given(6);
+        let with = |stones: [u32; 6], leave| {
+            let named = (0..6).map(|i| (format!("{i}.png"), stones[i])).collect();
+            run_with(&folder, Ingest { stones: [(Class::Ivd, named)].into(), ..ingest(leave) })
+        };
+        let of_class = |list: ImageList| list.images.into_iter().filter(|image| image.class == Class::Ivd);
+        let images: Vec<ImageRecord> = of_class(with([0, 0, 0, 1, 1, 1], 1).unwrap()).collect();
+        assert_eq!(images.iter().map(|image| image.stone).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1].map(Some));
+        let learnt: Vec<bool> = images.iter().map(|image| image.generator).collect();
+        assert!(learnt == [true, true, true, false, false, false] || learnt == [false, false, false, true, true, true]);
+        assert!(images.iter().all(|image| image.testable != image.generator));
+        // Two of three stones: whichever they are, the third is left whole.
+        let images: Vec<ImageRecord> = of_class(with([0, 0, 1, 1, 2, 2], 1).unwrap()).collect();
+        assert_eq!(images.iter().filter(|image| image.generator).count(), 3);
+        assert_eq!(images.iter().filter(|image| image.testable).count(), 2);
+        for (stones, leave, part) in [
+            ([4; 6], 1, "A/SEC/IVd (BRU) has 6 images of 1 stone(s), and one stone cannot be split"),
+            ([0, 0, 1, 1, 2, 2], 3, "6 images of 3 stone(s), but 3 folds need 4: add images of other stones"),
+        ] {
+            let failure = with(stones, leave).unwrap_err();
+            assert_eq!(failure.code, FailureCode::InvalidInput);
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn masks_are_opened_and_those_that_do_not_fit_are_named_with_their_pictures() {
+        let (_root, folder) = given(4);
+        let masks = folder.input("masks.IVd");
+        let mask = |name: &str, width, height, level| {
+            picture::save_png_grey(
+                &masks.join(name),
+                &image::GrayImage::from_pixel(width, height, image::Luma([level])),
+            )
+        };
+        mask("0.png", 20, 16, 1).unwrap();
+        let list = run_it(&folder, 1).unwrap();
+        let masked: Vec<_> = list.images.iter().filter(|image| image.masked).collect();
+        assert_eq!((masked.len(), masked[0].class, masked[0].file.as_str()), (1, Class::Ivd, "0.png"));
+        mask("1.png", 16, 20, 1).unwrap();
+        mask("2.png", 20, 16, 0).unwrap();
+        fs::write(masks.join("3.png"), "no picture").unwrap();
+        let failure = run_it(&folder, 1).unwrap_err();
+        assert_eq!(failure.code, FailureCode::InvalidInput);
+        for part in [
+            "masks.IVd/1.png has 16x20 pixels and its picture",
+            "raw.IVd/1.png has 20x16",
+            "2.png is all black",
+            "3.png is neither",
+        ] {
+            assert!(failure.message.contains(part), "{part}: {}", failure.message);
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct Source {
     class: Class,
     label: u8,
     path: PathBuf,
+    /// Where the stone is, if that is given.
+    mask: Option<PathBuf>,
     /// The digest of its pixels, where that is known before it is opened.
     pixels: Option<String>,
     test: bool,
@@ -92,14 +94,19 @@ fn quota(patches: &Patches, test: bool) -> usize {
     (if test { tested } else { train }) as usize
 }
 
-/// The fold in which each image of a class is tested, if any; `None` if they are too
-/// few. It depends on the seed of the task, which all splits of a study share, and
+/// The fold in which each image of a class is tested, if any, from the stones that they
+/// show and whether they may be tested; `None` if they are too few. It depends on the seed of the task, which all splits of a study share, and
 /// on the number of the split, not on the fold.
-pub fn folds(patches: &Patches, class: Class, testable: &[bool], seed: Seed) -> Option<Vec<Option<u32>>> {
+pub fn folds(
+    patches: &Patches,
+    class: Class,
+    stones: &[Option<u32>],
+    testable: &[bool],
+    seed: Seed,
+) -> Option<Vec<Option<u32>>> {
     let Patches { dataset, view, split: Split { number, folds, .. }, patch } = patches;
     let mut rng = random::stream(seed, &format!("patches.split.{dataset}.{view}.{class}"), u64::from(*number));
-    let stones: Vec<usize> = (0..testable.len()).collect();
-    split::deal(&stones, testable, *folds, patch.test_fraction, &mut rng)
+    split::deal(&split::numbered(stones), testable, *folds, patch.test_fraction, &mut rng)
 }
 
 /// The images of A or C, of which `ingest` says what they may be used for.
@@ -114,8 +121,9 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
     let mut sources = Vec::with_capacity(list.images.len());
     for (class, label) in classes.into_iter().zip(0..) {
         let images: Vec<&ImageRecord> = list.images.iter().filter(|image| image.class == class).collect();
+        let stones: Vec<Option<u32>> = images.iter().map(|image| image.stone).collect();
         let testable: Vec<bool> = images.iter().map(|image| image.testable).collect();
-        let folds = folds(patches, class, &testable, attempt.seed).ok_or_else(|| {
+        let folds = folds(patches, class, &stones, &testable, attempt.seed).ok_or_else(|| {
             Failure::invalid_input(format!(
                 "class {}/{}/{class} has {} image(s), of which {} may be tested, too few for {} fold(s): add images \
                  or lower tl.folds",
@@ -126,11 +134,13 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
                 patches.split.folds
             ))
         })?;
+        let masks = attempt.folder.input(&format!("masks.{class}"));
         sources.extend(images.into_iter().zip(folds).map(|(image, fold)| Source {
             id: image.id,
             class,
             label,
             path: attempt.folder.input(&format!("raw.{class}")).join(&image.file),
+            mask: image.masked.then(|| masks.join(&image.file).with_extension("png")),
             pixels: Some(image.pixels.clone()),
             test: fold == Some(patches.split.fold),
         }));
@@ -144,21 +154,23 @@ fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Fa
     for (class, label) in patches.dataset.classes().into_iter().zip(0..) {
         let folder = attempt.folder.input(&format!("synthetic.{class}")).join("images");
         let found = files(&folder)?;
-        let folds = folds(patches, class, &vec![true; found.len()], attempt.seed).ok_or_else(|| {
-            Failure::invalid_input(format!(
-                "class B/{}/{class} has {} synthetic pictures in {}, but {} are needed to split them: \
+        let folds = folds(patches, class, &vec![None; found.len()], &vec![true; found.len()], attempt.seed)
+            .ok_or_else(|| {
+                Failure::invalid_input(format!(
+                    "class B/{}/{class} has {} synthetic pictures in {}, but {} are needed to split them: \
                  raise sampling.per_model or lower tl.folds",
-                patches.view,
-                found.len(),
-                folder.display(),
-                split::fewest(0, patches.split.folds)
-            ))
-        })?;
+                    patches.view,
+                    found.len(),
+                    folder.display(),
+                    split::fewest(0, patches.split.folds)
+                ))
+            })?;
         sources.extend(found.into_iter().zip(folds).zip(0..).map(|((path, fold), i)| Source {
             id: u32::from(label) * IDS_PER_CLASS + i,
             class,
             label,
             path,
+            mask: None,
             pixels: None,
             test: fold == Some(patches.split.fold),
         }));
@@ -182,9 +194,10 @@ fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure>
     }
     let image = open_rgb8(&order.source.path)?.image;
     let pixels = order.source.pixels.clone().unwrap_or_else(|| picture::digest(&image).to_string());
-    let mask = match patches.dataset {
-        Dataset::A | Dataset::B => Mask::stone(&image),
-        Dataset::C => Mask::stone_in_scope(&image),
+    let mask = match (&order.source.mask, patches.dataset) {
+        (Some(mask), _) => picture::open_mask(mask, &order.source.path, [image.width(), image.height()])?,
+        (None, Dataset::A | Dataset::B) => Mask::stone(&image),
+        (None, Dataset::C) => Mask::stone_in_scope(&image),
     };
     let size = patches.patch.size;
     let search = Search {
@@ -277,13 +290,14 @@ fn write(
             coverage: patches.patch.coverage,
             stride: patches.patch.size,
             moved: moved[label] + moved[label + classes.len()],
+            masks: 0,
         })
         .collect();
     let mut shown: Vec<Vec<RgbImage>> = vec![Vec::new(); classes.len()];
     let mut tensors = [Tensors::default(), Tensors::default()];
     let mut images = [Vec::new(), Vec::new()];
     for (order, cut) in orders.iter().zip(cuts) {
-        let Source { id, class, label, path, test, .. } = order.source;
+        let Source { id, class, label, path, mask, test, .. } = order.source;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = quoted(&name);
         images[usize::from(*test)].push(ImageRef { class: *class, id: *id, file: name, digest: cut.pixels });
@@ -296,6 +310,7 @@ fn write(
             class_record.coverage = class_record.coverage.min((coverage * 1e4).round() / 1e4);
             class_record.stride = class_record.stride.min(*stride);
         }
+        class_record.masks += u32::from(mask.is_some());
         let counts = if *test { &mut class_record.test } else { &mut class_record.train };
         counts[0] += u32::from(!cut.windows.is_empty());
         counts[1] += cut.windows.len() as u32;

@@ -47,11 +47,25 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
     }
     let (dataset, view) = (Dataset::A, View::Sec);
     let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-    let ingest = Ingest { dataset, view, generator_images: 2, leave: 1, pick, pick_seed, min_side: 16 };
-    run_it(&folder, Stage::Ingest(ingest)).unwrap();
+    let ingest = Ingest {
+        dataset,
+        view,
+        generator_images: 2,
+        leave: 1,
+        pick,
+        pick_seed,
+        min_side: 16,
+        stones: Default::default(),
+    };
+    ingest_it(&folder, ingest);
+    (root, folder)
+}
+
+/// Runs `ingest` on what lies there.
+fn ingest_it(folder: &Folder, ingest: Ingest) {
+    run_it(folder, Stage::Ingest(ingest)).unwrap();
     fs::create_dir_all(folder.input("ingest")).unwrap();
     fs::rename(folder.output("images.json"), folder.input("ingest").join("images.json")).unwrap();
-    (root, folder)
 }
 
 fn ids(folder: &Folder, side: &str) -> BTreeSet<[u8; 4]> {
@@ -139,6 +153,43 @@ fn every_split_deals_anew_and_its_folds_agree() {
     let split = Split { number: 0, folds: 7, fold: 0 };
     let failure = run_it(&folder, Stage::Patches(Patches { split, ..patches(Dataset::A, 0, 1, 16) })).unwrap_err();
     assert!(failure.message.contains("A/SEC/IVa has 8 image(s), of which 6 may be tested"), "{}", failure.message);
+}
+
+#[test]
+fn masks_say_where_the_stone_is_and_stones_stay_on_one_side() {
+    let (_root, folder) = given(8, 64);
+    // The stone of one picture is said to be in its lower right quarter.
+    let mask = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([u8::from(x >= 32 && y >= 32)]));
+    picture::save_png_grey(&folder.input("masks.Ia").join("3.png"), &mask).unwrap();
+    let two_each = (0..8).map(|i| (format!("{i}.png"), i / 2)).collect();
+    let ingest = Ingest {
+        dataset: Dataset::A,
+        view: View::Sec,
+        generator_images: 2,
+        leave: 3,
+        pick: Pick::RandomFromTrainSplit,
+        pick_seed: None,
+        min_side: 16,
+        stones: [(Class::Ia, two_each)].into(),
+    };
+    ingest_it(&folder, ingest);
+    for fold in 0..3 {
+        run_it(&folder, Stage::Patches(patches(Dataset::A, fold, 3, 16))).unwrap();
+        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        let stones = |images: &[ImageRef]| -> BTreeSet<u32> {
+            let own = images.iter().filter(|image| image.class == Class::Ia);
+            own.map(|image| image.file[..1].parse::<u32>().unwrap() / 2).collect()
+        };
+        assert!(stones(&record.train_images).is_disjoint(&stones(&record.test_images)));
+        assert_eq!(stones(&record.test_images).len(), 1);
+        assert_eq!(record.classes.iter().map(|class| class.masks).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 0]);
+        let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
+        let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let own: Vec<_> = rows.by_ref().filter(|row| row[1] == "Ia" && row[3] == "3.png").collect();
+        assert!(!own.is_empty());
+        // At least half of a patch shows stone.
+        assert!(own.iter().all(|row| [4, 5].iter().all(|at| row[*at].parse::<u32>().unwrap() >= 24)), "{own:?}");
+    }
 }
 
 #[test]
