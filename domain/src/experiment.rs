@@ -195,12 +195,54 @@ pub struct Patch {
     /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
     /// 0.5 where a picture has too few such places.
     pub coverage: f64,
+    /// Most pixels by which two patches of a picture overlap along both sides; a class
+    /// may then get fewer patches. Absent: as many as their number needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_overlap: Option<u32>,
+    /// How patches are chosen among the places found.
+    pub method: PatchMethod,
+    /// What the patches of A are cut from.
+    pub source_a: PatchSource,
+    /// Chooses which pictures are tested, in all three data sets; absent: follows from
+    /// `seed`. What the diffusion models learn from does not depend on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
 }
 
 impl Default for Patch {
     fn default() -> Self {
-        Self { size: 256, per_class_view: 1000, test_fraction: 0.2, coverage: 0.9 }
+        Self {
+            size: 256,
+            per_class_view: 1000,
+            test_fraction: 0.2,
+            coverage: 0.9,
+            max_overlap: None,
+            method: PatchMethod::AdaptiveGrid,
+            source_a: PatchSource::Original,
+            split_seed: None,
+        }
     }
+}
+
+/// See [`Patch::method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchMethod {
+    /// The first at random, then always the one farthest from all chosen.
+    AdaptiveGrid,
+    /// At random.
+    Random,
+}
+
+/// See [`Patch::source_a`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchSource {
+    /// The pictures as given.
+    Original,
+    /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch
+    /// is cut from the padding.
+    Padded,
 }
 
 /// Classifiers (ALGORITHM 7).
@@ -462,6 +504,7 @@ impl Experiment {
         at_least("patch.per_class_view", self.patch.per_class_view, 10)?;
         within("patch.test_fraction", self.patch.test_fraction, 0.05, 0.5)?;
         within("patch.coverage", self.patch.coverage, 0.5, 1.0)?;
+        at_most("patch.max_overlap", self.patch.max_overlap.unwrap_or(0), self.patch.size - 1)?;
         let [width, height] = self.sampling.size(self.finest());
         let finest = width.min(height).saturating_mul(self.upscale.factor);
         if self.patch.size > finest {

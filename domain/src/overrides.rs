@@ -173,6 +173,10 @@ fn to_table(experiment: &Experiment) -> Table {
 fn full_table() -> Table {
     let mut experiment = Experiment::default();
     experiment.sinddm.coarsest = Some(0);
+    experiment.sinddm.pick_seed = Some(0);
+    experiment.sinddm.micro_batch = Some(1);
+    experiment.patch.max_overlap = Some(0);
+    experiment.patch.split_seed = Some(0);
     to_table(&experiment)
 }
 
@@ -289,7 +293,9 @@ mod tests {
 
     #[test]
     fn overrides_change_one_knob() {
-        let spec = set(&["sinddm.fit=stretch", "tl.lr=[0.1, 0.2]", "seed = 7", "sinddm.coarsest=20"]).unwrap();
+        let sets = ["sinddm.fit=stretch", "tl.lr=[0.1, 0.2]", "seed = 7", "sinddm.coarsest=20", "patch.max_overlap=20"];
+        let spec = set(&sets).unwrap();
+        assert_eq!(spec.patch.max_overlap, Some(20));
         assert_eq!(spec.sinddm.fit, crate::experiment::Fit::Stretch);
         assert_eq!(spec.tl.lr, [0.1, 0.2]);
         assert_eq!(spec.seed, 7);

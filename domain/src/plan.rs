@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Commands;
 use crate::cost;
 use crate::digest::Digest;
-use crate::experiment::{Canvas, DdpmModels, DdpmSampling, Experiment, MultiImage, Pick};
+use crate::experiment::{Canvas, DdpmModels, DdpmSampling, Experiment, MultiImage, PatchSource, Pick};
 use crate::paper::{self, FirstStep};
 use crate::pretrained::Pretrained;
 use crate::resources::Resources;
@@ -643,7 +643,12 @@ impl Study<'_> {
 
     fn patches_stage(&self, dataset: Dataset, view: View, fold: u32) -> Stage {
         let split = Split { number: 0, folds: self.experiment.tl.folds, fold };
-        Stage::Patches(Patches { dataset, view, split, patch: self.experiment.patch.clone() })
+        let mut patch = self.experiment.patch.clone();
+        if dataset != Dataset::A {
+            patch.source_a = PatchSource::Original;
+        }
+        let pad = (patch.source_a == PatchSource::Padded).then(|| self.experiment.pad.clone());
+        Stage::Patches(Patches { dataset, view, split, patch, pad })
     }
 
     /// The stream leaves the split out: the images of all folds are dealt by it.
@@ -806,6 +811,24 @@ mod tests {
                 || label.starts_with("classify.train SEC A-C ");
             assert_eq!(changed[label] == *key, expect_same, "{label}");
         }
+    }
+
+    #[test]
+    fn how_patches_are_cut_changes_those_of_the_data_sets_concerned() {
+        let changed = |change: fn(&mut Experiment)| {
+            let mut experiment = Experiment::default();
+            change(&mut experiment);
+            let (before, after) = (paper_plan(), plan(&experiment, &Data::of_the_paper()).unwrap());
+            let differs = |(before, after): &(&TaskSpec, &TaskSpec)| {
+                before.key != after.key && !matches!(before.stage.name(), "classify.train" | "aggregate" | "report")
+            };
+            let pairs = before.tasks.iter().zip(&after.tasks).filter(differs);
+            pairs.map(|(task, _)| task.label()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(changed(|it| it.patch.source_a = PatchSource::Padded), "patches A/SEC, patches A/SUR");
+        // No diffusion model depends on who is tested.
+        let all = "patches A/SEC, patches A/SUR, patches B/SEC, patches B/SUR, patches C/SEC, patches C/SUR";
+        assert_eq!(changed(|it| it.patch.split_seed = Some(5)), all);
     }
 
     #[test]

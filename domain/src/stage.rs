@@ -213,6 +213,9 @@ pub struct Patches {
     pub split: Split,
     /// Sizes and quotas.
     pub patch: Patch,
+    /// The canvas that the pictures are brought to before; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<Pad>,
 }
 
 /// One way to put images on a training and a test side.

@@ -154,6 +154,20 @@ impl Mask {
         best.1.unwrap_or(scope)
     }
 
+    /// The mask of a picture that was brought to `size` and pasted in the middle of a
+    /// `canvas`, both width and height: nearest pixels, nothing outside the picture.
+    pub fn on_canvas(&self, size: [u32; 2], canvas: [u32; 2]) -> Self {
+        let ([wide, high], [width, height]) = (size.map(|side| side as usize), canvas.map(|side| side as usize));
+        let (left, top) = ((width - wide) / 2, (height - high) / 2);
+        let mut inside = vec![false; width * height];
+        for y in 0..high {
+            let line = &self.inside[y * self.height / high * self.width..][..self.width];
+            let to = &mut inside[(top + y) * width + left..][..wide];
+            to.iter_mut().enumerate().for_each(|(x, to)| *to = line[x * self.width / wide]);
+        }
+        Self { width, height, inside }
+    }
+
     /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width as u32
@@ -350,6 +364,18 @@ mod tests {
         let coverage = Coverage::of(&mask);
         assert_eq!(coverage.of_square(36, 26, 8), 1.0);
         assert_eq!(coverage.of_square(0, 0, 8), 0.0);
+    }
+
+    #[test]
+    fn a_mask_follows_its_picture_to_a_canvas() {
+        let mask = Mask::stone(&ring());
+        let moved = mask.on_canvas([40, 30], [60, 50]);
+        assert_eq!((moved.width(), moved.height()), (60, 50));
+        assert!((moved.count() as f64 - mask.count() as f64 / 4.0).abs() < 0.1 * mask.count() as f64);
+        // The middle of the stone, and a corner of the picture.
+        let coverage = Coverage::of(&moved);
+        assert_eq!((coverage.of_square(28, 23, 4), coverage.of_square(10, 10, 4)), (1.0, 0.0));
+        assert_eq!(mask.on_canvas([80, 60], [80, 60]), mask);
     }
 
     #[test]

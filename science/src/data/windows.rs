@@ -1,7 +1,9 @@
 //! Places for patches in one picture: windows on an adaptive grid that show
 //! stone, spread as far apart as can be (ALGORITHM 6, step 4).
 
+use domain::experiment::PatchMethod;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::foreground::Coverage;
@@ -36,6 +38,10 @@ pub struct Search {
     pub coverage: f64,
     /// Whether places without any stone will do in the end.
     pub anything: bool,
+    /// Most pixels by which patches may overlap along both sides, if that is limited.
+    pub max_overlap: Option<u32>,
+    /// How windows are chosen among those found.
+    pub method: PatchMethod,
 }
 
 impl Search {
@@ -43,8 +49,7 @@ impl Search {
     /// grid has no more at the lowest coverage.
     ///
     /// The grid starts at a stride of 236/256 of the patch and is refined to
-    /// 8/256; only then is coverage relaxed. Of the places found the first is
-    /// taken at random, then always the one farthest from all taken.
+    /// 8/256, or as far as the overlap allows; only then is coverage relaxed.
     pub fn choose(&self, mask: &Coverage, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<Window> {
         let mut best = Vec::new();
         'found: for coverage in self.coverages() {
@@ -58,7 +63,14 @@ impl Search {
                 }
             }
         }
-        spread(best, wanted, rng)
+        match self.method {
+            PatchMethod::AdaptiveGrid => spread(best, wanted, rng),
+            PatchMethod::Random => {
+                best.shuffle(rng);
+                best.truncate(wanted);
+                best
+            }
+        }
     }
 
     /// From the one wanted down.
@@ -78,7 +90,8 @@ impl Search {
 
     /// From coarse to fine, each about a sixth finer.
     fn strides(&self) -> Vec<u32> {
-        let finest = (self.size * 8 / 256).max(1);
+        let least = self.max_overlap.map_or(1, |overlap| self.size.saturating_sub(overlap));
+        let finest = (self.size * 8 / 256).max(least).max(1);
         let mut stride = (self.size * 236 / 256).max(finest);
         let mut strides = vec![stride];
         while stride > finest {
@@ -140,7 +153,8 @@ mod tests {
     use crate::random::stream;
 
     fn search(picture: [u32; 2], size: u32) -> Search {
-        Search { picture, size, coverage: 0.9, anything: false }
+        let (anything, max_overlap, method) = (false, None, PatchMethod::AdaptiveGrid);
+        Search { picture, size, coverage: 0.9, anything, max_overlap, method }
     }
 
     fn choose(search: &Search, wanted: usize) -> Vec<Window> {
@@ -159,6 +173,31 @@ mod tests {
         assert!((20..=27).contains(&many[0].stride), "{}", many[0].stride);
         let places: BTreeSet<_> = many.iter().map(|window| (window.x, window.y)).collect();
         assert_eq!(places.len(), 267);
+    }
+
+    #[test]
+    fn windows_overlap_no_more_than_they_may() {
+        for (overlap, most) in [(20, 6), (0, 6), (128, 20)] {
+            let chosen = choose(&Search { max_overlap: Some(overlap), ..search([768, 576], 256) }, 267);
+            assert!(chosen.len() <= most, "{}", chosen.len());
+            for (i, one) in chosen.iter().enumerate() {
+                let apart = |other: &Window| one.x.abs_diff(other.x).max(one.y.abs_diff(other.y));
+                assert!(chosen[..i].iter().all(|other| apart(other) >= 256 - overlap));
+            }
+        }
+    }
+
+    #[test]
+    fn windows_may_be_chosen_at_random_among_the_same() {
+        let grid = search([768, 576], 256);
+        let random = Search { method: PatchMethod::Random, ..grid };
+        let places = |windows: Vec<Window>| windows.iter().map(|at| (at.x, at.y)).collect::<BTreeSet<_>>();
+        assert_eq!(places(choose(&grid, 6)), places(choose(&random, 6)));
+        let [spread, drawn] = [&grid, &random].map(|search| places(choose(search, 3)));
+        assert_eq!((spread.len(), drawn.len()), (3, 3));
+        assert_eq!(drawn, places(choose(&random, 3)));
+        // Corners first, where they are spread.
+        assert!(choose(&grid, 30) != choose(&random, 30));
     }
 
     #[test]

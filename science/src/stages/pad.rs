@@ -46,8 +46,12 @@ pub fn run(class: Class, pad: &Pad, attempt: Attempt<'_>) -> Result<(), Failure>
 
 /// The canvas with the picture in its middle, scaled down if it does not fit,
 /// and the mask of where the picture is (255).
-fn paste(picture: RgbImage, [width, height]: [u32; 2], fill: Fill) -> (RgbImage, GrayImage) {
-    let picture = fit(picture, width, height);
+pub(super) fn paste(picture: RgbImage, [width, height]: [u32; 2], fill: Fill) -> (RgbImage, GrayImage) {
+    let [wide, high] = fitted(picture.dimensions().into(), [width, height]);
+    let picture = match picture.dimensions() == (wide, high) {
+        true => picture,
+        false => resize(&picture, wide, high, Filter::Lanczos),
+    };
     let fill = match fill {
         Fill::Black => Rgb([0; 3]),
         Fill::BorderMedian => border_median(&picture),
@@ -63,14 +67,12 @@ fn paste(picture: RgbImage, [width, height]: [u32; 2], fill: Fill) -> (RgbImage,
     (canvas, mask)
 }
 
-/// Scaled down to `width` × `height` at most, with its proportions.
-fn fit(picture: RgbImage, width: u32, height: u32) -> RgbImage {
-    let scale = (f64::from(width) / f64::from(picture.width())).min(f64::from(height) / f64::from(picture.height()));
-    if scale >= 1.0 {
-        return picture;
-    }
-    let side = |pixels: u32, most: u32| ((f64::from(pixels) * scale).round() as u32).clamp(1, most);
-    resize(&picture, side(picture.width(), width), side(picture.height(), height), Filter::Lanczos)
+/// Width and height of a picture on a canvas: its own, or scaled down to fit with its
+/// proportions.
+pub(super) fn fitted(picture: [u32; 2], canvas: [u32; 2]) -> [u32; 2] {
+    let share = |side: usize| f64::from(canvas[side]) / f64::from(picture[side]);
+    let scale = share(0).min(share(1)).min(1.0);
+    [0, 1].map(|side| ((f64::from(picture[side]) * scale).round() as u32).clamp(1, canvas[side]))
 }
 
 /// The median of the outermost pixels, per channel.

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::Attempt;
+use super::{Attempt, pad};
 use crate::data::batch;
 use crate::data::foreground::{Coverage, Mask};
 use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
@@ -36,6 +36,8 @@ struct Source {
     path: PathBuf,
     /// Where the stone is, if that is given.
     mask: Option<PathBuf>,
+    /// Width and height of the canvas that it is brought to, if it is.
+    canvas: Option<[u32; 2]>,
     /// The digest of its pixels, where that is known before it is opened.
     pixels: Option<String>,
     test: bool,
@@ -95,7 +97,8 @@ fn quota(patches: &Patches, test: bool) -> usize {
 }
 
 /// The fold in which each image of a class is tested, if any, from the stones that they
-/// show and whether they may be tested; `None` if they are too few. It depends on the seed of the task, which all splits of a study share, and
+/// show and whether they may be tested; `None` if they are too few. It depends
+/// on `patch.split_seed` or the seed of the task, which all splits of a study share, and
 /// on the number of the split, not on the fold.
 pub fn folds(
     patches: &Patches,
@@ -104,7 +107,8 @@ pub fn folds(
     testable: &[bool],
     seed: Seed,
 ) -> Option<Vec<Option<u32>>> {
-    let Patches { dataset, view, split: Split { number, folds, .. }, patch } = patches;
+    let Patches { dataset, view, split: Split { number, folds, .. }, patch, .. } = patches;
+    let seed = patch.split_seed.map_or(seed, Seed);
     let mut rng = random::stream(seed, &format!("patches.split.{dataset}.{view}.{class}"), u64::from(*number));
     split::deal(&split::numbered(stones), testable, *folds, patch.test_fraction, &mut rng)
 }
@@ -135,12 +139,17 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
             ))
         })?;
         let masks = attempt.folder.input(&format!("masks.{class}"));
+        // The canvas of `pad`, which knows the images of the class's generator only.
+        let sizes: Vec<[u32; 2]> =
+            images.iter().filter(|image| image.generator).map(|image| [image.width, image.height]).collect();
+        let canvas = patches.pad.as_ref().map(|pad| pad.target.size(&sizes));
         sources.extend(images.into_iter().zip(folds).map(|(image, fold)| Source {
             id: image.id,
             class,
             label,
             path: attempt.folder.input(&format!("raw.{class}")).join(&image.file),
             mask: image.masked.then(|| masks.join(&image.file).with_extension("png")),
+            canvas,
             pixels: Some(image.pixels.clone()),
             test: fold == Some(patches.split.fold),
         }));
@@ -171,6 +180,7 @@ fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Fa
             label,
             path,
             mask: None,
+            canvas: None,
             pixels: None,
             test: fold == Some(patches.split.fold),
         }));
@@ -192,13 +202,17 @@ fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure>
     if let (0, Some(pixels)) = (order.count, &order.source.pixels) {
         return Ok(Cut { windows: Vec::new(), patches: Vec::new(), pixels: pixels.clone() });
     }
-    let image = open_rgb8(&order.source.path)?.image;
+    let mut image = open_rgb8(&order.source.path)?.image;
     let pixels = order.source.pixels.clone().unwrap_or_else(|| picture::digest(&image).to_string());
-    let mask = match (&order.source.mask, patches.dataset) {
+    let mut mask = match (&order.source.mask, patches.dataset) {
         (Some(mask), _) => picture::open_mask(mask, &order.source.path, [image.width(), image.height()])?,
         (None, Dataset::A | Dataset::B) => Mask::stone(&image),
         (None, Dataset::C) => Mask::stone_in_scope(&image),
     };
+    if let (Some(canvas), Some(pad)) = (order.source.canvas, &patches.pad) {
+        mask = mask.on_canvas(pad::fitted(image.dimensions().into(), canvas), canvas);
+        image = pad::paste(image, canvas, pad.fill).0;
+    }
     let size = patches.patch.size;
     let search = Search {
         picture: [image.width(), image.height()],
@@ -207,6 +221,8 @@ fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure>
         // A diffusion model may draw no stone at all: that is for the
         // classifier's numbers to say, not a reason to stop.
         anything: patches.dataset == Dataset::B,
+        max_overlap: patches.patch.max_overlap,
+        method: patches.patch.method,
     };
     let mut rng = random::stream(seed, "patches.choose", u64::from(order.source.id));
     let windows = search.choose(&Coverage::of(&mask), order.count, &mut rng);
@@ -235,6 +251,10 @@ fn fill_up(
         let rich: Vec<usize> = members.iter().copied().filter(|i| cuts[*i].windows.len() == orders[*i].count).collect();
         if found == 0 && (rich.is_empty() || missing == 0) || members.is_empty() {
             return Err(no_place(patches, side, class, orders, &members));
+        }
+        if missing > 0 && rich.is_empty() {
+            let side = if side { "test" } else { "training" };
+            attempt.monitor.log(&format!("class {class}: room for {found} of {wanted} patches on the {side} side"));
         }
         if missing == 0 || rich.is_empty() {
             return Ok(moved);
@@ -332,7 +352,7 @@ fn write(
     for (name, tensors) in ["train", "test"].into_iter().zip(tensors) {
         tensors.write(&folder.output(&format!("{name}.safetensors")), patches.patch.size as usize)?;
     }
-    let Patches { dataset, view, split, patch } = patches.clone();
+    let Patches { dataset, view, split, patch, .. } = patches.clone();
     let [train_images, test_images] = images;
     let record = PatchesRecord { dataset, view, split, size: patch.size, classes: record, train_images, test_images };
     records::write(&folder.output("patches.json"), &record)

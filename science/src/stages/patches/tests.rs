@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use burn::tensor::Device;
-use domain::experiment::{Patch, Pick};
+use domain::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
 use domain::stage::{Folder, Ingest, Stage, Unwatched};
 use domain::stone::View;
 use image::Rgb;
@@ -15,7 +15,7 @@ fn patch(size: u32) -> Patch {
 }
 
 fn patches(dataset: Dataset, fold: u32, folds: u32, size: u32) -> Patches {
-    Patches { dataset, view: View::Sec, split: Split { number: 0, folds, fold }, patch: patch(size) }
+    Patches { dataset, view: View::Sec, split: Split { number: 0, folds, fold }, patch: patch(size), pad: None }
 }
 
 /// A bright disc on dark ground, brighter by class.
@@ -190,6 +190,49 @@ fn masks_say_where_the_stone_is_and_stones_stay_on_one_side() {
         // At least half of a patch shows stone.
         assert!(own.iter().all(|row| [4, 5].iter().all(|at| row[*at].parse::<u32>().unwrap() >= 24)), "{own:?}");
     }
+}
+
+#[test]
+fn a_seed_of_its_own_splits_anew_and_other_knobs_do_not() {
+    let (_root, folder) = given(8, 64);
+    let with = |patch: Patch| {
+        run_it(&folder, Stage::Patches(Patches { patch, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
+        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        (record.test_images, record.classes, fs::read_to_string(folder.output("patches.csv")).unwrap())
+    };
+    let base = with(patch(16));
+    let split = with(Patch { split_seed: Some(1), ..patch(16) });
+    assert!(split.0 != base.0 && split.0 == with(Patch { split_seed: Some(1), ..patch(16) }).0);
+    let random = with(Patch { method: PatchMethod::Random, ..patch(16) });
+    assert!(random.0 == base.0 && random.2 != base.2);
+    // Seven training images have no room for 40 patches that hardly overlap.
+    let sparse = with(Patch { max_overlap: Some(2), per_class_view: 500, ..patch(16) });
+    assert_eq!(sparse.0, base.0);
+    assert!(sparse.1.iter().all(|class| class.stride >= 14 && class.train[1] < 400), "{:?}", sparse.1);
+}
+
+#[test]
+fn padded_pictures_give_patches_of_the_canvas_and_none_of_the_padding() {
+    let (_root, folder) = given(5, 64);
+    let at = |target: [u32; 2]| {
+        let pad = Some(Pad { target: target.into(), fill: Fill::Rgb([7, 8, 9]) });
+        run_it(&folder, Stage::Patches(Patches { pad, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
+        let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
+        let row = |line: &str| line.split(',').skip(4).take(2).map(|at| at.parse().unwrap()).collect::<Vec<u32>>();
+        csv.lines().skip(1).map(row).collect::<Vec<_>>()
+    };
+    // In the middle of a larger canvas, 18 and 8 pixels further.
+    let placed = at([100, 80]);
+    assert!(placed.iter().all(|at| (18..=66).contains(&at[0]) && (8..=56).contains(&at[1])), "{placed:?}");
+    let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
+    let file = csv.lines().nth(1).unwrap().split(',').nth(3).unwrap();
+    let image = open_rgb8(&folder.input("raw.IVa").join(file)).unwrap().image;
+    let bytes = fs::read(folder.output("train.safetensors")).unwrap();
+    let first = SafeTensors::deserialize(&bytes).unwrap().tensor("images").unwrap().data()[..3 * 256].to_vec();
+    assert_eq!([first[0], first[256], first[512]], image.get_pixel(placed[0][0] - 18, placed[0][1] - 8).0);
+    // Half as large on a smaller one.
+    let placed = at([40, 32]);
+    assert!(placed.iter().all(|at| (4..=20).contains(&at[0]) && at[1] <= 16), "{placed:?}");
 }
 
 #[test]
