@@ -24,6 +24,8 @@ pub mod data;
 pub mod exit;
 pub mod local;
 pub mod out;
+#[cfg(feature = "worker")]
+pub mod preview;
 pub mod progress;
 pub mod remote;
 pub mod stones;

@@ -1,4 +1,5 @@
-//! `lithogen dataset check`, as a person runs it on folders that have something wrong.
+//! `lithogen dataset check` and `patches`, as a person runs them on folders that have
+//! something wrong, and on good ones.
 
 #![cfg(feature = "worker")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
@@ -141,4 +142,66 @@ fn masks_and_stones_are_found_and_go_into_the_plan() {
     {
         assert_eq!(before[label] == after[label], same, "{label}");
     }
+}
+
+#[test]
+fn patches_can_be_looked_at_without_a_study() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    assert!(lithogen(&["dataset", "phantom", "--out", "stones", "--scale", "smoke"], root).status.success());
+    let patches = |more: &[&str]| {
+        let always = ["dataset", "patches", "stones", "--scale", "smoke", "--preview", "look"];
+        lithogen(&[&always, more].concat(), root)
+    };
+    let output = patches(&["--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let preview: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let views = preview["views"].as_array().unwrap();
+    assert_eq!(views.len(), 4);
+    let rows = fs::read_to_string(root.join("look/patches.csv")).unwrap();
+    assert!(rows.starts_with("dataset,view,side,class,image_id,file,x,y,coverage,stride\n"));
+    // 20 patches of each of 24 classes, and the line of names.
+    assert_eq!(rows.lines().count(), 1 + 24 * 20);
+    for view in views {
+        assert!(
+            view["classes"].as_array().unwrap().iter().all(|class| class["train"][1] == 16 && class["test"][1] == 4)
+        );
+        for sheet in ["sheet", "windows"] {
+            let (width, height) = image::image_dimensions(root.join(view[sheet].as_str().unwrap())).unwrap();
+            assert!(width > 12 * 16 && height > 6 * 16);
+        }
+    }
+    assert_eq!(fs::read_dir(root.join("look")).unwrap().count(), 4 * 2 + 1, "nothing else is left");
+    // The same places as in the study: a seed decides them.
+    assert!(patches(&[]).status.success());
+    assert_eq!(fs::read_to_string(root.join("look/patches.csv")).unwrap(), rows);
+    assert!(patches(&["--set", "patch.split_seed=9"]).status.success());
+    assert_ne!(fs::read_to_string(root.join("look/patches.csv")).unwrap(), rows);
+
+    // What is wrong is said of all views at once, as the study would say it.
+    let pictures = |place: &str| {
+        let mut files: Vec<_> =
+            fs::read_dir(root.join("stones/raw").join(place)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    for stone in pictures("A/SUR/Va") {
+        let (width, height) = image::image_dimensions(&stone).unwrap();
+        let name = stone.file_stem().unwrap().to_str().unwrap().as_bytes().last().copied().unwrap();
+        // Of each something else, or they would be the same file.
+        RgbImage::from_pixel(width, height, image::Rgb([name, 9, 9])).save(&stone).unwrap();
+    }
+    fs::write(&pictures("C/SEC/Ia")[0], "no picture").unwrap();
+    let refused = patches(&[]);
+    assert_eq!(refused.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    for part in ["A/SUR/Va: no place of 16x16 pixels shows stone", "is neither a PNG nor a JPEG file"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    fs::remove_dir_all(root.join("stones/raw/A/SEC/Ia")).unwrap();
+    fs::create_dir(root.join("stones/raw/A/SEC/Ix")).unwrap();
+    let refused = patches(&[]);
+    assert_eq!(refused.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("Ix: no class of A; it has IVa, IVa2") && said.contains("Ia: missing"), "{said}");
 }

@@ -352,12 +352,21 @@ impl Stage {
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
+    /// Inputs that lie elsewhere, by name.
+    elsewhere: BTreeMap<String, PathBuf>,
 }
 
 impl Folder {
     /// The folder at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), elsewhere: BTreeMap::new() }
+    }
+
+    /// With an input that is read where it lies.
+    #[must_use]
+    pub fn with_input(mut self, name: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        self.elsewhere.insert(name.into(), folder.into());
+        self
     }
 
     /// Where it is.
@@ -367,7 +376,7 @@ impl Folder {
 
     /// The folder of a named input.
     pub fn input(&self, name: &str) -> PathBuf {
-        self.root.join("inputs").join(name)
+        self.elsewhere.get(name).cloned().unwrap_or_else(|| self.root.join("inputs").join(name))
     }
 
     /// A file to write, by its path in the artifact, for instance `images/000.png`.

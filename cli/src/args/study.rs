@@ -216,6 +216,27 @@ pub enum DatasetCommand {
         #[command(flatten)]
         spec: Spec,
     },
+    /// Cut the patches of a data set here, without a coordinator, to look at them
+    ///
+    /// Writes, for each view of A and C, the first patches of each class and the
+    /// pictures with the places of their patches (yellow: to learn from, blue: to test
+    /// on), and a table of all places. Of several folds it cuts the first.
+    #[command(after_help = "Ends with exit code 4 if a study could not use the data.\n\n\
+        Example: lithogen dataset patches pictures --preview look --set patch.max_overlap=20")]
+    Patches {
+        /// Folder with `raw/A/SUR/Ia` and so on, or with `A/SUR/Ia`
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The study whose patches they are
+        #[command(flatten)]
+        spec: Spec,
+        /// Folder for sheets and table
+        #[arg(long, value_name = "OUT")]
+        preview: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Decode every picture and say what is wrong with a data set before a study meets it
     ///
     /// Looks at sizes and colour modes, counts beside the paper's, pictures that stand

@@ -1,6 +1,7 @@
 //! `lithogen dataset`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use domain::seed::Seed;
 
@@ -9,6 +10,7 @@ use crate::checkup;
 use crate::data;
 use crate::exit::{self, Problem};
 use crate::out;
+use crate::preview;
 use crate::progress::Counter;
 
 /// Makes data, or looks at them.
@@ -18,6 +20,7 @@ use crate::progress::Counter;
 pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
     match &args.command {
         DatasetCommand::Phantom { out, spec } => phantom(out, spec, quiet),
+        DatasetCommand::Patches { folder, spec, preview, json } => patches(folder, spec, preview, *json, quiet),
         DatasetCommand::Check { folder, spec, json } => check(folder, spec, *json, quiet),
     }
 }
@@ -33,6 +36,28 @@ fn phantom(folder: &Path, spec: &Spec, quiet: bool) -> anyhow::Result<()> {
     out::line(format_args!("{}: {}", folder.display(), found.remarks.join("; ")));
     let scale = experiment.scale.name();
     out::line(format_args!("next: lithogen reproduce --scale {scale} --data {}", folder.display()));
+    Ok(())
+}
+
+/// How long cutting may take before it is counted.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn patches(folder: &Path, spec: &Spec, to: &Path, json: bool, quiet: bool) -> anyhow::Result<()> {
+    let experiment = super::resolve(spec)?;
+    let (mut counter, began) = (Counter::new("cutting patches", quiet), Instant::now());
+    let preview = preview::cut(folder, &experiment, to, &mut |done, total| {
+        if began.elapsed() > PATIENCE {
+            counter.show(done, total);
+        }
+    })?;
+    counter.end();
+    if json {
+        out::line(serde_json::to_string_pretty(&preview)?);
+    } else {
+        let (scale, folds) = (experiment.scale.name(), experiment.tl.folds);
+        out::line(format_args!("{} for a study of scale {scale}, fold 1 of {folds}\n", folder.display()));
+        out::line(preview::text(&preview));
+    }
     Ok(())
 }
 

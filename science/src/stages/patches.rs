@@ -6,24 +6,35 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Patches, Split};
+use domain::stage::{Failure, FailureCode, Folder, Patches, Split};
 use domain::stone::{Class, Dataset};
-use image::{RgbImage, imageops};
+use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use super::{Attempt, pad};
 use crate::data::batch;
 use crate::data::foreground::{Coverage, Mask};
 use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
+use crate::data::resize::{Filter, resize};
 use crate::data::split;
 use crate::data::windows::{Search, Window};
 use crate::random;
 use crate::records::{self, ClassPatches, ImageList, ImageRecord, ImageRef, PatchesRecord};
+use tensors::Row;
+
+mod tensors;
 
 /// Patches of each class on the sheet.
 const SHOWN: usize = 12;
+
+/// Patches of each image on the sheet.
+const SHOWN_OF_IMAGE: usize = 2;
+
+/// Pixels along the longer side of the images of a preview.
+const FRAMED: u32 = 240;
+
+/// Images in a row of a preview.
+const FRAMED_COLUMNS: usize = 12;
 
 /// Images of a class of B are numbered from this many times its label.
 const IDS_PER_CLASS: u32 = 10_000;
@@ -46,13 +57,28 @@ struct Source {
 /// What is to be cut from one image.
 struct Order<'a> {
     source: &'a Source,
+    /// Its share of the patches of its class and side.
+    share: usize,
+    /// With those that it gives for siblings without room.
     count: usize,
+}
+
+/// What is kept of one image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// All patches.
+    Patches,
+    /// The first patches and a small picture with the places of all.
+    Look,
 }
 
 /// What was cut from one image.
 struct Cut {
     windows: Vec<Window>,
+    /// As many as windows, or the first of them.
     patches: Vec<RgbImage>,
+    /// The image with the places of its patches.
+    framed: Option<RgbImage>,
     /// The digest of the image's pixels.
     pixels: String,
 }
@@ -64,24 +90,70 @@ struct Cut {
 /// side has room for a patch of stone, or if an image cannot be opened; the
 /// message names the class and its images.
 pub fn run(patches: &Patches, mut attempt: Attempt<'_>) -> Result<(), Failure> {
-    let sources = match patches.dataset {
-        Dataset::A | Dataset::C => given(patches, &attempt)?,
-        Dataset::B => synthetic(patches, &attempt)?,
-    };
+    let sources = sources(patches, &attempt)?;
+    let work = cut_all(patches, &sources, Keep::Patches, &mut attempt)?;
+    describe(patches, &work, attempt.folder)?;
+    for (side, name) in [(false, "train"), (true, "test")] {
+        let of_side = work.iter().filter(|(order, _)| order.source.test == side);
+        let rows = of_side.flat_map(|(order, cut)| {
+            let Source { label, id, .. } = *order.source;
+            cut.patches.iter().map(move |patch| Row { patch, label, id })
+        });
+        let path = attempt.folder.output(&format!("{name}.safetensors"));
+        tensors::write(&path, &rows.collect::<Vec<_>>(), patches.patch.size as usize)?;
+    }
+    Ok(())
+}
+
+/// Does all that [`run`] does but to keep the patches. In their place it leaves
+/// `windows.png`: the images, small, with the places that patches are cut from,
+/// yellow on the training side and blue on the test side.
+///
+/// # Errors
+/// As [`run`].
+pub fn preview(patches: &Patches, mut attempt: Attempt<'_>) -> Result<PatchesRecord, Failure> {
+    let sources = sources(patches, &attempt)?;
+    let work = cut_all(patches, &sources, Keep::Look, &mut attempt)?;
+    let mut framed: Vec<&RgbImage> = Vec::new();
+    let blank = RgbImage::new(1, 1);
+    for class in patches.dataset.classes() {
+        framed.extend(work.iter().filter(|(order, _)| order.source.class == class).flat_map(|(_, cut)| &cut.framed));
+        framed.resize(framed.len().next_multiple_of(FRAMED_COLUMNS), &blank);
+    }
+    let sheet = contact_sheet(framed, FRAMED_COLUMNS as u32, FRAMED);
+    save_png(&attempt.folder.output("windows.png"), &sheet)?;
+    describe(patches, &work, attempt.folder)
+}
+
+/// All images of the data set and view, on their sides.
+fn sources(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
+    match patches.dataset {
+        Dataset::A | Dataset::C => given(patches, attempt),
+        Dataset::B => synthetic(patches, attempt),
+    }
+}
+
+/// Cuts all images, training side first, by class in label order.
+fn cut_all<'a>(
+    patches: &Patches,
+    sources: &'a [Source],
+    keep: Keep,
+    attempt: &mut Attempt<'_>,
+) -> Result<Vec<(Order<'a>, Cut)>, Failure> {
     let mut orders = Vec::with_capacity(sources.len());
     for (side, class) in sides(patches) {
         let members: Vec<&Source> =
             sources.iter().filter(|source| source.test == side && source.class == class).collect();
         let counts = shares(quota(patches, side), members.len(), attempt.seed, class, side);
-        orders.extend(members.into_iter().zip(counts).map(|(source, count)| Order { source, count }));
+        orders.extend(members.into_iter().zip(counts).map(|(source, share)| Order { source, share, count: share }));
     }
     let seed = attempt.seed;
-    let mut cuts = batch::map(&orders, "image", attempt.monitor, |order| cut(patches, order, seed))?;
-    let mut moved = Vec::new();
+    let cuts = batch::map(&orders, "image", attempt.monitor, |order| cut(patches, order, keep, seed))?;
+    let mut work: Vec<(Order<'a>, Cut)> = orders.into_iter().zip(cuts).collect();
     for (side, class) in sides(patches) {
-        moved.push(fill_up(patches, side, class, &mut orders, &mut cuts, &mut attempt)?);
+        fill_up(patches, side, class, keep, &mut work, attempt)?;
     }
-    write(patches, &orders, cuts, &moved, &attempt)
+    Ok(work)
 }
 
 /// Every side of every class, training first, classes in label order.
@@ -198,9 +270,9 @@ fn shares(quota: usize, images: usize, seed: Seed, class: Class, test: bool) -> 
 }
 
 /// Cuts one image. The choice depends on the image and on how many are wanted.
-fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure> {
+fn cut(patches: &Patches, order: &Order<'_>, keep: Keep, seed: Seed) -> Result<Cut, Failure> {
     if let (0, Some(pixels)) = (order.count, &order.source.pixels) {
-        return Ok(Cut { windows: Vec::new(), patches: Vec::new(), pixels: pixels.clone() });
+        return Ok(Cut { windows: Vec::new(), patches: Vec::new(), framed: None, pixels: pixels.clone() });
     }
     let mut image = open_rgb8(&order.source.path)?.image;
     let pixels = order.source.pixels.clone().unwrap_or_else(|| picture::digest(&image).to_string());
@@ -226,63 +298,85 @@ fn cut(patches: &Patches, order: &Order<'_>, seed: Seed) -> Result<Cut, Failure>
     };
     let mut rng = random::stream(seed, "patches.choose", u64::from(order.source.id));
     let windows = search.choose(&Coverage::of(&mask), order.count, &mut rng);
-    let patches = windows.iter().map(|at| imageops::crop_imm(&image, at.x, at.y, size, size).to_image()).collect();
-    Ok(Cut { windows, patches, pixels })
+    let kept = if keep == Keep::Look { SHOWN_OF_IMAGE } else { windows.len() };
+    let crop = |at: &Window| imageops::crop_imm(&image, at.x, at.y, size, size).to_image();
+    let patches = windows.iter().take(kept).map(crop).collect();
+    let framed = (keep == Keep::Look).then(|| framed(&image, &windows, size, order.source.test));
+    Ok(Cut { windows, patches, framed, pixels })
 }
 
-/// Has the siblings of images with too few places make up for them. Returns
-/// how many patches were moved so. A side may stay short if no image has more.
+/// The image, small, with the borders of windows.
+fn framed(image: &RgbImage, windows: &[Window], size: u32, test: bool) -> RgbImage {
+    let color = Rgb(if test { [90, 200, 255] } else { [255, 220, 60] });
+    let scale = (f64::from(FRAMED) / f64::from(image.width().max(image.height()))).min(1.0);
+    let at = |pixels: u32| (f64::from(pixels) * scale) as u32;
+    let [width, height] = [image.width(), image.height()].map(|side| at(side).max(1));
+    let mut small = resize(image, width, height, Filter::Bilinear);
+    for window in windows {
+        let [left, right] = [at(window.x), at(window.x + size).min(width) - 1];
+        let [top, bottom] = [at(window.y), at(window.y + size).min(height) - 1];
+        (left..=right).for_each(|x| [top, bottom].into_iter().for_each(|y| small.put_pixel(x, y, color)));
+        (top..=bottom).for_each(|y| [left, right].into_iter().for_each(|x| small.put_pixel(x, y, color)));
+    }
+    small
+}
+
+/// Has the siblings of images with too few places make up for them. A side may stay
+/// short if no image has more.
 fn fill_up(
     patches: &Patches,
     side: bool,
     class: Class,
-    orders: &mut [Order<'_>],
-    cuts: &mut [Cut],
+    keep: Keep,
+    work: &mut [(Order<'_>, Cut)],
     attempt: &mut Attempt<'_>,
-) -> Result<u32, Failure> {
-    let members: Vec<usize> =
-        (0..orders.len()).filter(|i| orders[*i].source.test == side && orders[*i].source.class == class).collect();
+) -> Result<(), Failure> {
+    let of_it = |source: &Source| source.test == side && source.class == class;
+    let members: Vec<usize> = (0..work.len()).filter(|i| of_it(work[*i].0.source)).collect();
     let wanted = quota(patches, side);
-    let mut moved = 0;
     loop {
-        let found: usize = members.iter().map(|i| cuts[*i].windows.len()).sum();
+        let found: usize = members.iter().map(|i| work[*i].1.windows.len()).sum();
         let missing = wanted - found.min(wanted);
         // Who gave all that was asked may have more.
-        let rich: Vec<usize> = members.iter().copied().filter(|i| cuts[*i].windows.len() == orders[*i].count).collect();
+        let is_rich = |(order, cut): &(Order<'_>, Cut)| cut.windows.len() == order.count;
+        let rich: Vec<usize> = members.iter().copied().filter(|i| is_rich(&work[*i])).collect();
         if found == 0 && (rich.is_empty() || missing == 0) || members.is_empty() {
-            return Err(no_place(patches, side, class, orders, &members));
+            return Err(no_place(patches, side, class, members.iter().map(|i| work[*i].0.source)));
         }
         if missing > 0 && rich.is_empty() {
             let side = if side { "test" } else { "training" };
             attempt.monitor.log(&format!("class {class}: room for {found} of {wanted} patches on the {side} side"));
         }
         if missing == 0 || rich.is_empty() {
-            return Ok(moved);
+            return Ok(());
         }
         for (i, member) in rich.iter().enumerate() {
-            orders[*member].count += missing / rich.len() + usize::from(i < missing % rich.len());
+            work[*member].0.count += missing / rich.len() + usize::from(i < missing % rich.len());
         }
-        let again: Vec<&Order<'_>> = rich.iter().map(|member| &orders[*member]).collect();
-        let seed = attempt.seed;
-        let what = format!("more patches of {class}");
-        let new = batch::map(&again, &what, attempt.monitor, |order| cut(patches, order, seed))?;
+        let again: Vec<&Order<'_>> = rich.iter().map(|member| &work[*member].0).collect();
+        let (seed, what) = (attempt.seed, format!("more patches of {class}"));
+        let new = batch::map(&again, &what, attempt.monitor, |order| cut(patches, order, keep, seed))?;
         for (member, cut) in rich.into_iter().zip(new) {
-            moved += (cut.windows.len() - cuts[member].windows.len()) as u32;
-            cuts[member] = cut;
+            work[member].1 = cut;
         }
     }
 }
 
 /// No image of a side has a place for a patch.
-fn no_place(patches: &Patches, side: bool, class: Class, orders: &[Order<'_>], members: &[usize]) -> Failure {
-    let names: Vec<String> = members.iter().take(10).map(|i| orders[*i].source.path.display().to_string()).collect();
-    let more = members.len().saturating_sub(names.len());
+fn no_place<'a>(
+    patches: &Patches,
+    side: bool,
+    class: Class,
+    members: impl ExactSizeIterator<Item = &'a Source>,
+) -> Failure {
+    let count = members.len();
+    let names: Vec<String> = members.take(10).map(|source| source.path.display().to_string()).collect();
+    let more = count - names.len();
     Failure::invalid_input(format!(
-        "class {}/{}/{class}: no place of {size}x{size} pixels shows stone in any of its {} {} image(s): {}{}; \
+        "class {}/{}/{class}: no place of {size}x{size} pixels shows stone in any of its {count} {} image(s): {}{}; \
          use larger pictures of the stone or lower patch.size",
         patches.dataset,
         patches.view,
-        members.len(),
         if side { "test" } else { "training" },
         names.join(", "),
         if more > 0 { format!(" and {more} more") } else { String::new() },
@@ -290,72 +384,57 @@ fn no_place(patches: &Patches, side: bool, class: Class, orders: &[Order<'_>], m
     ))
 }
 
-/// Writes all outputs.
-fn write(
-    patches: &Patches,
-    orders: &[Order<'_>],
-    cuts: Vec<Cut>,
-    moved: &[u32],
-    attempt: &Attempt<'_>,
-) -> Result<(), Failure> {
+/// Writes what people read, and says what was cut.
+fn describe(patches: &Patches, work: &[(Order<'_>, Cut)], folder: &Folder) -> Result<PatchesRecord, Failure> {
     let mut csv = "side,class,image_id,file,x,y,coverage,stride\n".to_owned();
-    let classes = patches.dataset.classes();
-    let mut record: Vec<ClassPatches> = classes
+    let mut classes: Vec<ClassPatches> = patches
+        .dataset
+        .classes()
         .into_iter()
-        .enumerate()
-        .map(|(label, class)| ClassPatches {
+        .map(|class| ClassPatches {
             class,
             train: [0; 2],
             test: [0; 2],
             coverage: patches.patch.coverage,
             stride: patches.patch.size,
-            moved: moved[label] + moved[label + classes.len()],
+            moved: 0,
             masks: 0,
         })
         .collect();
-    let mut shown: Vec<Vec<RgbImage>> = vec![Vec::new(); classes.len()];
-    let mut tensors = [Tensors::default(), Tensors::default()];
+    let mut shown: Vec<Vec<&RgbImage>> = vec![Vec::new(); classes.len()];
     let mut images = [Vec::new(), Vec::new()];
-    for (order, cut) in orders.iter().zip(cuts) {
+    for (order, cut) in work {
         let Source { id, class, label, path, mask, test, .. } = order.source;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let file = quoted(&name);
-        images[usize::from(*test)].push(ImageRef { class: *class, id: *id, file: name, digest: cut.pixels });
-        let side = if *test { "test" } else { "train" };
-        let class_record = &mut record[usize::from(*label)];
-        for window in &cut.windows {
-            let Window { x, y, coverage, stride } = window;
+        let (file, side) = (quoted(&name), if *test { "test" } else { "train" });
+        let of_class = &mut classes[usize::from(*label)];
+        for Window { x, y, coverage, stride } in &cut.windows {
             // Writing to a string cannot fail.
             let _ = writeln!(csv, "{side},{class},{id},{file},{x},{y},{coverage:.4},{stride}");
-            class_record.coverage = class_record.coverage.min((coverage * 1e4).round() / 1e4);
-            class_record.stride = class_record.stride.min(*stride);
+            of_class.coverage = of_class.coverage.min((coverage * 1e4).round() / 1e4);
+            of_class.stride = of_class.stride.min(*stride);
         }
-        class_record.masks += u32::from(mask.is_some());
-        let counts = if *test { &mut class_record.test } else { &mut class_record.train };
+        of_class.masks += u32::from(mask.is_some());
+        of_class.moved += cut.windows.len().saturating_sub(order.share) as u32;
+        let counts = if *test { &mut of_class.test } else { &mut of_class.train };
         counts[0] += u32::from(!cut.windows.is_empty());
         counts[1] += cut.windows.len() as u32;
-        for (i, patch) in cut.patches.into_iter().enumerate() {
-            tensors[usize::from(*test)].push(&patch, *label, *id);
-            let row = &mut shown[usize::from(*label)];
-            if i < 2 && row.len() < SHOWN && !*test {
-                row.push(patch);
-            }
-        }
+        let row = &mut shown[usize::from(*label)];
+        let room = if *test { 0 } else { SHOWN - row.len() };
+        row.extend(cut.patches.iter().take(SHOWN_OF_IMAGE.min(room)));
+        images[usize::from(*test)].push(ImageRef { class: *class, id: *id, file: name, digest: cut.pixels.clone() });
     }
-    let folder = attempt.folder;
     // A row of the sheet per class, filled up with black.
     let blank = RgbImage::new(patches.patch.size, patches.patch.size);
-    shown.iter_mut().for_each(|row| row.resize(SHOWN, blank.clone()));
-    let sheet = contact_sheet(shown.iter().flatten(), SHOWN as u32, patches.patch.size.min(96));
+    shown.iter_mut().for_each(|row| row.resize(SHOWN, &blank));
+    let sheet = contact_sheet(shown.into_iter().flatten(), SHOWN as u32, patches.patch.size.min(96));
     save_png(&folder.output("sheet.png"), &sheet)?;
     records::write_bytes(&folder.output("patches.csv"), csv.as_bytes())?;
-    for (name, tensors) in ["train", "test"].into_iter().zip(tensors) {
-        tensors.write(&folder.output(&format!("{name}.safetensors")), patches.patch.size as usize)?;
-    }
-    let Patches { dataset, view, split, patch, .. } = patches.clone();
+    let Patches { dataset, view, split, ref patch, .. } = *patches;
     let [train_images, test_images] = images;
-    let record = PatchesRecord { dataset, view, split, size: patch.size, classes: record, train_images, test_images };
-    records::write(&folder.output("patches.json"), &record)
+    let record = PatchesRecord { dataset, view, split, size: patch.size, classes, train_images, test_images };
+    records::write(&folder.output("patches.json"), &record)?;
+    Ok(record)
 }
 
 /// A field of a comma-separated file.
@@ -363,41 +442,6 @@ fn quoted(field: &str) -> String {
     match field.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
         false => field.to_owned(),
-    }
-}
-
-/// The patches of one side as they are stored.
-#[derive(Default)]
-struct Tensors {
-    /// `[n, 3, size, size]`
-    images: Vec<u8>,
-    /// `[n]`
-    labels: Vec<u8>,
-    /// `[n]`, little-endian u32
-    image_ids: Vec<u8>,
-}
-
-impl Tensors {
-    fn push(&mut self, patch: &RgbImage, label: u8, id: u32) {
-        for channel in 0..3 {
-            self.images.extend(patch.as_raw().iter().skip(channel).step_by(3));
-        }
-        self.labels.push(label);
-        self.image_ids.extend(id.to_le_bytes());
-    }
-
-    fn write(&self, path: &std::path::Path, size: usize) -> Result<(), Failure> {
-        let count = self.labels.len();
-        let fault = |error: safetensors::SafeTensorError| {
-            let message = format!("cannot write {}: {error}", path.display());
-            Failure::new(FailureCode::Storage, message)
-        };
-        let views = [
-            ("images", TensorView::new(Dtype::U8, vec![count, 3, size, size], &self.images).map_err(fault)?),
-            ("labels", TensorView::new(Dtype::U8, vec![count], &self.labels).map_err(fault)?),
-            ("image_ids", TensorView::new(Dtype::U32, vec![count], &self.image_ids).map_err(fault)?),
-        ];
-        safetensors::serialize_to_file(views, None, path).map_err(fault)
     }
 }
 
