@@ -73,6 +73,31 @@ fn a_picture_smaller_than_a_patch_is_named() {
 }
 
 #[test]
+fn a_mask_of_another_size_is_named_with_its_picture() {
+    let (_folder, data, state) = pictures();
+    let name = class(&data, "C/SEC/Ia")[0].file_name().unwrap().to_str().unwrap().to_owned();
+    let masks = data.join("masks/C/SEC/Ia");
+    std::fs::create_dir_all(&masks).unwrap();
+    std::fs::write(masks.join(&name), SPECK).unwrap();
+    let message = format!("masks.Ia/{name} has 1x1 pixels and its picture raw.Ia/{name} has 48x36");
+    reproduce(&data, &state).says(5, &["ingest C/SEC", &message, "remove the mask"]);
+}
+
+#[test]
+fn a_class_of_one_stone_and_a_line_about_no_picture_are_named() {
+    let (_folder, data, state) = pictures();
+    let row = |file: &PathBuf| format!("A,SUR,Va,{},K1\n", file.file_name().unwrap().to_str().unwrap());
+    let rows: String = class(&data, "A/SUR/Va").iter().map(row).collect();
+    let write =
+        |rows: &str| std::fs::write(data.join("manifest.csv"), format!("dataset,view,class,path,stone_id\n{rows}"));
+    write(&rows).unwrap();
+    let parts = ["ingest A/SUR", "A/SUR/Va (CYS) has", "images of 1 stone(s), but 2 folds need 3"];
+    reproduce(&data, &state).says(5, &parts);
+    write("A,SUR,Ib,1.png,K1\n").unwrap();
+    reproduce(&data, &state).says(4, &["manifest.csv: line 2: class \"Ib\" is none of A, which are IVa, "]);
+}
+
+#[test]
 fn data_that_cannot_be_used_are_tried_once() {
     let (_folder, data, state) = pictures();
     std::fs::write(&class(&data, "C/SEC/Ia")[0], "no picture at all").unwrap();

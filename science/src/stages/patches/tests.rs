@@ -246,6 +246,36 @@ fn a_class_without_any_place_is_named_with_its_images() {
 }
 
 #[test]
+fn a_class_that_shows_too_little_stone_or_has_no_image_is_named() {
+    let (_root, folder) = given(4, 64);
+    // A mask of one corner: no patch shows half of it.
+    let corner = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([u8::from(x < 9 && y < 9)]));
+    for i in 0..4 {
+        picture::save_png_grey(&folder.input("masks.IVd").join(format!("{i}.png")), &corner).unwrap();
+    }
+    let ingest = Ingest {
+        dataset: Dataset::A,
+        view: View::Sec,
+        generator_images: 2,
+        leave: 1,
+        pick: Pick::RandomFromTrainSplit,
+        pick_seed: None,
+        min_side: 16,
+        stones: Default::default(),
+    };
+    ingest_it(&folder, ingest);
+    let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap_err();
+    assert_eq!(failure.code, FailureCode::InvalidInput);
+    assert!(failure.message.contains("A/SEC/IVd: no place of 16x16 pixels shows stone"), "{}", failure.message);
+    let path = folder.input("ingest").join("images.json");
+    let mut list: ImageList = records::read(&path).unwrap();
+    list.images.retain(|image| image.class != Class::Ia);
+    records::write(&path, &list).unwrap();
+    let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap_err();
+    assert!(failure.message.contains("A/SEC/Ia has 0 image(s), of which 0 may be tested"), "{}", failure.message);
+}
+
+#[test]
 fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
     let root = tempfile::tempdir().unwrap();
     let folder = Folder::new(root.path());
