@@ -14,6 +14,7 @@ use domain::paper;
 use domain::seed::Seed;
 use domain::stage::Failure;
 use domain::stone::{Class, Dataset, View};
+use image::RgbImage;
 use rayon::prelude::*;
 
 use super::picture::save_png;
@@ -69,6 +70,13 @@ pub fn draw(phantom: &Phantom, seed: Seed, out: &Path, progress: &mut dyn FnMut(
     // Gone after a rename; otherwise half a data set that nobody will read.
     let _ = fs::remove_dir_all(&partial);
     result
+}
+
+/// One picture of that width and height: the one of that number among those of its
+/// class.
+pub fn stone(dataset: Dataset, view: View, class: Class, size: [u32; 2], seed: Seed, index: u32) -> RgbImage {
+    let mut rng = random::stream(seed, &format!("phantom.{dataset}.{view}.{class}"), u64::from(index));
+    scene::draw(dataset, view, class, size, &mut rng)
 }
 
 /// What the marker file of these pictures says.
@@ -155,8 +163,7 @@ impl Job {
             Dataset::A | Dataset::B => phantom.size_a,
             Dataset::C => phantom.size_c,
         };
-        let mut rng = random::stream(seed, &format!("phantom.{dataset}.{view}.{class}"), u64::from(*index));
-        save_png(&self.path(root), &scene::draw(*dataset, *view, *class, size, &mut rng))
+        save_png(&self.path(root), &stone(*dataset, *view, *class, size, seed, *index))
     }
 }
 
