@@ -9,6 +9,10 @@ use domain::stone::{Class, Dataset, View};
 /// Columns that may name the stone, the one that keeps most pictures together first.
 const IDS: [&str; 3] = ["patient_or_stone_id", "patient_id", "stone_id"];
 
+/// Lines that cannot be used and are told one by one: a folder that is missing makes
+/// many.
+const LISTED: usize = 10;
+
 /// Which class of which half of which data set.
 pub type Place = (Dataset, View, Class);
 
@@ -36,6 +40,11 @@ impl Stones {
         let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}; save it as UTF-8"));
         if let Err(problem) = text.and_then(|text| stones.take(&text, pictures, mask_of)) {
             stones.problems.push(problem);
+        }
+        let more = stones.problems.len().saturating_sub(LISTED);
+        stones.problems.truncate(LISTED);
+        if more > 0 {
+            stones.problems.push(format!("and {more} more lines"));
         }
         let shown = path.display();
         stones.problems.iter_mut().for_each(|problem| *problem = format!("{shown}: {problem}"));
