@@ -91,7 +91,7 @@ fn a_class_of_one_stone_and_a_line_about_no_picture_are_named() {
     let write =
         |rows: &str| std::fs::write(data.join("manifest.csv"), format!("dataset,view,class,path,stone_id\n{rows}"));
     write(&rows).unwrap();
-    let parts = ["ingest A/SUR", "A/SUR/Va (CYS) has", "images of 1 stone(s), but 2 folds need 3"];
+    let parts = ["ingest A/SUR", "A/SUR/Va (CYS) has", "images of 1 stone(s), and one stone cannot be split"];
     reproduce(&data, &state).says(5, &parts);
     write("A,SUR,Ib,1.png,K1\n").unwrap();
     reproduce(&data, &state).says(4, &["manifest.csv: line 2: class \"Ib\" is none of A, which are IVa, "]);

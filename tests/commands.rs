@@ -62,13 +62,14 @@ async fn what_a_command_prints_is_seen_while_it_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_leaves_its_group_does_not_hold_its_command_up() {
     let cluster = Cluster::start().await;
-    let gone = cluster.path("gone");
-    let script = format!("setsid sh -c 'while [ ! -e {} ]; do sleep 0.05; done' & echo left", gone.display());
+    // It goes with the cluster's folder.
+    let here = cluster.path("here");
+    std::fs::write(&here, "").unwrap();
+    let script = format!("setsid sh -c 'while [ -e {} ]; do sleep 0.05; done' & echo left", here.display());
     submit(&cluster, vec![shell("daemon", &script)]).await;
     let _worker = cluster.worker("one", &[]);
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
     assert_eq!(result(&cluster, "command daemon", "stdout.txt").await, "left\n");
-    std::fs::write(&gone, "").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,5 +96,5 @@ fn every_spec_in_the_folder_of_experiments_can_be_run() {
         }
     }
     seen.sort_unstable();
-    assert_eq!(seen, ["paper", "smoke", "tiny"]);
+    assert_eq!(seen, ["paper", "small", "smoke", "tiny"]);
 }

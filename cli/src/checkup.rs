@@ -287,8 +287,21 @@ fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Si
     let folds = |(patches, seed): &(Patches, Seed)| patches::folds(patches, class, &member.stones, &testable, *seed);
     let tested = splits.patches.iter().map(folds).collect::<Option<Vec<_>>>()?;
     let sides = Sides { roles, tested };
-    let fewest = sides.counts().into_iter().min().unwrap_or(0);
-    if fewest <= FEW_TESTED {
+    let counts = sides.counts();
+    let fewest = counts.iter().copied().min().unwrap_or(0);
+    if fewest == 0 {
+        let without = counts.iter().filter(|count| **count == 0).count();
+        findings.add(
+            Severity::Warning,
+            format!(
+                "{dataset}/{view}/{class} ({}) has {} pictures, fewer than there are folds: in {without} of {} splits it \
+                 is not tested, and the accuracy there is over the other classes",
+                class.mineral(),
+                member.files.len(),
+                counts.len()
+            ),
+        );
+    } else if fewest <= FEW_TESTED {
         let points = 100.0 / (dataset.classes().len() * fewest.max(1)) as f64;
         findings.add(
             Severity::Warning,

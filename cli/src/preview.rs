@@ -87,6 +87,7 @@ pub fn cut(
         notes: Vec::new(),
         table: String::new(),
     };
+    let split = Split { folds: experiment.tl.rounds().first().map_or(1, |rounds| rounds.folds), ..Split::default() };
     let (mut views, mut failures) = (Vec::new(), Vec::new());
     for task in plan.tasks {
         let images = |dataset: Dataset, view: View| -> u64 {
@@ -95,9 +96,7 @@ pub fn cut(
         };
         let (done, images) = match &task.stage {
             Stage::Ingest(ingest) => (cutter.ingest(ingest, task.seed), images(ingest.dataset, ingest.view)),
-            Stage::Patches(patches)
-                if patches.dataset != Dataset::B && (patches.split.number, patches.split.fold) == (0, 0) =>
-            {
+            Stage::Patches(patches) if patches.dataset != Dataset::B && patches.split == split => {
                 let view = cutter.patches(patches, task.seed).map(|view| views.extend(view));
                 (view, images(patches.dataset, patches.view))
             }
@@ -116,7 +115,6 @@ pub fn cut(
     let table = out.join("patches.csv");
     let Cutter { notes, table: rows, .. } = cutter;
     std::fs::write(&table, rows).with_context(|| format!("cannot write {}", table.display()))?;
-    let split = Split { folds: experiment.tl.folds, ..Split::default() };
     Ok(Preview { schema_version: 1, split, views, table, notes })
 }
 

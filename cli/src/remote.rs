@@ -214,14 +214,22 @@ impl Remote {
                 status.tasks
             );
         };
-        let transfer = self.transfer();
-        let manifest = transfer.manifest(artifact).await.map_err(|error| self.of_transfer(error))?;
-        let entry = manifest.entries().iter().find(|entry| entry.path == "results.json");
-        let digest = entry.context("the results artifact has no results.json")?.digest;
-        let bytes = transfer.bytes(digest).await.map_err(|error| self.of_transfer(error))?;
-        let text = String::from_utf8(bytes).context("results.json")?;
+        let text = self.text(artifact, "results.json").await?;
         let results = serde_json::from_str(&text).context("results.json")?;
         Ok((text, results))
+    }
+
+    /// A file of an artifact, which is text.
+    ///
+    /// # Errors
+    /// If there is no such artifact or file, or it is no text.
+    pub async fn text(&self, artifact: Digest, path: &'static str) -> anyhow::Result<String> {
+        let transfer = self.transfer();
+        let manifest = transfer.manifest(artifact).await.map_err(|error| self.of_transfer(error))?;
+        let entry = manifest.entries().iter().find(|entry| entry.path == path);
+        let digest = entry.with_context(|| format!("the artifact {artifact} has no {path}"))?.digest;
+        let bytes = transfer.bytes(digest).await.map_err(|error| self.of_transfer(error))?;
+        String::from_utf8(bytes).context(path)
     }
 
     /// Writes the report of a run below `folder`, which it replaces.

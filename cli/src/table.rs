@@ -34,10 +34,14 @@ fn number(value: String) -> Cell {
 }
 
 fn table_1(results: &Results) -> Table {
-    let mut table =
-        table(&["cell", "training", "tested on", "configuration", "paper", "ours", "n", "95 % interval", "verdict"]);
+    let mut header =
+        ["cell", "training", "tested on", "configuration", "paper", "ours", "n", "95 % interval", "verdict"]
+            .map(str::to_owned)
+            .to_vec();
+    header.extend(results.others.iter().map(|other| format!("{} (n)", other.protocol)));
+    let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     for cell in &results.cells {
-        table.add_row([
+        let mut row = vec![
             Cell::new(&cell.id),
             Cell::new(&cell.training),
             Cell::new(export::tested_on(cell)),
@@ -46,8 +50,10 @@ fn table_1(results: &Results) -> Table {
             number(export::plus_minus(cell.mean, cell.std)),
             number(export::count(cell)),
             number(export::interval(cell.interval)),
-            Cell::new(cell.verdict.words()),
-        ]);
+            Cell::new(export::verdict(cell)),
+        ];
+        row.extend(export::by_others(results, cell).into_iter().map(number));
+        table.add_row(row);
     }
     table
 }

@@ -72,7 +72,7 @@ fn a_plan_as_json_names_each_task_once() {
 #[test]
 fn a_printed_spec_is_a_spec_that_prints_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    for scale in ["smoke", "tiny", "paper"] {
+    for scale in ["smoke", "tiny", "small", "paper"] {
         let shown = lithogen(&["config", "show", "--scale", scale]);
         let path = folder.path().join(format!("{scale}.toml"));
         std::fs::write(&path, &shown).unwrap();

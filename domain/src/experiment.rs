@@ -15,12 +15,17 @@ use crate::stone::{Dataset, View};
 mod ddpm;
 mod pad;
 mod sinddm;
+mod tl;
 mod upscale;
 
 pub use ddpm::{Ddpm, DdpmMethod, DdpmModels, DdpmSampling, DdpmTraining};
 pub use pad::{Canvas, CanvasRule, Fill, Pad};
 pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
+};
+pub use tl::{
+    HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Rounds, Select, Stem,
+    TransferLearning, Validation, Whiten,
 };
 pub use upscale::{Reduction, Swin2srTraining, Swin2srVariant, Upscale, UpscaleMethod, UpscaleWeights};
 
@@ -32,6 +37,8 @@ pub enum Scale {
     Smoke,
     /// The whole study on small pictures, classifiers that learn: minutes on two cores.
     Tiny,
+    /// On larger pictures and with more of them: hours on two cores, minutes on a GPU.
+    Small,
     /// The study as published: GPU-days.
     #[default]
     Paper,
@@ -39,13 +46,14 @@ pub enum Scale {
 
 impl Scale {
     /// All presets, smallest first.
-    pub const ALL: [Scale; 3] = [Scale::Smoke, Scale::Tiny, Scale::Paper];
+    pub const ALL: [Scale; 4] = [Scale::Smoke, Scale::Tiny, Scale::Small, Scale::Paper];
 
     /// The name used in `--scale` and in spec files.
     pub fn name(self) -> &'static str {
         match self {
             Scale::Smoke => "smoke",
             Scale::Tiny => "tiny",
+            Scale::Small => "small",
             Scale::Paper => "paper",
         }
     }
@@ -77,6 +85,8 @@ pub struct Experiment {
     pub sifid: Sifid,
     /// Cutting pictures into patches.
     pub patch: Patch,
+    /// Which label each class has.
+    pub labels: Labels,
     /// Classifiers: baselines and two-step transfer learning.
     pub tl: TransferLearning,
 }
@@ -95,6 +105,7 @@ impl Default for Experiment {
             drift: Drift::default(),
             sifid: Sifid::default(),
             patch: Patch::default(),
+            labels: Labels::default(),
             tl: TransferLearning::default(),
         }
     }
@@ -195,6 +206,8 @@ pub struct Patch {
     /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
     /// 0.5 where a picture has too few such places.
     pub coverage: f64,
+    /// What classifiers subtract from patches and divide them by.
+    pub whiten: Whiten,
     /// Most pixels by which two patches of a picture overlap along both sides; a class
     /// may then get fewer patches. Absent: as many as their number needs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +229,7 @@ impl Default for Patch {
             per_class_view: 1000,
             test_fraction: 0.2,
             coverage: 0.9,
+            whiten: Whiten::None,
             max_overlap: None,
             method: PatchMethod::AdaptiveGrid,
             source_a: PatchSource::Original,
@@ -243,137 +257,6 @@ pub enum PatchSource {
     /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch
     /// is cut from the padding.
     Padded,
-}
-
-/// Classifiers (ALGORITHM 7).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TransferLearning {
-    /// The network.
-    pub network: Network,
-    /// What the first step starts from; the head is random in any case.
-    pub init: Init,
-    /// Which weights of ImageNet.
-    pub weights: ImagenetWeights,
-    /// Patches per optimiser step.
-    pub batch: u32,
-    /// Epochs of the first and the second step.
-    pub epochs: [u32; 2],
-    /// Learning rates of the first and the second step.
-    pub lr: [f64; 2],
-    /// Momentum of stochastic gradient descent, without dampening.
-    pub momentum: f64,
-    /// Epochs after which the learning rate is multiplied by `lr_gamma`.
-    pub lr_step: u32,
-    /// See `lr_step`.
-    pub lr_gamma: f64,
-    /// Random flips and rotations by up to 45° of training patches.
-    pub augment: bool,
-    /// Share of training patches kept for validation, stratified by class. It
-    /// is reported and decides nothing: the last epoch's weights are used.
-    pub val_fraction: f64,
-    /// Trainings of each model, with seeds of their own.
-    pub repeats: u32,
-    /// 1: one split by `patch.test_fraction`. More: cross-validation by image,
-    /// each fold once the test side.
-    pub folds: u32,
-    /// How near the paper's mean accuracy counts as equivalent, in percentage points.
-    pub margin: f64,
-}
-
-impl Default for TransferLearning {
-    fn default() -> Self {
-        Self {
-            network: Network::default(),
-            init: Init::Imagenet,
-            weights: ImagenetWeights::V2,
-            batch: 24,
-            epochs: [30, 30],
-            lr: [0.001, 0.01],
-            momentum: 0.9,
-            lr_step: 7,
-            lr_gamma: 0.1,
-            augment: true,
-            val_fraction: 0.1,
-            repeats: 5,
-            folds: 1,
-            margin: 2.0,
-        }
-    }
-}
-
-/// A bottleneck residual network with a head of fully connected layers. The
-/// defaults are ResNet50 with the paper's head.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Network {
-    /// First layers.
-    pub stem: Stem,
-    /// Channels of the stem; stage i has `width · 2^i` inner channels and four
-    /// times as many at its end.
-    pub width: u32,
-    /// Blocks of each stage.
-    pub blocks: Vec<u32>,
-    /// Widths of the hidden layers of the head.
-    pub head: Vec<u32>,
-    /// Share of activations dropped in the head while training.
-    pub dropout: f64,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self { stem: Stem::Imagenet, width: 64, blocks: vec![3, 4, 6, 3], head: vec![768, 256, 128], dropout: 0.5 }
-    }
-}
-
-impl Network {
-    /// Whether all but its head is ResNet50.
-    pub fn is_resnet50(&self) -> bool {
-        let paper = Network::default();
-        (self.stem, self.width, &self.blocks) == (paper.stem, paper.width, &paper.blocks)
-    }
-}
-
-/// See [`Network::stem`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Stem {
-    /// 7×7 with stride 2, then max-pooling with stride 2, for patches of 100 pixels and more.
-    Imagenet,
-    /// 3×3 with stride 1, for small patches.
-    Small,
-}
-
-/// See [`TransferLearning::init`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Init {
-    /// Weights of ResNet50 learnt on ImageNet.
-    Imagenet,
-    /// Random numbers; stands in for ImageNet weights.
-    Random,
-}
-
-/// See [`TransferLearning::weights`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ImagenetWeights {
-    /// torchvision's newer ones, its default when the paper was written.
-    #[serde(rename = "imagenet1k_v2", alias = "v2")]
-    V2,
-    /// torchvision's first ones.
-    #[serde(rename = "imagenet1k_v1", alias = "v1")]
-    V1,
-}
-
-impl TransferLearning {
-    /// The weights that the first step needs.
-    pub fn pretrained(&self) -> Option<Pretrained> {
-        let which = match self.weights {
-            ImagenetWeights::V2 => Pretrained::Resnet50V2,
-            ImagenetWeights::V1 => Pretrained::Resnet50V1,
-        };
-        (self.init == Init::Imagenet).then_some(which)
-    }
 }
 
 /// What is wrong with a spec: which knob and why.
@@ -535,8 +418,18 @@ impl Experiment {
         at_least("tl.lr_step", self.tl.lr_step, 1)?;
         within("tl.lr_gamma", self.tl.lr_gamma, 0.0, 1.0)?;
         within("tl.val_fraction", self.tl.val_fraction, 0.0, 0.5)?;
-        at_least("tl.repeats", self.tl.repeats, 1)?;
-        at_most("tl.repeats", self.tl.repeats, 1_000)?;
+        if self.tl.select == Select::Best && self.tl.val_fraction == 0.0 {
+            let problem = "is best, which needs patches for validation: raise tl.val_fraction";
+            return fail("tl.select", problem.to_owned());
+        }
+        let protocols: BTreeSet<Protocol> = self.tl.protocol.iter().copied().collect();
+        if protocols.is_empty() || protocols.len() < self.tl.protocol.len() {
+            return fail("tl.protocol", "has to name at least one protocol, and each once".to_owned());
+        }
+        for (key, repeats) in [("tl.repeats", self.tl.repeats), ("tl.seeds", self.tl.seeds)] {
+            at_least(key, repeats, 1)?;
+            at_most(key, repeats, 1_000)?;
+        }
         at_least("tl.folds", self.tl.folds, 1)?;
         at_most("tl.folds", self.tl.folds, 10)?;
         within("tl.margin", self.tl.margin, 0.01, 50.0)
@@ -573,11 +466,15 @@ impl Experiment {
     /// value, those aside that are named as stand-ins.
     fn is_changed(&self) -> bool {
         let paper = Experiment::default();
-        let tl = TransferLearning { init: paper.tl.init, margin: paper.tl.margin, ..self.tl.clone() };
+        let tl = self.tl.clone();
+        // How often and on which images it is done again is said next to every number.
+        let tl = TransferLearning { protocol: paper.tl.protocol.clone(), repeats: paper.tl.repeats, ..tl };
+        let tl = TransferLearning { seeds: paper.tl.seeds, folds: paper.tl.folds, ..tl };
+        let tl = TransferLearning { init: paper.tl.init, margin: paper.tl.margin, allow_leak: false, ..tl };
         // Squares give what the whole gives.
         let upscale = Upscale { tile: paper.upscale.tile, overlap: paper.upscale.overlap, ..self.upscale.clone() };
-        (&self.pad, &self.sinddm, &self.sampling, &self.patch, &tl)
-            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.tl)
+        (&self.pad, &self.sinddm, &self.sampling, &self.patch, &self.labels, &tl)
+            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.labels, &paper.tl)
             || (upscale.method == paper.upscale.method && upscale != paper.upscale)
     }
 

@@ -13,6 +13,7 @@
 //! | [`audit`] | what the paper's numbers give away without any run |
 //! | [`artifact`] | immutable outputs: manifests of files by digest |
 //! | [`plan`] | the study as a graph of tasks |
+//! | [`lineage`] | from which pictures each training has learnt, by that graph |
 //! | [`pretrained`] | published weights that a study can start from |
 //! | [`command`] | any program as a task |
 //! | [`resources`] | what a task needs, what a worker offers, whether they fit |
@@ -31,6 +32,7 @@ pub mod cost;
 pub mod digest;
 pub mod event;
 pub mod experiment;
+pub mod lineage;
 pub mod overrides;
 pub mod paper;
 pub mod plan;

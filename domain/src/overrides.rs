@@ -69,6 +69,7 @@ pub fn preset(scale: Scale) -> &'static str {
     match scale {
         Scale::Smoke => include_str!("../../experiments/smoke.toml"),
         Scale::Tiny => include_str!("../../experiments/tiny.toml"),
+        Scale::Small => include_str!("../../experiments/small.toml"),
         Scale::Paper => include_str!("../../experiments/paper.toml"),
     }
 }

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::command::Commands;
 use crate::cost;
 use crate::digest::Digest;
-use crate::experiment::{Canvas, DdpmModels, DdpmSampling, Experiment, MultiImage, PatchSource, Pick};
+use crate::experiment::{
+    Canvas, DdpmModels, DdpmSampling, Experiment, HeadStart, Mix, MultiImage, PatchSource, Pick, Rounds, Whiten,
+};
+use crate::lineage::{self, Lineage};
 use crate::paper::{self, FirstStep};
 use crate::pretrained::Pretrained;
 use crate::resources::Resources;
@@ -346,10 +349,12 @@ impl Plan {
 /// # Errors
 /// Names the first class folder that is missing, or the weights.
 pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
-    let mut study = Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] } };
+    let mut study =
+        Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] }, known: BTreeSet::new() };
     let mut report = Report::default();
     let mut patches = BTreeMap::new();
     let mut ingests = Vec::new();
+    let splits: BTreeSet<Split> = experiment.tl.rounds().into_iter().flat_map(splits).collect();
     for view in View::ALL {
         ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
     }
@@ -357,17 +362,18 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
         let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
         study.evaluate(view, &real, &synthetic, &mut report)?;
         study.compare(view, &real, &mut report)?;
-        for fold in 0..experiment.tl.folds {
-            patches.insert((view, fold, Dataset::A), study.patches_of_raw(Dataset::A, view, fold, ingest_a)?);
-            patches.insert((view, fold, Dataset::B), study.patches_of_synthetic(view, fold, &synthetic));
-            patches.insert((view, fold, Dataset::C), study.patches_of_raw(Dataset::C, view, fold, ingest_c)?);
+        for split in &splits {
+            patches.insert((view, *split, Dataset::A), study.patches_of_raw(Dataset::A, view, *split, ingest_a)?);
+            patches.insert((view, *split, Dataset::B), study.patches_of_synthetic(view, *split, &synthetic));
+            patches.insert((view, *split, Dataset::C), study.patches_of_raw(Dataset::C, view, *split, ingest_c)?);
         }
     }
-    for repeat in 0..experiment.tl.repeats {
-        for view in View::ALL {
-            for fold in 0..experiment.tl.folds {
-                let patches = |dataset: Dataset| patches[&(view, fold, dataset)];
-                study.classify(view, repeat, fold, patches, &mut report)?;
+    for rounds in experiment.tl.rounds() {
+        for (repeat, fold) in rounds.runs() {
+            let split = Split { number: rounds.split(repeat), folds: rounds.folds, fold };
+            for view in View::ALL {
+                let patches = |dataset: Dataset| patches[&(view, split, dataset)];
+                study.classify(Run { view, rounds, repeat, fold }, patches, &mut report)?;
             }
         }
     }
@@ -391,6 +397,51 @@ pub fn trainings() -> (Vec<FirstStep>, Vec<(FirstStep, Dataset)>) {
     (FirstStep::ALL.into_iter().filter(|step| first.contains(step)).collect(), second)
 }
 
+/// All splits that a protocol's runs are on.
+fn splits(rounds: Rounds) -> impl Iterator<Item = Split> {
+    rounds.runs().map(move |(repeat, fold)| Split { number: rounds.split(repeat), folds: rounds.folds, fold })
+}
+
+fn patches_subject(dataset: Dataset, view: View, split: Split) -> String {
+    let Split { number, folds, fold } = split;
+    match folds {
+        1 => format!("{dataset}/{view} split {number}"),
+        _ => format!("{dataset}/{view} split {number} fold {fold}"),
+    }
+}
+
+/// One run of one view: the trainings of a repeat and fold.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Which half of the table.
+    pub view: View,
+    /// Out of which runs.
+    pub rounds: Rounds,
+    /// Which repeat, from 0.
+    pub repeat: u32,
+    /// Which fold, from 0.
+    pub fold: u32,
+}
+
+impl Run {
+    /// The subject of a training, which [`training_name`] names.
+    fn subject(self, training: &str) -> String {
+        format!("{} {training} {}", self.view, self.rounds.subject(self.repeat, self.fold))
+    }
+
+    /// The label of its task.
+    pub fn label(self, training: &str) -> String {
+        format!("classify.train {}", self.subject(training))
+    }
+
+    /// The name under which `aggregate` reads its metrics, for instance
+    /// `classify.SUR.A+B-C.r0.f1`.
+    pub fn input(self, training: &str) -> String {
+        let run = self.rounds.run_name(self.repeat, self.fold).replace(' ', ".");
+        format!("classify.{}.{training}.{run}", self.view)
+    }
+}
+
 /// How a training is called in subjects and in names of inputs: `A+B-C`.
 pub fn training_name(first: FirstStep, second: Option<Dataset>) -> String {
     match second {
@@ -408,6 +459,8 @@ struct Study<'a> {
     data: &'a Data,
     seed: Seed,
     plan: Plan,
+    /// The keys of its tasks.
+    known: BTreeSet<Digest>,
 }
 
 /// What the last two tasks read.
@@ -433,7 +486,10 @@ impl Study<'_> {
         let seed = self.seed.derive(&format!("{} {stream}", stage.name()), 0);
         let task = TaskSpec::new(subject, stage, inputs, seed);
         let key = task.key;
-        self.plan.tasks.push(task);
+        // Two protocols may ask for the same.
+        if self.known.insert(key) {
+            self.plan.tasks.push(task);
+        }
         key
     }
 
@@ -443,7 +499,7 @@ impl Study<'_> {
             dataset,
             view,
             generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
-            leave: experiment.tl.folds,
+            leave: experiment.tl.most_folds(),
             pick: experiment.sinddm.pick,
             pick_seed: experiment.sinddm.pick_seed,
             min_side: experiment.patch.size,
@@ -546,7 +602,8 @@ impl Study<'_> {
             // Whichever stones are left for testing.
             Pick::RandomFromTrainSplit => {
                 let by_stone = raw.by_stone();
-                by_stone.iter().take(by_stone.len().saturating_sub(self.experiment.tl.folds as usize)).sum()
+                let leave = (self.experiment.tl.most_folds() as usize).min(by_stone.len().saturating_sub(1));
+                by_stone.iter().take(by_stone.len() - leave).sum()
             }
         };
         let model = |image: u32| {
@@ -641,9 +698,10 @@ impl Study<'_> {
         Ok(())
     }
 
-    fn patches_stage(&self, dataset: Dataset, view: View, fold: u32) -> Stage {
-        let split = Split { number: 0, folds: self.experiment.tl.folds, fold };
+    fn patches_stage(&self, dataset: Dataset, view: View, split: Split) -> Stage {
         let mut patch = self.experiment.patch.clone();
+        // What a stage does not look at must not tell its tasks apart.
+        patch.whiten = Whiten::None;
         if dataset != Dataset::A {
             patch.source_a = PatchSource::Original;
         }
@@ -652,36 +710,28 @@ impl Study<'_> {
     }
 
     /// The stream leaves the split out: the images of all folds are dealt by it.
-    fn patches_of_raw(&mut self, dataset: Dataset, view: View, fold: u32, ingest: Digest) -> Result<Digest, Missing> {
+    fn patches_of_raw(
+        &mut self,
+        dataset: Dataset,
+        view: View,
+        split: Split,
+        ingest: Digest,
+    ) -> Result<Digest, Missing> {
         let mut inputs = self.raw_inputs(dataset, view)?;
         inputs.insert("ingest".to_owned(), all_of(ingest));
-        let stage = self.patches_stage(dataset, view, fold);
-        Ok(self.add(self.patches_subject(dataset, view, fold), stage, inputs, &format!("{dataset} {view}")))
+        let stage = self.patches_stage(dataset, view, split);
+        Ok(self.add(patches_subject(dataset, view, split), stage, inputs, &format!("{dataset} {view}")))
     }
 
-    fn patches_of_synthetic(&mut self, view: View, fold: u32, synthetic: &[(Class, Digest)]) -> Digest {
+    fn patches_of_synthetic(&mut self, view: View, split: Split, synthetic: &[(Class, Digest)]) -> Digest {
         let named = |(class, task): &(Class, Digest)| (format!("synthetic.{class}"), all_of(*task));
         let inputs = synthetic.iter().map(named).collect();
-        let stage = self.patches_stage(Dataset::B, view, fold);
-        self.add(self.patches_subject(Dataset::B, view, fold), stage, inputs, &format!("B {view}"))
+        let stage = self.patches_stage(Dataset::B, view, split);
+        self.add(patches_subject(Dataset::B, view, split), stage, inputs, &format!("B {view}"))
     }
 
-    fn patches_subject(&self, dataset: Dataset, view: View, fold: u32) -> String {
-        match self.experiment.tl.folds {
-            1 => format!("{dataset}/{view}"),
-            _ => format!("{dataset}/{view} fold {fold}"),
-        }
-    }
-
-    /// The nine trainings of one view, repeat and fold.
-    fn classify(
-        &mut self,
-        view: View,
-        repeat: u32,
-        fold: u32,
-        patches: impl Fn(Dataset) -> Digest,
-        report: &mut Report,
-    ) -> Result<(), Missing> {
+    /// The nine trainings of one run.
+    fn classify(&mut self, run: Run, patches: impl Fn(Dataset) -> Digest, report: &mut Report) -> Result<(), Missing> {
         let (first_steps, second_steps) = trainings();
         let patches = &patches;
         let named = |dataset: &Dataset| (format!("patches.{dataset}"), all_of(patches(*dataset)));
@@ -690,14 +740,14 @@ impl Study<'_> {
             let inputs = first.datasets().iter().map(named).collect();
             let inputs = self.with_weights(inputs, self.experiment.tl.pretrained())?;
             let stage = self.classify_stage(first.datasets(), 0);
-            let model = self.add_training(view, repeat, fold, training_name(first, None), stage, inputs, report);
+            let model = self.add_training(run, &training_name(first, None), stage, inputs, report);
             models.insert(first, model);
         }
         for (first, second) in second_steps {
             let mut inputs = InputMap::from([named(&second)]);
             inputs.insert("init".to_owned(), only(models[&first], &["model.safetensors"]));
             let stage = self.classify_stage(vec![second], 1);
-            self.add_training(view, repeat, fold, training_name(first, Some(second)), stage, inputs, report);
+            self.add_training(run, &training_name(first, Some(second)), stage, inputs, report);
         }
         Ok(())
     }
@@ -705,9 +755,14 @@ impl Study<'_> {
     fn classify_stage(&self, datasets: Vec<Dataset>, step: usize) -> Stage {
         let tl = &self.experiment.tl;
         Stage::ClassifyTrain(ClassifyTrain {
-            datasets,
             network: tl.network.clone(),
             init: (step == 0).then_some(tl.init),
+            // As above.
+            head: if step == 1 { tl.head } else { HeadStart::Keep },
+            order: self.experiment.labels.order,
+            mix: if datasets.len() > 1 { tl.mix } else { Mix::Concat },
+            whiten: self.experiment.patch.whiten,
+            datasets,
             batch: tl.batch,
             epochs: tl.epochs[step],
             lr: tl.lr[step],
@@ -715,37 +770,35 @@ impl Study<'_> {
             lr_step: tl.lr_step,
             lr_gamma: tl.lr_gamma,
             augment: tl.augment,
+            blur: tl.blur_step1 && step == 0,
             val_fraction: tl.val_fraction,
+            val: tl.val,
+            select: tl.select,
         })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the axes of the study")]
-    fn add_training(
-        &mut self,
-        view: View,
-        repeat: u32,
-        fold: u32,
-        name: String,
-        stage: Stage,
-        inputs: InputMap,
-        report: &mut Report,
-    ) -> Digest {
-        let subject = match self.experiment.tl.folds {
-            1 => format!("{view} {name} repeat {repeat}"),
-            _ => format!("{view} {name} repeat {repeat} fold {fold}"),
-        };
-        let task = self.add(subject, stage, inputs, &format!("{view} {name} {repeat}"));
-        report.results.insert(format!("classify.{view}.{name}.r{repeat}.f{fold}"), only(task, &["metrics.json"]));
+    fn add_training(&mut self, run: Run, name: &str, stage: Stage, inputs: InputMap, report: &mut Report) -> Digest {
+        let task = self.add(run.subject(name), stage, inputs, &format!("{} {name} {}", run.view, run.repeat));
+        report.results.insert(run.input(name), only(task, &["metrics.json"]));
         task
     }
 
-    fn conclude(&mut self, report: Report) {
+    fn conclude(&mut self, mut report: Report) {
         let experiment = self.experiment;
+        for task in &self.plan.tasks {
+            let record = match task.stage {
+                Stage::Pad { .. } => "pad.json",
+                Stage::Patches(_) => "patches.json",
+                _ => continue,
+            };
+            report.results.insert(lineage::input_of(&task.label()), only(task.key, &[record]));
+        }
         let stage = Stage::Aggregate(Aggregate {
             scale: experiment.scale.name().to_owned(),
             seed: experiment.seed,
-            repeats: experiment.tl.repeats,
-            folds: experiment.tl.folds,
+            rounds: experiment.tl.rounds(),
+            allow_leak: experiment.tl.allow_leak,
+            lineage: Lineage::of(&self.plan.tasks),
             stand_ins: self.data.stand_ins().into_iter().chain(experiment.stand_ins()).collect(),
             drift_threshold: experiment.drift.threshold,
             margin: experiment.tl.margin,
@@ -760,6 +813,7 @@ impl Study<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Protocol;
 
     fn paper_plan() -> Plan {
         plan(&Experiment::default(), &Data::of_the_paper()).unwrap()
@@ -775,9 +829,26 @@ mod tests {
         }
         assert_eq!(count("evaluate.drift"), 2);
         assert_eq!(count("evaluate.heatmap"), 2);
-        assert_eq!(count("patches"), 6);
-        assert_eq!(count("classify.train"), 9 * 2 * 5);
+        assert_eq!(count("patches"), 6 * 2 * 5);
+        assert_eq!(count("classify.train"), 9 * 2 * 2 * 5);
         assert_eq!(count("aggregate") + count("report"), 2);
+    }
+
+    #[test]
+    fn protocols_share_what_they_have_in_common() {
+        let trainings = |protocols: &[Protocol]| {
+            let mut experiment = Experiment::default();
+            experiment.tl.protocol = protocols.to_vec();
+            let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+            let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).count();
+            (of("classify.train"), of("patches"), of("sinddm.train"))
+        };
+        assert_eq!(trainings(&[Protocol::FixedSplit]), (9 * 2 * 5, 6, 12));
+        assert_eq!(trainings(&[Protocol::Resplit]), (9 * 2 * 5, 6 * 5, 12));
+        // The first training of each is the same.
+        assert_eq!(trainings(&[Protocol::FixedSplit, Protocol::Resplit]), (9 * 2 * 9, 6 * 5, 12));
+        let all = [Protocol::RepeatedCv, Protocol::FixedSplit, Protocol::Resplit];
+        assert_eq!(trainings(&all), (9 * 2 * (10 + 9), 6 * (10 + 5), 12));
     }
 
     #[test]
@@ -823,7 +894,9 @@ mod tests {
                 before.key != after.key && !matches!(before.stage.name(), "classify.train" | "aggregate" | "report")
             };
             let pairs = before.tasks.iter().zip(&after.tasks).filter(differs);
-            pairs.map(|(task, _)| task.label()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+            // In each split alike.
+            let names = pairs.map(|(task, _)| task.label().split(" split").next().unwrap().to_owned());
+            names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
         };
         assert_eq!(changed(|it| it.patch.source_a = PatchSource::Padded), "patches A/SEC, patches A/SUR");
         // No diffusion model depends on who is tested.
@@ -856,7 +929,11 @@ mod tests {
         experiment.sinddm.multi_image = MultiImage::PerImage;
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
         let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).collect::<Vec<_>>();
-        assert_eq!((of("sinddm.train").len(), of("sinddm.sample").len()), (96, 12));
+        assert_eq!(
+            (of("sinddm.train").len(), of("sinddm.sample").len()),
+            (94, 12),
+            "A/SEC/Va has 11 pictures, of which 5 are left for the folds"
+        );
         assert_eq!(of("sinddm.sample")[0].inputs.iter().len(), 8);
         let pad = of("sinddm.train")[3].inputs.get("pad").unwrap();
         assert_eq!(pad.only, ["images/003.png", "pad.json"]);
@@ -883,13 +960,13 @@ mod tests {
         );
         let after = plan_of(&data);
         let of = |plan: &Plan, label: &str| plan.tasks.iter().find(|task| task.label() == label).unwrap().clone();
-        for label in ["ingest A/SUR", "patches A/SUR"] {
+        for label in ["ingest A/SUR", "patches A/SUR split 0 fold 0"] {
             let task = of(&after, label);
             let masks = task.inputs.get(&format!("masks.{class}")).map(|input| input.from);
             assert_eq!(masks, Some(Source::Artifact(Digest::of(b"masks"))));
             assert_ne!(task.key, of(&before, label).key);
         }
-        for label in ["ingest C/SUR", "patches A/SEC", "patches C/SUR"] {
+        for label in ["ingest C/SUR", "patches A/SEC split 0 fold 0", "patches C/SUR split 1 fold 4"] {
             assert_eq!(of(&after, label).key, of(&before, label).key, "{label}");
         }
     }
@@ -942,10 +1019,10 @@ mod tests {
         };
         let read = reads(&paper_plan());
         // 12 upscale, 12 sifid, and the 4 first steps of 9 trainings.
-        assert_eq!(read.len(), 12 + 12 + 4 * 2 * 5);
+        assert_eq!(read.len(), 12 + 12 + 4 * 2 * 2 * 5);
         assert_eq!(read["upscale SUR/IVa"], Data::unknown(Pretrained::Swin2srCompressed));
         assert_eq!(read["evaluate.sifid SUR/IVa"], Data::unknown(Pretrained::InceptionV3));
-        assert_eq!(read["classify.train SUR A+B repeat 0"], Data::unknown(Pretrained::Resnet50V2));
+        assert_eq!(read["classify.train SUR A+B repeat 0 fold 0"], Data::unknown(Pretrained::Resnet50V2));
         let mut experiment = Experiment::default();
         experiment.upscale.method = crate::experiment::UpscaleMethod::Lanczos;
         experiment.tl.init = crate::experiment::Init::Random;

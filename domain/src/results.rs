@@ -14,6 +14,7 @@ mod verdict;
 pub use claims::{Claim, ClaimVerdict};
 pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
 
+use crate::experiment::{Protocol, Rounds};
 use crate::stone::{Class, Dataset, View};
 
 /// Version of the document's form. 2: verdicts on accuracies follow from tests; in
@@ -33,6 +34,9 @@ pub struct Results {
     pub comparable: bool,
     /// If they may not: why, each reason in words.
     pub stand_ins: Vec<String>,
+    /// Which images are tested in which run.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Trainings of each model per fold.
     pub repeats: u32,
     /// Folds.
@@ -49,6 +53,9 @@ pub struct Results {
     /// What the paper says of these cells, checked on pairs of runs.
     #[serde(default)]
     pub claims: Vec<Claim>,
+    /// The same by other protocols, where several were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherTable>,
     /// One per view and image property.
     pub drift: Vec<DriftScore>,
     /// One per view.
@@ -60,6 +67,56 @@ pub struct Results {
     /// One per plain diffusion model; none unless `ddpm.models` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ddpm: Vec<DdpmScore>,
+}
+
+impl Results {
+    /// Every table with the runs behind it: Table I, then those of other protocols.
+    pub fn tables(&self) -> impl Iterator<Item = (Rounds, &[Cell])> {
+        let own = Rounds { protocol: self.protocol, repeats: self.repeats, folds: self.folds };
+        let other =
+            |table: &'_ OtherTable| Rounds { protocol: table.protocol, repeats: table.repeats, folds: table.folds };
+        let others = self.others.iter().map(move |table| (other(table), table.cells.as_slice()));
+        std::iter::once((own, self.cells.as_slice())).chain(others)
+    }
+}
+
+/// Table I by another protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherTable {
+    /// Which images are tested in which run.
+    pub protocol: Protocol,
+    /// Trainings of each model per fold.
+    pub repeats: u32,
+    /// Folds.
+    pub folds: u32,
+    /// What ± means in `cells`.
+    pub spread: String,
+    /// As in [`Results::cells`].
+    pub cells: Vec<Cell>,
+    /// As in [`Results::claims`].
+    pub claims: Vec<Claim>,
+}
+
+/// Runs of a cell that test no picture of a class, which has fewer of them than there
+/// are folds. Their accuracy is over the other classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Untested {
+    /// The classes of the label that is missing, for instance `IVd`.
+    pub classes: Vec<Class>,
+    /// The runs, for instance `r0 f4`.
+    pub runs: Vec<String>,
+}
+
+/// A picture that is tested and has been learnt from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Leak {
+    /// The picture, for instance `A/SUR/IVa/12.png`.
+    pub image: String,
+    /// How it came into the training: tasks by their labels, from the training back to
+    /// the one that took the picture up.
+    pub path: Vec<String>,
+    /// The runs in which it is tested.
+    pub runs: Vec<String>,
 }
 
 /// What one plain diffusion model's samples are like, beside the squares that it
@@ -161,6 +218,13 @@ pub struct Cell {
     /// Why it has that verdict, where it is not seen from the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Classes that some of its runs do not test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untested: Vec<Untested>,
+    /// Test pictures that its trainings have seen. If there are any, the cell has no
+    /// numbers unless the study allows leaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaks: Vec<Leak>,
 }
 
 /// Mean accuracy of one class, in percent.

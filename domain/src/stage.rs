@@ -12,9 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{
-    DdpmSampling, DdpmTraining, Drift, Init, Network, Pad, Patch, Pick, Sampling, Sifid, Sinddm, Swin2srTraining,
-    Upscale,
+    DdpmSampling, DdpmTraining, Drift, HeadStart, Init, LabelOrder, Mix, Network, Pad, Patch, Pick, Rounds, Sampling,
+    Select, Sifid, Sinddm, Swin2srTraining, Upscale, Validation, Whiten,
 };
+use crate::lineage::Lineage;
 use crate::stone::{Class, Dataset, View};
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
@@ -133,9 +134,10 @@ pub enum Stage {
     ClassifyTrain(ClassifyTrain),
     /// Brings the numbers of the whole study together.
     ///
-    /// Inputs: `classify.<model>.r<repeat>.f<fold>` as listed in the
-    /// parameters, `drift.<view>`, `heatmap.<view>`, `sifid.<view>.<class>`,
-    /// `samples.<view>.<class>`. Output `results.json`.
+    /// Inputs: `classify.<view>.<model>.<run>`, `patches.<dataset>.<view>.<split>` and
+    /// `pad.<view>.<class>`, whose records say which pictures are where, `drift.<view>`,
+    /// `heatmap.<view>`, `sifid.<view>.<class>`, `samples.<view>.<class>`. Output
+    /// `results.json`.
     #[serde(rename = "aggregate")]
     Aggregate(Aggregate),
     /// Writes what people read.
@@ -244,8 +246,16 @@ pub struct ClassifyTrain {
     /// The network.
     pub network: Network,
     /// First step: where the weights come from. A second step has the input
-    /// `init` instead and keeps all weights of the first, head included.
+    /// `init` instead and keeps all weights of the first below its head.
     pub init: Option<Init>,
+    /// What a second step does with the head of the first.
+    pub head: HeadStart,
+    /// Which label each class has.
+    pub order: LabelOrder,
+    /// How training patches of several data sets are put together.
+    pub mix: Mix,
+    /// What patches are normalised by.
+    pub whiten: Whiten,
     /// Patches per optimiser step.
     pub batch: u32,
     /// Passes over the training patches.
@@ -260,8 +270,14 @@ pub struct ClassifyTrain {
     pub lr_gamma: f64,
     /// Random flips and rotations.
     pub augment: bool,
+    /// A random blur.
+    pub blur: bool,
     /// Share of training patches kept for validation.
     pub val_fraction: f64,
+    /// Which patches these are.
+    pub val: Validation,
+    /// Which epoch's weights are tested and passed on.
+    pub select: Select,
 }
 
 /// Parameters of [`Stage::Aggregate`].
@@ -271,10 +287,12 @@ pub struct Aggregate {
     pub scale: String,
     /// Root seed of the study.
     pub seed: u64,
-    /// Trainings of each model per fold.
-    pub repeats: u32,
-    /// Folds.
-    pub folds: u32,
+    /// The runs behind each cell, by each protocol; the first makes Table I.
+    pub rounds: Vec<Rounds>,
+    /// Whether cells are filled whose training has seen a test picture.
+    pub allow_leak: bool,
+    /// From what each training has learnt.
+    pub lineage: Lineage,
     /// Why the numbers cannot be compared with the paper's; empty if they can.
     pub stand_ins: Vec<String>,
     /// Drift score at and above which a property has drifted.
@@ -299,8 +317,8 @@ impl Stage {
         ("evaluate.heatmap", 1),
         ("evaluate.sifid", 4),
         ("patches", 2),
-        ("classify.train", 2),
-        ("aggregate", 2),
+        ("classify.train", 3),
+        ("aggregate", 3),
         ("report", 2),
         ("command", 1),
     ];

@@ -34,6 +34,11 @@ pub fn determinism(device: &Device) -> Determinism {
     if *device == Device::flex() { Determinism::Bitwise } else { Determinism::Statistical }
 }
 
+/// What to call this device in records.
+pub fn name(device: &Device) -> String {
+    if *device == Device::flex() { "cpu".to_owned() } else { format!("{device:?}") }
+}
+
 impl Kind {
     /// The kind of that name.
     ///

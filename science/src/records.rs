@@ -287,11 +287,15 @@ pub struct Metrics {
     pub datasets: Vec<Dataset>,
     /// Which half of them.
     pub view: View,
+    /// What computed it: `cpu`, or a GPU by its place.
+    pub device: String,
     /// Optimiser steps.
     pub steps: u64,
+    /// The epoch, from 1, whose weights were tested and passed on.
+    pub epoch: u32,
     /// Mean training loss of the last epoch.
     pub train_loss: f64,
-    /// Share of validation patches recognised after the last epoch; absent without validation.
+    /// Share of validation patches recognised after `epoch`; absent without validation.
     pub val_accuracy: Option<f64>,
     /// Test patches.
     pub test_patches: u32,

@@ -14,6 +14,8 @@ pub enum ScaleName {
     Smoke,
     /// The whole study on small pictures: minutes
     Tiny,
+    /// The whole study on larger pictures: hours
+    Small,
     /// The study as published: GPU-days
     Paper,
 }
@@ -23,6 +25,7 @@ impl From<ScaleName> for Scale {
         match name {
             ScaleName::Smoke => Scale::Smoke,
             ScaleName::Tiny => Scale::Tiny,
+            ScaleName::Small => Scale::Small,
             ScaleName::Paper => Scale::Paper,
         }
     }
@@ -39,6 +42,10 @@ pub struct Spec {
     /// Change one knob, for instance `tl.repeats=2` (see `lithogen config show`)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
+    /// Fill cells whose training has seen a test picture, and mark them; without it they
+    /// stay empty (sets `tl.allow_leak`)
+    #[arg(long)]
+    pub allow_leak: bool,
 }
 
 /// `lithogen reproduce`.

@@ -150,6 +150,9 @@ pub enum CellCommand {
         /// The first digits of the run's name; the newest run by default
         #[arg(long, default_value = "", hide_default_value = true)]
         run: String,
+        /// Of a run by several protocols: which; the first by default
+        #[arg(long, value_name = "NAME")]
+        protocol: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
         remote: Remote,

@@ -1,10 +1,13 @@
 //! `lithogen cell explain`.
 
 use anyhow::Context;
-use domain::plan::{Source, TaskSpec};
+use domain::digest::Digest;
+use domain::experiment::Rounds;
+use domain::plan::{Run, Source, TaskSpec};
 use domain::results::{Cell, export};
+use domain::stone::Class;
 use proto::v1;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::{self, CellCommand};
 use crate::exit::{self, Problem};
@@ -41,6 +44,8 @@ struct RunOf {
     worker: Option<String>,
     attempt: Option<u32>,
     seconds: Option<f64>,
+    /// What computed it; absent without a result.
+    device: Option<String>,
     inputs: Vec<InputOf>,
 }
 
@@ -53,6 +58,34 @@ struct InputOf {
     /// Stage and subject of that task.
     label: Option<String>,
     artifact: String,
+    /// Of patches: the pictures on either side of the split.
+    images: Option<Sides>,
+}
+
+/// Pictures by the names of their classes and files.
+#[derive(Debug, Serialize)]
+struct Sides {
+    train: Vec<String>,
+    test: Vec<String>,
+}
+
+/// What is read of `patches.json`.
+#[derive(Deserialize)]
+struct PatchesRecord {
+    train_images: Vec<ImageRef>,
+    test_images: Vec<ImageRef>,
+}
+
+#[derive(Deserialize)]
+struct ImageRef {
+    class: Class,
+    file: String,
+}
+
+/// What is read of `metrics.json`.
+#[derive(Deserialize)]
+struct Metrics {
+    device: String,
 }
 
 /// Traces a number to its runs.
@@ -60,10 +93,12 @@ struct InputOf {
 /// # Errors
 /// Exit code 2 if there is no such cell; or if the run has no results yet.
 pub async fn run(command: &CellCommand) -> anyhow::Result<()> {
-    let CellCommand::Explain { cell, run, remote, state, json } = command;
+    let CellCommand::Explain { cell, run, protocol, remote, state, json } = command;
     let coordinator = remote.coordinator.as_deref();
-    let explained =
-        local::ask(coordinator, &state.state, |remote| async move { explain(&remote, cell, run).await }).await?;
+    let explained = local::ask(coordinator, &state.state, |remote| async move {
+        explain(&remote, cell, run, protocol.as_deref()).await
+    })
+    .await?;
     match json {
         true => out::line(serde_json::to_string_pretty(&explained)?),
         false => print(&explained, &place(remote, state)),
@@ -71,29 +106,25 @@ pub async fn run(command: &CellCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn explain(remote: &Remote, id: &str, run: &str) -> anyhow::Result<Explained> {
+async fn explain(remote: &Remote, id: &str, run: &str, protocol: Option<&str>) -> anyhow::Result<Explained> {
     let status = remote.status(run).await?;
     let (_, results) = remote.results(&status).await?;
     let unknown = || Problem::new(exit::USAGE, format!("there is no cell {id}; they are called SUR-1-1 to SEC-8-2"));
-    let cell = results.cells.iter().find(|cell| cell.id == id).ok_or_else(unknown)?.clone();
+    let known: Vec<&str> = results.tables().map(|(rounds, _)| rounds.protocol.name()).collect();
+    let absent = || Problem::new(exit::USAGE, format!("the run has no such protocol; it has {}", known.join(", ")));
+    let wanted = |rounds: &Rounds| protocol.is_none_or(|name| rounds.protocol.name() == name);
+    let (rounds, cells) = results.tables().find(|(rounds, _)| wanted(rounds)).ok_or_else(absent)?;
+    let cell = cells.iter().find(|cell| cell.id == id).ok_or_else(unknown)?.clone();
     let tasks = remote.tasks(&status.run_id, "").await?;
     let mut runs = vec![];
-    for repeat in 0..results.repeats {
-        for fold in 0..results.folds {
-            let label = label(&cell, repeat, fold, results.folds);
-            let task = tasks.iter().find(|task| task.label == label);
-            let task = task.with_context(|| format!("the run has no task {label}"))?;
-            runs.push(run_of(remote, &cell, format!("r{repeat} f{fold}"), task, &tasks).await?);
-        }
+    for (repeat, fold) in rounds.runs() {
+        // How the plan calls the training of a cell.
+        let label = Run { view: cell.view, rounds, repeat, fold }.label(&cell.training.replace(" → ", "-"));
+        let task = tasks.iter().find(|task| task.label == label);
+        let task = task.with_context(|| format!("the run has no task {label}"))?;
+        runs.push(run_of(remote, &cell, rounds.run_name(repeat, fold), task, &tasks).await?);
     }
     Ok(Explained { schema_version: 1, run: status.run_id, cell, program_version: env!("CARGO_PKG_VERSION"), runs })
-}
-
-/// How the plan calls the training of a cell.
-fn label(cell: &Cell, repeat: u32, fold: u32, folds: u32) -> String {
-    let training = cell.training.replace(" → ", "-");
-    let fold = if folds == 1 { String::new() } else { format!(" fold {fold}") };
-    format!("classify.train {} {training} repeat {repeat}{fold}", cell.view)
 }
 
 async fn run_of(
@@ -105,19 +136,28 @@ async fn run_of(
 ) -> anyhow::Result<RunOf> {
     let answer = remote.task(&task.task_key).await?;
     let spec: TaskSpec = serde_json::from_str(&answer.spec_json).context("the coordinator does not tell the task")?;
-    let input = |(name, input): (&str, &domain::plan::Input)| match input.from {
-        Source::Artifact(artifact) => {
-            InputOf { name: name.to_owned(), task: None, label: None, artifact: artifact.to_string() }
-        }
-        Source::Task(key) => {
-            let made = tasks.iter().find(|task| task.task_key == key.to_string());
-            InputOf {
-                name: name.to_owned(),
-                task: Some(key.to_string()),
-                label: made.map(|task| task.label.clone()),
-                artifact: made.map(|task| task.artifact.clone()).unwrap_or_default(),
+    let mut inputs = vec![];
+    for (name, input) in spec.inputs.iter() {
+        let (task, label, artifact) = match input.from {
+            Source::Artifact(artifact) => (None, None, artifact.to_string()),
+            Source::Task(key) => {
+                let made = tasks.iter().find(|task| task.task_key == key.to_string());
+                let label = made.map(|task| task.label.clone());
+                (Some(key.to_string()), label, made.map(|task| task.artifact.clone()).unwrap_or_default())
             }
+        };
+        let images = match artifact.parse() {
+            Ok(artifact) if name.starts_with("patches.") => Some(sides(remote, artifact).await?),
+            _ => None,
+        };
+        inputs.push(InputOf { name: name.to_owned(), task, label, artifact, images });
+    }
+    let device = match answer.artifact.parse() {
+        Ok(artifact) => {
+            let metrics = remote.text(artifact, "metrics.json").await?;
+            Some(serde_json::from_str::<Metrics>(&metrics).context("metrics.json")?.device)
         }
+        Err(_) => None,
     };
     let made = answer.changes.iter().rev().find(|change| change.state == "succeeded");
     let at = cell.run_names.iter().position(|known| *known == name);
@@ -134,8 +174,17 @@ async fn run_of(
         worker: made.map(|change| change.worker.clone()),
         attempt: made.map(|change| change.attempt),
         seconds: made.map(|change| change.seconds),
-        inputs: spec.inputs.iter().map(input).collect(),
+        device,
+        inputs,
     })
+}
+
+/// Which pictures a split puts where.
+async fn sides(remote: &Remote, patches: Digest) -> anyhow::Result<Sides> {
+    let text = remote.text(patches, "patches.json").await?;
+    let record: PatchesRecord = serde_json::from_str(&text).context("patches.json")?;
+    let names = |images: Vec<ImageRef>| images.iter().map(|image| format!("{}/{}", image.class, image.file)).collect();
+    Ok(Sides { train: names(record.train_images), test: names(record.test_images) })
 }
 
 /// The option that says whom to ask.
@@ -156,7 +205,7 @@ fn print(explained: &Explained, place: &str) {
         export::plus_minus(cell.mean, cell.std),
         export::count(cell),
         export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        cell.verdict.words()
+        export::verdict(cell)
     ));
     if let Some(why) = &cell.why {
         out::line(format_args!("  {why}"));
@@ -169,10 +218,17 @@ fn print(explained: &Explained, place: &str) {
         short(&explained.run),
         explained.program_version
     ));
+    for leak in &cell.leaks {
+        let (runs, path) = (leak.runs.join(", "), leak.path.join(" ← "));
+        out::line(format_args!("  leak: {} is tested in {runs} and was learnt from: {path}", leak.image));
+    }
     for run in &explained.runs {
         let accuracy = run.accuracy.map_or_else(|| run.state.clone(), |accuracy| format!("{accuracy:.2}"));
         let by = match (&run.worker, run.attempt, run.seconds) {
-            (Some(worker), Some(attempt), Some(seconds)) => format!(", attempt {attempt} on {worker}, {seconds:.1} s"),
+            (Some(worker), Some(attempt), Some(seconds)) => {
+                let device = run.device.as_deref().unwrap_or("an unknown device");
+                format!(", attempt {attempt} on {worker} ({device}), {seconds:.1} s")
+            }
             _ => String::new(),
         };
         out::line(format_args!("{}: {accuracy}  {} ({})", run.name, short(&run.task), run.label));
@@ -182,7 +238,10 @@ fn print(explained: &Explained, place: &str) {
                 (Some(label), Some(task)) => format!("{label} ({})", short(task)),
                 _ => "handed in".to_owned(),
             };
-            out::line(format_args!("  {} {}: {made}", input.name, short(&input.artifact)));
+            let images = input.images.as_ref().map_or_else(String::new, |images| {
+                format!(", {} images to learn from, {} to test on", images.train.len(), images.test.len())
+            });
+            out::line(format_args!("  {} {}: {made}{images}", input.name, short(&input.artifact)));
         }
         if !run.artifact.is_empty() {
             out::line(format_args!("  weights and metrics {}", run.artifact));

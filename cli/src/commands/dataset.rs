@@ -54,7 +54,7 @@ fn patches(folder: &Path, spec: &Spec, to: &Path, json: bool, quiet: bool) -> an
     if json {
         out::line(serde_json::to_string_pretty(&preview)?);
     } else {
-        let (scale, folds) = (experiment.scale.name(), experiment.tl.folds);
+        let (scale, folds) = (experiment.scale.name(), preview.split.folds);
         out::line(format_args!("{} for a study of scale {scale}, fold 1 of {folds}\n", folder.display()));
         out::line(preview::text(&preview));
     }
@@ -69,7 +69,7 @@ fn check(folder: &Path, spec: &Spec, json: bool, quiet: bool) -> anyhow::Result<
     if json {
         out::line(serde_json::to_string_pretty(&checkup)?);
     } else {
-        let (scale, folds) = (experiment.scale.name(), experiment.tl.folds);
+        let (scale, folds) = (experiment.scale.name(), experiment.tl.most_folds());
         out::line(format_args!("{} for a study of scale {scale} with {folds} fold(s)\n", folder.display()));
         out::line(checkup::text(&checkup).trim_end());
     }

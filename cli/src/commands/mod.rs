@@ -78,12 +78,15 @@ pub fn work(spec: &Spec) -> anyhow::Result<Work> {
     let file = text.as_deref().map(|text| SpecFile { name: &name, text });
     let commands = file.map(overrides::commands).transpose().map_err(|error| wrong(error.to_string()))?;
     match commands.flatten() {
-        Some(_) if !spec.sets.is_empty() => {
-            Err(wrong(format!("{name} asks for commands, which have no knobs: leave --set out")).into())
+        Some(_) if !spec.sets.is_empty() || spec.allow_leak => {
+            let problem = format!("{name} asks for commands, which have no knobs: leave --set and --allow-leak out");
+            Err(wrong(problem).into())
         }
         Some(commands) => Ok(Work::Commands(commands)),
         None => {
-            let resolved = overrides::resolve(spec.scale.into(), file, &spec.sets);
+            let allowed = spec.allow_leak.then(|| "tl.allow_leak=true".to_owned());
+            let sets: Vec<String> = spec.sets.iter().cloned().chain(allowed).collect();
+            let resolved = overrides::resolve(spec.scale.into(), file, &sets);
             Ok(Work::Study(Box::new(resolved.map_err(|error| wrong(error.to_string()))?)))
         }
     }

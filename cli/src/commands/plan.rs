@@ -1,7 +1,7 @@
 //! `lithogen plan`.
 
 use domain::cost;
-use domain::experiment::Experiment;
+use domain::experiment::{Experiment, Rounds};
 use domain::plan::{self, Data};
 use domain::stone::View;
 
@@ -96,8 +96,8 @@ pub fn describe(experiment: &Experiment) -> Vec<String> {
     let [width, height] = experiment.sampling.size(experiment.finest());
     let factor = experiment.upscale.factor;
     let (first, second) = plan::trainings();
-    let (distinct, tl) = (first.len() + second.len(), &experiment.tl);
-    vec![
+    let (distinct, rounds) = (first.len() + second.len(), experiment.tl.rounds());
+    let mut lines = vec![
         format!(
             "{models} diffusion trainings of {} steps on {} pictures each",
             grouped(experiment.sinddm.steps),
@@ -107,16 +107,19 @@ pub fn describe(experiment: &Experiment) -> Vec<String> {
         format!(
             "{} patches of {size}×{size}{}: 3 data sets × 2 views × 6 classes × ({train} to learn from + {test} to test on)",
             grouped(patches),
-            if tl.folds == 1 { "" } else { " in each fold" },
+            if rounds.iter().all(|rounds| rounds.runs().count() == 1) { "" } else { " in each split" },
             size = experiment.patch.size
         ),
+    ];
+    lines.extend(rounds.into_iter().map(|Rounds { protocol, repeats, folds }| {
         format!(
-            "{} classifiers: {distinct} trainings × 2 views × {} × {}",
-            distinct as u32 * 2 * tl.repeats * tl.folds,
-            counted(tl.repeats, "repeat"),
-            counted(tl.folds, "fold")
-        ),
-    ]
+            "{} classifiers by {protocol}: {distinct} trainings × 2 views × {} × {}",
+            distinct as u32 * 2 * repeats * folds,
+            counted(repeats, "repeat"),
+            counted(folds, "fold")
+        )
+    }));
+    lines
 }
 
 /// How training on the finest scale fits into the memory of devices.

@@ -8,6 +8,7 @@ use super::{Cell, Claim, Results};
 /// What every exported table says below it, one remark a line.
 pub fn notes(results: &Results) -> Vec<String> {
     let asked = results.repeats * results.folds;
+    let leaking = results.cells.iter().filter(|cell| !cell.leaks.is_empty());
     let mut notes = vec![
         format!(
             "Accuracy of patches in percent; chance is {:.1}. ± of ours is the {}, n = {asked} unless said \
@@ -23,11 +24,65 @@ pub fn notes(results: &Results) -> Vec<String> {
     ];
     let short = results.cells.iter().filter(|cell| !cell.missing.is_empty());
     notes.extend(short.map(|cell| format!("{}: {} runs, without {}", cell.id, count(cell), cell.missing.join(", "))));
+    notes.extend(results.cells.iter().flat_map(untested));
+    notes.extend(leaking.map(leak));
+    notes.extend(results.others.iter().map(|other| format!("± of {} is the {}.", other.protocol, other.spread)));
     if !results.comparable {
         notes.push("STAND-IN: NOT COMPARABLE WITH THE PAPER".to_owned());
         notes.extend(results.stand_ins.iter().map(|reason| format!("not comparable: {reason}")));
     }
     notes
+}
+
+/// Classes that runs of a cell do not test.
+fn untested(cell: &Cell) -> impl Iterator<Item = String> {
+    cell.untested.iter().map(|untested| {
+        let classes: Vec<&str> = untested.classes.iter().map(|class| class.code()).collect();
+        format!(
+            "{}: no picture of {} is tested in {}; their accuracy is over the other classes",
+            cell.id,
+            classes.join(", "),
+            untested.runs.join(", ")
+        )
+    })
+}
+
+/// What leaks into a cell and how.
+fn leak(cell: &Cell) -> String {
+    let first = cell.leaks.first().map_or_else(String::new, |leak| {
+        let path = leak.path.join(" ← ");
+        format!("{} is tested ({}) and was learnt from: {path}", leak.image, leak.runs.join(", "))
+    });
+    let more = match cell.leaks.len() {
+        0 | 1 => String::new(),
+        pictures => format!("; so were {} more pictures", pictures - 1),
+    };
+    let what = match cell.mean {
+        None => "REFUSED, for it leaks (--allow-leak fills it)",
+        Some(_) => "LEAKS, which was allowed",
+    };
+    format!("{}: {what}: {first}{more}", cell.id)
+}
+
+/// The verdict on a cell, and whether it leaks.
+pub fn verdict(cell: &Cell) -> String {
+    match (cell.leaks.is_empty(), cell.mean) {
+        (true, _) => cell.verdict.words().to_owned(),
+        (false, None) => "REFUSED: LEAKS".to_owned(),
+        (false, Some(_)) => format!("{}, LEAKS", cell.verdict.words()),
+    }
+}
+
+/// The number of the cell by each other protocol, with the number of its runs.
+pub fn by_others(results: &Results, cell: &Cell) -> Vec<String> {
+    let find = |cells: &[Cell]| {
+        cells.iter().find(|other| other.id == cell.id).map(|other| (other.mean, other.std, count(other)))
+    };
+    let text = |found: Option<(Option<f64>, Option<f64>, String)>| match found {
+        Some((mean @ Some(_), std, count)) => format!("{} ({count})", plus_minus(mean, std)),
+        _ => plus_minus(None, None),
+    };
+    results.others.iter().map(|other| text(find(&other.cells))).collect()
 }
 
 /// `82.82 ± 8.72`; without ± where there is no spread; a dash where there is nothing.
@@ -82,9 +137,15 @@ pub fn claimed(claim: &Claim) -> String {
 const HEADER: [&str; 10] =
     ["cell", "training", "tested on", "paper", "ours", "n", "95 % interval", "difference", "images, vote", "verdict"];
 
+/// The columns of Table I, and one for each other protocol.
+fn header(results: &Results) -> Vec<String> {
+    let others = results.others.iter().map(|other| format!("{} (n)", other.protocol));
+    HEADER.into_iter().map(str::to_owned).chain(others).collect()
+}
+
 /// One line of Table I.
-fn line(cell: &Cell) -> [String; 10] {
-    [
+fn line(results: &Results, cell: &Cell) -> Vec<String> {
+    let mut line = vec![
         cell.id.clone(),
         cell.training.clone(),
         tested_on(cell),
@@ -94,8 +155,10 @@ fn line(cell: &Cell) -> [String; 10] {
         interval(cell.interval),
         signed(cell.difference),
         plus_minus(cell.image_accuracy, None),
-        cell.verdict.words().to_owned(),
-    ]
+        verdict(cell),
+    ];
+    line.extend(by_others(results, cell));
+    line
 }
 
 /// One line per cell; an empty field where there is no number. CSV knows no
@@ -104,10 +167,15 @@ pub fn csv(results: &Results) -> String {
     let mut text = String::from(
         "id,view,row,step,training,config,tested_on,paper_mean,paper_std,mean,std,n,n_asked,std_over_classes,verdict,\
          std_pooled,missing,ci_low,ci_high,difference,p_equivalent,image_accuracy,image_accuracy_by_score,\
-         image_ci_low,image_ci_high,macro_f1,train_images,test_images,seed,spread,stand_ins\n",
+         image_ci_low,image_ci_high,macro_f1,train_images,test_images,seed,spread,stand_ins,protocol,leaks\n",
     );
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-    for cell in &results.cells {
+    let own = results.cells.iter().map(|cell| (results.protocol, &results.spread, cell));
+    let others = results
+        .others
+        .iter()
+        .flat_map(|other| other.cells.iter().map(move |cell| (other.protocol, &other.spread, cell)));
+    for (protocol, spread, cell) in own.chain(others) {
         let fields = [
             cell.id.clone(),
             cell.view.to_string(),
@@ -138,8 +206,10 @@ pub fn csv(results: &Results) -> String {
             cell.train_images.to_string(),
             cell.test_images.to_string(),
             results.seed.to_string(),
-            results.spread.clone(),
+            spread.clone(),
             results.stand_ins.join("; "),
+            protocol.to_string(),
+            cell.leaks.iter().map(|leak| leak.image.as_str()).collect::<Vec<_>>().join("; "),
         ];
         text += &fields.map(|field| quote(&field)).join(",");
         text.push('\n');
@@ -161,9 +231,11 @@ pub fn markdown(results: &Results) -> String {
     let row = |cells: &[String]| {
         format!("| {} |\n", cells.iter().map(|cell| for_markdown(cell)).collect::<Vec<_>>().join(" | "))
     };
-    text += &row(&HEADER.map(str::to_owned));
-    text += "|---|---|---|---:|---:|---:|---:|---:|---:|---|\n";
-    text.extend(results.cells.iter().map(|cell| row(&line(cell))));
+    text += &row(&header(results));
+    text += "|---|---|---|---:|---:|---:|---:|---:|---:|---|";
+    text += &"---:|".repeat(results.others.len());
+    text.push('\n');
+    text.extend(results.cells.iter().map(|cell| row(&line(results, cell))));
     text.push('\n');
     text.extend(notes(results).iter().map(|note| format!("- {}\n", for_markdown(note))));
     if !results.claims.is_empty() {
@@ -193,10 +265,12 @@ pub fn latex(results: &Results) -> String {
     let row = |cells: &[String]| {
         format!("{} \\\\\n", cells.iter().map(|cell| for_latex(cell)).collect::<Vec<_>>().join(" & "))
     };
-    let mut text = String::from("\\begin{table}\n\\centering\\footnotesize\n\\begin{tabular}{lllrrrrrrl}\n\\hline\n");
-    text += &row(&HEADER.map(str::to_owned));
+    let others = "r".repeat(results.others.len());
+    let mut text =
+        format!("\\begin{{table}}\n\\centering\\footnotesize\n\\begin{{tabular}}{{lllrrrrrrl{others}}}\n\\hline\n");
+    text += &row(&header(results));
     text += "\\hline\n";
-    text.extend(results.cells.iter().map(|cell| row(&line(cell))));
+    text.extend(results.cells.iter().map(|cell| row(&line(results, cell))));
     text += "\\hline\n\\end{tabular}\n\n\\smallskip\n\\begin{minipage}{\\linewidth}\n";
     for note in notes(results) {
         // Writing to a string cannot fail.
@@ -254,8 +328,9 @@ fn for_latex(text: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::experiment::Protocol;
     use crate::paper::{self, Printed, Row};
-    use crate::results::{SCHEMA_VERSION, Verdict};
+    use crate::results::{Leak, OtherTable, SCHEMA_VERSION, Verdict};
     use crate::stone::Dataset;
 
     fn cell(row: &Row, second: Option<Dataset>, printed: Printed, comparable: bool) -> Cell {
@@ -292,6 +367,8 @@ pub(crate) mod tests {
             p_by_paper_n: vec![],
             verdict: if comparable { Verdict::Consistent } else { Verdict::NotComparable },
             why: None,
+            untested: vec![],
+            leaks: vec![],
         }
     }
 
@@ -311,6 +388,7 @@ pub(crate) mod tests {
             seed: 3407,
             comparable,
             stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+            protocol: Protocol::RepeatedCv,
             repeats: 2,
             folds: 2,
             spread: "sample standard deviation (n - 1) over 2 repeats x 2 folds".to_owned(),
@@ -318,6 +396,7 @@ pub(crate) mod tests {
             margin: 2.0,
             claims: Claim::all(&cells, comparable),
             cells,
+            others: vec![],
             drift: vec![],
             sifid: vec![],
             heatmap: vec![],
@@ -347,16 +426,52 @@ pub(crate) mod tests {
         assert_eq!(
             csv.lines().nth(3).unwrap(),
             "SUR-3-1,SUR,3,1,C,Baseline,C,68.98,12.61,80,3.25,3,4,11,CONSISTENT,12,r1 f0,75,85,11.019999999999996,\
-             0.4,85,86,80,90,79,160,40,3407,sample standard deviation (n - 1) over 2 repeats x 2 folds,"
+             0.4,85,86,80,90,79,160,40,3407,sample standard deviation (n - 1) over 2 repeats x 2 folds,,repeated_cv,"
         );
         let fields = csv.lines().map(|line| line.split(',').count());
-        assert!(fields.clone().all(|count| count == 31), "{:?}", fields.collect::<Vec<_>>());
+        assert!(fields.clone().all(|count| count == 33), "{:?}", fields.collect::<Vec<_>>());
         assert!(markdown(&results).contains(
             "| SUR-4-2 | B → A | A | 83.81 ± 4.53 | 80.00 ± 3.25 | 4 | 75.00 to 85.00 | −3.81 | 85.00 | CONSISTENT |\n"
         ));
         assert!(latex(&results).contains(
             "SUR-4-2 & B $\\to$ A & A & 83.81 $\\pm$ 4.53 & 80.00 $\\pm$ 3.25 & 4 & 75.00 to 85.00 & $-$3.81 & 85.00 & CONSISTENT \\\\\n"
         ));
+    }
+
+    #[test]
+    fn other_protocols_stand_beside_and_leaks_are_named() {
+        let mut results = results(&[]);
+        let mut cells = results.cells.clone();
+        (cells[0].mean, cells[0].std, cells[0].n) = (Some(70.0), None, 5);
+        let leak = Leak {
+            image: "A/SUR/IVa/1.png".to_owned(),
+            path: vec!["classify.train SUR B-A repeat 0 fold 1".to_owned(), "pad SUR/IVa".to_owned()],
+            runs: vec!["r0 f1".to_owned()],
+        };
+        results.cells[4].leaks = vec![leak.clone(), leak.clone()];
+        cells[4].leaks = vec![leak];
+        (cells[4].mean, cells[4].n) = (None, 0);
+        let other = |cells| OtherTable {
+            protocol: Protocol::Resplit,
+            repeats: 5,
+            folds: 1,
+            spread: "spread of five".to_owned(),
+            cells,
+            claims: vec![],
+        };
+        results.others = vec![other(cells)];
+        let markdown = markdown(&results);
+        assert!(markdown.contains("| verdict | resplit (n) |\n|---|"), "{markdown}");
+        assert!(markdown.contains("| CONSISTENT | 70.00 (5 of 4) |\n"), "{markdown}");
+        assert!(markdown.contains("| CONSISTENT, LEAKS | – |\n"), "{markdown}");
+        let said = "- SUR-4-2: LEAKS, which was allowed: A/SUR/IVa/1.png is tested (r0 f1) and was learnt from: \
+                    classify.train SUR B-A repeat 0 fold 1 ← pad SUR/IVa; so were 1 more pictures\n";
+        assert!(markdown.contains(said), "{markdown}");
+        assert!(markdown.contains("- ± of resplit is the spread of five.\n"), "{markdown}");
+        assert_eq!(csv(&results).lines().count(), 53);
+        assert!(latex(&results).contains("{lllrrrrrrlr}"));
+        std::mem::swap(&mut results.cells, &mut results.others[0].cells);
+        assert!(notes(&results).iter().any(|note| note.starts_with("SUR-4-2: REFUSED, for it leaks")));
     }
 
     #[test]

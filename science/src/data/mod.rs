@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`folder`] | the numbered pictures of an artifact |
-//! | [`patchset`] | patches with their labels, and batches of them |
+//! | [`patchset`] | patches with their labels, read batch by batch |
+//! | [`augment`] | how training patches are varied |
 //! | [`pyramid`] | pictures at several scales |
 //! | [`tensors`] | pictures as tensors and back |
 //! | [`quality`] | how near an enlarged picture is to the true one |
@@ -16,6 +17,7 @@
 //! | [`checkup`] | pictures before a study: sizes, modes, which look alike |
 //! | [`batch`] | the same work on many pictures, in parallel and bounded memory |
 
+pub mod augment;
 pub mod batch;
 pub mod checkup;
 pub mod folder;

@@ -1,74 +1,141 @@
-//! Patches with their labels, and how a batch of them becomes a tensor.
+//! Patches with their labels, and how a batch of them becomes numbers.
 
-use std::fs;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use domain::experiment::{Validation, Whiten};
 use domain::seed::Seed;
 use domain::stage::Failure;
-use safetensors::tensor::{Dtype, SafeTensors};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, Metadata};
 
+use super::augment::Augmentation;
 use crate::models::resnet::CLASSES;
 use crate::random;
 
-/// Mean and standard deviation of ImageNet's pixels, red, green, blue, 0..1.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
+/// Of ImageNet's pixels.
+const IMAGENET: Moments = Moments { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
-/// Largest rotation of an augmented patch in either direction, in degrees.
-const ROTATION_MAX: f64 = 45.0;
+/// Least standard deviation that pixels are divided by: that of one grey level.
+const STD_MIN: f32 = 1.0 / 255.0;
 
-/// Square patches of one size.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Longest header of a patches file, in bytes.
+const HEADER_MAX: u64 = 1 << 20;
+
+/// Square patches of one size. Their pixels stay in the files, patch after patch, and
+/// are read for each batch, so that memory does not grow with the number of patches.
+/// They are read rather than mapped: a mapped file that somebody cuts short would end
+/// the process.
+#[derive(Clone, Debug, Default)]
 pub struct PatchSet {
     /// Width and height in pixels.
-    pub size: usize,
-    /// Bytes, patch after patch, each `[3, size, size]`.
-    pub pixels: Vec<u8>,
-    /// Label of each patch, below 6.
-    pub labels: Vec<u8>,
-    /// Image of each patch: number of the data set in the order appended, image id.
-    pub images_of: Vec<(u32, u32)>,
-    /// Data sets appended.
-    sets: u32,
+    size: usize,
+    /// One for each data set.
+    files: Vec<Arc<Packed>>,
+    patches: Vec<Patch>,
+}
+
+/// One patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Its data set: the place in the order appended.
+    pub set: u32,
+    /// Id of its image in that data set.
+    pub image: u32,
+    /// Its label, below 6.
+    pub label: u8,
+    /// Its place in the file.
+    place: u32,
+}
+
+/// Where the pixels are: bytes, each patch `[3, size, size]`.
+#[derive(Debug)]
+struct Packed {
+    path: PathBuf,
+    file: File,
+    /// Of the first byte.
+    offset: u64,
+}
+
+/// Mean and standard deviation of pixels, red, green, blue, 0..1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Moments {
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+/// What pixels are normalised by: their mean is subtracted, then they are divided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalisation(Norm);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Norm {
+    /// By these, one for each data set.
+    Sets(Vec<Moments>),
+    /// Each patch by its own.
+    Own,
 }
 
 impl PatchSet {
-    /// Reads `images`, `labels` and `image_ids` of a patches file.
+    /// Opens a file with the tensors `images`, `labels` and `image_ids`.
     ///
     /// # Errors
     /// If the file cannot be read or is not of that form.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
+    pub fn open(path: &Path) -> Result<Self, Failure> {
         let refuse = |problem: String| Failure::invalid_input(format!("{}: {problem}", path.display()));
-        let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let io = |error: std::io::Error| Failure::io("read", path, &error);
+        let file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let read = |offset: u64, length: usize| {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset).map(|()| bytes).map_err(io)
+        };
+        // The form: the length of the header, the header, the tensors.
+        if length < 8 {
+            return Err(refuse("is no safetensors file".to_owned()));
+        }
+        let header = read(0, 8)?.try_into().map_or(u64::MAX, u64::from_le_bytes);
+        if header > HEADER_MAX.min(length - 8) {
+            return Err(refuse("is no safetensors file of patches, or is truncated".to_owned()));
+        }
+        let bytes = read(8, header as usize)?;
+        let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let data = 8 + header;
         let tensor = |name: &str, dtype: Dtype| {
-            let view = file.tensor(name).map_err(|error| refuse(error.to_string()))?;
-            match view.dtype() == dtype {
-                true => Ok(view),
-                false => Err(refuse(format!("{name} is of type {:?}, has to be {dtype:?}", view.dtype()))),
+            let info = metadata.info(name).ok_or_else(|| refuse(format!("tensor {name} is missing")))?;
+            let (start, end) = info.data_offsets;
+            match info.dtype == dtype {
+                false => Err(refuse(format!("{name} is of type {:?}, has to be {dtype:?}", info.dtype))),
+                true if data + end as u64 > length => Err(refuse("is truncated".to_owned())),
+                true => Ok((info.shape.clone(), data + start as u64, end - start)),
             }
         };
-        let (images, labels, ids) =
-            (tensor("images", Dtype::U8)?, tensor("labels", Dtype::U8)?, tensor("image_ids", Dtype::U32)?);
-        let &[n, 3, size, width] = images.shape() else {
-            return Err(refuse(format!("images has shape {:?}, has to be [n, 3, size, size]", images.shape())));
+        let (images, offset, _) = tensor("images", Dtype::U8)?;
+        let (labels, labels_at, labels_length) = tensor("labels", Dtype::U8)?;
+        let (ids, ids_at, ids_length) = tensor("image_ids", Dtype::U32)?;
+        let &[n, 3, size, width] = images.as_slice() else {
+            return Err(refuse(format!("images has shape {images:?}, has to be [n, 3, size, size]")));
         };
-        if size != width || size == 0 || labels.shape() != [n] || ids.shape() != [n] {
-            let shapes = (images.shape(), labels.shape(), ids.shape());
+        if size != width || size == 0 || labels != [n] || ids != [n] {
+            let shapes = (images, labels, ids);
             return Err(refuse(format!("shapes {shapes:?} of images, labels and image_ids do not agree")));
         }
-        if let Some(label) = labels.data().iter().find(|label| usize::from(**label) >= CLASSES) {
+        let labels = read(labels_at, labels_length)?;
+        if let Some(label) = labels.iter().find(|label| usize::from(**label) >= CLASSES) {
             return Err(refuse(format!("label {label} is not below {CLASSES}")));
         }
-        let ids = ids.data().chunks_exact(4).map(|b| (0, u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-        Ok(Self {
-            size,
-            pixels: images.data().to_vec(),
-            labels: labels.data().to_vec(),
-            images_of: ids.collect(),
-            sets: 1,
-        })
+        let ids = read(ids_at, ids_length)?;
+        let patch = |((place, label), id): ((u32, u8), &[u8; 4])| Patch {
+            set: 0,
+            image: u32::from_le_bytes(*id),
+            label,
+            place,
+        };
+        let patches = (0..).zip(labels).zip(ids.as_chunks().0).map(patch).collect();
+        Ok(Self { size, files: vec![Arc::new(Packed { path: path.to_owned(), file, offset })], patches })
     }
 
     /// Adds another data set's patches after these.
@@ -76,196 +143,322 @@ impl PatchSet {
     /// # Errors
     /// If they are of another size.
     pub fn append(&mut self, other: PatchSet) -> Result<(), Failure> {
-        if self.sets > 0 && self.size != other.size {
+        if !self.files.is_empty() && self.size != other.size {
             let message = format!("patches of {} and {} pixels cannot be mixed", self.size, other.size);
             return Err(Failure::invalid_input(message));
         }
+        let sets = self.files.len() as u32;
         self.size = other.size;
-        self.pixels.extend(other.pixels);
-        self.labels.extend(other.labels);
-        self.images_of.extend(other.images_of.into_iter().map(|(set, id)| (self.sets + set, id)));
-        self.sets += other.sets;
+        self.files.extend(other.files);
+        self.patches.extend(other.patches.into_iter().map(|patch| Patch { set: sets + patch.set, ..patch }));
         Ok(())
+    }
+
+    /// With other labels: that of each label now.
+    pub fn relabelled(mut self, labels: [u8; CLASSES]) -> Self {
+        self.patches.iter_mut().for_each(|patch| patch.label = labels[usize::from(patch.label)]);
+        self
+    }
+
+    /// The patches, without their pixels.
+    pub fn patches(&self) -> &[Patch] {
+        &self.patches
     }
 
     /// Number of patches.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.patches.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.patches.is_empty()
     }
 
-    /// Keeps a share of each class for validation: (training, validation).
-    pub fn split(self, seed: Seed, share: f64) -> (PatchSet, PatchSet) {
-        let mut kept = vec![false; self.len()];
+    /// Of k data sets, the k-th part of each label of each: as many as one has.
+    pub fn resampled(self, seed: Seed) -> PatchSet {
+        let sets = self.files.len();
+        let mut kept = BTreeSet::new();
+        for set in 0..sets as u32 {
+            for label in 0..CLASSES as u8 {
+                let mut own = self.indices(|patch| (patch.set, patch.label) == (set, label));
+                let step = u64::from(set) << 8 | u64::from(label);
+                random::shuffle(&mut random::stream(seed, "mix", step), &mut own);
+                kept.extend(own[..own.len() / sets].iter().copied());
+            }
+        }
+        self.filtered(|index| kept.contains(&index))
+    }
+
+    /// Keeps a share of each label for validation: (training, validation).
+    pub fn split(self, seed: Seed, share: f64, how: Validation) -> (PatchSet, PatchSet) {
+        let mut kept = BTreeSet::new();
         for label in 0..CLASSES as u8 {
-            let mut own: Vec<usize> = (0..self.len()).filter(|&index| self.labels[index] == label).collect();
-            random::shuffle(&mut random::stream(seed, "validation", u64::from(label)), &mut own);
+            let mut rng = random::stream(seed, "validation", u64::from(label));
+            let mut own = self.indices(|patch| patch.label == label);
             let quota = (own.len() as f64 * share).round() as usize;
-            own[..quota].iter().for_each(|&index| kept[index] = true);
+            match how {
+                Validation::PatchStratified => {
+                    random::shuffle(&mut rng, &mut own);
+                    kept.extend(own[..quota].iter().copied());
+                }
+                Validation::ImageDisjoint => {
+                    let mut by_image: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+                    for index in own {
+                        let patch = self.patches[index];
+                        by_image.entry((patch.set, patch.image)).or_default().push(index);
+                    }
+                    let mut images: Vec<Vec<usize>> = by_image.into_values().collect();
+                    random::shuffle(&mut rng, &mut images);
+                    // One image at least is left to learn from.
+                    images.pop();
+                    let mut missing = quota;
+                    for image in images {
+                        if missing == 0 {
+                            break;
+                        }
+                        missing = missing.saturating_sub(image.len());
+                        kept.extend(image);
+                    }
+                }
+            }
         }
-        if !kept.contains(&true) {
-            return (self, PatchSet::default());
-        }
-        (self.filtered(|index| !kept[index]), self.filtered(|index| kept[index]))
+        (self.filtered(|index| !kept.contains(&index)), self.filtered(|index| kept.contains(&index)))
+    }
+
+    fn indices(&self, wanted: impl Fn(&Patch) -> bool) -> Vec<usize> {
+        (0..self.len()).filter(|&index| wanted(&self.patches[index])).collect()
     }
 
     fn filtered(&self, keep: impl Fn(usize) -> bool) -> PatchSet {
-        let indices: Vec<usize> = (0..self.len()).filter(|&index| keep(index)).collect();
-        PatchSet {
-            size: self.size,
-            pixels: indices.iter().flat_map(|&index| self.patch(index)).copied().collect(),
-            labels: indices.iter().map(|&index| self.labels[index]).collect(),
-            images_of: indices.iter().map(|&index| self.images_of[index]).collect(),
-            sets: self.sets,
-        }
+        let patches = (0..self.len()).filter(|&index| keep(index)).map(|index| self.patches[index]).collect();
+        PatchSet { size: self.size, files: self.files.clone(), patches }
     }
 
-    /// The bytes of one patch, `[3, size, size]`.
-    fn patch(&self, index: usize) -> &[u8] {
-        let each = 3 * self.size * self.size;
-        &self.pixels[index * each..][..each]
+    /// Reads one patch, `[3, size, size]`.
+    fn read(&self, index: usize, pixels: &mut Vec<u8>) -> Result<(), Failure> {
+        let Patch { set, place, .. } = self.patches[index];
+        let Packed { path, file, offset } = &*self.files[set as usize];
+        pixels.resize(3 * self.size * self.size, 0);
+        let at = offset + u64::from(place) * pixels.len() as u64;
+        file.read_exact_at(pixels, at).map_err(|error| Failure::io("read", path, &error))
     }
 
-    /// Patches turned and flipped each in its own way, then normalised with
-    /// ImageNet's statistics: `[batch, 3, size, size]`.
-    pub fn batch(&self, indices: &[usize], augmentations: &[Augmentation], device: &Device) -> Tensor<4> {
-        let plane = self.size * self.size;
-        let mut values = Vec::with_capacity(indices.len() * 3 * plane);
-        for (&index, augmentation) in indices.iter().zip(augmentations) {
-            let patch = self.patch(index);
-            let sources = augmentation.sources(self.size);
-            for channel in 0..3 {
-                let bytes = &patch[channel * plane..][..plane];
-                values.extend(sources.iter().map(|source| {
-                    let byte = source.map_or(0, |at| bytes[at]);
-                    (f32::from(byte) / 255.0 - MEAN[channel]) / STD[channel]
-                }));
+    /// What these patches, and those tested with them, are normalised by.
+    ///
+    /// # Errors
+    /// If a patch cannot be read.
+    pub fn normalisation(&self, whiten: Whiten) -> Result<Normalisation, Failure> {
+        Ok(Normalisation(match whiten {
+            Whiten::None => Norm::Sets(vec![IMAGENET; self.files.len()]),
+            Whiten::PerPatch => Norm::Own,
+            Whiten::PerDataset => {
+                let sets = 0..self.files.len() as u32;
+                Norm::Sets(sets.map(|set| self.moments(set)).collect::<Result<_, _>>()?)
             }
-        }
-        Tensor::from_data(TensorData::new(values, [indices.len(), 3, self.size, self.size]), device)
+        }))
+    }
+
+    fn moments(&self, set: u32) -> Result<Moments, Failure> {
+        let own = self.indices(|patch| patch.set == set);
+        let sums = own.into_par_iter().map_init(Vec::new, |pixels, index| {
+            self.read(index, pixels)?;
+            Ok(sums(pixels))
+        });
+        // Whole numbers: their order does not matter.
+        let add = |a: Sums, b: Sums| Ok([0, 1, 2].map(|channel| [0, 1, 2].map(|of| a[channel][of] + b[channel][of])));
+        Ok(Moments::of(sums.try_reduce(Sums::default, add)?))
+    }
+
+    /// Patches, each varied in its own way, then normalised: `[batch, 3, size, size]`.
+    ///
+    /// # Errors
+    /// If a patch cannot be read.
+    pub fn values(
+        &self,
+        indices: &[usize],
+        augmentations: &[Augmentation],
+        normalisation: &Normalisation,
+    ) -> Result<Vec<f32>, Failure> {
+        let plane = self.size * self.size;
+        let mut values = vec![0.0; indices.len() * 3 * plane];
+        let each = values.par_chunks_mut(3 * plane).zip(indices).zip(augmentations);
+        each.try_for_each_init(Vec::new, |pixels, ((values, &index), augmentation)| {
+            self.read(index, pixels)?;
+            let sources = augmentation.sources(self.size);
+            let Moments { mean, std } = match &normalisation.0 {
+                Norm::Sets(moments) => moments[self.patches[index].set as usize],
+                Norm::Own => Moments::of(sums(pixels)),
+            };
+            for (channel, values) in values.chunks_exact_mut(plane).enumerate() {
+                let bytes = &pixels[channel * plane..][..plane];
+                for (value, source) in values.iter_mut().zip(&sources) {
+                    *value = f32::from(source.map_or(0, |at| bytes[at])) / 255.0;
+                }
+                augmentation.soften(values, self.size);
+                values.iter_mut().for_each(|value| *value = (*value - mean[channel]) / std[channel]);
+            }
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Width and height of a patch in pixels.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// 1 at the label of each patch, 0 elsewhere: `[batch, 6]`.
-    pub fn one_hot(&self, indices: &[usize], device: &Device) -> Tensor<2> {
-        let mut values = vec![0.0f32; indices.len() * CLASSES];
+    pub fn one_hot(&self, indices: &[usize]) -> Vec<f32> {
+        let mut values = vec![0.0; indices.len() * CLASSES];
         for (row, &index) in indices.iter().enumerate() {
-            values[row * CLASSES + usize::from(self.labels[index])] = 1.0;
+            values[row * CLASSES + usize::from(self.patches[index].label)] = 1.0;
         }
-        Tensor::from_data(TensorData::new(values, [indices.len(), CLASSES]), device)
+        values
     }
 }
 
-/// How a patch is turned and flipped.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Augmentation {
-    /// Left and right change places.
-    pub flip_x: bool,
-    /// Top and bottom change places.
-    pub flip_y: bool,
-    /// Rotation about the centre, in degrees.
-    pub degrees: f64,
+/// Of each channel: number, sum and sum of squares of the grey levels.
+type Sums = [[u64; 3]; 3];
+
+fn sums(pixels: &[u8]) -> Sums {
+    let mut sums = Sums::default();
+    for (sums, bytes) in sums.iter_mut().zip(pixels.chunks_exact(pixels.len() / 3)) {
+        let of = |level: fn(u64) -> u64| bytes.iter().map(|&byte| level(u64::from(byte))).sum();
+        *sums = [bytes.len() as u64, of(|level| level), of(|level| level * level)];
+    }
+    sums
 }
 
-impl Augmentation {
-    /// The patch as it is.
-    pub const NONE: Augmentation = Augmentation { flip_x: false, flip_y: false, degrees: 0.0 };
-
-    /// Flips with probability one half each, rotation by up to 45°: a function
-    /// of the seed, the epoch and the patch alone.
-    pub fn draw(seed: Seed, epoch: u32, index: usize) -> Self {
-        let mut rng = random::stream(seed, "augment", u64::from(epoch) << 32 | index as u64);
-        Self {
-            flip_x: random::uniform(&mut rng) < 0.5,
-            flip_y: random::uniform(&mut rng) < 0.5,
-            degrees: (2.0 * random::uniform(&mut rng) - 1.0) * ROTATION_MAX,
-        }
-    }
-
-    /// For each pixel the one it comes from: the nearest, none outside (black).
-    fn sources(&self, size: usize) -> Vec<Option<usize>> {
-        let centre = (size as f64 - 1.0) / 2.0;
-        let (sin, cos) = self.degrees.to_radians().sin_cos();
-        let inside = |at: f64| (at >= 0.0 && at < size as f64).then_some(at as usize);
-        let mut sources = Vec::with_capacity(size * size);
-        for y in 0..size {
-            for x in 0..size {
-                let x = if self.flip_x { size - 1 - x } else { x } as f64 - centre;
-                let y = if self.flip_y { size - 1 - y } else { y } as f64 - centre;
-                let column = inside((cos * x + sin * y + centre + 0.5).floor());
-                let row = inside((cos * y - sin * x + centre + 0.5).floor());
-                sources.push(row.zip(column).map(|(row, column)| row * size + column));
-            }
-        }
-        sources
+impl Moments {
+    fn of(sums: Sums) -> Self {
+        let mean = sums.map(|[count, sum, _]| sum as f64 / count.max(1) as f64);
+        let variance = |channel: usize| {
+            let [count, _, squares] = sums[channel];
+            squares as f64 / count.max(1) as f64 - mean[channel] * mean[channel]
+        };
+        let std = [0, 1, 2].map(|channel| (variance(channel).max(0.0).sqrt() / 255.0) as f32);
+        Self { mean: mean.map(|mean| (mean / 255.0) as f32), std: std.map(|std| std.max(STD_MIN)) }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use safetensors::tensor::TensorView;
+
     use super::*;
 
-    fn set(n: usize) -> PatchSet {
-        PatchSet {
-            size: 2,
-            pixels: (0..n * 12).map(|v| v as u8).collect(),
-            labels: (0..n).map(|index| (index % CLASSES) as u8).collect(),
-            images_of: (0..n).map(|index| (0, index as u32)).collect(),
-            sets: 1,
-        }
+    /// Writes patches of `[3, size, size]` bytes as the stage `patches` does.
+    pub(crate) fn write(path: &Path, size: usize, pixels: &[u8], labels: &[u8], images: &[u32]) {
+        let ids: Vec<u8> = images.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let n = labels.len();
+        let tensors = [
+            ("images", TensorView::new(Dtype::U8, vec![n, 3, size, size], pixels).unwrap()),
+            ("labels", TensorView::new(Dtype::U8, vec![n], labels).unwrap()),
+            ("image_ids", TensorView::new(Dtype::U32, vec![n], &ids).unwrap()),
+        ];
+        let bytes = safetensors::serialize(tensors, None).unwrap();
+        crate::records::write_bytes(path, &bytes).unwrap();
     }
 
-    #[test]
-    fn augmentations_move_pixels_as_named() {
-        let turned = |flip_x, flip_y, degrees| Augmentation { flip_x, flip_y, degrees }.sources(2);
-        let whole = |sources: [usize; 4]| sources.map(Some).to_vec();
-        assert_eq!(turned(false, false, 0.0), whole([0, 1, 2, 3]));
-        assert_eq!(turned(true, false, 0.0), whole([1, 0, 3, 2]));
-        assert_eq!(turned(false, true, 0.0), whole([2, 3, 0, 1]));
-        assert_eq!(turned(false, false, 90.0), whole([2, 0, 3, 1]));
-        let corners = Augmentation { flip_x: false, flip_y: false, degrees: 45.0 }.sources(9);
-        assert_eq!((corners[0], corners[40]), (None, Some(40)));
+    /// Patches of 2 × 2 pixels, `each` of an image, labels in turn.
+    fn set(n: usize, each: usize) -> PatchSet {
+        let folder = tempfile::tempdir().unwrap();
+        let pixels: Vec<u8> = (0..n * 12).map(|value| value as u8).collect();
+        let labels: Vec<u8> = (0..n).map(|index| (index % CLASSES) as u8).collect();
+        let images: Vec<u32> =
+            (0..n).map(|index| ((index / CLASSES / each) * CLASSES + index % CLASSES) as u32).collect();
+        write(&folder.path().join("p"), 2, &pixels, &labels, &images);
+        // An open file stays when its name goes.
+        PatchSet::open(&folder.path().join("p")).unwrap()
     }
 
-    #[test]
-    fn augmentation_is_a_function_of_seed_epoch_and_patch() {
-        let one = Augmentation::draw(Seed(1), 2, 3);
-        assert_eq!(one, Augmentation::draw(Seed(1), 2, 3));
-        for other in [(2, 2, 3), (1, 3, 3), (1, 2, 4)] {
-            assert_ne!(one.degrees, Augmentation::draw(Seed(other.0), other.1, other.2).degrees);
-        }
-        assert!((0..500).all(|i| Augmentation::draw(Seed(1), 0, i).degrees.abs() <= ROTATION_MAX));
+    fn count(set: &PatchSet, label: u8) -> usize {
+        set.patches().iter().filter(|patch| patch.label == label).count()
     }
 
     #[test]
     fn validation_takes_the_same_share_of_every_class() {
-        let (train, validation) = set(60).split(Seed(1), 0.2);
+        let split = |share| set(60, 1).split(Seed(1), share, Validation::PatchStratified);
+        let (train, validation) = split(0.2);
         assert_eq!((train.len(), validation.len()), (48, 12));
-        for label in 0..6 {
-            assert_eq!(validation.labels.iter().filter(|own| **own == label).count(), 2);
-        }
-        let (train, validation) = set(60).split(Seed(1), 0.0);
+        assert!((0..6).all(|label| count(&validation, label) == 2));
+        let (train, validation) = split(0.0);
         assert_eq!((train.len(), validation.is_empty()), (60, true));
     }
 
     #[test]
-    fn pixels_are_normalised_with_imagenets_statistics() {
-        let tensor = set(2).batch(&[1], &[Augmentation::NONE], &Device::flex());
-        let values: Vec<f32> = tensor.into_data().iter::<f32>().collect();
-        assert!((values[0] - (12.0 / 255.0 - 0.485) / 0.229).abs() < 1e-6);
-        assert!((values[11] - (23.0 / 255.0 - 0.406) / 0.225).abs() < 1e-6);
+    fn validation_by_image_shares_no_image_and_leaves_one() {
+        let images = |set: &PatchSet| set.patches().iter().map(|patch| patch.image).collect::<BTreeSet<_>>();
+        // Ten patches of each label, two of an image.
+        let (train, validation) = set(60, 2).split(Seed(1), 0.3, Validation::ImageDisjoint);
+        assert!(images(&train).is_disjoint(&images(&validation)));
+        assert!((0..6).all(|label| count(&validation, label) == 4), "3 of 10 are of two images");
+        // All ten of one image.
+        let (train, validation) = set(60, 10).split(Seed(1), 0.3, Validation::ImageDisjoint);
+        assert_eq!((train.len(), validation.len()), (60, 0));
+    }
+
+    #[test]
+    fn mixing_as_many_as_one_has_takes_half_of_each_label_of_each() {
+        let mut both = set(60, 1);
+        both.append(set(60, 1)).unwrap();
+        let mixed = both.resampled(Seed(1));
+        assert_eq!(mixed.len(), 60);
+        for (set, label) in (0..2).flat_map(|set| (0..6).map(move |label| (set, label))) {
+            assert_eq!(mixed.indices(|patch| (patch.set, patch.label) == (set, label)).len(), 5);
+        }
+    }
+
+    #[test]
+    fn pixels_are_normalised_as_asked() {
+        let set = set(2, 1);
+        let values = |whiten| {
+            let normalisation = set.normalisation(whiten).unwrap();
+            set.values(&[1], &[Augmentation::NONE], &normalisation).unwrap()
+        };
+        let values_of_imagenet = values(Whiten::None);
+        assert!((values_of_imagenet[0] - (12.0 / 255.0 - 0.485) / 0.229).abs() < 1e-6);
+        assert!((values_of_imagenet[11] - (23.0 / 255.0 - 0.406) / 0.225).abs() < 1e-6);
+        // The second patch's red channel is 12, 13, 14, 15; both patches' 0..4 and 12..16.
+        let std = |variance: f32| variance.sqrt();
+        assert!((values(Whiten::PerPatch)[0] + 1.5 / std(1.25)).abs() < 1e-5);
+        assert!((values(Whiten::PerDataset)[0] - (12.0 - 7.5) / std(37.25)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_patch_of_one_colour_is_no_division_by_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("p"), 2, &[7; 12], &[0], &[0]);
+        let set = PatchSet::open(&folder.path().join("p")).unwrap();
+        let values = set.values(&[0], &[Augmentation::NONE], &set.normalisation(Whiten::PerPatch).unwrap()).unwrap();
+        assert_eq!(values, [0.0; 12]);
     }
 
     #[test]
     fn equal_image_ids_of_two_data_sets_stay_apart() {
         let mut both = PatchSet::default();
-        both.append(set(2)).unwrap();
-        both.append(set(2)).unwrap();
-        assert_eq!(both.images_of, [(0, 0), (0, 1), (1, 0), (1, 1)]);
-        let other = PatchSet { size: 3, ..set(0) };
+        both.append(set(2, 1)).unwrap();
+        both.append(set(2, 1).relabelled([5, 4, 3, 2, 1, 0])).unwrap();
+        let seen: Vec<_> = both.patches().iter().map(|patch| (patch.set, patch.image, patch.label)).collect();
+        assert_eq!(seen, [(0, 0, 0), (0, 1, 1), (1, 0, 5), (1, 1, 4)]);
+        let other = PatchSet { size: 3, ..set(1, 1) };
         assert!(both.append(other).unwrap_err().message.contains("cannot be mixed"));
+    }
+
+    #[test]
+    fn files_of_another_form_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            PatchSet::open(&path).unwrap_err().message
+        };
+        assert!(refused(b"abc").contains("no safetensors file"));
+        assert!(refused(&[0xff; 64]).contains("truncated"));
+        write(&path, 2, &[0; 12], &[6], &[0]);
+        let whole = std::fs::read(&path).unwrap();
+        assert!(refused(&whole).contains("label 6 is not below 6"));
+        assert!(refused(&whole[..whole.len() - 1]).contains("truncated"));
     }
 }

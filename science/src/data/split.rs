@@ -31,17 +31,18 @@ pub struct Role {
 }
 
 /// Sets up to `wanted` images of a class apart for a diffusion model, by whole
-/// stones, as many as leave `leave` stones. What is left of a stone that it learns
-/// from is not tested either.
+/// stones, as many as leave `leave` stones, or all but one where there are not that
+/// many. What is left of a stone that it learns from is not tested either.
 ///
-/// `None` if there are fewer than [`fewest`] stones.
+/// `None` if there are fewer than [`FEWEST`] stones.
 pub fn set_apart(stones: &[usize], wanted: usize, leave: u32, rng: &mut ChaCha8Rng) -> Option<Vec<Role>> {
     let mut members = members(stones, |_| true);
-    if members.len() < fewest(wanted, leave) {
+    if members.len() < FEWEST {
         return None;
     }
     members.shuffle(rng);
-    members.truncate(members.len() - leave.max(1) as usize);
+    let leave = (leave as usize).clamp(1, members.len() - 1);
+    members.truncate(members.len() - leave);
     let mut roles = vec![Role { generator: false, testable: true }; stones.len()];
     let mut missing = wanted;
     for stone in members {
@@ -62,9 +63,10 @@ pub fn set_apart(stones: &[usize], wanted: usize, leave: u32, rng: &mut ChaCha8R
 /// With one fold, whole stones are tested up to the share `test_fraction` of all
 /// images, at least one and at most all but one stone; the smallest if each has more
 /// images than that. With more folds each testable stone is tested in one, dealt
-/// round-robin, or so that folds have equally many images where stones do not.
+/// round-robin, or so that folds have equally many images where stones do not; with
+/// fewer stones than folds, some test none.
 ///
-/// `None` if there is no testable stone for each fold, or no stone to learn from.
+/// `None` if no stone may be tested, or none is left to learn from.
 pub fn deal(
     stones: &[usize],
     testable: &[bool],
@@ -75,7 +77,7 @@ pub fn deal(
     let folds = folds.max(1) as usize;
     let all = members(stones, |_| true).len();
     let mut members = members(stones, |image| testable[image]);
-    if members.len() < folds || all < 2 {
+    if members.is_empty() || all < FEWEST {
         return None;
     }
     members.shuffle(rng);
@@ -117,12 +119,8 @@ pub fn pick_any(images: usize, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<usize
     order
 }
 
-/// The fewest stones of a class that can be split: one per fold, and one to learn
-/// from that no fold tests (with one fold or a diffusion model).
-pub fn fewest(generators: usize, folds: u32) -> usize {
-    let folds = folds.max(1) as usize;
-    if generators > 0 || folds == 1 { folds + 1 } else { folds }
-}
+/// The fewest stones of a class that can be split: one to learn from, one to test.
+pub const FEWEST: usize = 2;
 
 /// The images of each stone, stones in order of their first image; only images that
 /// count.
@@ -193,12 +191,21 @@ mod tests {
     #[test]
     fn too_few_images_cannot_be_split() {
         assert_eq!(roles(&each_its_own(1), 0, 1), None);
-        assert_eq!(roles(&each_its_own(4), 0, 5), None);
-        assert_eq!(roles(&each_its_own(5), 8, 5), None);
-        let six = roles(&each_its_own(6), 8, 5).unwrap();
-        assert_eq!(six.iter().filter(|role| role.generator).count(), 1);
-        assert_eq!(dealt(&each_its_own(6), &six, 6, 0), None);
         assert_eq!(roles(&[0; 9], 0, 1), None);
+        let (all, none) = (vec![Role { generator: false, testable: true }; 1], vec![]);
+        assert_eq!((dealt(&[0], &all, 5, 0), dealt(&[], &none, 5, 0)), (None, None));
+    }
+
+    #[test]
+    fn with_fewer_images_than_folds_each_is_tested_once_and_some_folds_test_none() {
+        let four = roles(&each_its_own(4), 0, 5).unwrap();
+        let dealt_four = dealt(&each_its_own(4), &four, 5, 0).unwrap();
+        assert_eq!((0..5).map(|fold| tested(&dealt_four, fold)).collect::<Vec<_>>(), [1, 1, 1, 1, 0]);
+        // One is left for the generator, as long as one is left to be tested.
+        for images in 2..7 {
+            let learnt = roles(&each_its_own(images), 8, 5).unwrap();
+            assert_eq!(learnt.iter().filter(|role| role.generator).count(), 1, "{images}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, Relu};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::{Network, Stem};
+use domain::experiment::{HeadStart, Network, Stem};
 use domain::seed::Seed;
 use domain::stage::Failure;
 use rand_chacha::ChaCha8Rng;
@@ -149,12 +149,44 @@ impl ResNet {
     ///
     /// # Errors
     /// As [`ResNet::published`].
-    pub fn transferred(network: &Network, mut tensors: Arrays, seed: Seed, device: &Device) -> Result<Self, Failure> {
+    pub fn transferred(network: &Network, tensors: Arrays, seed: Seed, device: &Device) -> Result<Self, Failure> {
         weights::check(&tensors, &Self::tensors(network, IMAGENET_CLASSES))?;
+        Self::renewed(network, tensors, "fc.", seed, device)
+    }
+
+    /// The network that goes on from weights of its own kind, with its head, or the
+    /// head's last layer, drawn anew where that is asked for.
+    ///
+    /// # Errors
+    /// As [`ResNet::published`].
+    pub fn continued(
+        network: &Network,
+        tensors: Arrays,
+        head: HeadStart,
+        seed: Seed,
+        device: &Device,
+    ) -> Result<Self, Failure> {
+        match head {
+            HeadStart::Keep => weights::apply(Self::new(network, device), tensors),
+            // Behind four layers for each hidden one.
+            HeadStart::ResetLast => {
+                Self::renewed(network, tensors, &format!("fc.{}.", 4 * network.head.len() + 1), seed, device)
+            }
+            HeadStart::ResetAll => Self::renewed(network, tensors, "fc.", seed, device),
+        }
+    }
+
+    /// These weights, but those whose names begin so at random.
+    fn renewed(
+        network: &Network,
+        mut tensors: Arrays,
+        prefix: &str,
+        seed: Seed,
+        device: &Device,
+    ) -> Result<Self, Failure> {
         let fresh = weights::initialise(Self::new(network, device), seed);
-        let of_head = |name: &String| name.starts_with("fc.");
-        tensors.retain(|name, _| !of_head(name));
-        tensors.extend(weights::collect(&fresh).into_iter().filter(|(name, _)| of_head(name)));
+        tensors.retain(|name, _| !name.starts_with(prefix));
+        tensors.extend(weights::collect(&fresh).into_iter().filter(|(name, _)| name.starts_with(prefix)));
         weights::apply(fresh, tensors)
     }
 

@@ -4,15 +4,18 @@
 //! than `n_asked`. What is not a number ends the stage, naming the run, because
 //! a mean that silently skips it would look better than the study is.
 
+mod leaks;
 mod table;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use domain::experiment::Rounds;
 use domain::paper::{self, FirstStep, Printed};
+use domain::plan::{Run, training_name};
 use domain::results::{
-    Cell, Claim, DdpmScore, DriftScore, Generator, HeatmapScore, Results, SCHEMA_VERSION, SifidScore, Verdict,
+    Cell, Claim, DdpmScore, DriftScore, Generator, HeatmapScore, OtherTable, Results, SCHEMA_VERSION, SifidScore,
+    Verdict,
 };
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
 use domain::stats::{mean, sample_std};
@@ -20,6 +23,7 @@ use domain::stone::{Dataset, View};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::table::Table;
 use super::Attempt;
 use crate::records::{self, DriftRecord, HeatmapRecord, Metrics, SamplesRecord, SifidRecord};
 
@@ -29,8 +33,8 @@ const DRIFT_TOLERANCE: f64 = 0.05;
 /// The one entry of a record that may be absent without being a failed number.
 const OPTIONAL: &str = "val_accuracy";
 
-/// Runs of one view and model, by repeat, then fold.
-type Runs = BTreeMap<(View, String), BTreeMap<(u32, u32), Metrics>>;
+/// Finished trainings of the study, by the name of the input with their metrics.
+type Trained = BTreeMap<String, Metrics>;
 
 /// Reads every input and writes `results.json`.
 ///
@@ -39,23 +43,41 @@ type Runs = BTreeMap<(View, String), BTreeMap<(u32, u32), Metrics>>;
 /// holds something that is not a number.
 pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder;
-    let runs = read_runs(folder)?;
+    let trained = read_trained(aggregate, folder)?;
     let comparable = aggregate.stand_ins.is_empty();
-    let cells: Vec<Cell> =
-        paper::TABLE_1.iter().flat_map(|row| table::cells_of(row, aggregate, attempt.seed, &runs)).collect();
+    let pictures = leaks::Pictures::read(folder, &aggregate.lineage)?;
+    let table = |rounds: &Rounds| {
+        let table = Table { aggregate, rounds: *rounds, seed: attempt.seed, trained: &trained, pictures: &pictures };
+        let cells: Vec<Cell> = paper::TABLE_1.iter().flat_map(|row| table.cells_of(row)).collect();
+        OtherTable {
+            protocol: rounds.protocol,
+            repeats: rounds.repeats,
+            folds: rounds.folds,
+            spread: rounds.spread(),
+            claims: Claim::all(&cells, comparable),
+            cells,
+        }
+    };
+    let mut tables: Vec<OtherTable> = aggregate.rounds.iter().map(table).collect();
+    if tables.is_empty() {
+        return Err(Failure::new(FailureCode::Internal, "the study names no runs"));
+    }
+    let OtherTable { protocol, repeats, folds, spread, cells, claims } = tables.remove(0);
     let results = Results {
         schema_version: SCHEMA_VERSION,
         scale: aggregate.scale.clone(),
         seed: aggregate.seed,
         comparable,
         stand_ins: aggregate.stand_ins.clone(),
-        repeats: aggregate.repeats,
-        folds: aggregate.folds,
-        spread: spread(aggregate.repeats, aggregate.folds),
+        protocol,
+        repeats,
+        folds,
+        spread,
         chance: 100.0 / Dataset::A.classes().len() as f64,
         margin: aggregate.margin,
-        claims: Claim::all(&cells, comparable),
+        claims,
         cells,
+        others: tables,
         drift: drift(folder, aggregate, comparable)?,
         sifid: sifid(folder, comparable)?,
         heatmap: heatmap(folder)?,
@@ -63,24 +85,6 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         ddpm: ddpm(folder)?,
     };
     records::write(&folder.output("results.json"), &results)
-}
-
-/// What ± means, in words.
-fn spread(repeats: u32, folds: u32) -> String {
-    let plural = |count: u32| if count == 1 { "" } else { "s" };
-    format!(
-        "sample standard deviation (n - 1) over {repeats} repeat{} x {folds} fold{}",
-        plural(repeats),
-        plural(folds)
-    )
-}
-
-/// The name of a training in input folders, for instance `A+B-C`.
-fn model_name(first: FirstStep, second: Option<Dataset>) -> String {
-    match second {
-        None => first.to_string(),
-        Some(second) => format!("{first}-{second}"),
-    }
 }
 
 /// The data sets whose test patches score a training.
@@ -94,42 +98,28 @@ fn trainings() -> BTreeMap<String, Vec<Dataset>> {
     let first_steps = FirstStep::ALL.into_iter().map(|first| (first, None));
     first_steps
         .chain(second_steps)
-        .map(|(first, second)| (model_name(first, second), tested_on(first, second)))
+        .map(|(first, second)| (training_name(first, second), tested_on(first, second)))
         .collect()
 }
 
-fn read_runs(folder: &Folder) -> Result<Runs, Failure> {
-    let inputs = folder.root().join("inputs");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&inputs).map_err(|error| Failure::io("read", &inputs, &error))? {
-        let entry = entry.map_err(|error| Failure::io("read", &inputs, &error))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    // The order of a folder differs between file systems, and with it which
-    // failure would be met first.
-    names.sort();
-    let trainings = trainings();
-    let mut runs = Runs::new();
-    for name in names.iter().filter(|name| name.starts_with("classify.")) {
-        let unknown = || Failure::new(FailureCode::Internal, format!("{name}: not a training of this study"));
-        let (view, model, repeat, fold) = parse_run(name).ok_or_else(unknown)?;
-        let datasets = trainings.get(model).ok_or_else(unknown)?;
-        let metrics: Metrics = read(&folder.input(name), "metrics.json", name)?;
-        if metrics.view != view || metrics.datasets != *datasets {
-            let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
-            return Err(Failure::new(FailureCode::Internal, about));
+fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failure> {
+    let mut trained = Trained::new();
+    for rounds in &aggregate.rounds {
+        for (repeat, fold) in rounds.runs() {
+            for (view, (model, datasets)) in
+                View::ALL.into_iter().flat_map(|view| trainings().into_iter().map(move |of| (view, of)))
+            {
+                let name = Run { view, rounds: *rounds, repeat, fold }.input(&model);
+                let Some(metrics) = read_if_there::<Metrics>(folder, &name, "metrics.json")? else { continue };
+                if metrics.view != view || metrics.datasets != datasets {
+                    let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
+                    return Err(Failure::new(FailureCode::Internal, about));
+                }
+                trained.insert(name, metrics);
+            }
         }
-        runs.entry((view, model.to_owned())).or_default().insert((repeat, fold), metrics);
     }
-    Ok(runs)
-}
-
-/// `classify.<view>.<model>.r<repeat>.f<fold>`, taken apart.
-fn parse_run(name: &str) -> Option<(View, &str, u32, u32)> {
-    let parts: Vec<&str> = name.split('.').collect();
-    let [_, view, model, repeat, fold] = parts.as_slice() else { return None };
-    let view = View::ALL.into_iter().find(|known| known.code() == *view)?;
-    Some((view, model, repeat.strip_prefix('r')?.parse().ok()?, fold.strip_prefix('f')?.parse().ok()?))
+    Ok(trained)
 }
 
 fn drift(folder: &Folder, aggregate: &Aggregate, comparable: bool) -> Result<Vec<DriftScore>, Failure> {

@@ -123,19 +123,16 @@ fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
 
 /// Why a class with pictures of these stones cannot be split.
 pub fn too_few(ingest: &Ingest, class: Class, stones: &[Option<u32>]) -> Failure {
-    let Ingest { dataset, view, leave: folds, .. } = ingest;
+    let Ingest { dataset, view, .. } = ingest;
     let (images, stones) = (stones.len(), split::count(stones));
     let (found, one, more) = match images == stones {
         true => (format!("{images} image(s)"), "one", "images"),
         false => (format!("{images} images of {stones} stone(s)"), "one stone", "images of other stones"),
     };
-    let generators = if ingest.pick == Pick::RandomFromAll { 0 } else { ingest.generator_images };
-    let least = split::fewest(generators as usize, *folds);
     let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
-    let advice = match (images, folds) {
-        (0, _) => "no images: put at least two PNG or JPEG files there".to_owned(),
-        (_, 1) => format!("{found}, and {one} cannot be split: add {more} until there are {least}"),
-        _ => format!("{found}, but {folds} folds need {least}: add {more} or lower tl.folds"),
+    let advice = match images {
+        0 => "no images: put at least two PNG or JPEG files there".to_owned(),
+        _ => format!("{found}, and {one} cannot be split: add {more} until there are {}", split::FEWEST),
     };
     Failure::invalid_input(format!("class {name} has {advice}"))
 }
@@ -239,14 +236,10 @@ mod tests {
         let images: Vec<ImageRecord> = of_class(with([0, 0, 1, 1, 2, 2], 1).unwrap()).collect();
         assert_eq!(images.iter().filter(|image| image.generator).count(), 3);
         assert_eq!(images.iter().filter(|image| image.testable).count(), 2);
-        for (stones, leave, part) in [
-            ([4; 6], 1, "A/SEC/IVd (BRU) has 6 images of 1 stone(s), and one stone cannot be split"),
-            ([0, 0, 1, 1, 2, 2], 3, "6 images of 3 stone(s), but 3 folds need 4: add images of other stones"),
-        ] {
-            let failure = with(stones, leave).unwrap_err();
-            assert_eq!(failure.code, FailureCode::InvalidInput);
-            assert!(failure.message.contains(part), "{}", failure.message);
-        }
+        let failure = with([4; 6], 1).unwrap_err();
+        assert_eq!(failure.code, FailureCode::InvalidInput);
+        let part = "A/SEC/IVd (BRU) has 6 images of 1 stone(s), and one stone cannot be split";
+        assert!(failure.message.contains(part), "{}", failure.message);
     }
 
     #[test]
@@ -295,7 +288,8 @@ mod tests {
 
     #[test]
     fn a_class_with_too_few_images_is_named() {
-        for (images, folds, part) in [(0, 1, "no images"), (1, 1, "one cannot be split"), (3, 3, "3 folds need 4")] {
+        for (images, folds, part) in [(0, 1, "no images"), (1, 1, "one cannot be split"), (1, 3, "one cannot be split")]
+        {
             let (_root, folder) = given(5);
             for i in images..5 {
                 fs::remove_file(folder.input("raw.Ia").join(format!("{i}.png"))).unwrap();

@@ -127,9 +127,17 @@ pub fn preview(patches: &Patches, mut attempt: Attempt<'_>) -> Result<PatchesRec
 
 /// All images of the data set and view, on their sides.
 fn sources(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
-    match patches.dataset {
-        Dataset::A | Dataset::C => given(patches, attempt),
-        Dataset::B => synthetic(patches, attempt),
+    let sources = match patches.dataset {
+        Dataset::A | Dataset::C => given(patches, attempt)?,
+        Dataset::B => synthetic(patches, attempt)?,
+    };
+    match sources.iter().any(|source| source.test) {
+        true => Ok(sources),
+        false => {
+            let Patches { dataset, view, split: Split { folds, fold, .. }, .. } = patches;
+            let message = format!("no image of {dataset}/{view} is tested in fold {fold} of {folds}: lower tl.folds");
+            Err(Failure::invalid_input(message))
+        }
     }
 }
 
@@ -201,13 +209,11 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
         let testable: Vec<bool> = images.iter().map(|image| image.testable).collect();
         let folds = folds(patches, class, &stones, &testable, attempt.seed).ok_or_else(|| {
             Failure::invalid_input(format!(
-                "class {}/{}/{class} has {} image(s), of which {} may be tested, too few for {} fold(s): add images \
-                 or lower tl.folds",
+                "class {}/{}/{class} has {} image(s), of which {} may be tested, too few to be split: add images",
                 patches.dataset,
                 patches.view,
                 images.len(),
                 testable.iter().filter(|testable| **testable).count(),
-                patches.split.folds
             ))
         })?;
         let masks = attempt.folder.input(&format!("masks.{class}"));
@@ -239,11 +245,11 @@ fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Fa
             .ok_or_else(|| {
                 Failure::invalid_input(format!(
                     "class B/{}/{class} has {} synthetic pictures in {}, but {} are needed to split them: \
-                 raise sampling.per_model or lower tl.folds",
+                     raise sampling.per_model",
                     patches.view,
                     found.len(),
                     folder.display(),
-                    split::fewest(0, patches.split.folds)
+                    split::FEWEST
                 ))
             })?;
         sources.extend(found.into_iter().zip(folds).zip(0..).map(|((path, fold), i)| Source {
@@ -333,6 +339,11 @@ fn fill_up(
 ) -> Result<(), Failure> {
     let of_it = |source: &Source| source.test == side && source.class == class;
     let members: Vec<usize> = (0..work.len()).filter(|i| of_it(work[*i].0.source)).collect();
+    if side && members.is_empty() && patches.split.folds > 1 {
+        // Fewer images than folds: this one tests none.
+        attempt.monitor.log(&format!("class {class}: no image is tested in this fold"));
+        return Ok(());
+    }
     let wanted = quota(patches, side);
     loop {
         let found: usize = members.iter().map(|i| work[*i].1.windows.len()).sum();

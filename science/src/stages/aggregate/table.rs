@@ -2,100 +2,157 @@
 
 use std::collections::BTreeMap;
 
+use domain::experiment::Rounds;
 use domain::paper::{Printed, Row};
-use domain::results::{Cell, ClassAccuracy, LEVEL, PaperN, Verdict};
+use domain::plan::{Run, training_name};
+use domain::results::{Cell, ClassAccuracy, LEVEL, Leak, PaperN, Untested, Verdict};
 use domain::seed::Seed;
 use domain::stage::Aggregate;
 use domain::stats::estimate::Estimate;
 use domain::stats::{bootstrap, mean, sample_std};
-use domain::stone::{Class, Dataset};
+use domain::stone::{Class, Dataset, View};
 
-use super::{Runs, model_name, tested_on};
+use super::leaks::Pictures;
+use super::{Trained, tested_on};
 use crate::random;
 use crate::records::Metrics;
 
 /// Samples behind an interval over images.
 const RESAMPLES: u32 = 2000;
 
-/// The cell of a row, or both.
-pub(super) fn cells_of(row: &Row, aggregate: &Aggregate, seed: Seed, runs: &Runs) -> Vec<Cell> {
-    let first = cell(row, None, row.accuracy_1, aggregate, seed, runs);
-    let second = row.accuracy_2.map(|printed| cell(row, row.second, printed, aggregate, seed, runs));
-    std::iter::once(first).chain(second).collect()
+/// Table I by one protocol.
+pub(super) struct Table<'a> {
+    pub(super) aggregate: &'a Aggregate,
+    pub(super) rounds: Rounds,
+    pub(super) seed: Seed,
+    pub(super) trained: &'a Trained,
+    pub(super) pictures: &'a Pictures<'a>,
 }
 
-fn cell(row: &Row, second: Option<Dataset>, printed: Printed, aggregate: &Aggregate, seed: Seed, runs: &Runs) -> Cell {
-    let step = if second.is_some() { 2 } else { 1 };
-    let name = model_name(row.first, second);
-    let none = BTreeMap::new();
-    let finished = runs.get(&(row.view, name.clone())).unwrap_or(&none);
-    let metrics: Vec<&Metrics> = finished.values().collect();
-    let average = |of: fn(&Metrics) -> f64| mean(&metrics.iter().map(|run| of(run)).collect::<Vec<f64>>());
-    let accuracies: Vec<f64> = metrics.iter().map(|run| run.accuracy).collect();
-    let n = accuracies.len() as u32;
-    let per_class = class_accuracies(&metrics);
-    let class_means: Vec<f64> = per_class.iter().map(|class| class.mean).collect();
-    let (train_images, test_images) = (
-        average(|run| f64::from(run.train[0])).unwrap_or(0.0),
-        average(|run| f64::from(run.test_images)).unwrap_or(0.0),
-    );
-    // Images, not patches: patches of one image are far from independent.
-    let ratio = if train_images > 0.0 { test_images / train_images } else { 0.0 };
-    let estimate = Estimate::corrected(&accuracies, ratio);
-    let comparable = aggregate.stand_ins.is_empty();
-    let compared = estimate.filter(|_| comparable);
-    let verdict = Verdict::of_accuracy(comparable, n, estimate, printed.mean, aggregate.margin);
-    let asked = (0..aggregate.repeats).flat_map(|repeat| (0..aggregate.folds).map(move |fold| (repeat, fold)));
-    let missing = asked.filter(|run| !finished.contains_key(run)).map(run_name);
-    let draws = &mut random::stream(seed, &format!("bootstrap {} {name}", row.view), 0);
-    Cell {
-        id: format!("{}-{}-{step}", row.view, row.row),
-        view: row.view,
-        row: row.row,
-        step,
-        training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
-        config: row.config.clone(),
-        tested_on: tested_on(row.first, second),
-        paper_mean: printed.mean,
-        paper_std: printed.std,
-        mean: mean(&accuracies),
-        std: sample_std(&accuracies),
-        n,
-        n_asked: aggregate.repeats * aggregate.folds,
-        std_over_classes: sample_std(&class_means),
-        per_class,
-        run_names: finished.keys().copied().map(run_name).collect(),
-        missing: missing.collect(),
-        std_pooled: sample_std(&recalls(&metrics)),
-        image_accuracy: average(|run| run.image_accuracy),
-        image_accuracy_by_score: average(|run| run.image_accuracy_by_score),
-        image_interval: bootstrap(&of_images(&metrics), RESAMPLES, LEVEL, |n| random::below(draws, n)),
-        macro_f1: average(|run| 100.0 * run.macro_average.f1),
-        train_images,
-        test_images,
-        interval: estimate.map(|ours| ours.interval(LEVEL)),
-        difference: mean(&accuracies).map(|ours| ours - printed.mean),
-        p_equivalent: compared.map(|ours| ours.p_equivalent(printed.mean, aggregate.margin)),
-        p_by_paper_n: compared.map_or_else(Vec::new, |ours| PaperN::all(ours, printed)),
-        why: why(verdict, n, estimate.is_some(), aggregate),
-        verdict,
-        runs: accuracies,
+impl Table<'_> {
+    /// The cell of a row, or both.
+    pub(super) fn cells_of(&self, row: &Row) -> Vec<Cell> {
+        let first = self.cell(row, None, row.accuracy_1);
+        let second = row.accuracy_2.map(|printed| self.cell(row, row.second, printed));
+        std::iter::once(first).chain(second).collect()
+    }
+
+    fn cell(&self, row: &Row, second: Option<Dataset>, printed: Printed) -> Cell {
+        let Self { aggregate, rounds, .. } = self;
+        let step = if second.is_some() { 2 } else { 1 };
+        let name = training_name(row.first, second);
+        let leaks = self.leaks(row.view, &name);
+        let is_refused = !leaks.is_empty() && !aggregate.allow_leak;
+        let (mut run_names, mut missing, mut metrics) = (vec![], vec![], Vec::<&Metrics>::new());
+        for run in self.runs(row.view) {
+            let called = rounds.run_name(run.repeat, run.fold);
+            match self.trained.get(&run.input(&name)) {
+                None => missing.push(called),
+                Some(_) if is_refused => {}
+                Some(found) => {
+                    run_names.push(called);
+                    metrics.push(found);
+                }
+            }
+        }
+        let average = |of: fn(&Metrics) -> f64| mean(&metrics.iter().map(|run| of(run)).collect::<Vec<f64>>());
+        let accuracies: Vec<f64> = metrics.iter().map(|run| run.accuracy).collect();
+        let n = accuracies.len() as u32;
+        let per_class = class_accuracies(&metrics);
+        let class_means: Vec<f64> = per_class.iter().map(|class| class.mean).collect();
+        let (train_images, test_images) = (
+            average(|run| f64::from(run.train[0])).unwrap_or(0.0),
+            average(|run| f64::from(run.test_images)).unwrap_or(0.0),
+        );
+        // Images, not patches: patches of one image are far from independent.
+        let ratio = if train_images > 0.0 { test_images / train_images } else { 0.0 };
+        let estimate = Estimate::corrected(&accuracies, ratio);
+        let comparable = aggregate.stand_ins.is_empty() && leaks.is_empty();
+        let compared = estimate.filter(|_| comparable);
+        let verdict = match is_refused {
+            true => Verdict::NotComparable,
+            false => Verdict::of_accuracy(comparable, n, estimate, printed.mean, aggregate.margin),
+        };
+        let untested = untested(&metrics, &run_names);
+        let draws = &mut random::stream(self.seed, &format!("bootstrap {} {name}", row.view), 0);
+        Cell {
+            id: format!("{}-{}-{step}", row.view, row.row),
+            view: row.view,
+            row: row.row,
+            step,
+            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
+            config: row.config.clone(),
+            tested_on: tested_on(row.first, second),
+            paper_mean: printed.mean,
+            paper_std: printed.std,
+            mean: mean(&accuracies),
+            std: sample_std(&accuracies),
+            n,
+            n_asked: rounds.repeats * rounds.folds,
+            std_over_classes: sample_std(&class_means),
+            per_class,
+            run_names,
+            missing,
+            std_pooled: sample_std(&recalls(&metrics)),
+            image_accuracy: average(|run| run.image_accuracy),
+            image_accuracy_by_score: average(|run| run.image_accuracy_by_score),
+            image_interval: bootstrap(&of_images(&metrics), RESAMPLES, LEVEL, |n| random::below(draws, n)),
+            macro_f1: average(|run| 100.0 * run.macro_average.f1),
+            train_images,
+            test_images,
+            interval: estimate.map(|ours| ours.interval(LEVEL)),
+            difference: mean(&accuracies).map(|ours| ours - printed.mean),
+            p_equivalent: compared.map(|ours| ours.p_equivalent(printed.mean, aggregate.margin)),
+            p_by_paper_n: compared.map_or_else(Vec::new, |ours| PaperN::all(ours, printed)),
+            why: why(verdict, n, estimate.is_some(), &leaks, aggregate),
+            verdict,
+            runs: accuracies,
+            untested,
+            leaks,
+        }
+    }
+
+    fn runs(&self, view: View) -> impl Iterator<Item = Run> {
+        let rounds = self.rounds;
+        rounds.runs().map(move |(repeat, fold)| Run { view, rounds, repeat, fold })
+    }
+
+    /// The test pictures that trainings of this name have seen, each with the way on
+    /// which it came in the first run that tests it.
+    fn leaks(&self, view: View, name: &str) -> Vec<Leak> {
+        let mut leaks: BTreeMap<String, Leak> = BTreeMap::new();
+        for run in self.runs(view) {
+            for (image, path) in self.pictures.seen(&run.label(name)) {
+                let leak = leaks.entry(image.clone()).or_insert(Leak { image, path, runs: vec![] });
+                leak.runs.push(self.rounds.run_name(run.repeat, run.fold));
+            }
+        }
+        leaks.into_values().collect()
     }
 }
 
-/// `r0 f1`: repeat and fold.
-fn run_name((repeat, fold): (u32, u32)) -> String {
-    format!("r{repeat} f{fold}")
-}
-
-fn why(verdict: Verdict, n: u32, has_interval: bool, aggregate: &Aggregate) -> Option<String> {
+fn why(verdict: Verdict, n: u32, has_interval: bool, leaks: &[Leak], aggregate: &Aggregate) -> Option<String> {
+    let leak = leaks.first().map(|leak| format!("test picture {} was learnt from", leak.image));
     match verdict {
-        Verdict::NotComparable => Some(aggregate.stand_ins.join("; ")),
+        Verdict::NotComparable => {
+            Some(leak.into_iter().chain(aggregate.stand_ins.clone()).collect::<Vec<_>>().join("; "))
+        }
         Verdict::NotRun => Some("no run finished".to_owned()),
         _ if n == 1 => Some("one run has no interval".to_owned()),
         _ if !has_interval => Some("all runs have the same accuracy, which shows no spread".to_owned()),
         _ => None,
     }
+}
+
+/// Labels without test patches, and the runs in which they have none.
+fn untested(runs: &[&Metrics], names: &[String]) -> Vec<Untested> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let of_label = |(label, classes): (usize, &Vec<Class>)| {
+        let lacking = runs.iter().zip(names).filter(|(run, _)| recall(run, label).is_none());
+        let runs: Vec<String> = lacking.map(|(_, name)| name.clone()).collect();
+        (!runs.is_empty()).then(|| Untested { classes: classes.clone(), runs })
+    };
+    first.labels.iter().enumerate().filter_map(of_label).collect()
 }
 
 /// Mean over runs of each label's recall. A run without test patches of a label

@@ -1,3 +1,8 @@
+use std::fs;
+
+use domain::experiment::Protocol;
+use domain::lineage::Lineage;
+use domain::results::Untested;
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
 use domain::stats::classification::Score;
@@ -6,17 +11,17 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::records::{ImageOutcome, PropertyDrift};
+use crate::records::{ImageOutcome, ImageRef, PadRecord, PatchesRecord, PropertyDrift};
 
-const REPEATS: u32 = 2;
-const FOLDS: u32 = 2;
+const ROUNDS: Rounds = Rounds { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
 
 fn params(stand_ins: &[&str]) -> Aggregate {
     Aggregate {
         scale: "tiny".to_owned(),
         seed: 7,
-        repeats: REPEATS,
-        folds: FOLDS,
+        rounds: vec![ROUNDS],
+        allow_leak: false,
+        lineage: Lineage::default(),
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
         drift_threshold: 0.2,
         margin: 2.0,
@@ -39,6 +44,8 @@ fn metrics(view: View, datasets: &[Dataset], right: [u32; 6]) -> Metrics {
     Metrics {
         datasets: datasets.to_vec(),
         view,
+        device: "cpu".to_owned(),
+        epoch: 1,
         steps: 10,
         train_loss: 0.5,
         val_accuracy: None,
@@ -69,8 +76,8 @@ fn study() -> TempDir {
     let folder = Folder::new(root.path());
     for view in View::ALL {
         for (model, datasets) in trainings() {
-            for (repeat, fold) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                let name = format!("classify.{view}.{model}.r{repeat}.f{fold}");
+            for (repeat, fold) in ROUNDS.runs() {
+                let name = Run { view, rounds: ROUNDS, repeat, fold }.input(&model);
                 let better = repeat * 2 + fold;
                 let record = metrics(view, &datasets, [5 + better, 5, 5, 5, 5, 5]);
                 records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
@@ -198,6 +205,8 @@ fn a_test_split_without_a_class_says_nothing_of_that_class() {
     records::write(&path, &record).unwrap();
     let cell = &aggregate(root.path(), &params(&[])).unwrap().cells[0];
     assert_eq!((cell.per_class.len(), cell.per_class[2].mean), (6, 50.0));
+    let untested = Untested { classes: vec![Dataset::B.classes()[2]], runs: vec!["r0 f0".to_owned()] };
+    assert_eq!(cell.untested, [untested]);
     for run in ["r0.f1", "r1.f0", "r1.f1"] {
         fs::remove_dir_all(root.path().join(format!("inputs/classify.SUR.B.{run}"))).unwrap();
     }
@@ -279,4 +288,133 @@ fn the_same_inputs_give_the_same_bytes() {
     let once = fs::read(&path).unwrap();
     aggregate(root.path(), &params(&[])).unwrap();
     assert_eq!(once, fs::read(&path).unwrap());
+}
+
+/// A study planned at the smallest size, with what its records say of pictures: picture
+/// `n` of a class is tested in fold `n mod 2` of A and C, and the generators have
+/// learnt from pictures of their own.
+fn with_pictures() -> (TempDir, Aggregate) {
+    let root = study();
+    let folder = Folder::new(root.path());
+    let mut experiment = domain::experiment::Experiment::default();
+    (experiment.tl.repeats, experiment.tl.folds) = (2, 2);
+    let plan = domain::plan::plan(&experiment, &domain::plan::Data::of_the_paper()).unwrap();
+    let lineage = Lineage::of(&plan.tasks);
+    for task in &plan.tasks {
+        let input = folder.input(&domain::lineage::input_of(&task.label()));
+        let image = |class: Class, id: u32, digest: String| ImageRef { class, id, file: format!("{id}.png"), digest };
+        match &task.stage {
+            Stage::Patches(patches) => {
+                let given = (0..4).flat_map(|id| {
+                    let dataset = patches.dataset;
+                    dataset.classes().map(|class| image(class, id, format!("{dataset} {} {class} {id}", patches.view)))
+                });
+                let (test_images, train_images) = given.partition(|image| image.id % 2 == patches.split.fold);
+                let record = PatchesRecord {
+                    dataset: patches.dataset,
+                    view: patches.view,
+                    split: patches.split,
+                    size: 16,
+                    classes: vec![],
+                    train_images,
+                    test_images,
+                };
+                records::write(&input.join("patches.json"), &record).unwrap();
+            }
+            Stage::Pad { class, .. } => {
+                let (class, label) = (*class, task.label());
+                let images = vec![image(class, 9, format!("{label} 9"))];
+                records::write(&input.join("pad.json"), &PadRecord { class, canvas: [8, 8], images, black: vec![] })
+                    .unwrap();
+            }
+            _ => {}
+        }
+    }
+    (root, Aggregate { lineage, ..params(&[]) })
+}
+
+fn refused(results: &Results) -> Vec<&str> {
+    results.cells.iter().filter(|cell| cell.mean.is_none()).map(|cell| cell.id.as_str()).collect()
+}
+
+#[test]
+fn a_test_picture_among_those_of_a_generator_refuses_the_cells_that_it_leaks_into() {
+    let (root, params) = with_pictures();
+    let clean = aggregate(root.path(), &params).unwrap();
+    assert_eq!(refused(&clean), Vec::<&str>::new());
+    assert!(clean.cells.iter().all(|cell| cell.leaks.is_empty()));
+
+    // Picture 1 of A/SUR/IVa is tested in fold 1.
+    let path = root.path().join("inputs/pad.SUR.IVa/pad.json");
+    let mut record: PadRecord = records::read(&path).unwrap();
+    record.images[0].digest = "A SUR IVa 1".to_owned();
+    records::write(&path, &record).unwrap();
+    let results = aggregate(root.path(), &params).unwrap();
+    // B → A tests A; A+B tests both. A → B tests B, and A alone has not seen it.
+    assert_eq!(refused(&results), ["SUR-4-2", "SUR-8-1"]);
+    let cell = results.cells.iter().find(|cell| cell.id == "SUR-4-2").unwrap();
+    assert_eq!((cell.n, cell.n_asked, cell.verdict), (0, 4, Verdict::NotComparable));
+    let [leak] = cell.leaks.as_slice() else { panic!("{:?}", cell.leaks) };
+    assert_eq!(
+        (leak.image.as_str(), leak.runs.as_slice()),
+        ("A/SUR/IVa/1.png", &["r0 f1".to_owned(), "r1 f1".to_owned()][..])
+    );
+    let way = [
+        "classify.train SUR B-A repeat 0 fold 1",
+        "classify.train SUR B repeat 0 fold 1",
+        "patches B/SUR split 0 fold 1",
+        "upscale SUR/IVa",
+        "sinddm.sample SUR/IVa",
+        "sinddm.train SUR/IVa",
+        "pad SUR/IVa",
+    ];
+    assert_eq!(leak.path, way);
+    assert!(cell.why.as_ref().unwrap().starts_with("test picture A/SUR/IVa/1.png was learnt from"));
+
+    let allowed = aggregate(root.path(), &Aggregate { allow_leak: true, ..params }).unwrap();
+    assert_eq!(refused(&allowed), Vec::<&str>::new());
+    let cell = allowed.cells.iter().find(|cell| cell.id == "SUR-4-2").unwrap();
+    assert_eq!((cell.leaks.len(), cell.n, cell.verdict), (1, 4, Verdict::NotComparable));
+}
+
+#[test]
+fn the_same_picture_in_another_data_set_or_class_leaks_by_what_it_shows() {
+    let (root, params) = with_pictures();
+    // Picture 0 of C/SEC/Ia, tested in fold 0, is also picture 1 of A/SEC/Va.
+    for split in 0..2 {
+        let path = root.path().join(format!("inputs/patches.A.SEC.split.{split}.fold.0/patches.json"));
+        let mut record: PatchesRecord = records::read(&path).unwrap();
+        let image = record.train_images.iter_mut().find(|image| (image.class, image.id) == (Class::Va, 1)).unwrap();
+        image.digest = "C SEC Ia 0".to_owned();
+        records::write(&path, &record).unwrap();
+    }
+    let results = aggregate(root.path(), &params).unwrap();
+    assert_eq!(refused(&results), ["SEC-7-2", "SEC-8-2"]);
+    let way = &results.cells.iter().find(|cell| cell.id == "SEC-7-2").unwrap().leaks[0].path;
+    let expected = [
+        "classify.train SEC A-C repeat 0 fold 0",
+        "classify.train SEC A repeat 0 fold 0",
+        "patches A/SEC split 0 fold 0",
+    ];
+    assert_eq!(way.as_slice(), expected);
+}
+
+#[test]
+fn several_protocols_make_a_table_each() {
+    let root = study();
+    let folder = Folder::new(root.path());
+    let fixed = Rounds { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
+    for (repeat, fold) in fixed.runs().take(2) {
+        let name = Run { view: View::Sur, rounds: fixed, repeat, fold }.input("B");
+        records::write(&folder.input(&name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
+    }
+    let results = aggregate(root.path(), &Aggregate { rounds: vec![ROUNDS, fixed], ..params(&[]) }).unwrap();
+    assert_eq!((results.protocol, results.cells[0].n), (Protocol::RepeatedCv, 4));
+    let [other] = results.others.as_slice() else { panic!("{:?}", results.others) };
+    assert_eq!((other.protocol, other.cells[0].mean, other.cells[0].n), (Protocol::FixedSplit, Some(80.0), 2));
+    assert_eq!(
+        (other.cells[0].run_names.as_slice(), &other.cells[0].missing[..]),
+        (&["r0 s0".to_owned(), "r1 s0".to_owned()][..], &["r2 s0".to_owned()][..])
+    );
+    assert!(other.spread.ends_with("over 3 trainings on one split: of training alone"));
 }

@@ -150,9 +150,33 @@ fn every_split_deals_anew_and_its_folds_agree() {
         assert_eq!((all.len(), split.iter().map(BTreeSet::len).sum::<usize>()), (36, 36));
     }
     assert_ne!(first, second);
-    let split = Split { number: 0, folds: 7, fold: 0 };
-    let failure = run_it(&folder, Stage::Patches(Patches { split, ..patches(Dataset::A, 0, 1, 16) })).unwrap_err();
-    assert!(failure.message.contains("A/SEC/IVa has 8 image(s), of which 6 may be tested"), "{}", failure.message);
+    let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 6, 7, 16))).unwrap_err();
+    assert!(failure.message.contains("no image of A/SEC is tested in fold 6 of 7: lower tl.folds"), "{failure}");
+}
+
+#[test]
+fn a_class_with_fewer_images_than_folds_is_untested_in_some_and_learnt_in_all() {
+    let (_root, folder) = given(8, 64);
+    let mut list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    // Three that may be tested, and one for the generator.
+    let mut testable = 0;
+    list.images.retain(|image| {
+        testable += u32::from(image.class == Class::Ivd && image.testable);
+        image.class != Class::Ivd || !image.testable || testable <= 3
+    });
+    records::write(&folder.input("ingest").join("images.json"), &list).unwrap();
+    let counts: Vec<[u32; 2]> = (0..5)
+        .map(|fold| {
+            run_it(&folder, Stage::Patches(patches(Dataset::A, fold, 5, 16))).unwrap();
+            let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+            let class = record.classes.iter().find(|class| class.class == Class::Ivd).unwrap();
+            assert_eq!(class.train[0] + class.test[0], 5);
+            assert!(record.classes.iter().all(|other| other.class == Class::Ivd || other.test[0] > 0));
+            class.test
+        })
+        .collect();
+    assert_eq!(counts.iter().filter(|[images, patches]| (*images, *patches > 0) == (1, true)).count(), 3);
+    assert_eq!(counts.iter().filter(|counts| **counts == [0, 0]).count(), 2);
 }
 
 #[test]
@@ -302,6 +326,11 @@ fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
     let listed = all.iter().find(|image| image.id == 0).unwrap();
     assert_eq!((listed.file.as_str(), &listed.digest), ("000.png", &picture::digest(&first).to_string()));
     assert_eq!(all.len(), 24);
+    for class in Dataset::B.classes() {
+        (1..4).for_each(|i| {
+            fs::remove_file(folder.input(&format!("synthetic.{class}")).join(format!("images/{i:03}.png"))).unwrap();
+        });
+    }
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::B, 0, 5, 16))).unwrap_err();
     assert!(failure.message.contains("raise sampling.per_model"), "{}", failure.message);
 }

@@ -81,6 +81,9 @@ struct Row<'a> {
     count: String,
     interval: String,
     images: String,
+    verdict: String,
+    /// By each other protocol.
+    others: Vec<String>,
     /// The earlier cell that is about the same training.
     same_as: Option<&'a str>,
     mark: &'static str,
@@ -237,6 +240,8 @@ fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
         images: export::plus_minus(cell.image_accuracy, None),
         same_as: same_as(results, cell),
         mark: mark(cell.verdict),
+        verdict: export::verdict(cell),
+        others: export::by_others(results, cell),
     }
 }
 

@@ -58,6 +58,8 @@ fn results(stand_ins: &[&str]) -> Results {
             p_by_paper_n: Vec::new(),
             verdict: Verdict::within(comparable, mean, printed),
             why: None,
+            untested: vec![],
+            leaks: vec![],
             tested_on,
         }
     };
@@ -74,6 +76,8 @@ fn results(stand_ins: &[&str]) -> Results {
         seed: 3407,
         comparable,
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+        protocol: domain::experiment::Protocol::RepeatedCv,
+        others: vec![],
         repeats: 2,
         folds: 2,
         spread: "sample standard deviation (n - 1) over 2 repeats x 2 folds".to_owned(),

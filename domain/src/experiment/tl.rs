@@ -1,0 +1,415 @@
+//! Classifiers: baselines and two-step transfer learning (ALGORITHM 7).
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::pretrained::Pretrained;
+use crate::stone::{Class, Dataset};
+
+/// Classifiers (ALGORITHM 7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferLearning {
+    /// The network.
+    pub network: Network,
+    /// What the first step starts from; the head is random in any case.
+    pub init: Init,
+    /// Which weights of ImageNet.
+    pub weights: ImagenetWeights,
+    /// Patches per optimiser step.
+    pub batch: u32,
+    /// Epochs of the first and the second step.
+    pub epochs: [u32; 2],
+    /// Learning rates of the first and the second step.
+    pub lr: [f64; 2],
+    /// Momentum of stochastic gradient descent, without dampening.
+    pub momentum: f64,
+    /// Epochs after which the learning rate is multiplied by `lr_gamma`.
+    pub lr_step: u32,
+    /// See `lr_step`.
+    pub lr_gamma: f64,
+    /// Random flips and rotations by up to 45° of training patches.
+    pub augment: bool,
+    /// A Gaussian blur of training patches of the first step, its σ drawn from 0.1 to
+    /// 2 pixels for each.
+    pub blur_step1: bool,
+    /// Share of training patches kept for validation, of each class.
+    pub val_fraction: f64,
+    /// Which patches these are.
+    pub val: Validation,
+    /// Which epoch's weights are tested and passed on.
+    pub select: Select,
+    /// What a second step does with the head of the first.
+    pub head: HeadStart,
+    /// How training patches of A and B are put together.
+    pub mix: Mix,
+    /// Which images are tested in which run. With several, each makes a table of its own.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "Vec<Protocol>")]
+    pub protocol: Vec<Protocol>,
+    /// Cross-validations of `repeated_cv`, each with folds and seeds of its own.
+    pub repeats: u32,
+    /// Folds of each: every image is tested in one of them.
+    pub folds: u32,
+    /// Trainings of `fixed_split` and of `resplit`.
+    pub seeds: u32,
+    /// How near the paper's mean accuracy counts as equivalent, in percentage points.
+    pub margin: f64,
+    /// Whether cells are filled whose training has seen a test picture; they are marked.
+    pub allow_leak: bool,
+}
+
+impl Default for TransferLearning {
+    fn default() -> Self {
+        Self {
+            network: Network::default(),
+            init: Init::Imagenet,
+            weights: ImagenetWeights::V2,
+            batch: 24,
+            epochs: [30, 30],
+            lr: [0.001, 0.01],
+            momentum: 0.9,
+            lr_step: 7,
+            lr_gamma: 0.1,
+            augment: true,
+            blur_step1: false,
+            val_fraction: 0.1,
+            val: Validation::PatchStratified,
+            select: Select::Last,
+            head: HeadStart::Keep,
+            mix: Mix::Concat,
+            protocol: vec![Protocol::RepeatedCv],
+            repeats: 2,
+            folds: 5,
+            seeds: 5,
+            margin: 2.0,
+            allow_leak: false,
+        }
+    }
+}
+
+/// A bottleneck residual network with a head of fully connected layers. The
+/// defaults are ResNet50 with the paper's head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// First layers.
+    pub stem: Stem,
+    /// Channels of the stem; stage i has `width · 2^i` inner channels and four
+    /// times as many at its end.
+    pub width: u32,
+    /// Blocks of each stage.
+    pub blocks: Vec<u32>,
+    /// Widths of the hidden layers of the head.
+    pub head: Vec<u32>,
+    /// Share of activations dropped in the head while training.
+    pub dropout: f64,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { stem: Stem::Imagenet, width: 64, blocks: vec![3, 4, 6, 3], head: vec![768, 256, 128], dropout: 0.5 }
+    }
+}
+
+impl Network {
+    /// Whether all but its head is ResNet50.
+    pub fn is_resnet50(&self) -> bool {
+        let paper = Network::default();
+        (self.stem, self.width, &self.blocks) == (paper.stem, paper.width, &paper.blocks)
+    }
+}
+
+/// See [`Network::stem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// 7×7 with stride 2, then max-pooling with stride 2, for patches of 100 pixels and more.
+    Imagenet,
+    /// 3×3 with stride 1, for small patches.
+    Small,
+}
+
+/// See [`TransferLearning::init`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Weights of ResNet50 learnt on ImageNet.
+    Imagenet,
+    /// Random numbers; stands in for ImageNet weights.
+    Random,
+}
+
+/// See [`TransferLearning::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagenetWeights {
+    /// torchvision's newer ones, its default when the paper was written.
+    #[serde(rename = "imagenet1k_v2", alias = "v2")]
+    V2,
+    /// torchvision's first ones.
+    #[serde(rename = "imagenet1k_v1", alias = "v1")]
+    V1,
+}
+
+impl TransferLearning {
+    /// The weights that the first step needs.
+    pub fn pretrained(&self) -> Option<Pretrained> {
+        let which = match self.weights {
+            ImagenetWeights::V2 => Pretrained::Resnet50V2,
+            ImagenetWeights::V1 => Pretrained::Resnet50V1,
+        };
+        (self.init == Init::Imagenet).then_some(which)
+    }
+}
+
+/// See [`TransferLearning::val`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Validation {
+    /// Patches at random, as the authors' code does. Patches of the same image are
+    /// learnt from, so it says little.
+    PatchStratified,
+    /// All patches of some images, as many images as make up the share; none of a
+    /// class of one image.
+    ImageDisjoint,
+}
+
+/// See [`TransferLearning::select`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// The last epoch's, as the authors' code does.
+    Last,
+    /// Those that recognise most validation patches, the earliest of equals.
+    Best,
+}
+
+/// See [`TransferLearning::head`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadStart {
+    /// Goes on with it; two of the six labels change their meaning from A to C.
+    Keep,
+    /// Draws its last layer anew.
+    ResetLast,
+    /// Draws all of it anew.
+    ResetAll,
+}
+
+/// See [`TransferLearning::mix`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mix {
+    /// All of both.
+    #[serde(rename = "concat")]
+    Concat,
+    /// As many as one of them has (the paper's 4800), half of each, drawn by class.
+    #[serde(rename = "resample_to_4800")]
+    Resample,
+}
+
+/// See [`Patch::whiten`](super::Patch::whiten).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Whiten {
+    /// Mean and standard deviation of ImageNet's pixels.
+    None,
+    /// Those of each patch's own channels.
+    PerPatch,
+    /// Those of the channels of the data set's training patches.
+    PerDataset,
+}
+
+/// Labels of the classes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Labels {
+    /// By what the classes of a data set are ordered.
+    pub order: LabelOrder,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self { order: LabelOrder::AuthorsAlphabetical }
+    }
+}
+
+/// See [`Labels::order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelOrder {
+    /// By the names of the authors' folders: the four classes that A and C share have
+    /// the same label.
+    AuthorsAlphabetical,
+    /// By the abbreviations of the minerals (BRU, CAR, …): two of the four have another
+    /// label in C than in A.
+    MineralAlphabetical,
+}
+
+impl LabelOrder {
+    /// The classes in the order of their labels.
+    pub fn classes(self, dataset: Dataset) -> [Class; 6] {
+        let mut classes = dataset.classes();
+        match self {
+            LabelOrder::AuthorsAlphabetical => {}
+            LabelOrder::MineralAlphabetical => classes.sort_by_key(|class| class.mineral()),
+        }
+        classes
+    }
+}
+
+/// See [`TransferLearning::protocol`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Cross-validation by image, over and over with new folds: the spread shows what
+    /// other images would do.
+    #[default]
+    RepeatedCv,
+    /// One split by `patch.test_fraction`, other seeds of training: the best supported
+    /// reading of the paper. The spread is that of training alone.
+    FixedSplit,
+    /// Such a split anew for each training.
+    Resplit,
+}
+
+impl Protocol {
+    /// The name in specs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::RepeatedCv => "repeated_cv",
+            Protocol::FixedSplit => "fixed_split",
+            Protocol::Resplit => "resplit",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One protocol with its numbers: the runs behind a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// Which images are tested when.
+    pub protocol: Protocol,
+    /// Repeats, with seeds of their own.
+    pub repeats: u32,
+    /// Folds of each.
+    pub folds: u32,
+}
+
+impl Rounds {
+    /// Every run: repeat and fold, from 0.
+    pub fn runs(self) -> impl Iterator<Item = (u32, u32)> {
+        (0..self.repeats).flat_map(move |repeat| (0..self.folds).map(move |fold| (repeat, fold)))
+    }
+
+    /// How a run is called where it is one of many tasks, for instance `repeat 0 fold 1`.
+    pub fn subject(self, repeat: u32, fold: u32) -> String {
+        match self.folds {
+            1 => format!("repeat {repeat} split {}", self.split(repeat)),
+            _ => format!("repeat {repeat} fold {fold}"),
+        }
+    }
+
+    /// How it is called beside a cell, for instance `r0 f1`.
+    pub fn run_name(self, repeat: u32, fold: u32) -> String {
+        match self.folds {
+            1 => format!("r{repeat} s{}", self.split(repeat)),
+            _ => format!("r{repeat} f{fold}"),
+        }
+    }
+
+    /// What ± over these runs means.
+    pub fn spread(self) -> String {
+        let plural = |count: u32| if count == 1 { "" } else { "s" };
+        let Self { repeats, folds, .. } = self;
+        let over = match self.protocol {
+            Protocol::RepeatedCv => {
+                format!("{repeats} repeat{} x {folds} fold{}", plural(repeats), plural(folds))
+            }
+            Protocol::FixedSplit => format!("{repeats} training{} on one split: of training alone", plural(repeats)),
+            Protocol::Resplit => format!("{repeats} training{}, each on a split of its own", plural(repeats)),
+        };
+        format!("sample standard deviation (n - 1) over {over}")
+    }
+
+    /// Which of all ways to split a repeat uses.
+    pub fn split(self, repeat: u32) -> u32 {
+        match self.protocol {
+            Protocol::FixedSplit => 0,
+            Protocol::RepeatedCv | Protocol::Resplit => repeat,
+        }
+    }
+}
+
+impl TransferLearning {
+    /// Most folds of any split.
+    pub fn most_folds(&self) -> u32 {
+        self.rounds().iter().map(|rounds| rounds.folds).max().unwrap_or(1)
+    }
+
+    /// What each protocol asks for, in the order named.
+    pub fn rounds(&self) -> Vec<Rounds> {
+        let rounds = |protocol: &Protocol| match protocol {
+            Protocol::RepeatedCv => Rounds { protocol: *protocol, repeats: self.repeats, folds: self.folds },
+            Protocol::FixedSplit | Protocol::Resplit => Rounds { protocol: *protocol, repeats: self.seeds, folds: 1 },
+        };
+        self.protocol.iter().map(rounds).collect()
+    }
+}
+
+/// A list, or its only entry.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Protocol>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected repeated_cv, fixed_split or resplit, or a list of these")]
+    enum OneOrMany {
+        One(Protocol),
+        Many(Vec<Protocol>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(protocol) => vec![protocol],
+        OneOrMany::Many(protocols) => protocols,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_classes_keep_their_label_in_the_authors_order_alone() {
+        let kept = |order: LabelOrder| {
+            let (a, c) = (order.classes(Dataset::A), order.classes(Dataset::C));
+            a.iter().zip(c).filter(|(a, c)| **a == *c).count()
+        };
+        assert_eq!(kept(LabelOrder::AuthorsAlphabetical), 4);
+        let minerals = LabelOrder::MineralAlphabetical.classes(Dataset::A).map(Class::mineral);
+        assert_eq!(minerals, ["BRU", "CAR", "CAR2", "CYS", "STR", "WW"]);
+        assert_eq!(kept(LabelOrder::MineralAlphabetical), 2);
+    }
+
+    #[test]
+    fn each_protocol_has_its_own_runs_and_splits() {
+        let mut tl = TransferLearning { repeats: 2, folds: 3, seeds: 4, ..TransferLearning::default() };
+        tl.protocol = vec![Protocol::Resplit, Protocol::RepeatedCv, Protocol::FixedSplit];
+        let rounds = tl.rounds();
+        let runs: Vec<usize> = rounds.iter().map(|rounds| rounds.runs().count()).collect();
+        assert_eq!(runs, [4, 6, 4]);
+        assert_eq!(rounds[1].runs().nth(3), Some((1, 0)));
+        assert_eq!(rounds.iter().map(|rounds| rounds.split(1)).collect::<Vec<_>>(), [1, 1, 0]);
+    }
+
+    #[test]
+    fn one_protocol_needs_no_list() {
+        let read = |text: &str| toml::from_str::<TransferLearning>(text).map(|tl| tl.protocol);
+        assert_eq!(read("protocol = 'resplit'").unwrap(), [Protocol::Resplit]);
+        let both = [Protocol::FixedSplit, Protocol::RepeatedCv];
+        assert_eq!(read("protocol = ['fixed_split', 'repeated_cv']").unwrap(), both);
+        assert!(read("protocol = 'loocv'").unwrap_err().to_string().contains("expected repeated_cv"));
+    }
+}

@@ -1,0 +1,340 @@
+use std::path::Path;
+
+use domain::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
+use domain::seed::Seed;
+use domain::stage::{Folder, Monitor, Split, Unwatched};
+use domain::stone::{Dataset, View};
+
+use super::*;
+use crate::checkpoint::tests::changes_nothing;
+use crate::data::patchset;
+use crate::models::resnet::IMAGENET_CLASSES;
+use crate::records::{ClassPatches, Metrics};
+use crate::weights::Array;
+
+fn small() -> ClassifyTrain {
+    ClassifyTrain {
+        datasets: vec![Dataset::A],
+        network: Network { stem: Stem::Small, width: 4, blocks: vec![1, 1], head: vec![8], dropout: 0.2 },
+        init: Some(Init::Random),
+        head: HeadStart::Keep,
+        order: LabelOrder::AuthorsAlphabetical,
+        mix: Mix::Concat,
+        whiten: Whiten::None,
+        batch: 8,
+        epochs: 2,
+        lr: 0.05,
+        momentum: 0.9,
+        lr_step: 7,
+        lr_gamma: 0.1,
+        augment: true,
+        blur: false,
+        val_fraction: 0.1,
+        val: Validation::PatchStratified,
+        select: Select::Last,
+    }
+}
+
+/// Patches whose stripes tell the class, eight of each and two per image.
+fn write_patches(input: &Path, dataset: Dataset) {
+    let (size, each) = (16usize, 8usize);
+    for side in ["train", "test"] {
+        let mut rng = random::stream(Seed(9), side, 0);
+        let (mut pixels, mut labels, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for label in 0..CLASSES {
+            for patch in 0..each {
+                let shift = random::uniform(&mut rng) * 6.0;
+                for at in 0..3 * size * size {
+                    let (x, y) = ((at % size) as f64, (at / size % size) as f64);
+                    let wave = ((x + y + shift) * (0.4 + 0.4 * label as f64)).sin();
+                    pixels.push((128.0 + 90.0 * wave) as u8);
+                }
+                labels.push(label as u8);
+                ids.push((label * each + patch) as u32 / 2);
+            }
+        }
+        patchset::tests::write(&input.join(format!("{side}.safetensors")), size, &pixels, &labels, &ids);
+    }
+    let counts =
+        |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0, masks: 0 };
+    let classes = dataset.classes().into_iter().map(counts).collect();
+    let (split, train_images, test_images) = (Split::default(), vec![], vec![]);
+    let (view, size) = (View::Sur, size as u32);
+    let record = PatchesRecord { dataset, view, split, size, classes, train_images, test_images };
+    records::write(&input.join("patches.json"), &record).unwrap();
+}
+
+fn train(classify: &ClassifyTrain, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
+    let folder = Folder::new(root);
+    for dataset in &classify.datasets {
+        write_patches(&folder.input(&format!("patches.{dataset}")), *dataset);
+    }
+    let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
+    run(classify, attempt)?;
+    Ok(folder)
+}
+
+fn metrics_of(folder: &Folder) -> Metrics {
+    records::read(&folder.output("metrics.json")).unwrap()
+}
+
+#[test]
+fn learns_stripes_and_reports_what_it_did() {
+    let root = tempfile::tempdir().unwrap();
+    let network = Network { width: 8, head: vec![], ..small().network };
+    let longer = ClassifyTrain { network, epochs: 12, lr: 0.02, lr_step: 9, augment: false, ..small() };
+    let folder = train(&longer, 7, root.path(), &mut Unwatched).unwrap();
+    let metrics = metrics_of(&folder);
+    assert!(metrics.accuracy > 60.0, "{metrics:?}");
+    assert_eq!((metrics.test_patches, metrics.test_images), (48, 24));
+    assert_eq!(metrics.steps, 12 * 6); // 42 patches of 48 are left for training
+    assert!(metrics.confusion.iter().all(|row| row.iter().sum::<u32>() == 8));
+    assert_eq!(metrics.labels[0], [Dataset::A.classes()[0]]);
+    assert!(metrics.val_accuracy.is_some());
+    let csv = std::fs::read_to_string(folder.output("epochs.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 13);
+    assert_eq!((metrics.train, metrics.images.len()), ([24, 48], 24));
+    let right = metrics.images.iter().map(|image| image.right).sum::<f64>() / 24.0;
+    assert!((100.0 * right - metrics.accuracy).abs() < 1e-9, "two patches of each image");
+}
+
+#[test]
+fn images_are_judged_by_votes_and_by_probabilities() {
+    let sure = |label: usize, score: f32| {
+        let mut scores = [0.0; CLASSES];
+        scores[label] = score;
+        scores
+    };
+    // Of image 3, two patches lean towards label 1, one is sure of label 2.
+    let scores = [sure(1, 0.1), sure(1, 0.1), sure(2, 9.0), sure(0, 1.0)];
+    let root = tempfile::tempdir().unwrap();
+    patchset::tests::write(&root.path().join("test"), 1, &[0; 12], &[2, 2, 2, 0], &[3, 3, 3, 1]);
+    let test = PatchSet::open(&root.path().join("test")).unwrap();
+    let log = Log::new(&small(), 8, 0);
+    let class =
+        |class| ClassPatches { class, train: [4, 8], test: [4, 8], coverage: 1.0, stride: 1, moved: 0, masks: 0 };
+    let classes = Dataset::A.classes().into_iter().map(class).collect();
+    let (dataset, view, split) = (Dataset::A, View::Sur, Split::default());
+    let (train_images, test_images) = (vec![], vec![]);
+    let record = PatchesRecord { dataset, view, split, size: 16, classes, train_images, test_images };
+    let metrics = score::metrics(&small(), &log, &test, &scores, &[record], &Device::flex());
+    let images: Vec<_> = metrics.images.iter().map(|image| (image.id, image.vote, image.by_score)).collect();
+    assert_eq!(images, [(1, 0, 0), (3, 1, 2)]);
+    assert_eq!((metrics.image_accuracy, metrics.image_accuracy_by_score, metrics.accuracy), (50.0, 100.0, 50.0));
+    // Labels that this split does not test count in no average.
+    assert_eq!(metrics.macro_average.recall, (1.0 + 1.0 / 3.0) / 2.0);
+    assert_eq!(metrics.per_class[5].f1, 0.0);
+}
+
+#[test]
+fn the_first_loss_is_that_of_guessing() {
+    let root = tempfile::tempdir().unwrap();
+    let still = ClassifyTrain { lr: 0.0, epochs: 1, ..small() };
+    let metrics = metrics_of(&train(&still, 7, root.path(), &mut Unwatched).unwrap());
+    assert!((metrics.train_loss - 6f64.ln()).abs() < 0.3, "{}", metrics.train_loss);
+}
+
+#[test]
+fn equal_seeds_give_equal_bytes_and_others_do_not() {
+    let root = tempfile::tempdir().unwrap();
+    let [a, b, c] = [("a", 7), ("b", 7), ("c", 8)].map(|(name, seed)| {
+        let folder = train(&small(), seed, &root.path().join(name), &mut Unwatched).unwrap();
+        std::fs::read(folder.output("model.safetensors")).unwrap()
+    });
+    assert!(a == b && a != c);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let [one, three] = [1, 3].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let root = root.path().join(threads.to_string());
+        let folder = pool.install(|| train(&small(), 7, &root, &mut Unwatched)).unwrap();
+        std::fs::read(folder.output("model.safetensors")).unwrap()
+    });
+    assert!(one == three);
+}
+
+#[test]
+fn a_second_step_goes_on_from_all_weights_of_the_first() {
+    let root = tempfile::tempdir().unwrap();
+    let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
+    let second = Folder::new(root.path().join("second"));
+    let model = std::fs::read(first.output("model.safetensors")).unwrap();
+    records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
+    let still = ClassifyTrain { datasets: vec![Dataset::A, Dataset::C], init: None, lr: 0.0, ..small() };
+    let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
+    let learnt = |folder: &Folder| {
+        let mut arrays = weights::read(&folder.output("model.safetensors")).unwrap();
+        arrays.retain(|name, _| !name.contains("running_"));
+        arrays
+    };
+    assert_eq!(learnt(&first), learnt(&second));
+    let metrics = metrics_of(&second);
+    assert_eq!((metrics.test_patches, metrics.test_images), (96, 48));
+    assert_eq!(metrics.labels[0].len(), 2);
+    assert_eq!(metrics.labels[3].len(), 1);
+}
+
+#[test]
+fn a_first_step_starts_from_the_published_weights_below_its_own_head() {
+    let root = tempfile::tempdir().unwrap();
+    let net = ResNet::new(&small().network, &Device::flex());
+    let mut published = weights::collect(&weights::initialise(net, Seed(99)));
+    published.retain(|name, _| !name.starts_with("fc."));
+    let backbone = published.clone();
+    for (name, shape) in ResNet::tensors(&small().network, IMAGENET_CLASSES) {
+        let values = vec![0.0; shape.iter().product()];
+        published.entry(name).or_insert(Array { shape, values });
+    }
+    let start = |name: &str, init, published: &Arrays| {
+        let folder = Folder::new(root.path().join(name));
+        weights::write(published, &folder.input("weights").join(WEIGHTS_FILE)).unwrap();
+        let still = ClassifyTrain { init: Some(init), lr: 0.0, epochs: 1, ..small() };
+        let folder = train(&still, 7, folder.root(), &mut Unwatched)?;
+        let mut learnt = weights::read(&folder.output("model.safetensors"))?;
+        learnt.retain(|name, _| !name.contains("running_"));
+        Ok::<_, Failure>(learnt)
+    };
+    let random = start("random", Init::Random, &published).unwrap();
+    let learnt = start("imagenet", Init::Imagenet, &published).unwrap();
+    for (name, array) in &learnt {
+        let expected = if name.starts_with("fc.") { &random[name] } else { &backbone[name] };
+        assert_eq!(array, expected, "{name}");
+    }
+    published.remove("layer2.0.bn3.weight");
+    let failure = start("damaged", Init::Imagenet, &published).unwrap_err();
+    assert!(failure.message.contains("weights.safetensors: tensor layer2.0.bn3.weight is missing"), "{failure}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_ends_the_attempt() {
+    let root = tempfile::tempdir().unwrap();
+    let wild = ClassifyTrain { lr: 1e30, ..small() };
+    let failure = train(&wild, 7, root.path(), &mut Unwatched).unwrap_err();
+    assert_eq!(failure.code, FailureCode::NotANumber);
+    assert!(failure.message.contains("tl.lr"), "{failure}");
+}
+
+#[test]
+fn stopping_and_going_on_elsewhere_changes_no_byte() {
+    // Six steps an epoch: within and at the end of the first, within the second.
+    changes_nothing(&[1, 6, 10], &|root, monitor| train(&small(), 7, root, monitor));
+    let second = ClassifyTrain { init: None, val_fraction: 0.0, ..small() };
+    let root = tempfile::tempdir().unwrap();
+    let first = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
+    changes_nothing(&[4], &|root, monitor| {
+        let model = std::fs::read(first.output("model.safetensors")).unwrap();
+        records::write_bytes(&Folder::new(root).input("init").join("model.safetensors"), &model).unwrap();
+        train(&second, 7, root, monitor)
+    });
+}
+
+#[test]
+fn a_last_batch_of_one_patch_is_dropped() {
+    let order: Vec<usize> = (0..9).collect();
+    assert_eq!(batches(&order, 4).map(<[usize]>::len).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(batches(&order, 5).map(<[usize]>::len).collect::<Vec<_>>(), [5, 4]);
+}
+
+/// The learnt tensors of a second step that learns nothing, and those of its first.
+fn head_of(head: HeadStart) -> (Arrays, Arrays) {
+    let root = tempfile::tempdir().unwrap();
+    let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
+    let second = Folder::new(root.path().join("second"));
+    let model = std::fs::read(first.output("model.safetensors")).unwrap();
+    records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
+    let still = ClassifyTrain { init: None, head, lr: 0.0, epochs: 1, ..small() };
+    let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
+    let learnt = |folder: &Folder| {
+        let mut arrays = weights::read(&folder.output("model.safetensors")).unwrap();
+        arrays.retain(|name, _| !name.contains("running_"));
+        arrays
+    };
+    (learnt(&first), learnt(&second))
+}
+
+#[test]
+fn a_second_step_draws_as_much_of_the_head_anew_as_is_asked() {
+    for (head, renewed) in [(HeadStart::ResetLast, "fc.5."), (HeadStart::ResetAll, "fc.")] {
+        let (first, second) = head_of(head);
+        for (name, array) in &second {
+            let is_new = name.starts_with(renewed);
+            assert_eq!(first[name] != *array, is_new, "{head:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn the_best_epoch_is_the_first_of_those_that_recognise_most() {
+    let root = tempfile::tempdir().unwrap();
+    // So fast that it gets worse again.
+    let wild = ClassifyTrain { select: Select::Best, val_fraction: 0.5, epochs: 6, lr: 0.3, ..small() };
+    let run = |classify: &ClassifyTrain, name: &str| {
+        let folder = train(classify, 7, &root.path().join(name), &mut Unwatched).unwrap();
+        let csv = std::fs::read_to_string(folder.output("epochs.csv")).unwrap();
+        let shares: Vec<f64> =
+            csv.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse().unwrap()).collect();
+        (metrics_of(&folder), shares, std::fs::read(folder.output("model.safetensors")).unwrap())
+    };
+    let (metrics, shares, best) = run(&wild, "best");
+    let most = shares.iter().copied().fold(0.0, f64::max);
+    let first = shares.iter().position(|share| *share == most).unwrap();
+    assert_eq!((metrics.epoch as usize, metrics.val_accuracy), (first + 1, Some(most)));
+    assert!(metrics.epoch < 6, "{shares:?}");
+    // The same as a training that ends there.
+    let (shorter, _, last) = run(&ClassifyTrain { select: Select::Last, epochs: metrics.epoch, ..wild }, "last");
+    assert_eq!((shorter.accuracy, shorter.val_accuracy), (metrics.accuracy, metrics.val_accuracy));
+    assert!(best == last);
+}
+
+#[test]
+fn labels_follow_the_order_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let order = LabelOrder::MineralAlphabetical;
+    let folder = train(&ClassifyTrain { order, ..small() }, 7, root.path(), &mut Unwatched).unwrap();
+    let metrics = metrics_of(&folder);
+    let labels: Vec<_> = metrics.labels.iter().map(|classes| classes[0].mineral()).collect();
+    assert_eq!(labels, ["BRU", "CAR", "CAR2", "CYS", "STR", "WW"]);
+    // BRU has label 3 in the patches, whose images there are 12 to 15.
+    assert!(metrics.images.iter().filter(|image| image.label == 0).map(|image| image.id).eq(12..16));
+}
+
+#[test]
+fn every_way_to_prepare_patches_goes_on_from_a_checkpoint() {
+    let classify = ClassifyTrain {
+        datasets: vec![Dataset::A, Dataset::C],
+        mix: Mix::Resample,
+        whiten: Whiten::PerDataset,
+        blur: true,
+        val: Validation::ImageDisjoint,
+        select: Select::Best,
+        val_fraction: 0.25,
+        epochs: 3,
+        ..small()
+    };
+    changes_nothing(&[3, 7], &|root, monitor| train(&classify, 7, root, monitor));
+}
+
+/// Each epoch is told as it ends.
+#[test]
+fn the_log_has_a_line_for_each_epoch() {
+    #[derive(Default)]
+    struct Lines(Vec<String>);
+    impl Monitor for Lines {
+        fn progress(&mut self, _: domain::stage::Progress) {}
+        fn stopping(&self) -> bool {
+            false
+        }
+        fn log(&mut self, line: &str) {
+            self.0.push(line.to_owned());
+        }
+    }
+    let root = tempfile::tempdir().unwrap();
+    let mut lines = Lines::default();
+    train(&small(), 7, root.path(), &mut lines).unwrap();
+    assert_eq!(lines.0.len(), 2);
+    assert!(lines.0[0].starts_with("epoch 1/2 lr 0.05 loss 1."), "{:?}", lines.0);
+    assert!(lines.0[1].contains(" validation "), "{:?}", lines.0);
+}
