@@ -314,6 +314,7 @@ fn for_latex(text: &str) -> String {
             ']' => escaped += "{]}",
             '±' => escaped += "$\\pm$",
             '→' => escaped += "$\\to$",
+            '←' => escaped += "$\\leftarrow$",
             '×' => escaped += "$\\times$",
             '−' => escaped += "$-$",
             '–' => escaped += "--",

@@ -14,7 +14,6 @@ use domain::stage::{ClassifyTrain, Failure, FailureCode, Stage};
 
 use self::log::Log;
 use super::Attempt;
-use super::sinddm_train::ahead;
 use crate::checkpoint::Checkpoints;
 use crate::data::augment::Augmentation;
 use crate::data::patchset::{Normalisation, PatchSet};
@@ -22,6 +21,7 @@ use crate::models::resnet::{CLASSES, ResNet};
 use crate::optimizer::NamedOptimizer;
 use crate::random;
 use crate::records::{self, PatchesRecord};
+use crate::training::ahead;
 use crate::weights::{self, Arrays};
 
 mod log;

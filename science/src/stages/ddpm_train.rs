@@ -12,7 +12,7 @@ use domain::stone::Dataset;
 use image::{RgbImage, imageops};
 
 use super::Attempt;
-use super::sinddm_train::{READ_EVERY, ahead};
+use super::sinddm_train::READ_EVERY;
 use crate::checkpoint::Checkpoints;
 use crate::data::resize::{Filter, resize};
 use crate::data::{folder, picture, pyramid, tensors};
@@ -22,7 +22,7 @@ use crate::optimizer;
 use crate::pace::Pace;
 use crate::random;
 use crate::records::{self, PlainRecord};
-use crate::training::{Training, state};
+use crate::training::{Training, ahead, state};
 use crate::weights;
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`,

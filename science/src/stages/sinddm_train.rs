@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread::{self, Scope};
+use std::thread;
 
 use burn::module::Module;
 use burn::optim::{Adam, AdamConfig, GradientsAccumulator, GradientsParams};
@@ -26,7 +25,7 @@ use crate::precision;
 use crate::random;
 use crate::records::{self, DiffusionRecord, PadRecord};
 use crate::sampler::Sampler;
-use crate::training::{Training, state};
+use crate::training::{Training, ahead, state};
 use crate::weights::{self, Array, Arrays};
 
 /// Adam's guard against division by zero; burn's default is larger than the reference's.
@@ -189,20 +188,6 @@ impl Draw {
         let noise = random::normals(&mut rng, 3 * sinddm.batch as usize * (width * height) as usize);
         Self { scale, times, pictures, noise }
     }
-}
-
-/// Every step with what `draw` gives for it, which another thread makes while
-/// the step before is at work.
-pub(crate) fn ahead<'scope, D: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    steps: Range<u32>,
-    draw: impl Fn(u32) -> D + Send + 'scope,
-) -> impl Iterator<Item = (u32, D)> {
-    let (sender, drawn) = mpsc::sync_channel(1);
-    let all = steps.clone();
-    // A receiver that is gone means that the steps have ended early.
-    scope.spawn(move || all.map(draw).try_for_each(|draw| sender.send(draw)));
-    steps.zip(drawn)
 }
 
 /// The mean absolute error of the predicted noise and its gradients, in 32-bit
@@ -462,13 +447,6 @@ pub(crate) mod tests {
         // The pictures there are numbers 3 and 5.
         assert_eq!(ids(MultiImage::Pooled), [13, 15]);
         assert_eq!(ids(MultiImage::FirstOnly), [13]);
-    }
-
-    #[test]
-    fn every_step_gets_what_was_drawn_for_it() {
-        let seen: Vec<(u32, u32)> = thread::scope(|scope| ahead(scope, 3..9, |step| step * step).collect());
-        assert_eq!(seen, [(3, 9), (4, 16), (5, 25), (6, 36), (7, 49), (8, 64)]);
-        assert_eq!(thread::scope(|scope| ahead(scope, 0..1_000_000, |step| step).next()), Some((0, 0)));
     }
 
     #[test]

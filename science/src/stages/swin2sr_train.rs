@@ -14,7 +14,7 @@ use domain::stone::Dataset;
 use image::{Rgb, RgbImage, imageops};
 
 use super::Attempt;
-use super::sinddm_train::{ADAM_EPSILON, READ_EVERY, ahead};
+use super::sinddm_train::{ADAM_EPSILON, READ_EVERY};
 use crate::checkpoint::Checkpoints;
 use crate::data::picture::open_rgb8;
 use crate::data::quality::{psnr, ssim};
@@ -24,7 +24,7 @@ use crate::models::swin2sr::script::Script;
 use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
 use crate::pace::Pace;
 use crate::records::{self, Nearness, Swin2srRecord};
-use crate::training::{Training, state};
+use crate::training::{Training, ahead, state};
 use crate::{random, weights};
 
 const FACTOR: u32 = SCALE as u32;
