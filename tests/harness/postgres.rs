@@ -71,7 +71,13 @@ impl Database {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = serve(self.folder.path());
-        eventually("PostgreSQL answers again", PATIENCE, || self.try_connect("postgres").is_ok());
+        eventually("PostgreSQL answers again", PATIENCE, || {
+            // While what the dead server had started still ends, a new one ends at once.
+            if self.process.try_wait().unwrap().is_some() {
+                self.process = serve(self.folder.path());
+            }
+            self.try_connect("postgres").is_ok()
+        });
     }
 }
 
