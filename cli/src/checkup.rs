@@ -103,6 +103,8 @@ struct Splits {
 /// What the pictures of one class are for.
 struct Sides {
     roles: Vec<Role>,
+    /// Folds of the first split.
+    folds: u32,
     /// For each split, the fold in which each picture is tested, if any.
     tested: Vec<Vec<Option<u32>>>,
 }
@@ -116,8 +118,7 @@ impl Sides {
     /// Pictures on the test side of each fold of the first split.
     fn counts(&self) -> Vec<usize> {
         let Some(first) = self.tested.first() else { return Vec::new() };
-        let folds = first.iter().flatten().max().map_or(1, |last| last + 1);
-        (0..folds).map(|fold| first.iter().filter(|tested| **tested == Some(fold)).count()).collect()
+        (0..self.folds).map(|fold| first.iter().filter(|tested| **tested == Some(fold)).count()).collect()
     }
 }
 
@@ -286,7 +287,8 @@ fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Si
     let testable: Vec<bool> = roles.iter().map(|role| role.testable).collect();
     let folds = |(patches, seed): &(Patches, Seed)| patches::folds(patches, class, &member.stones, &testable, *seed);
     let tested = splits.patches.iter().map(folds).collect::<Option<Vec<_>>>()?;
-    let sides = Sides { roles, tested };
+    let folds = splits.patches.first().map_or(1, |(patches, _)| patches.split.folds);
+    let sides = Sides { roles, folds, tested };
     let counts = sides.counts();
     let fewest = counts.iter().copied().min().unwrap_or(0);
     if fewest == 0 {

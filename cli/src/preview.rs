@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data};
+use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Ingest, Monitor, Patches, Progress, Split, Stage};
 use domain::stone::{Dataset, View};
 use science::device::Kind;
@@ -143,13 +144,13 @@ impl Cutter<'_> {
         folder
     }
 
-    fn ingest(&mut self, ingest: &Ingest, seed: domain::seed::Seed) -> Result<(), Failure> {
+    fn ingest(&mut self, ingest: &Ingest, seed: Seed) -> Result<(), Failure> {
         let folder = self.folder("ingest", ingest.dataset, ingest.view);
         self.attempt(&folder, seed, |attempt| science::run(&Stage::Ingest(ingest.clone()), attempt))
     }
 
     /// Cuts a view, unless what it needs has failed.
-    fn patches(&mut self, of: &Patches, seed: domain::seed::Seed) -> Result<Option<ViewPreview>, Failure> {
+    fn patches(&mut self, of: &Patches, seed: Seed) -> Result<Option<ViewPreview>, Failure> {
         let Patches { dataset, view, .. } = *of;
         let ingested = self.folder("ingest", dataset, view).outputs();
         if !ingested.join("images.json").exists() {
@@ -184,7 +185,7 @@ impl Cutter<'_> {
     fn attempt<T>(
         &mut self,
         folder: &Folder,
-        seed: domain::seed::Seed,
+        seed: Seed,
         work: impl FnOnce(Attempt<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         // Neither stage computes with tensors.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use csv::{StringRecord, Trim};
 use domain::stone::{Class, Dataset, View};
 
 /// Columns that may name the stone, the one that keeps most pictures together first.
@@ -60,14 +61,14 @@ impl Stones {
     ) -> Result<(), String> {
         let mut records = records(text.trim_start_matches('\u{feff}'))?.into_iter();
         let (_, header) = records.next().ok_or("is empty; write the names of the columns or remove it")?;
-        let header: Vec<String> = header.iter().map(|name| name.trim().trim_end_matches('?').to_lowercase()).collect();
+        let header: Vec<String> = header.iter().map(|name| name.trim_end_matches('?').to_lowercase()).collect();
         let column = |name: &str| header.iter().position(|known| known == name);
         let needed = |name: &str| column(name).ok_or(format!("has no column {name}; name it in the first line"));
         let (dataset, view, class) = (needed("dataset")?, needed("view")?, needed("class")?);
         let file = column("path").or(column("image_id")).ok_or("has neither a column path nor image_id; add one")?;
         let (id, mask) = (IDS.into_iter().find_map(column), column("mask"));
         for (line, fields) in records {
-            let field = |column: usize| fields.get(column).map_or("", |field| field.trim());
+            let field = |column: usize| fields.get(column).unwrap_or_default();
             let place = match place(field(dataset), field(view), field(class)) {
                 Ok(place) => place,
                 Err(problem) => {
@@ -144,35 +145,30 @@ fn place(dataset: &str, view: &str, class: &str) -> Result<Place, String> {
     Ok((dataset, view, known))
 }
 
-/// The records of a CSV text (RFC 4180) with the lines on which they begin, empty
-/// lines left out. Where the first line has no comma, semicolons or tabs separate.
-fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+/// The records of a CSV text with the lines on which they begin, empty ones left out.
+/// Where the first line has no comma, semicolons or tabs separate.
+fn records(text: &str) -> Result<Vec<(u64, StringRecord)>, String> {
     let first = text.lines().next().unwrap_or("");
-    let separator = [',', ';', '\t'].into_iter().find(|separator| first.contains(*separator)).unwrap_or(',');
-    let (mut records, mut fields, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut begin, mut quoted) = (1, 1, false);
-    // A last line need not end.
-    let mut chars = text.trim_end_matches(['\r', '\n']).chars().chain(['\n']).peekable();
-    while let Some(c) = chars.next() {
-        let ends = c == '\n' && !quoted;
-        line += usize::from(c == '\n');
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
-            '"' if quoted || field.is_empty() => quoted = !quoted,
-            c if quoted => field.push(c),
-            '\r' => {}
-            c if ends || c == separator => fields.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-        if ends {
-            let record = std::mem::take(&mut fields);
-            if record.iter().any(|field: &String| !field.is_empty()) {
-                records.push((begin, record));
-            }
-            begin = line;
-        }
+    let separator = *b",;\t".iter().find(|separator| first.contains(char::from(**separator))).unwrap_or(&b',');
+    let mut reader = csv::ReaderBuilder::new();
+    let mut reader =
+        reader.delimiter(separator).has_headers(false).flexible(true).trim(Trim::All).from_reader(text.as_bytes());
+    let mut records = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        // The reader counts from the empty lines before a record.
+        let (line, from) = record.position().map_or((0, 0), |at| (at.line(), at.byte() as usize));
+        let empty =
+            text[from..].bytes().take_while(|byte| b"\r\n".contains(byte)).filter(|byte| *byte == b'\n').count();
+        records.push((line + empty as u64, record));
     }
-    if quoted { Err(format!("line {begin}: a quotation mark is not closed")) } else { Ok(records) }
+    // The reader takes one that is never closed for text up to the end.
+    if !text.matches('"').count().is_multiple_of(2) {
+        let line = records.last().map_or(1, |(line, _)| *line);
+        return Err(format!("line {line}: a quotation mark is not closed"));
+    }
+    records.retain(|(_, record)| record.iter().any(|field| !field.is_empty()));
+    Ok(records)
 }
 
 #[cfg(test)]

@@ -43,6 +43,12 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
     assert!(checkup["classes"].as_array().unwrap().iter().all(|class| class["tested"][0].as_u64() > Some(0)));
     assert!(findings(&checkup, "note").iter().any(|text| text.contains("stand-in data")));
     assert!(findings(&checkup, "warning").iter().any(|text| text.starts_with("C/SEC/IVd (BRU) has 4 pictures")));
+    let five = ["dataset", "check", "stones", "--scale", "smoke", "--set", "tl.folds=5", "--json"];
+    let checkup: Value = serde_json::from_slice(&lithogen(&five, root).stdout).unwrap();
+    let untested = "C/SEC/IVd (BRU) has 4 pictures, fewer than there are folds: in 1 of 5 splits it is not tested";
+    assert!(findings(&checkup, "warning").iter().any(|text| text.starts_with(untested)), "{checkup}");
+    let brushite = checkup["classes"].as_array().unwrap().iter().find(|class| class["class"] == "IVd").unwrap();
+    assert_eq!(brushite["tested"].as_array().unwrap().len(), 5);
     let planned = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
     assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
 

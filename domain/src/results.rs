@@ -15,6 +15,7 @@ pub use claims::{Claim, ClaimVerdict};
 pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
 
 use crate::experiment::{Protocol, Rounds};
+use crate::paper::{self, Printed, Row};
 use crate::stone::{Class, Dataset, View};
 
 /// Version of the document's form. 2: verdicts on accuracies follow from tests; in
@@ -225,6 +226,59 @@ pub struct Cell {
     /// numbers unless the study allows leaks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaks: Vec<Leak>,
+}
+
+impl Cell {
+    /// The cell of a row, after its second step if there is one, of which nothing was run.
+    pub fn blank(row: &Row, second: Option<Dataset>, printed: Printed) -> Self {
+        let step = if second.is_some() { 2 } else { 1 };
+        Self {
+            id: format!("{}-{}-{step}", row.view, row.row),
+            view: row.view,
+            row: row.row,
+            step,
+            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
+            config: row.config.clone(),
+            tested_on: second.map_or_else(|| row.first.datasets(), |second| vec![second]),
+            paper_mean: printed.mean,
+            paper_std: printed.std,
+            mean: None,
+            std: None,
+            n: 0,
+            n_asked: 0,
+            std_over_classes: None,
+            per_class: vec![],
+            runs: vec![],
+            run_names: vec![],
+            missing: vec![],
+            std_pooled: None,
+            image_accuracy: None,
+            image_accuracy_by_score: None,
+            image_interval: None,
+            macro_f1: None,
+            train_images: 0.0,
+            test_images: 0.0,
+            interval: None,
+            difference: None,
+            p_equivalent: None,
+            p_by_paper_n: vec![],
+            verdict: Verdict::NotRun,
+            why: None,
+            untested: vec![],
+            leaks: vec![],
+        }
+    }
+
+    /// One for each printed cell of Table I, in the paper's order, made by `cell` of a
+    /// row, its second data set for the accuracy after the second step, and what is printed.
+    pub fn of_table_1(mut cell: impl FnMut(&Row, Option<Dataset>, Printed) -> Cell) -> Vec<Cell> {
+        let mut cells = vec![];
+        for row in paper::TABLE_1.iter() {
+            cells.push(cell(row, None, row.accuracy_1));
+            cells.extend(row.accuracy_2.map(|printed| cell(row, row.second, printed)));
+        }
+        cells
+    }
 }
 
 /// Mean accuracy of one class, in percent.

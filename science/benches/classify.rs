@@ -16,8 +16,9 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{Network, Whiten};
 use domain::seed::Seed;
-use safetensors::tensor::{Dtype, TensorView};
+use image::{Rgb, RgbImage};
 use science::data::augment::Augmentation;
+use science::data::packed::{self, Row};
 use science::data::patchset::PatchSet;
 use science::models::resnet::{CLASSES, ResNet};
 use science::optimizer::NamedOptimizer;
@@ -61,14 +62,10 @@ fn input(batch: usize) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train.safetensors");
     let mut rng = random::stream(Seed(1), "pixels", 0);
-    let pixels: Vec<u8> = (0..PATCHES * 3 * SIZE * SIZE).map(|_| random::below(&mut rng, 256) as u8).collect();
-    let (labels, ids) = (vec![0; PATCHES], vec![0; 4 * PATCHES]);
-    let tensors = [
-        ("images", TensorView::new(Dtype::U8, vec![PATCHES, 3, SIZE, SIZE], &pixels).unwrap()),
-        ("labels", TensorView::new(Dtype::U8, vec![PATCHES], &labels).unwrap()),
-        ("image_ids", TensorView::new(Dtype::U32, vec![PATCHES], &ids).unwrap()),
-    ];
-    safetensors::serialize_to_file(tensors, None, &path).unwrap();
+    let patch =
+        RgbImage::from_fn(SIZE as u32, SIZE as u32, |_, _| Rgb([0; 3].map(|_: u8| random::below(&mut rng, 256) as u8)));
+    let rows: Vec<Row<'_>> = (0..PATCHES as u32).map(|id| Row { patch: &patch, label: 0, id }).collect();
+    packed::write(&path, &rows, SIZE).unwrap();
     let set = PatchSet::open(&path).unwrap();
     let normalisation = set.normalisation(Whiten::None).unwrap();
     let mut order: Vec<usize> = (0..PATCHES).collect();

@@ -328,6 +328,27 @@ pub(crate) mod tests {
         assert_eq!(differing(&outputs(&busy), &alone), [""; 0], "a checkpoint at every step");
     }
 
+    /// The model follows from the seed: the same twice, and another with another seed.
+    pub(crate) fn follows_from_its_seed(train: &dyn Fn(&Path, u64) -> Folder) {
+        let root = tempfile::tempdir().unwrap();
+        let [a, b, c] = [("a", 7), ("b", 7), ("c", 8)].map(|(name, seed)| model(&train(&root.path().join(name), seed)));
+        assert!(a == b && a != c);
+    }
+
+    /// The model is the same with one thread and with three.
+    pub(crate) fn threads_change_nothing(train: &(dyn Fn(&Path) -> Folder + Sync)) {
+        let root = tempfile::tempdir().unwrap();
+        let [one, three] = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            model(&pool.install(|| train(&root.path().join(threads.to_string()))))
+        });
+        assert!(one == three);
+    }
+
+    fn model(folder: &Folder) -> Vec<u8> {
+        fs::read(folder.output("model.safetensors")).unwrap()
+    }
+
     fn stage() -> Stage {
         Stage::SinddmTrain { sinddm: Default::default() }
     }

@@ -140,9 +140,10 @@ async fn tee(
     loop {
         let length = printed.read(&mut piece).await?;
         if length == 0 {
-            return output.flush().await;
+            return Ok(());
         }
         output.write_all(&piece[..length]).await?;
+        output.flush().await?;
         let shown = length.min(room);
         room -= shown;
         let _ = log.write_all(&piece[..shown]).await;

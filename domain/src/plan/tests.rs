@@ -1,5 +1,7 @@
 use super::*;
-use crate::experiment::Protocol;
+use crate::experiment::{DdpmModels, MultiImage, PatchSource, Protocol};
+use crate::pretrained::Pretrained;
+use crate::stone::Class;
 
 fn paper_plan() -> Plan {
     plan(&Experiment::default(), &Data::of_the_paper()).unwrap()

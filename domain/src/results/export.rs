@@ -161,22 +161,54 @@ fn line(results: &Results, cell: &Cell) -> Vec<String> {
     line
 }
 
+/// The columns of the CSV.
+const COLUMNS: [&str; 33] = [
+    "id",
+    "view",
+    "row",
+    "step",
+    "training",
+    "config",
+    "tested_on",
+    "paper_mean",
+    "paper_std",
+    "mean",
+    "std",
+    "n",
+    "n_asked",
+    "std_over_classes",
+    "verdict",
+    "std_pooled",
+    "missing",
+    "ci_low",
+    "ci_high",
+    "difference",
+    "p_equivalent",
+    "image_accuracy",
+    "image_accuracy_by_score",
+    "image_ci_low",
+    "image_ci_high",
+    "macro_f1",
+    "train_images",
+    "test_images",
+    "seed",
+    "spread",
+    "stand_ins",
+    "protocol",
+    "leaks",
+];
+
 /// One line per cell; an empty field where there is no number. CSV knows no
 /// footnotes: `spread` and `stand_ins` stand in every line.
 pub fn csv(results: &Results) -> String {
-    let mut text = String::from(
-        "id,view,row,step,training,config,tested_on,paper_mean,paper_std,mean,std,n,n_asked,std_over_classes,verdict,\
-         std_pooled,missing,ci_low,ci_high,difference,p_equivalent,image_accuracy,image_accuracy_by_score,\
-         image_ci_low,image_ci_high,macro_f1,train_images,test_images,seed,spread,stand_ins,protocol,leaks\n",
-    );
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     let own = results.cells.iter().map(|cell| (results.protocol, &results.spread, cell));
     let others = results
         .others
         .iter()
         .flat_map(|other| other.cells.iter().map(move |cell| (other.protocol, &other.spread, cell)));
-    for (protocol, spread, cell) in own.chain(others) {
-        let fields = [
+    let lines = own.chain(others).map(|(protocol, spread, cell)| {
+        [
             cell.id.clone(),
             cell.view.to_string(),
             cell.row.to_string(),
@@ -210,19 +242,18 @@ pub fn csv(results: &Results) -> String {
             results.stand_ins.join("; "),
             protocol.to_string(),
             cell.leaks.iter().map(|leak| leak.image.as_str()).collect::<Vec<_>>().join("; "),
-        ];
-        text += &fields.map(|field| quote(&field)).join(",");
-        text.push('\n');
-    }
-    text
+        ]
+    });
+    csv_of(&COLUMNS, lines)
 }
 
-/// A field as RFC 4180 wants it.
-fn quote(field: &str) -> String {
-    match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field.to_owned(),
-    }
+/// A text of comma-separated lines as RFC 4180 has them.
+pub fn csv_of<const N: usize>(columns: &[&str; N], lines: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    // Neither writing to memory nor lines of one length can fail.
+    let _ = writer.write_record(columns);
+    lines.into_iter().for_each(|line| drop(writer.write_record(line)));
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Table I and the claims for a README or an issue.
@@ -330,30 +361,18 @@ fn for_latex(text: &str) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::experiment::Protocol;
-    use crate::paper::{self, Printed, Row};
+    use crate::paper::{Printed, Row};
     use crate::results::{Leak, OtherTable, SCHEMA_VERSION, Verdict};
     use crate::stone::Dataset;
 
     fn cell(row: &Row, second: Option<Dataset>, printed: Printed, comparable: bool) -> Cell {
-        let step = if second.is_some() { 2 } else { 1 };
         Cell {
-            id: format!("{}-{}-{step}", row.view, row.row),
-            view: row.view,
-            row: row.row,
-            step,
-            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
-            config: row.config.clone(),
-            tested_on: second.map_or_else(|| row.first.datasets(), |second| vec![second]),
-            paper_mean: printed.mean,
-            paper_std: printed.std,
             mean: Some(80.0),
             std: Some(3.25),
             n: if row.row == 3 { 3 } else { 4 },
             n_asked: 4,
             std_over_classes: Some(11.0),
-            per_class: vec![],
             runs: vec![80.0; 4],
-            run_names: vec![],
             missing: if row.row == 3 { vec!["r1 f0".to_owned()] } else { vec![] },
             std_pooled: Some(12.0),
             image_accuracy: Some(85.0),
@@ -365,24 +384,15 @@ pub(crate) mod tests {
             interval: Some([75.0, 85.0]),
             difference: Some(80.0 - printed.mean),
             p_equivalent: comparable.then_some(0.4),
-            p_by_paper_n: vec![],
             verdict: if comparable { Verdict::Consistent } else { Verdict::NotComparable },
-            why: None,
-            untested: vec![],
-            leaks: vec![],
+            ..Cell::blank(row, second, printed)
         }
     }
 
     /// Results with a number in every place of Table I.
     pub(crate) fn results(stand_ins: &[&str]) -> Results {
         let comparable = stand_ins.is_empty();
-        let cells: Vec<Cell> = paper::TABLE_1
-            .iter()
-            .flat_map(|row| {
-                let second = row.accuracy_2.map(|printed| cell(row, row.second, printed, comparable));
-                std::iter::once(cell(row, None, row.accuracy_1, comparable)).chain(second)
-            })
-            .collect();
+        let cells = Cell::of_table_1(|row, second, printed| cell(row, second, printed, comparable));
         Results {
             schema_version: SCHEMA_VERSION,
             scale: "tiny".to_owned(),

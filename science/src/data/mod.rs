@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`folder`] | the numbered pictures of an artifact |
+//! | [`packed`] | patches with their labels, written to a file |
 //! | [`patchset`] | patches with their labels, read batch by batch |
 //! | [`augment`] | how training patches are varied |
 //! | [`pyramid`] | pictures at several scales |
@@ -22,6 +23,7 @@ pub mod batch;
 pub mod checkup;
 pub mod folder;
 pub mod foreground;
+pub mod packed;
 pub mod patchset;
 pub mod phantom;
 pub mod picture;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use domain::experiment::{Validation, Whiten};
 use domain::seed::Seed;
 use domain::stage::Failure;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
@@ -200,30 +201,33 @@ impl PatchSet {
             match how {
                 Validation::PatchStratified => {
                     random::shuffle(&mut rng, &mut own);
-                    kept.extend(own[..quota].iter().copied());
+                    kept.extend(own.into_iter().take(quota));
                 }
-                Validation::ImageDisjoint => {
-                    let mut by_image: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-                    for index in own {
-                        let patch = self.patches[index];
-                        by_image.entry((patch.set, patch.image)).or_default().push(index);
-                    }
-                    let mut images: Vec<Vec<usize>> = by_image.into_values().collect();
-                    random::shuffle(&mut rng, &mut images);
-                    // One image at least is left to learn from.
-                    images.pop();
-                    let mut missing = quota;
-                    for image in images {
-                        if missing == 0 {
-                            break;
-                        }
-                        missing = missing.saturating_sub(image.len());
-                        kept.extend(image);
-                    }
-                }
+                Validation::ImageDisjoint => kept.extend(self.whole_images(&own, quota, &mut rng)),
             }
         }
         (self.filtered(|index| !kept.contains(&index)), self.filtered(|index| kept.contains(&index)))
+    }
+
+    /// All of these patches of as many images, drawn at random, as make up a number of
+    /// patches. One image at least is left over.
+    fn whole_images(&self, own: &[usize], quota: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut by_image: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+        for &index in own {
+            let patch = self.patches[index];
+            by_image.entry((patch.set, patch.image)).or_default().push(index);
+        }
+        let mut images: Vec<Vec<usize>> = by_image.into_values().collect();
+        random::shuffle(rng, &mut images);
+        images.pop();
+        let mut taken = Vec::new();
+        for image in images {
+            if taken.len() >= quota {
+                break;
+            }
+            taken.extend(image);
+        }
+        taken
     }
 
     fn indices(&self, wanted: impl Fn(&Patch) -> bool) -> Vec<usize> {

@@ -14,8 +14,7 @@ use domain::experiment::Rounds;
 use domain::paper::{self, FirstStep, Printed};
 use domain::plan::{Run, training_name};
 use domain::results::{
-    Cell, Claim, DdpmScore, DriftScore, Generator, HeatmapScore, OtherTable, Results, SCHEMA_VERSION, SifidScore,
-    Verdict,
+    Claim, DdpmScore, DriftScore, Generator, HeatmapScore, OtherTable, Results, SCHEMA_VERSION, SifidScore, Verdict,
 };
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
 use domain::stats::{mean, sample_std};
@@ -48,7 +47,7 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let pictures = leaks::Pictures::read(folder, &aggregate.lineage)?;
     let table = |rounds: &Rounds| {
         let table = Table { aggregate, rounds: *rounds, seed: attempt.seed, trained: &trained, pictures: &pictures };
-        let cells: Vec<Cell> = paper::TABLE_1.iter().flat_map(|row| table.cells_of(row)).collect();
+        let cells = table.cells();
         OtherTable {
             protocol: rounds.protocol,
             repeats: rounds.repeats,
@@ -103,20 +102,16 @@ fn trainings() -> BTreeMap<String, Vec<Dataset>> {
 }
 
 fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failure> {
-    let mut trained = Trained::new();
-    for rounds in &aggregate.rounds {
-        for (repeat, fold) in rounds.runs() {
-            for (view, (model, datasets)) in
-                View::ALL.into_iter().flat_map(|view| trainings().into_iter().map(move |of| (view, of)))
-            {
-                let name = Run { view, rounds: *rounds, repeat, fold }.input(&model);
-                let Some(metrics) = read_if_there::<Metrics>(folder, &name, "metrics.json")? else { continue };
-                if metrics.view != view || metrics.datasets != datasets {
-                    let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
-                    return Err(Failure::new(FailureCode::Internal, about));
-                }
-                trained.insert(name, metrics);
+    let (mut trained, trainings) = (Trained::new(), trainings());
+    for run in aggregate.rounds.iter().copied().flat_map(Run::all) {
+        for (model, datasets) in &trainings {
+            let name = run.input(model);
+            let Some(metrics) = read_if_there::<Metrics>(folder, &name, "metrics.json")? else { continue };
+            if metrics.view != run.view || metrics.datasets != *datasets {
+                let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
+                return Err(Failure::new(FailureCode::Internal, about));
             }
+            trained.insert(name, metrics);
         }
     }
     Ok(trained)

@@ -2,9 +2,9 @@
 //! stone (ALGORITHM 6). All patches of an image are on one side, and every class has
 //! the same number of them whatever its number of images.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
+use domain::results::export::csv_of;
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Patches, Split};
 use domain::stone::{Class, Dataset};
@@ -14,15 +14,16 @@ use rand::seq::SliceRandom;
 use super::{Attempt, pad};
 use crate::data::batch;
 use crate::data::foreground::{Coverage, Mask};
+use crate::data::packed::{self, Row};
 use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
 use crate::data::resize::{Filter, resize};
 use crate::data::split;
 use crate::data::windows::{Search, Window};
 use crate::random;
 use crate::records::{self, ClassPatches, ImageList, ImageRecord, ImageRef, PatchesRecord};
-use tensors::Row;
 
-mod tensors;
+/// The columns of `patches.csv`.
+const COLUMNS: [&str; 8] = ["side", "class", "image_id", "file", "x", "y", "coverage", "stride"];
 
 /// Patches of each class on the sheet.
 const SHOWN: usize = 12;
@@ -100,7 +101,7 @@ pub fn run(patches: &Patches, mut attempt: Attempt<'_>) -> Result<(), Failure> {
             cut.patches.iter().map(move |patch| Row { patch, label, id })
         });
         let path = attempt.folder.output(&format!("{name}.safetensors"));
-        tensors::write(&path, &rows.collect::<Vec<_>>(), patches.patch.size as usize)?;
+        packed::write(&path, &rows.collect::<Vec<_>>(), patches.patch.size as usize)?;
     }
     Ok(())
 }
@@ -397,7 +398,7 @@ fn no_place<'a>(
 
 /// Writes what people read, and says what was cut.
 fn describe(patches: &Patches, work: &[(Order<'_>, Cut)], folder: &Folder) -> Result<PatchesRecord, Failure> {
-    let mut csv = "side,class,image_id,file,x,y,coverage,stride\n".to_owned();
+    let mut rows = Vec::new();
     let mut classes: Vec<ClassPatches> = patches
         .dataset
         .classes()
@@ -417,11 +418,12 @@ fn describe(patches: &Patches, work: &[(Order<'_>, Cut)], folder: &Folder) -> Re
     for (order, cut) in work {
         let Source { id, class, label, path, mask, test, .. } = order.source;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (file, side) = (quoted(&name), if *test { "test" } else { "train" });
+        let side = if *test { "test" } else { "train" };
         let of_class = &mut classes[usize::from(*label)];
         for Window { x, y, coverage, stride } in &cut.windows {
-            // Writing to a string cannot fail.
-            let _ = writeln!(csv, "{side},{class},{id},{file},{x},{y},{coverage:.4},{stride}");
+            let shown = format!("{coverage:.4}");
+            let [number, left, top, step] = [id, x, y, stride].map(u32::to_string);
+            rows.push([side.to_owned(), class.to_string(), number, name.clone(), left, top, shown, step]);
             of_class.coverage = of_class.coverage.min((coverage * 1e4).round() / 1e4);
             of_class.stride = of_class.stride.min(*stride);
         }
@@ -440,20 +442,12 @@ fn describe(patches: &Patches, work: &[(Order<'_>, Cut)], folder: &Folder) -> Re
     shown.iter_mut().for_each(|row| row.resize(SHOWN, &blank));
     let sheet = contact_sheet(shown.into_iter().flatten(), SHOWN as u32, patches.patch.size.min(96));
     save_png(&folder.output("sheet.png"), &sheet)?;
-    records::write_bytes(&folder.output("patches.csv"), csv.as_bytes())?;
+    records::write_bytes(&folder.output("patches.csv"), csv_of(&COLUMNS, rows).as_bytes())?;
     let Patches { dataset, view, split, ref patch, .. } = *patches;
     let [train_images, test_images] = images;
     let record = PatchesRecord { dataset, view, split, size: patch.size, classes, train_images, test_images };
     records::write(&folder.output("patches.json"), &record)?;
     Ok(record)
-}
-
-/// A field of a comma-separated file.
-fn quoted(field: &str) -> String {
-    match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field.to_owned(),
-    }
 }
 
 #[cfg(test)]

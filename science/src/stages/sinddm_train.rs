@@ -276,7 +276,7 @@ impl Scale {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::checkpoint::tests::{Notes, changes_nothing};
+    use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
     use crate::optimizer::NamedOptimizer;
     use crate::records::Determinism;
     use burn::optim::SgdConfig;
@@ -321,24 +321,12 @@ pub(crate) mod tests {
 
     #[test]
     fn equal_seeds_give_equal_bytes_and_others_do_not() {
-        let root = tempfile::tempdir().unwrap();
-        let [a, b, c] = [("a", 7), ("b", 7), ("c", 8)].map(|(name, seed)| {
-            let folder = train(&small(), seed, &root.path().join(name), &mut Unwatched).unwrap();
-            std::fs::read(folder.output("model.safetensors")).unwrap()
-        });
-        assert!(a == b && a != c);
+        follows_from_its_seed(&|root, seed| train(&small(), seed, root, &mut Unwatched).unwrap());
     }
 
     #[test]
     fn the_number_of_threads_changes_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let [one, three] = [1, 3].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let root = root.path().join(threads.to_string());
-            let folder = pool.install(|| train(&small(), 7, &root, &mut Unwatched)).unwrap();
-            std::fs::read(folder.output("model.safetensors")).unwrap()
-        });
-        assert!(one == three);
+        threads_change_nothing(&|root| train(&small(), 7, root, &mut Unwatched).unwrap());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use domain::stats::estimate::Estimate;
 use domain::stats::{bootstrap, mean, sample_std};
 use domain::stone::{Class, Dataset, View};
 
+use super::Trained;
 use super::leaks::Pictures;
-use super::{Trained, tested_on};
 use crate::random;
 use crate::records::Metrics;
 
@@ -30,16 +30,13 @@ pub(super) struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// The cell of a row, or both.
-    pub(super) fn cells_of(&self, row: &Row) -> Vec<Cell> {
-        let first = self.cell(row, None, row.accuracy_1);
-        let second = row.accuracy_2.map(|printed| self.cell(row, row.second, printed));
-        std::iter::once(first).chain(second).collect()
+    /// All cells, in the paper's order.
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        Cell::of_table_1(|row, second, printed| self.cell(row, second, printed))
     }
 
     fn cell(&self, row: &Row, second: Option<Dataset>, printed: Printed) -> Cell {
         let Self { aggregate, rounds, .. } = self;
-        let step = if second.is_some() { 2 } else { 1 };
         let name = training_name(row.first, second);
         let leaks = self.leaks(row.view, &name);
         let is_refused = !leaks.is_empty() && !aggregate.allow_leak;
@@ -76,15 +73,6 @@ impl Table<'_> {
         let untested = untested(&metrics, &run_names);
         let draws = &mut random::stream(self.seed, &format!("bootstrap {} {name}", row.view), 0);
         Cell {
-            id: format!("{}-{}-{step}", row.view, row.row),
-            view: row.view,
-            row: row.row,
-            step,
-            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
-            config: row.config.clone(),
-            tested_on: tested_on(row.first, second),
-            paper_mean: printed.mean,
-            paper_std: printed.std,
             mean: mean(&accuracies),
             std: sample_std(&accuracies),
             n,
@@ -109,12 +97,12 @@ impl Table<'_> {
             runs: accuracies,
             untested,
             leaks,
+            ..Cell::blank(row, second, printed)
         }
     }
 
     fn runs(&self, view: View) -> impl Iterator<Item = Run> {
-        let rounds = self.rounds;
-        rounds.runs().map(move |(repeat, fold)| Run { view, rounds, repeat, fold })
+        Run::all(self.rounds).filter(move |run| run.view == view)
     }
 
     /// The test pictures that trainings of this name have seen, each with the way on

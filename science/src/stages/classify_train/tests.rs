@@ -6,7 +6,7 @@ use domain::stage::{Folder, Monitor, Split, Unwatched};
 use domain::stone::{Dataset, View};
 
 use super::*;
-use crate::checkpoint::tests::changes_nothing;
+use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
 use crate::data::patchset;
 use crate::models::resnet::IMAGENET_CLASSES;
 use crate::records::{ClassPatches, Metrics};
@@ -136,45 +136,55 @@ fn the_first_loss_is_that_of_guessing() {
 
 #[test]
 fn equal_seeds_give_equal_bytes_and_others_do_not() {
-    let root = tempfile::tempdir().unwrap();
-    let [a, b, c] = [("a", 7), ("b", 7), ("c", 8)].map(|(name, seed)| {
-        let folder = train(&small(), seed, &root.path().join(name), &mut Unwatched).unwrap();
-        std::fs::read(folder.output("model.safetensors")).unwrap()
-    });
-    assert!(a == b && a != c);
+    follows_from_its_seed(&|root, seed| train(&small(), seed, root, &mut Unwatched).unwrap());
 }
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let root = tempfile::tempdir().unwrap();
-    let [one, three] = [1, 3].map(|threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let root = root.path().join(threads.to_string());
-        let folder = pool.install(|| train(&small(), 7, &root, &mut Unwatched)).unwrap();
-        std::fs::read(folder.output("model.safetensors")).unwrap()
-    });
-    assert!(one == three);
+    threads_change_nothing(&|root| train(&small(), 7, root, &mut Unwatched).unwrap());
 }
 
-#[test]
-fn a_second_step_goes_on_from_all_weights_of_the_first() {
-    let root = tempfile::tempdir().unwrap();
-    let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
-    let second = Folder::new(root.path().join("second"));
+/// The learnt tensors of a first step and of a second that learns nothing, and the
+/// folder of the second.
+fn second_step(root: &Path, classify: &ClassifyTrain) -> (Arrays, Arrays, Folder) {
+    let first = train(&small(), 7, &root.join("first"), &mut Unwatched).unwrap();
+    let second = Folder::new(root.join("second"));
     let model = std::fs::read(first.output("model.safetensors")).unwrap();
     records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
-    let still = ClassifyTrain { datasets: vec![Dataset::A, Dataset::C], init: None, lr: 0.0, ..small() };
+    let still = ClassifyTrain { init: None, lr: 0.0, ..classify.clone() };
     let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
     let learnt = |folder: &Folder| {
         let mut arrays = weights::read(&folder.output("model.safetensors")).unwrap();
         arrays.retain(|name, _| !name.contains("running_"));
         arrays
     };
-    assert_eq!(learnt(&first), learnt(&second));
-    let metrics = metrics_of(&second);
+    (learnt(&first), learnt(&second), second)
+}
+
+#[test]
+fn a_second_step_goes_on_from_all_weights_of_the_first() {
+    let root = tempfile::tempdir().unwrap();
+    let both = ClassifyTrain { datasets: vec![Dataset::A, Dataset::C], ..small() };
+    let (first, second, folder) = second_step(root.path(), &both);
+    assert_eq!(first, second);
+    let metrics = metrics_of(&folder);
     assert_eq!((metrics.test_patches, metrics.test_images), (96, 48));
     assert_eq!(metrics.labels[0].len(), 2);
     assert_eq!(metrics.labels[3].len(), 1);
+}
+
+#[test]
+fn a_score_that_is_not_a_number_ends_the_attempt() {
+    let root = tempfile::tempdir().unwrap();
+    let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
+    let mut model = weights::read(&first.output("model.safetensors")).unwrap();
+    // Batches are normalised by their own statistics while training, so that no loss shows it.
+    model.get_mut("bn1.running_mean").unwrap().values[0] = f32::NAN;
+    let second = Folder::new(root.path().join("second"));
+    weights::write(&model, &second.input("init").join("model.safetensors")).unwrap();
+    let failure = train(&ClassifyTrain { init: None, ..small() }, 7, second.root(), &mut Unwatched).unwrap_err();
+    assert_eq!(failure.code, FailureCode::NotANumber);
+    assert!(failure.message.contains("a score of the trained network"), "{failure}");
 }
 
 #[test]
@@ -238,27 +248,11 @@ fn a_last_batch_of_one_patch_is_dropped() {
     assert_eq!(batches(&order, 5).map(<[usize]>::len).collect::<Vec<_>>(), [5, 4]);
 }
 
-/// The learnt tensors of a second step that learns nothing, and those of its first.
-fn head_of(head: HeadStart) -> (Arrays, Arrays) {
-    let root = tempfile::tempdir().unwrap();
-    let first = train(&small(), 7, &root.path().join("first"), &mut Unwatched).unwrap();
-    let second = Folder::new(root.path().join("second"));
-    let model = std::fs::read(first.output("model.safetensors")).unwrap();
-    records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
-    let still = ClassifyTrain { init: None, head, lr: 0.0, epochs: 1, ..small() };
-    let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
-    let learnt = |folder: &Folder| {
-        let mut arrays = weights::read(&folder.output("model.safetensors")).unwrap();
-        arrays.retain(|name, _| !name.contains("running_"));
-        arrays
-    };
-    (learnt(&first), learnt(&second))
-}
-
 #[test]
 fn a_second_step_draws_as_much_of_the_head_anew_as_is_asked() {
     for (head, renewed) in [(HeadStart::ResetLast, "fc.5."), (HeadStart::ResetAll, "fc.")] {
-        let (first, second) = head_of(head);
+        let root = tempfile::tempdir().unwrap();
+        let (first, second, _) = second_step(root.path(), &ClassifyTrain { head, epochs: 1, ..small() });
         for (name, array) in &second {
             let is_new = name.starts_with(renewed);
             assert_eq!(first[name] != *array, is_new, "{head:?} {name}");
@@ -317,24 +311,12 @@ fn every_way_to_prepare_patches_goes_on_from_a_checkpoint() {
     changes_nothing(&[3, 7], &|root, monitor| train(&classify, 7, root, monitor));
 }
 
-/// Each epoch is told as it ends.
 #[test]
 fn the_log_has_a_line_for_each_epoch() {
-    #[derive(Default)]
-    struct Lines(Vec<String>);
-    impl Monitor for Lines {
-        fn progress(&mut self, _: domain::stage::Progress) {}
-        fn stopping(&self) -> bool {
-            false
-        }
-        fn log(&mut self, line: &str) {
-            self.0.push(line.to_owned());
-        }
-    }
     let root = tempfile::tempdir().unwrap();
-    let mut lines = Lines::default();
-    train(&small(), 7, root.path(), &mut lines).unwrap();
-    assert_eq!(lines.0.len(), 2);
-    assert!(lines.0[0].starts_with("epoch 1/2 lr 0.05 loss 1."), "{:?}", lines.0);
-    assert!(lines.0[1].contains(" validation "), "{:?}", lines.0);
+    let mut notes = Notes::default();
+    train(&small(), 7, root.path(), &mut notes).unwrap();
+    assert_eq!(notes.log.len(), 2);
+    assert!(notes.log[0].starts_with("epoch 1/2 lr 0.05 loss 1."), "{:?}", notes.log);
+    assert!(notes.log[1].contains(" validation "), "{:?}", notes.log);
 }

@@ -1,5 +1,6 @@
-//! The patches of one side as they are stored. They are written one by one: those of
-//! a view are a gigabyte at the paper's size, which is in memory once and not twice.
+//! The patches of one side as they are stored, for [`super::patchset`] to read. They are
+//! written one by one: those of a view are a gigabyte at the paper's size, which is in
+//! memory once and not twice.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -10,13 +11,13 @@ use image::RgbImage;
 use serde_json::json;
 
 /// One patch with what is known of it.
-pub(super) struct Row<'a> {
+pub struct Row<'a> {
     /// Its pixels.
-    pub(super) patch: &'a RgbImage,
+    pub patch: &'a RgbImage,
     /// Its class's place in the order of labels.
-    pub(super) label: u8,
+    pub label: u8,
     /// The image that it was cut from.
-    pub(super) id: u32,
+    pub id: u32,
 }
 
 /// Writes `image_ids` u32 `[n]`, `images` u8 `[n, 3, size, size]` and `labels` u8
@@ -24,7 +25,7 @@ pub(super) struct Row<'a> {
 ///
 /// # Errors
 /// `Storage` if the file cannot be written.
-pub(super) fn write(path: &Path, rows: &[Row<'_>], size: usize) -> Result<(), Failure> {
+pub fn write(path: &Path, rows: &[Row<'_>], size: usize) -> Result<(), Failure> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
     }

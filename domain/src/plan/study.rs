@@ -1,0 +1,415 @@
+//! The tasks of a study, put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Data, Input, Missing, Plan, Run, Source, TaskSpec, WEIGHTS_FILE, training_name, trainings};
+use crate::digest::Digest;
+use crate::experiment::{
+    Canvas, DdpmModels, DdpmSampling, Experiment, HeadStart, Mix, MultiImage, PatchSource, Pick, Whiten,
+};
+use crate::lineage::{self, Lineage};
+use crate::pretrained::Pretrained;
+use crate::seed::Seed;
+use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Split, Stage};
+use crate::stone::{Class, Dataset, View};
+
+/// The whole study for these data.
+///
+/// # Errors
+/// Names the first class folder that is missing, or the weights.
+pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
+    let mut study =
+        Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] }, known: BTreeSet::new() };
+    let mut report = Report::default();
+    let mut patches = BTreeMap::new();
+    let mut ingests = Vec::new();
+    let runs: Vec<Run> = experiment.tl.rounds().into_iter().flat_map(Run::all).collect();
+    let splits: BTreeSet<Split> = runs.iter().map(|run| run.split()).collect();
+    for view in View::ALL {
+        ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
+    }
+    for (view, ingest_a, ingest_c) in ingests {
+        let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
+        study.evaluate(view, &real, &synthetic, &mut report)?;
+        study.compare(view, &real, &mut report)?;
+        for split in &splits {
+            patches.insert((view, *split, Dataset::A), study.patches_of_raw(Dataset::A, view, *split, ingest_a)?);
+            patches.insert((view, *split, Dataset::B), study.patches_of_synthetic(view, *split, &synthetic));
+            patches.insert((view, *split, Dataset::C), study.patches_of_raw(Dataset::C, view, *split, ingest_c)?);
+        }
+    }
+    for run in runs {
+        study.classify(run, |dataset| patches[&(run.view, run.split(), dataset)], &mut report)?;
+    }
+    study.conclude(report);
+    study.plan.weigh();
+    Ok(study.plan)
+}
+
+/// The files of a training that make up its model.
+const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
+
+/// A plan in the making.
+struct Study<'a> {
+    experiment: &'a Experiment,
+    data: &'a Data,
+    seed: Seed,
+    plan: Plan,
+    /// The keys of its tasks.
+    known: BTreeSet<Digest>,
+}
+
+/// What the last two tasks read.
+#[derive(Default)]
+struct Report {
+    results: BTreeMap<String, Input>,
+    pictures: BTreeMap<String, Input>,
+}
+
+type InputMap = BTreeMap<String, Input>;
+
+fn all_of(task: Digest) -> Input {
+    Input { from: Source::Task(task), only: vec![] }
+}
+
+fn only(task: Digest, files: &[&str]) -> Input {
+    Input { from: Source::Task(task), only: files.iter().map(|file| (*file).to_owned()).collect() }
+}
+
+impl Study<'_> {
+    /// Adds a task; its random numbers are told apart by `stream`.
+    fn add(&mut self, subject: String, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
+        let seed = self.seed.derive(&format!("{} {stream}", stage.name()), 0);
+        let task = TaskSpec::new(subject, stage, inputs, seed);
+        let key = task.key;
+        // Two protocols may ask for the same.
+        if self.known.insert(key) {
+            self.plan.tasks.push(task);
+        }
+        key
+    }
+
+    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, Missing> {
+        let experiment = self.experiment;
+        let stage = Stage::Ingest(Ingest {
+            dataset,
+            view,
+            generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
+            leave: experiment.tl.most_folds(),
+            pick: experiment.sinddm.pick,
+            pick_seed: experiment.sinddm.pick_seed,
+            min_side: experiment.patch.size,
+            stones: self.stones(dataset, view)?,
+        });
+        let inputs = self.raw_inputs(dataset, view)?;
+        Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
+    }
+
+    /// Pictures and masks of each class.
+    fn raw_inputs(&self, dataset: Dataset, view: View) -> Result<InputMap, Missing> {
+        let given = |artifact| Input { from: Source::Artifact(artifact), only: vec![] };
+        let mut inputs = InputMap::new();
+        for class in dataset.classes() {
+            let raw = self.data.get(dataset, view, class)?;
+            inputs.insert(format!("raw.{class}"), given(raw.artifact));
+            inputs.extend(raw.masks.map(|masks| (format!("masks.{class}"), given(masks))));
+        }
+        Ok(inputs)
+    }
+
+    fn stones(&self, dataset: Dataset, view: View) -> Result<BTreeMap<Class, BTreeMap<String, u32>>, Missing> {
+        let mut stones = BTreeMap::new();
+        for class in dataset.classes() {
+            let raw = self.data.get(dataset, view, class)?;
+            if !raw.stones.is_empty() {
+                stones.insert(class, raw.stones.clone());
+            }
+        }
+        Ok(stones)
+    }
+
+    /// Padded pictures and enlarged samples of each class.
+    #[allow(clippy::type_complexity, reason = "two lists of the same shape, used at once")]
+    fn generate(
+        &mut self,
+        view: View,
+        ingest: Digest,
+        report: &mut Report,
+    ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), Missing> {
+        let experiment = self.experiment;
+        let (mut real, mut samples) = (vec![], vec![]);
+        for class in Dataset::A.classes() {
+            let subject = format!("{view}/{class}");
+            let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
+            let inputs = InputMap::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
+            let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
+            let models = self.train_generator(view, class, pad)?;
+            let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
+            let sample = self.add(subject.clone(), stage, models, &subject);
+            real.push((class, pad));
+            samples.push((class, sample));
+            report.results.insert(format!("samples.{view}.{class}"), only(sample, &["samples.json"]));
+            report.pictures.insert(format!("samples.{view}.{class}"), only(sample, &["sheet.png"]));
+        }
+        let network = self.upscaler(view, &real)?;
+        let enlarge = |(class, sample): (Class, Digest)| {
+            let mut inputs = InputMap::from([("samples".to_owned(), all_of(sample))]);
+            inputs.extend(network.clone());
+            let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
+            (class, self.add(format!("{view}/{class}"), stage, inputs, ""))
+        };
+        let synthetic = samples.into_iter().map(enlarge).collect();
+        Ok((real, synthetic))
+    }
+
+    /// What enlarges the samples of a view, as an input of that; none for filters.
+    fn upscaler(&mut self, view: View, real: &[(Class, Digest)]) -> Result<InputMap, Missing> {
+        let upscale = &self.experiment.upscale;
+        if !upscale.is_trained() {
+            return self.with_weights(InputMap::new(), upscale.pretrained());
+        }
+        let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
+        let canvas = self.experiment.pad.target.nominal();
+        let size = self.experiment.sampling.size(self.experiment.sinddm.finest.size(canvas));
+        let size = size.map(|side| side * upscale.factor);
+        let stage = Stage::Swin2srTrain { size, training: upscale.training.clone() };
+        let train = self.add(view.to_string(), stage, pads, view.code());
+        Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]))
+    }
+
+    /// The diffusion models of one class, as inputs of sampling.
+    fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, Missing> {
+        let subject = format!("{view}/{class}");
+        let sinddm = match self.experiment.pad.target {
+            Canvas::Size(canvas) => self.experiment.sinddm.on(canvas),
+            // Known when the pictures are.
+            Canvas::Rule(_) => self.experiment.sinddm.clone(),
+        };
+        let stage = Stage::SinddmTrain { sinddm: sinddm.clone() };
+        if sinddm.multi_image != MultiImage::PerImage {
+            let pad = InputMap::from([("pad".to_owned(), all_of(pad))]);
+            let train = self.add(subject.clone(), stage, pad, &subject);
+            return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
+        }
+        // The split may leave a small class fewer pictures than asked for.
+        let raw = self.data.get(Dataset::A, view, class)?;
+        let spare = match sinddm.pick {
+            Pick::RandomFromAll => raw.images,
+            // Whichever stones are left for testing.
+            Pick::RandomFromTrainSplit => {
+                let by_stone = raw.by_stone();
+                let leave = (self.experiment.tl.most_folds() as usize).min(by_stone.len().saturating_sub(1));
+                by_stone.iter().take(by_stone.len() - leave).sum()
+            }
+        };
+        let model = |image: u32| {
+            let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
+            let subject = format!("{subject} picture {image}");
+            let train = self.add(subject.clone(), stage.clone(), InputMap::from([("pad".to_owned(), pad)]), &subject);
+            (format!("model.{image}"), only(train, &MODEL))
+        };
+        Ok((0..sinddm.images_per_model.min(spare.max(1))).map(model).collect())
+    }
+
+    /// Inputs with the published weights that a task reads, if it reads any.
+    fn with_weights(&self, mut inputs: InputMap, which: Option<Pretrained>) -> Result<InputMap, Missing> {
+        if let Some(which) = which {
+            let artifact = *self.data.weights.get(&which).ok_or(Missing::Weights(which))?;
+            let weights = Input { from: Source::Artifact(artifact), only: vec![WEIGHTS_FILE.to_owned()] };
+            inputs.insert("weights".to_owned(), weights);
+        }
+        Ok(inputs)
+    }
+
+    fn evaluate(
+        &mut self,
+        view: View,
+        real: &[(Class, Digest)],
+        synthetic: &[(Class, Digest)],
+        report: &mut Report,
+    ) -> Result<(), Missing> {
+        let both = || {
+            let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
+                list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
+            };
+            InputMap::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
+        };
+        let stream = view.to_string();
+        let drift =
+            self.add(stream.clone(), Stage::EvaluateDrift { drift: self.experiment.drift.clone() }, both(), &stream);
+        report.results.insert(format!("drift.{view}"), only(drift, &["drift.json"]));
+        let heatmap = self.add(stream.clone(), Stage::EvaluateHeatmap, both(), &stream);
+        report.results.insert(format!("heatmap.{view}"), only(heatmap, &["heatmap.json"]));
+        let maps = only(heatmap, &["difference.png", "real.png", "synthetic.png"]);
+        report.pictures.insert(format!("heatmap.{view}"), maps);
+        for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
+            let inputs =
+                InputMap::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
+            let inputs = self.with_weights(inputs, self.experiment.sifid.weights())?;
+            let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
+            let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
+            report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
+        }
+        Ok(())
+    }
+
+    /// The plain diffusion models of one view, evaluated as the others are.
+    fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) -> Result<(), Missing> {
+        let ddpm = &self.experiment.ddpm;
+        let samples = ddpm.sampling.per_class_view;
+        let models: Vec<(String, InputMap, u32)> = match ddpm.models {
+            DdpmModels::None => return Ok(()),
+            DdpmModels::PerView => {
+                let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
+                vec![(view.to_string(), pads, samples * real.len() as u32)]
+            }
+            DdpmModels::PerClassView => {
+                let one = |(class, pad): &(Class, Digest)| {
+                    (format!("{view}/{class}"), InputMap::from([("pad".to_owned(), all_of(*pad))]), samples)
+                };
+                real.iter().map(one).collect()
+            }
+        };
+        for (subject, pads, per_class_view) in models {
+            let training = self.experiment.ddpm.training.clone();
+            let train = self.add(subject.clone(), Stage::DdpmTrain { training }, pads, &subject);
+            let sampling = DdpmSampling { per_class_view, ..self.experiment.ddpm.sampling.clone() };
+            let model = InputMap::from([("model".to_owned(), only(train, &["model.safetensors", "training.json"]))]);
+            let sample = self.add(subject.clone(), Stage::DdpmSample { sampling }, model, &subject);
+            let name = subject.replace('/', ".");
+            let subject = format!("{subject} ddpm");
+            let both = InputMap::from([("real".to_owned(), all_of(train)), ("synthetic".to_owned(), all_of(sample))]);
+            let (drift, sifid) = (self.experiment.drift.clone(), self.experiment.sifid.clone());
+            let weights = sifid.weights();
+            for (stage, score, weights) in [
+                (Stage::EvaluateDrift { drift }, "drift", None),
+                (Stage::EvaluateHeatmap, "heatmap", None),
+                (Stage::EvaluateSifid { sifid }, "sifid", weights),
+            ] {
+                let inputs = self.with_weights(both.clone(), weights)?;
+                let task = self.add(subject.clone(), stage, inputs, &subject);
+                report.results.insert(format!("ddpm-{score}.{name}"), only(task, &[&format!("{score}.json")]));
+            }
+        }
+        Ok(())
+    }
+
+    fn patches_stage(&self, dataset: Dataset, view: View, split: Split) -> Stage {
+        let mut patch = self.experiment.patch.clone();
+        // What a stage does not look at must not tell its tasks apart.
+        patch.whiten = Whiten::None;
+        if dataset != Dataset::A {
+            patch.source_a = PatchSource::Original;
+        }
+        let pad = (patch.source_a == PatchSource::Padded).then(|| self.experiment.pad.clone());
+        Stage::Patches(Patches { dataset, view, split, patch, pad })
+    }
+
+    /// The stream leaves the split out: the images of all folds are dealt by it.
+    fn patches_of_raw(
+        &mut self,
+        dataset: Dataset,
+        view: View,
+        split: Split,
+        ingest: Digest,
+    ) -> Result<Digest, Missing> {
+        let mut inputs = self.raw_inputs(dataset, view)?;
+        inputs.insert("ingest".to_owned(), all_of(ingest));
+        let stage = self.patches_stage(dataset, view, split);
+        Ok(self.add(patches_subject(dataset, view, split), stage, inputs, &format!("{dataset} {view}")))
+    }
+
+    fn patches_of_synthetic(&mut self, view: View, split: Split, synthetic: &[(Class, Digest)]) -> Digest {
+        let named = |(class, task): &(Class, Digest)| (format!("synthetic.{class}"), all_of(*task));
+        let inputs = synthetic.iter().map(named).collect();
+        let stage = self.patches_stage(Dataset::B, view, split);
+        self.add(patches_subject(Dataset::B, view, split), stage, inputs, &format!("B {view}"))
+    }
+
+    /// The nine trainings of one run.
+    fn classify(&mut self, run: Run, patches: impl Fn(Dataset) -> Digest, report: &mut Report) -> Result<(), Missing> {
+        let (first_steps, second_steps) = trainings();
+        let patches = &patches;
+        let named = |dataset: &Dataset| (format!("patches.{dataset}"), all_of(patches(*dataset)));
+        let mut models = BTreeMap::new();
+        for first in first_steps {
+            let inputs = first.datasets().iter().map(named).collect();
+            let inputs = self.with_weights(inputs, self.experiment.tl.pretrained())?;
+            let stage = self.classify_stage(first.datasets(), 0);
+            let model = self.add_training(run, &training_name(first, None), stage, inputs, report);
+            models.insert(first, model);
+        }
+        for (first, second) in second_steps {
+            let mut inputs = InputMap::from([named(&second)]);
+            inputs.insert("init".to_owned(), only(models[&first], &["model.safetensors"]));
+            let stage = self.classify_stage(vec![second], 1);
+            self.add_training(run, &training_name(first, Some(second)), stage, inputs, report);
+        }
+        Ok(())
+    }
+
+    fn classify_stage(&self, datasets: Vec<Dataset>, step: usize) -> Stage {
+        let tl = &self.experiment.tl;
+        Stage::ClassifyTrain(ClassifyTrain {
+            network: tl.network.clone(),
+            init: (step == 0).then_some(tl.init),
+            // As above.
+            head: if step == 1 { tl.head } else { HeadStart::Keep },
+            order: self.experiment.labels.order,
+            mix: if datasets.len() > 1 { tl.mix } else { Mix::Concat },
+            whiten: self.experiment.patch.whiten,
+            datasets,
+            batch: tl.batch,
+            epochs: tl.epochs[step],
+            lr: tl.lr[step],
+            momentum: tl.momentum,
+            lr_step: tl.lr_step,
+            lr_gamma: tl.lr_gamma,
+            augment: tl.augment,
+            blur: tl.blur_step1 && step == 0,
+            val_fraction: tl.val_fraction,
+            val: tl.val,
+            select: tl.select,
+        })
+    }
+
+    fn add_training(&mut self, run: Run, name: &str, stage: Stage, inputs: InputMap, report: &mut Report) -> Digest {
+        let task = self.add(run.subject(name), stage, inputs, &format!("{} {name} {}", run.view, run.repeat));
+        report.results.insert(run.input(name), only(task, &["metrics.json"]));
+        task
+    }
+
+    fn conclude(&mut self, mut report: Report) {
+        let experiment = self.experiment;
+        for task in &self.plan.tasks {
+            let record = match task.stage {
+                Stage::Pad { .. } => "pad.json",
+                Stage::Patches(_) => "patches.json",
+                _ => continue,
+            };
+            report.results.insert(lineage::input_of(&task.label()), only(task.key, &[record]));
+        }
+        let stage = Stage::Aggregate(Aggregate {
+            scale: experiment.scale.name().to_owned(),
+            seed: experiment.seed,
+            rounds: experiment.tl.rounds(),
+            allow_leak: experiment.tl.allow_leak,
+            lineage: Lineage::of(&self.plan.tasks),
+            stand_ins: self.data.stand_ins().into_iter().chain(experiment.stand_ins()).collect(),
+            drift_threshold: experiment.drift.threshold,
+            margin: experiment.tl.margin,
+        });
+        let aggregate = self.add(String::new(), stage, report.results, "");
+        let mut inputs = report.pictures;
+        inputs.insert("results".to_owned(), all_of(aggregate));
+        self.add(String::new(), Stage::Report, inputs, "");
+    }
+}
+
+fn patches_subject(dataset: Dataset, view: View, split: Split) -> String {
+    let Split { number, folds, fold } = split;
+    match folds {
+        1 => format!("{dataset}/{view} split {number}"),
+        _ => format!("{dataset}/{view} split {number} fold {fold}"),
+    }
+}
