@@ -37,7 +37,7 @@ pub enum Scale {
     Smoke,
     /// The whole study on small pictures, classifiers that learn: minutes on two cores.
     Tiny,
-    /// On larger pictures and with more of them: hours on two cores, minutes on a GPU.
+    /// On larger pictures, and with networks that learn for longer: hours on two cores.
     Small,
     /// The study as published: GPU-days.
     #[default]
