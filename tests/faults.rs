@@ -93,7 +93,9 @@ async fn a_worker_freezes(with_what_it_runs: bool) {
     let start = |site: &Site, name: &str| site.worker(name);
     let leave = |worker: &Running| {
         let frozen = freeze(worker.id(), with_what_it_runs);
-        move || frozen.into_iter().for_each(|process| assert!(signal(process, "CONT")))
+        // Those started last come first: what ended just before it was stopped is
+        // there until the one that started it goes on.
+        move || frozen.into_iter().rev().for_each(|process| assert!(signal(process, "CONT")))
     };
     // What runs on while it is frozen has ended when it wakes.
     a_worker_leaves_and_comes_back(Site::start(), start, leave, !with_what_it_runs).await;
