@@ -1,17 +1,16 @@
 //! Patches with their labels, and how a batch of them becomes numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use domain::experiment::{Validation, Whiten};
 use domain::seed::Seed;
 use domain::stage::Failure;
+use mmap_guard::FileData;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::{Dtype, SafeTensors};
 
 use super::augment::Augmentation;
 use crate::models::resnet::CLASSES;
@@ -23,13 +22,10 @@ const IMAGENET: Moments = Moments { mean: [0.485, 0.456, 0.406], std: [0.229, 0.
 /// Least standard deviation that pixels are divided by: that of one grey level.
 const STD_MIN: f32 = 1.0 / 255.0;
 
-/// Longest header of a patches file, in bytes.
-const HEADER_MAX: u64 = 1 << 20;
-
-/// Square patches of one size. Their pixels stay in the files, patch after patch, and
-/// are read for each batch, so that memory does not grow with the number of patches.
-/// They are read rather than mapped: a mapped file that somebody cuts short would end
-/// the process.
+/// Square patches of one size. Their pixels stay in the files, which are mapped into
+/// memory: what is read is the system's to keep or to drop, and nothing is copied. Files
+/// are those of an attempt's folder, that nothing else writes to; one cut short
+/// meanwhile ends the process of that attempt, as a killed one ends.
 #[derive(Clone, Debug, Default)]
 pub struct PatchSet {
     /// Width and height in pixels.
@@ -52,13 +48,11 @@ pub struct Patch {
     place: u32,
 }
 
-/// Where the pixels are: bytes, each patch `[3, size, size]`.
+/// A file whose bytes from `pixels` on are the patches, each `[3, size, size]`.
 #[derive(Debug)]
 struct Packed {
-    path: PathBuf,
-    file: File,
-    /// Of the first byte.
-    offset: u64,
+    file: FileData,
+    pixels: usize,
 }
 
 /// Mean and standard deviation of pixels, red, green, blue, 0..1.
@@ -87,36 +81,22 @@ impl PatchSet {
     /// If the file cannot be read or is not of that form.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let refuse = |problem: String| Failure::invalid_input(format!("{}: {problem}", path.display()));
-        let io = |error: std::io::Error| Failure::io("read", path, &error);
-        let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let read = |offset: u64, length: usize| {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset).map(|()| bytes).map_err(io)
-        };
-        // The form: the length of the header, the header, the tensors.
-        if length < 8 {
-            return Err(refuse("is no safetensors file".to_owned()));
-        }
-        let header = read(0, 8)?.try_into().map_or(u64::MAX, u64::from_le_bytes);
-        if header > HEADER_MAX.min(length - 8) {
-            return Err(refuse("is no safetensors file of patches, or is truncated".to_owned()));
-        }
-        let bytes = read(8, header as usize)?;
-        let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let file = mmap_guard::map_file(path).map_err(|error| Failure::io("map", path, &error))?;
+        let (header, metadata) = SafeTensors::read_metadata(&file)
+            .map_err(|error| refuse(format!("is no safetensors file of patches, or is truncated: {error}")))?;
+        // The form: the length of the header in eight bytes, the header, the tensors.
         let data = 8 + header;
         let tensor = |name: &str, dtype: Dtype| {
             let info = metadata.info(name).ok_or_else(|| refuse(format!("tensor {name} is missing")))?;
-            let (start, end) = info.data_offsets;
-            match info.dtype == dtype {
-                false => Err(refuse(format!("{name} is of type {:?}, has to be {dtype:?}", info.dtype))),
-                true if data + end as u64 > length => Err(refuse("is truncated".to_owned())),
-                true => Ok((info.shape.clone(), data + start as u64, end - start)),
+            if info.dtype != dtype {
+                return Err(refuse(format!("{name} is of type {:?}, has to be {dtype:?}", info.dtype)));
             }
+            let (start, end) = info.data_offsets;
+            Ok((info.shape.clone(), data + start..data + end))
         };
-        let (images, offset, _) = tensor("images", Dtype::U8)?;
-        let (labels, labels_at, labels_length) = tensor("labels", Dtype::U8)?;
-        let (ids, ids_at, ids_length) = tensor("image_ids", Dtype::U32)?;
+        let (images, pixels) = tensor("images", Dtype::U8)?;
+        let (labels, labels_at) = tensor("labels", Dtype::U8)?;
+        let (ids, ids_at) = tensor("image_ids", Dtype::U32)?;
         let &[n, 3, size, width] = images.as_slice() else {
             return Err(refuse(format!("images has shape {images:?}, has to be [n, 3, size, size]")));
         };
@@ -124,19 +104,18 @@ impl PatchSet {
             let shapes = (images, labels, ids);
             return Err(refuse(format!("shapes {shapes:?} of images, labels and image_ids do not agree")));
         }
-        let labels = read(labels_at, labels_length)?;
+        let labels = &file[labels_at];
         if let Some(label) = labels.iter().find(|label| usize::from(**label) >= CLASSES) {
             return Err(refuse(format!("label {label} is not below {CLASSES}")));
         }
-        let ids = read(ids_at, ids_length)?;
-        let patch = |((place, label), id): ((u32, u8), &[u8; 4])| Patch {
+        let patch = |((place, &label), id): ((u32, &u8), &[u8; 4])| Patch {
             set: 0,
             image: u32::from_le_bytes(*id),
             label,
             place,
         };
-        let patches = (0..).zip(labels).zip(ids.as_chunks().0).map(patch).collect();
-        Ok(Self { size, files: vec![Arc::new(Packed { path: path.to_owned(), file, offset })], patches })
+        let patches = (0..).zip(labels).zip(file[ids_at].as_chunks().0).map(patch).collect();
+        Ok(Self { size, files: vec![Arc::new(Packed { pixels: pixels.start, file })], patches })
     }
 
     /// Adds another data set's patches after these.
@@ -239,56 +218,42 @@ impl PatchSet {
         PatchSet { size: self.size, files: self.files.clone(), patches }
     }
 
-    /// Reads one patch, `[3, size, size]`.
-    fn read(&self, index: usize, pixels: &mut Vec<u8>) -> Result<(), Failure> {
+    /// The pixels of one patch, `[3, size, size]`.
+    fn pixels(&self, index: usize) -> &[u8] {
         let Patch { set, place, .. } = self.patches[index];
-        let Packed { path, file, offset } = &*self.files[set as usize];
-        pixels.resize(3 * self.size * self.size, 0);
-        let at = offset + u64::from(place) * pixels.len() as u64;
-        file.read_exact_at(pixels, at).map_err(|error| Failure::io("read", path, &error))
+        let Packed { file, pixels } = &*self.files[set as usize];
+        let length = 3 * self.size * self.size;
+        &file[pixels + place as usize * length..][..length]
     }
 
     /// What these patches, and those tested with them, are normalised by.
-    ///
-    /// # Errors
-    /// If a patch cannot be read.
-    pub fn normalisation(&self, whiten: Whiten) -> Result<Normalisation, Failure> {
-        Ok(Normalisation(match whiten {
+    pub fn normalisation(&self, whiten: Whiten) -> Normalisation {
+        Normalisation(match whiten {
             Whiten::None => Norm::Sets(vec![IMAGENET; self.files.len()]),
             Whiten::PerPatch => Norm::Own,
-            Whiten::PerDataset => {
-                let sets = 0..self.files.len() as u32;
-                Norm::Sets(sets.map(|set| self.moments(set)).collect::<Result<_, _>>()?)
-            }
-        }))
+            Whiten::PerDataset => Norm::Sets((0..self.files.len() as u32).map(|set| self.moments(set)).collect()),
+        })
     }
 
-    fn moments(&self, set: u32) -> Result<Moments, Failure> {
+    fn moments(&self, set: u32) -> Moments {
         let own = self.indices(|patch| patch.set == set);
-        let sums = own.into_par_iter().map_init(Vec::new, |pixels, index| {
-            self.read(index, pixels)?;
-            Ok(sums(pixels))
-        });
         // Whole numbers: their order does not matter.
-        let add = |a: Sums, b: Sums| Ok([0, 1, 2].map(|channel| [0, 1, 2].map(|of| a[channel][of] + b[channel][of])));
-        Ok(Moments::of(sums.try_reduce(Sums::default, add)?))
+        let add = |a: Sums, b: Sums| [0, 1, 2].map(|channel| [0, 1, 2].map(|of| a[channel][of] + b[channel][of]));
+        Moments::of(own.into_par_iter().map(|index| sums(self.pixels(index))).reduce(Sums::default, add))
     }
 
     /// Patches, each varied in its own way, then normalised: `[batch, 3, size, size]`.
-    ///
-    /// # Errors
-    /// If a patch cannot be read.
     pub fn values(
         &self,
         indices: &[usize],
         augmentations: &[Augmentation],
         normalisation: &Normalisation,
-    ) -> Result<Vec<f32>, Failure> {
+    ) -> Vec<f32> {
         let plane = self.size * self.size;
         let mut values = vec![0.0; indices.len() * 3 * plane];
         let each = values.par_chunks_mut(3 * plane).zip(indices).zip(augmentations);
-        each.try_for_each_init(Vec::new, |pixels, ((values, &index), augmentation)| {
-            self.read(index, pixels)?;
+        each.for_each(|((values, &index), augmentation)| {
+            let pixels = self.pixels(index);
             let sources = augmentation.sources(self.size);
             let Moments { mean, std } = match &normalisation.0 {
                 Norm::Sets(moments) => moments[self.patches[index].set as usize],
@@ -302,9 +267,8 @@ impl PatchSet {
                 augmentation.soften(values, self.size);
                 values.iter_mut().for_each(|value| *value = (*value - mean[channel]) / std[channel]);
             }
-            Ok(())
-        })?;
-        Ok(values)
+        });
+        values
     }
 
     /// Width and height of a patch in pixels.
@@ -373,7 +337,7 @@ pub(crate) mod tests {
         let images: Vec<u32> =
             (0..n).map(|index| ((index / CLASSES / each) * CLASSES + index % CLASSES) as u32).collect();
         write(&folder.path().join("p"), 2, &pixels, &labels, &images);
-        // An open file stays when its name goes.
+        // A mapped file stays when its name goes.
         PatchSet::open(&folder.path().join("p")).unwrap()
     }
 
@@ -418,8 +382,8 @@ pub(crate) mod tests {
     fn pixels_are_normalised_as_asked() {
         let set = set(2, 1);
         let values = |whiten| {
-            let normalisation = set.normalisation(whiten).unwrap();
-            set.values(&[1], &[Augmentation::NONE], &normalisation).unwrap()
+            let normalisation = set.normalisation(whiten);
+            set.values(&[1], &[Augmentation::NONE], &normalisation)
         };
         let values_of_imagenet = values(Whiten::None);
         assert!((values_of_imagenet[0] - (12.0 / 255.0 - 0.485) / 0.229).abs() < 1e-6);
@@ -435,7 +399,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("p"), 2, &[7; 12], &[0], &[0]);
         let set = PatchSet::open(&folder.path().join("p")).unwrap();
-        let values = set.values(&[0], &[Augmentation::NONE], &set.normalisation(Whiten::PerPatch).unwrap()).unwrap();
+        let values = set.values(&[0], &[Augmentation::NONE], &set.normalisation(Whiten::PerPatch));
         assert_eq!(values, [0.0; 12]);
     }
 

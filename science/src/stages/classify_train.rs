@@ -58,14 +58,13 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
     let drawn = (&train, &normalisation);
     let draw = move |step: u32| Draw::new(classify, drawn, seed, step / per_epoch, step % per_epoch);
     let net = thread::scope(|scope| {
-        for (step, draw) in ahead(scope, steps, draw) {
+        for (step, Draw { x, truth }) in ahead(scope, steps, draw) {
             let lr = learning_rate(classify, step / per_epoch);
             checkpoints.visit(u64::from(step), attempt.monitor, || {
                 log.read(lr)?;
                 Ok(state(&net, &sgd, &log, best.as_ref()))
             })?;
 
-            let Draw { x, truth } = draw?;
             let (batch, size) = (truth.len() / CLASSES, train.size());
             let x = Tensor::<4>::from_data(TensorData::new(x, [batch, 3, size, size]), &device);
             let truth = Tensor::<2>::from_data(TensorData::new(truth, [batch, CLASSES]), &device);
@@ -160,13 +159,13 @@ impl Draw {
         seed: Seed,
         epoch: u32,
         number: u32,
-    ) -> Result<Self, Failure> {
+    ) -> Self {
         let mut order: Vec<usize> = (0..train.len()).collect();
         random::shuffle(&mut random::stream(seed, "order", u64::from(epoch)), &mut order);
         let batch = batches(&order, classify.batch).nth(number as usize).unwrap_or_default();
         let vary = |&index: &usize| Augmentation::draw(seed, epoch, index, classify.augment, classify.blur);
         let augmentations: Vec<Augmentation> = batch.iter().map(vary).collect();
-        Ok(Self { x: train.values(batch, &augmentations, normalisation)?, truth: train.one_hot(batch) })
+        Self { x: train.values(batch, &augmentations, normalisation), truth: train.one_hot(batch) }
     }
 }
 
@@ -199,7 +198,7 @@ fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<Data, Failure
     if classify.mix == Mix::Resample {
         train = train.resampled(attempt.seed);
     }
-    let normalisation = train.normalisation(classify.whiten)?;
+    let normalisation = train.normalisation(classify.whiten);
     let (train, validation) = train.split(attempt.seed, classify.val_fraction, classify.val);
     match records.is_empty() || train.len() < 2 || test.is_empty() {
         true => Err(Failure::invalid_input("there are no patches to learn or to test")),
@@ -238,7 +237,7 @@ fn batches(order: &[usize], batch: u32) -> impl Iterator<Item = &[usize]> {
 /// The scores of each patch, before softmax.
 ///
 /// # Errors
-/// If a patch cannot be read, and [`FailureCode::NotANumber`] if a score is none.
+/// [`FailureCode::NotANumber`] if a score is none.
 fn predict(
     net: &ResNet,
     patches: &PatchSet,
@@ -248,7 +247,7 @@ fn predict(
     let all: Vec<usize> = (0..patches.len()).collect();
     let mut predicted = Vec::with_capacity(all.len());
     for batch in all.chunks(TEST_BATCH) {
-        let x = patches.values(batch, &vec![Augmentation::NONE; batch.len()], normalisation)?;
+        let x = patches.values(batch, &vec![Augmentation::NONE; batch.len()], normalisation);
         let shape = [batch.len(), 3, patches.size(), patches.size()];
         let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
         let scores: Vec<f32> = net.forward(x, None).into_data().iter::<f32>().collect();
