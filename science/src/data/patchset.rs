@@ -243,12 +243,7 @@ impl PatchSet {
     }
 
     /// Patches, each varied in its own way, then normalised: `[batch, 3, size, size]`.
-    pub fn values(
-        &self,
-        indices: &[usize],
-        augmentations: &[Augmentation],
-        normalisation: &Normalisation,
-    ) -> Vec<f32> {
+    pub fn values(&self, indices: &[usize], augmentations: &[Augmentation], normalisation: &Normalisation) -> Vec<f32> {
         let plane = self.size * self.size;
         let mut values = vec![0.0; indices.len() * 3 * plane];
         let each = values.par_chunks_mut(3 * plane).zip(indices).zip(augmentations);
