@@ -37,6 +37,10 @@ const FRAMED: u32 = 240;
 /// Images in a row of a preview.
 const FRAMED_COLUMNS: usize = 12;
 
+/// Images open at once, on however many threads: of the paper's size each takes 250 MiB,
+/// and the patches of a view 700.
+const OPEN_AT_ONCE: usize = 4;
+
 /// Images of a class of B are numbered from this many times its label.
 const IDS_PER_CLASS: u32 = 10_000;
 
@@ -157,7 +161,8 @@ fn cut_all<'a>(
         orders.extend(members.into_iter().zip(counts).map(|(source, share)| Order { source, share, count: share }));
     }
     let seed = attempt.seed;
-    let cuts = batch::map(&orders, "image", attempt.monitor, |order| cut(patches, order, keep, seed))?;
+    let cuts =
+        batch::map_at_most(OPEN_AT_ONCE, &orders, "image", attempt.monitor, |order| cut(patches, order, keep, seed))?;
     let mut work: Vec<(Order<'a>, Cut)> = orders.into_iter().zip(cuts).collect();
     for (side, class) in sides(patches) {
         fill_up(patches, side, class, keep, &mut work, attempt)?;
@@ -367,7 +372,8 @@ fn fill_up(
         }
         let again: Vec<&Order<'_>> = rich.iter().map(|member| &work[*member].0).collect();
         let (seed, what) = (attempt.seed, format!("more patches of {class}"));
-        let new = batch::map(&again, &what, attempt.monitor, |order| cut(patches, order, keep, seed))?;
+        let new =
+            batch::map_at_most(OPEN_AT_ONCE, &again, &what, attempt.monitor, |order| cut(patches, order, keep, seed))?;
         for (member, cut) in rich.into_iter().zip(new) {
             work[member].1 = cut;
         }
