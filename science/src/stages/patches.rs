@@ -37,8 +37,8 @@ const FRAMED: u32 = 240;
 /// Images in a row of a preview.
 const FRAMED_COLUMNS: usize = 12;
 
-/// Images open at once, on however many threads: of the paper's size each takes 250 MiB,
-/// and the patches of a view 700.
+/// Images open at once, on however many threads: at the paper's size so many, and the
+/// patches of a view, fit 2 GiB.
 const OPEN_AT_ONCE: usize = 4;
 
 /// Images of a class of B are numbered from this many times its label.
