@@ -2,6 +2,7 @@
 //! client in processes of their own.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -124,6 +125,23 @@ fn a_command_ends_with_all_that_it_started_when_its_worker_is_killed() {
     eventually("all are there", PATIENCE, || processes_about(&mark).len() >= 6);
     worker.kill();
     eventually("none is left", PATIENCE, || processes_about(&mark).is_empty());
+}
+
+/// Its worker may be killed after it has started a command and before it can say so.
+#[test]
+fn a_guard_ends_what_it_was_not_told_of_and_what_left_its_group() {
+    let mut guard = lithogen(["guard"]).stdin(Stdio::piped()).spawn().unwrap();
+    let begin = |mark: u32| {
+        let mut command = Command::new("setsid");
+        command.args(["sleep", "1000"]).env("LITHOGEN_GUARD", mark.to_string()).spawn().unwrap()
+    };
+    let (mut own, mut of_another) = (begin(guard.id()), begin(0));
+    drop(guard.stdin.take());
+    assert_eq!(own.wait().unwrap().code(), None, "killed");
+    assert!(guard.wait().unwrap().success());
+    assert_eq!(of_another.try_wait().unwrap(), None, "still runs");
+    of_another.kill().unwrap();
+    of_another.wait().unwrap();
 }
 
 /// A sweep drops the tasks that it has seen enough of.

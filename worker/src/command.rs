@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::child::{LOG, STOP_PATIENCE, why};
-use crate::guard::Guard;
+use crate::guard::{Guard, MARK};
 
 /// Its standard output, among its outputs.
 pub const STDOUT: &str = "stdout.txt";
@@ -50,6 +50,8 @@ pub(crate) async fn run(
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Failure::invalid_input("the command names no program"));
     };
+    let no_guard = |error| Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"));
+    let guarded_by = guard.process().map_err(no_guard)?;
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .current_dir(&work)
@@ -60,6 +62,7 @@ pub(crate) async fn run(
         .env("LITHOGEN_OUTPUTS", folder.outputs())
         .env("LITHOGEN_TASK", grant.task.to_string())
         .env("LITHOGEN_ATTEMPT", grant.attempt.to_string())
+        .env(MARK, guarded_by.to_string())
         .envs(command.index.map(|index| ("LITHOGEN_INDEX", index.to_string())))
         .envs(command.line.as_ref().map(|line| ("LITHOGEN_LINE", line)))
         .stdin(Stdio::null())
@@ -78,7 +81,7 @@ pub(crate) async fn run(
     let watched = group.map(|group| guard.watch(group)).transpose();
     let _watched = watched.map_err(|error| {
         signal(Signal::KILL);
-        Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"))
+        no_guard(error)
     })?;
     let printed = child.stdout.take().ok_or_else(|| Failure::new(FailureCode::Internal, "a command without output"))?;
     let copy = tee(printed, output.into(), echo.into());

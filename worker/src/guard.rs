@@ -7,16 +7,27 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The only argument of a program that shall be the guard.
 pub const GUARD: &str = "guard";
 
-/// Is the guard: reads `+GROUP` and `-GROUP`, a line each, until there are no more,
-/// and kills the groups that are left.
+/// Environment variable of commands, and so of all that they start: the guard's process.
+pub const MARK: &str = "LITHOGEN_GUARD";
+
+/// Times in a row that the guard has to find nothing of its mark, and the time between.
+/// A program that is just being started shows its environment a moment later.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// Is the guard: reads `+GROUP` and `-GROUP`, a line each, until there are no more, and
+/// kills the groups that are left. Then it kills what has its mark: a command whose
+/// worker went before it could name its group, and what has left its group.
 ///
 /// # Errors
 /// If it cannot outlive what its worker is told by signals.
@@ -28,6 +39,17 @@ pub async fn run() -> io::Result<()> {
     for group in groups.into_iter().filter_map(Pid::from_raw) {
         // It may have ended.
         let _ = kill_process_group(group, Signal::KILL);
+    }
+    let mark = format!("{MARK}={}", std::process::id());
+    let mut system = System::new().map_err(io::Error::other)?;
+    let mut clean = 0;
+    while clean < LOOKS {
+        let with_environment = ProcessRefreshKind::nothing().with_environ(UpdateKind::Always).without_tasks();
+        system.refresh_processes_specifics(ProcessesToUpdate::All, true, with_environment);
+        let marked = |process: &&sysinfo::Process| process.environ().iter().any(|variable| *variable == *mark);
+        let killed = system.processes().values().filter(marked).filter(|process| process.kill()).count();
+        clean = if killed == 0 { clean + 1 } else { 0 };
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
     Ok(())
 }
@@ -82,25 +104,54 @@ impl Guard {
         Ok(watched)
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>) -> bool, line: &str) -> io::Result<()> {
-        // What panicked left a set that is whole.
-        let State { process, groups } = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(groups);
-        let pipe = process.as_mut().and_then(|process| process.stdin.as_mut());
-        if pipe.is_some_and(|pipe| pipe.write_all(line.as_bytes()).is_ok()) {
-            return Ok(());
+    /// The guard's process, for [`MARK`]: started if there is none, so that it is there
+    /// before what it watches.
+    ///
+    /// # Errors
+    /// If there is no guard and none can be started.
+    pub(crate) fn process(&self) -> io::Result<u32> {
+        let mut state = self.state();
+        if let Some(process) = &mut state.process
+            && process.try_wait()?.is_none()
+        {
+            return Ok(process.id());
         }
-        if let Some(mut gone) = process.take() {
+        self.start(&mut state)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>) -> bool, line: &str) -> io::Result<()> {
+        let mut state = self.state();
+        change(&mut state.groups);
+        let pipe = state.process.as_mut().and_then(|process| process.stdin.as_mut());
+        match pipe.is_some_and(|pipe| pipe.write_all(line.as_bytes()).is_ok()) {
+            true => Ok(()),
+            false => self.start(&mut state).map(drop),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What panicked left a set that is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a guard, in place of one that is gone, and names all groups to it.
+    fn start(&self, state: &mut State) -> io::Result<u32> {
+        if let Some(mut gone) = state.process.take() {
             gone.kill()?;
             gone.wait()?;
         }
-        let mut started = Command::new(&self.program).arg(GUARD).stdin(Stdio::piped()).process_group(0).spawn()?;
-        let all: String = groups.iter().map(|group| format!("+{group}\n")).collect();
+        let mut started = Command::new(&self.program)
+            .arg(GUARD)
+            // A worker may run within a command of another: its guard outlives it then.
+            .env_remove(MARK)
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let all: String = state.groups.iter().map(|group| format!("+{group}\n")).collect();
         if let Some(pipe) = &mut started.stdin {
             pipe.write_all(all.as_bytes())?;
         }
-        *process = Some(started);
-        Ok(())
+        Ok(state.process.insert(started).id())
     }
 }
 
