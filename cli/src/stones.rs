@@ -153,18 +153,19 @@ fn records(text: &str) -> Result<Vec<(u64, StringRecord)>, String> {
     let mut reader = csv::ReaderBuilder::new();
     let mut reader =
         reader.delimiter(separator).has_headers(false).flexible(true).trim(Trim::All).from_reader(text.as_bytes());
-    let mut records = Vec::new();
+    let (mut records, mut last) = (Vec::new(), (1, 0));
     for record in reader.records() {
         let record = record.map_err(|error| error.to_string())?;
         // The reader counts from the empty lines before a record.
         let (line, from) = record.position().map_or((0, 0), |at| (at.line(), at.byte() as usize));
         let empty =
             text[from..].bytes().take_while(|byte| b"\r\n".contains(byte)).filter(|byte| *byte == b'\n').count();
-        records.push((line + empty as u64, record));
+        last = (line + empty as u64, from);
+        records.push((last.0, record));
     }
     // The reader takes one that is never closed for text up to the end.
-    if !text.matches('"').count().is_multiple_of(2) {
-        let line = records.last().map_or(1, |(line, _)| *line);
+    let (line, from) = last;
+    if !text[from..].matches('"').count().is_multiple_of(2) {
         return Err(format!("line {line}: a quotation mark is not closed"));
     }
     records.retain(|(_, record)| record.iter().any(|field| !field.is_empty()));
@@ -215,6 +216,8 @@ mod tests {
             let problems = read(&format!("{header}{line}")).problems;
             assert!(problems.len() == 1 && problems[0].contains(part), "{part}: {problems:?}");
         }
+        // One within a field is a letter like others.
+        assert_eq!(read(&format!("{header}A,SUR,Ia,1.png,5\" wide,\nA,SUR,Ia,2.jpg,K2,")).problems, [""; 0]);
         assert!(read("").problems[0].contains("is empty"));
         assert!(read("dataset,view,path\n").problems[0].contains("has no column class"));
         assert!(read("dataset,view,class\n").problems[0].contains("neither a column path nor image_id"));

@@ -5,7 +5,7 @@
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`folder`] | the numbered pictures of an artifact |
 //! | [`packed`] | patches with their labels, written to a file |
-//! | [`patchset`] | patches with their labels, read batch by batch |
+//! | [`patchset`] | patches with their labels, batch by batch |
 //! | [`augment`] | how training patches are varied |
 //! | [`pyramid`] | pictures at several scales |
 //! | [`tensors`] | pictures as tensors and back |

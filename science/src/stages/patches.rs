@@ -160,14 +160,23 @@ fn cut_all<'a>(
         let counts = shares(quota(patches, side), members.len(), attempt.seed, class, side);
         orders.extend(members.into_iter().zip(counts).map(|(source, share)| Order { source, share, count: share }));
     }
-    let seed = attempt.seed;
-    let cuts =
-        batch::map_at_most(OPEN_AT_ONCE, &orders, "image", attempt.monitor, |order| cut(patches, order, keep, seed))?;
+    let cuts = cut_each(patches, &orders.iter().collect::<Vec<_>>(), "image", keep, attempt)?;
     let mut work: Vec<(Order<'a>, Cut)> = orders.into_iter().zip(cuts).collect();
     for (side, class) in sides(patches) {
         fill_up(patches, side, class, keep, &mut work, attempt)?;
     }
     Ok(work)
+}
+
+fn cut_each(
+    patches: &Patches,
+    orders: &[&Order<'_>],
+    what: &str,
+    keep: Keep,
+    attempt: &mut Attempt<'_>,
+) -> Result<Vec<Cut>, Failure> {
+    let seed = attempt.seed;
+    batch::map_at_most(OPEN_AT_ONCE, orders, what, attempt.monitor, |order| cut(patches, order, keep, seed))
 }
 
 /// Every side of every class, training first, classes in label order.
@@ -371,9 +380,7 @@ fn fill_up(
             work[*member].0.count += missing / rich.len() + usize::from(i < missing % rich.len());
         }
         let again: Vec<&Order<'_>> = rich.iter().map(|member| &work[*member].0).collect();
-        let (seed, what) = (attempt.seed, format!("more patches of {class}"));
-        let new =
-            batch::map_at_most(OPEN_AT_ONCE, &again, &what, attempt.monitor, |order| cut(patches, order, keep, seed))?;
+        let new = cut_each(patches, &again, &format!("more patches of {class}"), keep, attempt)?;
         for (member, cut) in rich.into_iter().zip(new) {
             work[member].1 = cut;
         }
