@@ -76,17 +76,18 @@ impl Handle {
     /// # Errors
     /// Outer: the driver has ended. Inner: the request is refused.
     pub async fn request(&self, request: Request) -> Result<Result<(), Reject>, Gone> {
-        self.ask_for(request).await?.await.map_err(|_| Gone)
+        self.requests(vec![request]).await?.pop().ok_or(Gone)
     }
 
-    /// As [`Handle::request`], but returns before it is decided.
+    /// As [`Handle::request`] for several that belong together: they are decided one
+    /// after the other and share a write.
     ///
     /// # Errors
     /// The driver has ended.
-    pub async fn ask_for(&self, request: Request) -> Result<oneshot::Receiver<Result<(), Reject>>, Gone> {
+    pub async fn requests(&self, requests: Vec<Request>) -> Result<Vec<Result<(), Reject>>, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Request(request, reply)).await.map_err(|_| Gone)?;
-        Ok(answer)
+        self.commands.send(Command::Requests(requests, reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
     }
 
     /// Work for a worker: waits for it until it is too late.

@@ -46,8 +46,8 @@ pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
 
 /// What somebody tells or asks.
 pub enum Command {
-    /// Something to decide.
-    Request(Request, oneshot::Sender<Result<(), Reject>>),
+    /// Things to decide, one after the other; they share a write.
+    Requests(Vec<Request>, oneshot::Sender<Vec<Result<(), Reject>>>),
     /// Something to decide about who may speak.
     Registry(registry::Request, oneshot::Sender<Result<(), registry::Reject>>),
     /// Work for a worker; answered once there is some, or when it is too late.
@@ -142,8 +142,8 @@ impl Reactor {
     /// Takes one command.
     pub fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
         match command {
-            Command::Request(request, reply) => {
-                let decided = self.request(now, request, batch);
+            Command::Requests(requests, reply) => {
+                let decided = requests.into_iter().map(|request| self.request(now, request, batch)).collect();
                 // A caller that has gone away needs no reply.
                 batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
             }

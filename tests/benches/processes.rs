@@ -1,7 +1,7 @@
 //! A coordinator and workers in processes of their own: tasks per second if each
 //! is a process, how soon the task of a killed or frozen worker starts elsewhere,
 //! and what idle workers cost the coordinator alone. `cargo bench --workspace
-//! --bench processes`.
+//! --bench processes [-- PART …]`; parts are `spawning`, `killed`, `frozen` and `idle`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
@@ -43,11 +43,21 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     // Channels are made for it.
     let _entered = runtime.enter();
-    spawning(&runtime);
-    elsewhere(&runtime, "killed", KILLED_MS, KILLS, Running::kill);
-    elsewhere(&runtime, "frozen", FROZEN_MS, FREEZES, |worker| assert!(signal(worker.id(), "STOP")));
-    for encrypted in [false, true] {
-        idle(&runtime, encrypted);
+    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if is_wanted("spawning") {
+        spawning(&runtime);
+    }
+    if is_wanted("killed") {
+        elsewhere(&runtime, "killed", KILLED_MS, KILLS, Running::kill);
+    }
+    if is_wanted("frozen") {
+        elsewhere(&runtime, "frozen", FROZEN_MS, FREEZES, |worker| assert!(signal(worker.id(), "STOP")));
+    }
+    if is_wanted("idle") {
+        for encrypted in [false, true] {
+            idle(&runtime, encrypted);
+        }
     }
 }
 

@@ -60,8 +60,8 @@ enum Message {
 enum Owed {
     Number(WorkerId, oneshot::Receiver<u64>, mpsc::Receiver<Result<proto::v1::SessionResponse, tonic::Status>>),
     Grants(WorkerId, u64, oneshot::Receiver<Result<Vec<Grant>, Reject>>),
-    End(WorkerId, FencingToken, oneshot::Receiver<Result<(), Reject>>),
-    Nothing(oneshot::Receiver<Result<(), Reject>>),
+    End(WorkerId, FencingToken, oneshot::Receiver<Vec<Result<(), Reject>>>),
+    Nothing(oneshot::Receiver<Vec<Result<(), Reject>>>),
 }
 
 /// Something wrong on purpose, that the invariants have to find.
@@ -374,10 +374,10 @@ impl World {
     }
 
     fn command(&mut self, message: Message, now: Now) -> Command {
-        let request = |request, world: &mut Self, owed: fn(oneshot::Receiver<Result<(), Reject>>) -> Owed| {
+        let request = |request, world: &mut Self, owed: fn(oneshot::Receiver<Vec<Result<(), Reject>>>) -> Owed| {
             let (reply, answer) = oneshot::channel();
             world.owed.push(owed(answer));
-            Command::Request(request, reply)
+            Command::Requests(vec![request], reply)
         };
         match message {
             Message::Open(worker) => {
@@ -398,23 +398,21 @@ impl World {
                 let (reply, answer) = oneshot::channel();
                 self.owed.push(Owed::End(worker, token, answer));
                 let artifact = result_of(task);
-                Command::Request(
-                    match end {
-                        End::Succeeded => {
-                            // Files come before the result that names them.
-                            if self.fault != Some(Fault::NamesMissingFiles) {
-                                self.stored.insert(artifact);
-                            }
-                            Request::Commit { task, token, artifact }
+                let request = match end {
+                    End::Succeeded => {
+                        // Files come before the result that names them.
+                        if self.fault != Some(Fault::NamesMissingFiles) {
+                            self.stored.insert(artifact);
                         }
-                        End::Crashed => {
-                            let failure = Failure::new(FailureCode::Crashed, "it fell over");
-                            Request::Fail { task, token, failure }
-                        }
-                        End::HandedBack => Request::Release { task, token, why: Released::Preempted },
-                    },
-                    reply,
-                )
+                        Request::Commit { task, token, artifact }
+                    }
+                    End::Crashed => {
+                        let failure = Failure::new(FailureCode::Crashed, "it fell over");
+                        Request::Fail { task, token, failure }
+                    }
+                    End::HandedBack => Request::Release { task, token, why: Released::Preempted },
+                };
+                Command::Requests(vec![request], reply)
             }
             Message::Checkpoint(task, token, step) => {
                 let artifact = Digest::of(&[task.as_bytes().as_slice(), &step.to_le_bytes()].concat());

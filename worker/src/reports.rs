@@ -30,7 +30,15 @@ pub(crate) async fn tell(shared: &Shared, end: v1::AttemptEnd) -> Result<(), Sta
 /// Sends what comes until nobody is left to report.
 pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while reports.recv_many(&mut batch, BATCH).await > 0 {
+    while let Some(first) = reports.recv().await {
+        // Attempts that end at the same moment are about to report as well.
+        tokio::task::yield_now().await;
+        batch.push(first);
+        while batch.len() < BATCH
+            && let Ok(report) = reports.try_recv()
+        {
+            batch.push(report);
+        }
         let (attempts, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let mut client = WorkerServiceClient::new(shared.channel.clone());
         let answer = client.end_attempts(call(v1::EndAttemptsRequest { attempts })).await;

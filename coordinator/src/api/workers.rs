@@ -1,6 +1,6 @@
 //! Work for workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -70,12 +70,23 @@ impl Workers {
         self.driver.read(holders).await?.iter().try_for_each(|worker| caller.speaks_for(worker))
     }
 
-    /// What an attempt's end asks for, its files stored.
-    async fn ending(&self, attempt: v1::AttemptEnd) -> Result<scheduler::Request, Status> {
+    /// What an attempt's end asks for, its files stored. `whole` are artifacts that
+    /// were found to be under the same lease of blobs.
+    async fn ending(
+        &self,
+        attempt: v1::AttemptEnd,
+        whole: &mut BTreeMap<String, Digest>,
+    ) -> Result<scheduler::Request, Status> {
         let (task, token) = lease(&attempt.task_key, attempt.token)?;
         match attempt.end {
             Some(End::Succeeded(v1::Succeeded { artifact, manifest })) => {
-                let artifact = self.stored(&artifact, manifest).await?;
+                let artifact = match whole.get(&artifact) {
+                    Some(known) => *known,
+                    None => {
+                        let found = self.stored(&artifact, manifest).await?;
+                        *whole.entry(artifact).or_insert(found)
+                    }
+                };
                 Ok(scheduler::Request::Commit { task, token, artifact })
             }
             Some(End::Failed(v1::Failed { code, message })) => {
@@ -209,21 +220,21 @@ impl WorkerService for Workers {
         self.holds(&caller, attempts.iter().filter_map(|attempt| token(attempt.token).ok()).collect()).await?;
         // What is found now must not be collected before the journal names it.
         let _lease = self.blobs.lease().await;
-        let mut asked = Vec::with_capacity(attempts.len());
+        let (mut requests, mut refusals, mut whole) = (vec![], vec![], BTreeMap::new());
         for attempt in attempts {
-            // All are asked before the first answer is waited for: they share a write.
-            asked.push(match self.ending(attempt).await {
-                Ok(request) => Ok(self.driver.ask_for(request).await?),
-                Err(refused) => Err(refused),
-            });
+            match self.ending(attempt, &mut whole).await {
+                Ok(request) => {
+                    requests.push(request);
+                    refusals.push(Ok(()));
+                }
+                Err(refused) => refusals.push(Err(refused)),
+            }
         }
-        let mut verdicts = Vec::with_capacity(asked.len());
-        for answer in asked {
-            verdicts.push(verdict(match answer {
-                Ok(answer) => answer.await.map_err(|_| Gone)?.map_err(|reject| of_reject(&reject)),
-                Err(refused) => Err(refused),
-            }));
-        }
+        let mut decided = self.driver.requests(requests).await?.into_iter();
+        let verdicts = refusals
+            .into_iter()
+            .map(|refusal| refusal.and_then(|()| decided.next().ok_or(Gone)?.map_err(|reject| of_reject(&reject))));
+        let verdicts = verdicts.map(verdict).collect();
         Ok(Response::new(v1::EndAttemptsResponse { verdicts }))
     }
 
