@@ -139,17 +139,15 @@ async fn tee(
     mut output: tokio::fs::File,
     mut log: tokio::fs::File,
 ) -> io::Result<()> {
-    let (mut piece, mut room) = (vec![0; 64 * 1024], ECHO_MAX);
-    loop {
-        let length = printed.read(&mut piece).await?;
-        if length == 0 {
-            return Ok(());
-        }
-        output.write_all(&piece[..length]).await?;
+    let (mut piece, mut room) = (Vec::with_capacity(64 * 1024), ECHO_MAX);
+    while printed.read_buf(&mut piece).await? > 0 {
+        output.write_all(&piece).await?;
         output.flush().await?;
-        let shown = length.min(room);
+        let shown = piece.len().min(room);
         room -= shown;
         let _ = log.write_all(&piece[..shown]).await;
         let _ = log.flush().await;
+        piece.clear();
     }
+    Ok(())
 }
