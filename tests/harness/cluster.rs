@@ -125,6 +125,7 @@ impl Cluster {
 
     async fn serves(&self) {
         soon("the coordinator serves", || async {
+            assert!(!self.serving.as_ref().is_some_and(|serving| serving.is_finished()), "the coordinator has ended");
             self.experiments().list_runs(call(v1::ListRunsRequest {})).await.ok()
         })
         .await;
