@@ -56,12 +56,15 @@ enum Message {
     Drain(WorkerId),
 }
 
+/// What was decided of requests, once it is.
+type Decided = oneshot::Receiver<Vec<Result<(), Reject>>>;
+
 /// Something that the coordinator owes an answer to.
 enum Owed {
     Number(WorkerId, oneshot::Receiver<u64>, mpsc::Receiver<Result<proto::v1::SessionResponse, tonic::Status>>),
     Grants(WorkerId, u64, oneshot::Receiver<Result<Vec<Grant>, Reject>>),
-    End(WorkerId, FencingToken, oneshot::Receiver<Vec<Result<(), Reject>>>),
-    Nothing(oneshot::Receiver<Vec<Result<(), Reject>>>),
+    End(WorkerId, FencingToken, Decided),
+    Nothing(Decided),
 }
 
 /// Something wrong on purpose, that the invariants have to find.
@@ -374,7 +377,7 @@ impl World {
     }
 
     fn command(&mut self, message: Message, now: Now) -> Command {
-        let request = |request, world: &mut Self, owed: fn(oneshot::Receiver<Vec<Result<(), Reject>>>) -> Owed| {
+        let request = |request, world: &mut Self, owed: fn(Decided) -> Owed| {
             let (reply, answer) = oneshot::channel();
             world.owed.push(owed(answer));
             Command::Requests(vec![request], reply)
