@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::v1::artifact_service_server::ArtifactServiceServer;
 use proto::v1::experiment_service_server::ExperimentServiceServer;
@@ -86,9 +86,6 @@ const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// let go of a stream must not keep it alive.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Time in which what is left of a coordinator that has ended lets go of its folder.
-const LET_GO: Duration = Duration::from_millis(500);
-
 /// Serves until `shutdown` is ready. Open streams are ended, calls under way are
 /// answered, and the journal is closed before it returns.
 ///
@@ -102,15 +99,10 @@ pub async fn run(
     let state_error = |source| Error::State { path: config.state.clone(), source };
     std::fs::create_dir_all(&config.state).map_err(state_error)?;
     let lock = File::create(config.state.join("lock")).map_err(state_error)?;
-    let began = Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => break,
-            // A process that the one before was just starting has its open files for a moment.
-            Err(TryLockError::WouldBlock) if began.elapsed() < LET_GO => tokio::time::sleep(LET_GO / 20).await,
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
-            Err(TryLockError::Error(source)) => return Err(state_error(source)),
-        }
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
+        Err(TryLockError::Error(source)) => return Err(state_error(source)),
     }
     let mut shutdown = Box::pin(shutdown);
     let Some((listener, turn)) = standby::wait(&config, listener, shutdown.as_mut()).await? else { return Ok(()) };

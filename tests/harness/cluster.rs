@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::experiment::{Experiment, Scale};
 use domain::overrides;
@@ -63,7 +63,7 @@ impl Cluster {
         let mut cluster = Self { folder, address, url, channel, adjust, serving: None, close };
         cluster.ask(&state);
         cluster.serve(listener);
-        cluster.serves().await;
+        assert!(cluster.serves().await, "the coordinator has ended");
         cluster
     }
 
@@ -115,20 +115,33 @@ impl Cluster {
 
     /// Starts it again on the same state and at the same address.
     pub(crate) async fn start_again(&mut self) {
-        let address = self.address;
-        let listener =
-            soon("the coordinator's port is free again", || async move { TcpListener::bind(address).await.ok() });
-        let listener = listener.await;
-        self.serve(listener);
-        self.serves().await;
+        let (address, began) = (self.address, Instant::now());
+        loop {
+            let listener =
+                soon("the coordinator's port is free again", || async move { TcpListener::bind(address).await.ok() });
+            let listener = listener.await;
+            self.serve(listener);
+            if self.serves().await {
+                return;
+            }
+            // A process that another test was just starting may have the folder's lock for a moment.
+            match self.serving.take().unwrap().await.unwrap() {
+                Err(coordinator::Error::InUse(_)) if began.elapsed() < PATIENCE => {}
+                ended => panic!("the coordinator has ended: {ended:?}"),
+            }
+        }
     }
 
-    async fn serves(&self) {
+    /// Waits until it serves; false if it has ended instead.
+    async fn serves(&self) -> bool {
         soon("the coordinator serves", || async {
-            assert!(!self.serving.as_ref().is_some_and(|serving| serving.is_finished()), "the coordinator has ended");
-            self.experiments().list_runs(call(v1::ListRunsRequest {})).await.ok()
+            if self.serving.as_ref().is_some_and(JoinHandle::is_finished) {
+                return Some(false);
+            }
+            let answer = self.experiments().list_runs(call(v1::ListRunsRequest {})).await;
+            answer.ok().map(|_| true)
         })
-        .await;
+        .await
     }
 
     /// A file name in the cluster's folder, for gates and notes.
