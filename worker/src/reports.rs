@@ -34,11 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>
         // Attempts that end at the same moment are about to report as well.
         tokio::task::yield_now().await;
         batch.push(first);
-        while batch.len() < BATCH
-            && let Ok(report) = reports.try_recv()
-        {
-            batch.push(report);
-        }
+        batch.extend(std::iter::from_fn(|| reports.try_recv().ok()).take(BATCH - 1));
         let (attempts, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let mut client = WorkerServiceClient::new(shared.channel.clone());
         let answer = client.end_attempts(call(v1::EndAttemptsRequest { attempts })).await;

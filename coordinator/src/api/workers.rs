@@ -84,7 +84,8 @@ impl Workers {
                     Some(known) => *known,
                     None => {
                         let found = self.stored(&artifact, manifest).await?;
-                        *whole.entry(artifact).or_insert(found)
+                        whole.insert(artifact, found);
+                        found
                     }
                 };
                 Ok(scheduler::Request::Commit { task, token, artifact })
@@ -231,10 +232,8 @@ impl WorkerService for Workers {
             }
         }
         let mut decided = self.driver.requests(requests).await?.into_iter();
-        let verdicts = refusals
-            .into_iter()
-            .map(|refusal| refusal.and_then(|()| decided.next().ok_or(Gone)?.map_err(|reject| of_reject(&reject))));
-        let verdicts = verdicts.map(verdict).collect();
+        let mut decision = || decided.next().ok_or(Gone)?.map_err(|reject| of_reject(&reject));
+        let verdicts = refusals.into_iter().map(|refusal| verdict(refusal.and_then(|()| decision()))).collect();
         Ok(Response::new(v1::EndAttemptsResponse { verdicts }))
     }
 
