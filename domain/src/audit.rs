@@ -1,12 +1,15 @@
 //! What can be found out about the paper's numbers without any run: where they
 //! contradict each other or the text, and what they leave open.
 
+mod drift;
+mod text;
+
 use serde::Serialize;
 
 use crate::paper::{self, Printed, Row};
 use crate::results::PAPER_N;
 use crate::stats::estimate::{Estimate, smallest_n};
-use crate::stone::{Dataset, View};
+use crate::stone::View;
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,10 +30,12 @@ pub fn findings() -> Vec<Finding> {
         vec!["Table I, SIFID".to_owned()],
     )];
     findings.extend(View::ALL.into_iter().flat_map(same_model));
+    findings.extend(View::ALL.into_iter().filter_map(whole_steps));
     findings.extend(View::ALL.into_iter().map(headline));
     findings.extend(claims());
     findings.push(granularity());
-    findings.extend(text());
+    findings.extend(drift::findings());
+    findings.extend(text::findings());
     findings
 }
 
@@ -64,6 +69,36 @@ fn same_model(view: View) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// First steps whose accuracy is that of the baseline with another first digit.
+fn whole_steps(view: View) -> Option<Finding> {
+    let rows: Vec<&Row> = paper::TABLE_1.iter().filter(|row| row.view == view).collect();
+    let baseline = |row: &Row| rows.iter().copied().find(|other| other.second.is_none() && other.first == row.first);
+    let mut evidence = vec![];
+    let mut steps = vec![];
+    for row in &rows {
+        let Some(baseline) = baseline(row) else { continue };
+        let [from, to] = [baseline, row].map(|row| format!("{:.2}", row.accuracy_1.mean));
+        let digits = from.chars().zip(to.chars()).filter(|(from, to)| from != to).count();
+        let hundredths = (100.0 * (row.accuracy_1.mean - baseline.accuracy_1.mean)).round();
+        if hundredths != 0.0 && hundredths % 100.0 == 0.0 && digits == 1 {
+            let rows = format!("rows {} and {}", baseline.row, row.row);
+            steps.push(format!("{:+.2} (row {})", hundredths / 100.0, row.row));
+            evidence.push(format!("{from} and {to} (Table I, {view}, {rows}, Accuracy I): one digit differs"));
+        }
+    }
+    (!steps.is_empty()).then(|| {
+        finding(
+            &format!("whole-steps-{view}"),
+            format!(
+                "Accuracy I in view {view} differs from that of the baseline with the same first step by exactly {}, \
+                 one digit each, where other rows repeat the baseline's: it may be misprinted",
+                steps.join(" and ")
+            ),
+            evidence,
+        )
+    })
 }
 
 /// What it would take for the gain by synthetic pictures to be significant.
@@ -122,8 +157,9 @@ fn claims() -> Vec<Finding> {
 /// Whether the means can be those of single runs.
 fn granularity() -> Finding {
     let patches = 1200.0; // 200 of each of six classes
-    let is_multiple = |mean: f64| {
-        let nearest = (mean / 100.0 * patches).round() / patches * 100.0;
+    let is_multiple = |mean: f64, runs: u32| {
+        let parts = patches * f64::from(runs);
+        let nearest = (mean / 100.0 * parts).round() / parts * 100.0;
         (nearest - mean).abs() < 0.005 + 1e-9
     };
     let mut means: Vec<f64> = vec![];
@@ -135,52 +171,25 @@ fn granularity() -> Finding {
             }
         }
     }
-    let fit = means.iter().filter(|mean| is_multiple(**mean)).count();
+    let fit = |runs: u32| means.iter().filter(|mean| is_multiple(**mean, runs)).count();
+    let misfits = means.iter().filter(|mean| !is_multiple(**mean, 5)).map(|mean| format!("{mean:.2}"));
+    let several = [2, 3, 5, 8].map(|runs| format!("{} for a mean over {runs}", fit(runs)));
     finding(
         "granularity",
         format!(
-            "{fit} of {} distinct means are multiples of 1/12 %, as an accuracy on 1200 test patches is: they are not of single runs",
+            "{} of {} distinct means are multiples of 1/12 %, as an accuracy on 1200 test patches is: they are not of single runs",
+            fit(1),
             means.len()
         ),
-        vec!["Table I, rows tested on one data set".to_owned()],
+        vec![
+            "Table I, rows tested on one data set".to_owned(),
+            format!("means that fit: {}; with 8 runs or more any number does", several.join(", ")),
+            format!(
+                "not means over 5 runs, unless runs were rounded before: {}",
+                misfits.collect::<Vec<_>>().join(", ")
+            ),
+        ],
     )
-}
-
-/// Contradictions of the text, which no number tells.
-fn text() -> Vec<Finding> {
-    let shared = Dataset::A.classes().into_iter().filter(|class| Dataset::C.classes().contains(class)).count();
-    vec![
-        finding(
-            "canvas",
-            "the canvas is 2848×4288 in one place and 2448×4288 in another; neither has the shape of 264×200 samples".to_owned(),
-            vec!["Fig. 2: aspect 1.51".to_owned(), "V-A: aspect 1.75".to_owned(), "264×200: aspect 1.32".to_owned()],
-        ),
-        finding(
-            "baseline",
-            "baselines are trained “from scratch” in one place and from ImageNet in another".to_owned(),
-            vec!["IV-B".to_owned(), "V-B, Table I".to_owned()],
-        ),
-        finding(
-            "classes",
-            format!("A and B share {shared} of six classes with C, so Accuracy I and II are not on one scale"),
-            vec!["A, B: CAR, CAR2".to_owned(), "C: UA, WD".to_owned()],
-        ),
-        finding(
-            "single-image",
-            "SinDDM learns from one picture; the paper trains eight per model and does not say how".to_owned(),
-            vec!["what the text says of its diffusion models".to_owned()],
-        ),
-        finding(
-            "drift",
-            "which distance the drift score is depends on the program's version, and its default threshold is not the paper's 0.2".to_owned(),
-            vec!["drift scores".to_owned()],
-        ),
-        finding(
-            "sifid",
-            "SIFID compares one real with one synthetic picture; how 25 and 8 were paired is not said".to_owned(),
-            vec!["SIFID".to_owned()],
-        ),
-    ]
 }
 
 #[cfg(test)]
@@ -197,6 +206,15 @@ mod tests {
         assert!(get("same-model-SUR-B").finding.ends_with("different ±"));
         assert!(get("same-model-SEC-A").finding.ends_with("different means and ±"));
         assert!(findings().iter().all(|finding| !finding.id.starts_with("same-model-SUR-C")));
+    }
+
+    #[test]
+    fn two_sections_differ_from_the_baseline_by_one_digit() {
+        let found = get("whole-steps-SEC");
+        assert!(found.finding.contains("by exactly +2.00 (row 6) and +3.00 (row 7), one digit each"), "{found:?}");
+        assert!(found.evidence[0].starts_with("71.53 and 73.53 (Table I, SEC, rows 1 and 6"));
+        assert!(found.evidence[1].starts_with("71.95 and 74.95 (Table I, SEC, rows 2 and 7"));
+        assert!(findings().iter().all(|finding| finding.id != "whole-steps-SUR"));
     }
 
     #[test]
@@ -223,7 +241,10 @@ mod tests {
 
     #[test]
     fn no_mean_is_of_a_single_run() {
-        assert!(get("granularity").finding.starts_with("0 of 18 distinct means"), "{:?}", get("granularity"));
+        let found = get("granularity");
+        assert!(found.finding.starts_with("0 of 18 distinct means"), "{found:?}");
+        assert!(found.evidence[1].contains("13 for a mean over 5, 18 for a mean over 8"), "{found:?}");
+        assert!(found.evidence[2].ends_with("before: 83.81, 86.19, 57.29, 72.69, 80.76"), "{found:?}");
     }
 
     #[test]

@@ -8,10 +8,12 @@
 //! | [`multiple`] | p-values of a family of tests |
 //! | [`classification`] | scores of a confusion matrix |
 //! | [`distance`] | distances between the distributions of two samples |
+//! | [`kolmogorov`] | what one of these distances is by chance |
 
 pub mod classification;
 pub mod distance;
 pub mod estimate;
+pub mod kolmogorov;
 pub mod multiple;
 pub mod ranks;
 
