@@ -11,7 +11,7 @@ use std::sync::Arc;
 use domain::digest::Digest;
 use domain::event::Event;
 use domain::plan::TaskSpec;
-use domain::scheduler::{Phase, Scheduler};
+use domain::scheduler::{Phase, Run, Scheduler};
 use domain::task::{FencingToken, Released, State, Task};
 use proto::v1::TaskChange;
 
@@ -38,7 +38,7 @@ pub enum Row {
         at_ms: i64,
         /// Name of the preset, or of the first command.
         scale: String,
-        /// Its tasks.
+        /// Its tasks; none if it has them already.
         tasks: Vec<Digest>,
     },
     /// More tasks of a run. They have their rows.
@@ -166,6 +166,12 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             let keys = tasks.iter().map(|spec| spec.key).collect();
             let run = Row::Run { run: *run, at_ms, scale: work.title().to_owned(), tasks: keys };
             wanted(tasks, scheduler).chain([run]).collect()
+        }
+        Event::RunSubmittedAgain { run } => {
+            let known = scheduler.run(*run).into_iter();
+            let again =
+                |known: &Run| Row::Run { run: known.id, at_ms, scale: known.work.title().to_owned(), tasks: vec![] };
+            known.map(again).collect()
         }
         Event::TasksAdded { run, tasks } => {
             let run = Row::RunTasks { run: *run, tasks: tasks.iter().map(|spec| spec.key).collect() };

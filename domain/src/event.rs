@@ -29,6 +29,12 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         priority: i32,
     },
+    /// Somebody asked again for a run that goes on or is done: it is the one submitted
+    /// last from now on.
+    RunSubmittedAgain {
+        /// The run.
+        run: Digest,
+    },
     /// More tasks of a run that was just submitted: a plan of many does not have
     /// to fit one event.
     TasksAdded {

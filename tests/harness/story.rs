@@ -79,6 +79,9 @@ impl Story {
         if choice == 1 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
             return event(json!({ "event": "run_cancelled", "run": run }));
         }
+        if choice == 2 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
+            return event(json!({ "event": "run_submitted_again", "run": run }));
+        }
         let known: Vec<Task> = Self::tasks().filter_map(|key| self.scheduler.task(key).ok().cloned()).collect();
         let picked = &known[self.below(known.len() as u64) as usize];
         let key = picked.spec.key;

@@ -18,6 +18,13 @@ impl Scheduler {
                 let id = self.begin_run(*run, work, *priority);
                 self.add_tasks(id, tasks);
             }
+            Event::RunSubmittedAgain { run } => {
+                if let Some(id) = self.run_ids.get(run).copied() {
+                    self.put_last(id);
+                    let known = &mut self.runs[id as usize];
+                    known.cached = known.counts.committed;
+                }
+            }
             Event::TasksAdded { run, tasks } => {
                 if let Some(id) = self.run_ids.get(run) {
                     self.add_tasks(*id, tasks);
@@ -148,14 +155,19 @@ impl Scheduler {
         if id as usize == self.runs.len() {
             self.runs.push(Run::new(run, work.clone()));
         }
-        self.run_order.retain(|known| *known != id);
-        self.run_order.push(id);
+        self.put_last(id);
         let known = &mut self.runs[id as usize];
         (known.phase, known.priority, known.cached) = (Phase::Active, priority, 0);
         for task in known.tasks.clone() {
             self.requeue(task);
         }
         id
+    }
+
+    /// Makes a run the one submitted last.
+    fn put_last(&mut self, run: RunId) {
+        self.run_order.retain(|known| *known != run);
+        self.run_order.push(run);
     }
 
     /// Adds tasks to a run, and gives those that ended without a result a new chance.

@@ -116,7 +116,8 @@ impl Scheduler {
                 && known.counts.failed + known.counts.cancelled + known.counts.pruned == 0
         };
         if self.run(run).ok().as_ref().is_some_and(goes_on) {
-            return Ok(vec![]);
+            let is_last = self.runs().next_back().is_some_and(|last| last.id == run);
+            return Ok(if is_last { vec![] } else { vec![Event::RunSubmittedAgain { run }] });
         }
         let mut tasks = tasks.into_iter().map(Arc::new);
         let mut chunk = || tasks.by_ref().take(TASKS_PER_EVENT).collect::<Vec<_>>();

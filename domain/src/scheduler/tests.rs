@@ -456,6 +456,32 @@ fn a_plan_that_was_altered_is_refused() {
 }
 
 #[test]
+fn a_run_that_is_asked_for_again_is_the_one_submitted_last() {
+    let mut world = World::with(&["a"], 1);
+    let ask = |world: &mut World, name| world.submit_plan(named(name, 2, Resources::default()), 0);
+    let [first, second, third] = ["first", "second", "third"].map(|name| ask(&mut world, name));
+    let order = |scheduler: &Scheduler| scheduler.runs().map(|run| run.id).collect::<Vec<_>>();
+    world.finish();
+    assert_eq!(order(&world.scheduler), [first, second, third]);
+    ask(&mut world, "first");
+    assert_eq!(order(&world.scheduler), [second, third, first]);
+    assert_eq!(world.scheduler.run(first).unwrap().cached, 2);
+    let before = world.journal.len();
+    ask(&mut world, "first");
+    assert_eq!(world.journal.len(), before, "a repeated call changes nothing more");
+    // Another that goes on, then one of the others between.
+    let fourth = ask(&mut world, "fourth");
+    ask(&mut world, "second");
+    ask(&mut world, "fourth");
+    assert_eq!(order(&world.scheduler), [third, first, second, fourth]);
+    let mut replayed = Scheduler::default();
+    world.journal.iter().for_each(|event| replayed.apply(event));
+    assert_eq!(order(&replayed), order(&world.scheduler));
+    let restored = Scheduler::try_from(Snapshot::from(&world.scheduler)).unwrap();
+    assert_eq!(order(&restored), order(&world.scheduler));
+}
+
+#[test]
 fn a_large_submission_is_many_events() {
     let mut world = World::new();
     let run = world.submit_plan(plain(2500, Resources::default()), 0);
