@@ -60,6 +60,61 @@ fn a_coordinator_workers_and_a_client_give_what_one_command_gives() {
     eventually("no process is left", PATIENCE, || processes_about(folder.path()).is_empty());
 }
 
+/// Several studies interleaved, the coordinator killed in between and at the end.
+#[test]
+fn the_study_submitted_last_is_meant_though_it_was_known_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("coordinator");
+    let (mut first, mut url) = coordinator(&state);
+    let submit = |knob: &str, url: &str| {
+        run_in(&folder.path().join("client"), &format!("submit --scale smoke {knob} --coordinator {url}"))
+    };
+    let id = |submitted: crate::harness::program::Ended| {
+        submitted.is_done();
+        submitted.out.trim().to_owned()
+    };
+    let one = id(submit("", &url));
+    let two = id(submit("--set tl.margin=3 --set patch.max_overlap=5", &url));
+    assert_eq!(id(submit("", &url)), one);
+    let listed = |url: &str| {
+        let runs = status(url)["runs"].as_array().unwrap().clone();
+        runs.iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(listed(&url), [one.as_str(), two.as_str()]);
+        first.kill();
+        (first, url) = coordinator(&state);
+    }
+    let three = id(submit("--set seed=1", &url));
+    submit("--set tl.margin=3 --set patch.max_overlap=5", &url).is_done();
+    first.kill();
+    let (_again, url) = coordinator(&state);
+    assert_eq!(listed(&url), [two.as_str(), three.as_str(), one.as_str()]);
+
+    let differences = |run: usize| status(&url)["runs"][run]["differences"].clone();
+    // The seed draws the stand-ins for the pictures too.
+    let of_two = differences(0);
+    assert_eq!(of_two[1], "patch.max_overlap=5");
+    assert_eq!((&of_two[2], &of_two[3], &of_two[4]), (&"seed=3407".into(), &"tl.margin=3.0".into(), &Value::Null));
+    assert_eq!((&differences(1)[2], &differences(2)[1]), (&"seed=1".into(), &"patch.max_overlap=none".into()));
+    let told = run(["status", "--coordinator", &url]);
+    assert!(told.out.contains("  patch.max_overlap=none  seed=1  tl.margin=2.0"), "{told}");
+}
+
+#[test]
+fn the_results_are_those_of_the_study_that_was_reproduced_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    study(&state, "").is_done();
+    let of_the_first = results(&state);
+    study(&state, "--set tl.margin=3").says(0, &["116 cached"]);
+    assert_ne!(results(&state), of_the_first);
+    study(&state, "").says(0, &["118 cached · nothing to run"]);
+    assert_eq!(results(&state), of_the_first);
+    let explained = run_in(&state, "cell explain SUR-8-2 --json").json();
+    assert_eq!(explained["run"], run_in(&state, "status --json").json()["runs"][0]["run_id"]);
+}
+
 #[test]
 fn a_cancelled_study_is_over_and_can_be_handed_in_again() {
     let folder = tempfile::tempdir().unwrap();

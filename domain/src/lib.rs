@@ -9,6 +9,7 @@
 //! | [`paper`] | what the paper printed: Table I, drift scores, SIFID, image counts |
 //! | [`experiment`] | the spec: every knob of the study and its default |
 //! | [`overrides`] | presets, files and `--set key=value` folded into one spec |
+//! | [`differences`] | by which knobs studies of one title differ |
 //! | [`stage`] | the catalogue of stages and what a running attempt may do |
 //! | [`audit`] | what the paper's numbers give away without any run |
 //! | [`artifact`] | immutable outputs: manifests of files by digest |
@@ -29,6 +30,7 @@ pub mod artifact;
 pub mod audit;
 pub mod command;
 pub mod cost;
+pub mod differences;
 pub mod digest;
 pub mod event;
 pub mod experiment;

@@ -3,6 +3,7 @@
 //! Later layers win: built-in defaults (the paper's), the preset that the spec
 //! names, the spec file, then each override in the order given.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::{Table, Value};
@@ -104,6 +105,28 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
     let experiment: Experiment = table.try_into().map_err(|error: toml::de::Error| Error::Form(error.to_string()))?;
     experiment.check()?;
     Ok(experiment)
+}
+
+/// Every knob that is set, with its value, both as `--set` takes them.
+pub fn knobs(experiment: &Experiment) -> BTreeMap<String, String> {
+    // Numbers of a spec that came as JSON may be too large for TOML.
+    let mut knobs = BTreeMap::new();
+    flatten("", &serde_json::to_value(experiment).unwrap_or_default(), &mut knobs);
+    knobs
+}
+
+fn flatten(name: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(knobs) => {
+            for (key, value) in knobs {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                flatten(&name, value, into);
+            }
+        }
+        serde_json::Value::Null => {}
+        serde_json::Value::String(word) => drop(into.insert(name.to_owned(), word.clone())),
+        value => drop(into.insert(name.to_owned(), value.to_string())),
+    }
 }
 
 /// The commands that a file asks for: one with `[[command]]` in it describes no study.
@@ -338,6 +361,19 @@ mod tests {
         let tiny = resolve(Scale::Tiny, None, &[]).unwrap();
         assert_eq!(spec.tl.repeats, 7);
         assert_eq!(spec.sinddm, tiny.sinddm);
+    }
+
+    #[test]
+    fn knobs_are_named_and_written_as_overrides_take_them() {
+        let spec = set(&["tl.lr=[0.1, 0.2]", "sinddm.fit=stretch", "patch.max_overlap=20"]).unwrap();
+        let knobs = knobs(&spec);
+        let of = |name: &str| knobs[name].as_str();
+        assert_eq!((of("tl.lr"), of("sinddm.fit"), of("patch.max_overlap")), ("[0.1,0.2]", "stretch", "20"));
+        let sets: Vec<String> =
+            knobs.iter().filter(|(key, _)| *key != "scale").map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(resolve(Scale::Paper, None, &sets).unwrap(), spec);
+        // As it may come from elsewhere.
+        assert_eq!(super::knobs(&Experiment { seed: u64::MAX, ..spec })["seed"], u64::MAX.to_string());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
             serde_json::json!({
                 "run_id": run.run_id, "state": state(run), "scale": run.scale, "tasks": run.tasks,
                 "committed": run.committed, "failed": run.failed, "running": run.running,
-                "attention": run.attention,
+                "attention": run.attention, "differences": run.differences,
             })
         };
         let document = serde_json::json!({
@@ -47,11 +47,25 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
     for run in &runs {
         let done = format!("{}/{}", run.committed, run.tasks);
         out::line(format_args!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run)));
+        if let Some(differences) = told(&run.differences) {
+            out::line(format_args!("           {differences}"));
+        }
         for matter in &run.attention {
             out::line(format_args!("           ! {matter}"));
         }
     }
     Ok(())
+}
+
+/// The differences that a line has room for.
+fn told(differences: &[String]) -> Option<String> {
+    const MOST: usize = 6;
+    let first = differences.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join("  ");
+    match differences.len() {
+        0 => None,
+        count if count > MOST => Some(format!("{first}  and {} more (--json)", count - MOST)),
+        _ => Some(first),
+    }
 }
 
 async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::RunStatus>)> {

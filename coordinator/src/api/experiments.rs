@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use domain::command::{self, Commands};
+use domain::differences::{Study, differences};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data, Plan, Source, Work};
@@ -189,7 +190,39 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         priority: run.priority,
         pruned: counts.pruned as u32,
         attention: scheduler.attention(run),
+        differences: vec![],
     }
+}
+
+/// What a run's results follow from, if it is a study.
+fn study(knowledge: &Knowledge, run: &Run) -> Option<Study> {
+    match &run.work {
+        Work::Study { experiment, data } => {
+            let tasks = knowledge.scheduler.tasks_of(run);
+            let versions = tasks.map(|task| (task.spec.stage.name(), task.spec.version)).collect();
+            Some(Study { experiment: (**experiment).clone(), data: data.clone(), versions })
+        }
+        Work::Commands { .. } => None,
+    }
+}
+
+/// Says of each study by what it differs from the others of its title.
+fn tell_apart(runs: Vec<(v1::RunStatus, Option<Study>)>) -> Vec<v1::RunStatus> {
+    let (mut statuses, studies): (Vec<v1::RunStatus>, Vec<Option<Study>>) = runs.into_iter().unzip();
+    let mut by_title: BTreeMap<String, (Vec<usize>, Vec<Study>)> = BTreeMap::new();
+    for (place, study) in studies.into_iter().enumerate() {
+        if let Some(study) = study {
+            let (places, studies) = by_title.entry(statuses[place].scale.clone()).or_default();
+            places.push(place);
+            studies.push(study);
+        }
+    }
+    for (places, studies) in by_title.into_values() {
+        for (place, differences) in places.into_iter().zip(differences(&studies)) {
+            statuses[place].differences = differences;
+        }
+    }
+    statuses
 }
 
 fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAttempt {
@@ -389,9 +422,11 @@ impl ExperimentService for Experiments {
     }
 
     async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let read =
-            |knowledge: &Knowledge| knowledge.scheduler.runs().rev().map(|run| run_status(knowledge, run)).collect();
-        Ok(Response::new(v1::ListRunsResponse { runs: self.driver.read(read).await? }))
+        let read = |knowledge: &Knowledge| {
+            let runs = knowledge.scheduler.runs().rev();
+            runs.map(|run| (run_status(knowledge, run), study(knowledge, run))).collect::<Vec<_>>()
+        };
+        Ok(Response::new(v1::ListRunsResponse { runs: tell_apart(self.driver.read(read).await?) }))
     }
 
     async fn list_workers(

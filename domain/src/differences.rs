@@ -1,0 +1,82 @@
+//! What tells studies apart that people know by the same title.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::Digest;
+use crate::experiment::Experiment;
+use crate::overrides;
+use crate::plan::Data;
+
+/// Everything that a study's results follow from.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// Its knobs.
+    pub experiment: Experiment,
+    /// Its pictures and weights.
+    pub data: Data,
+    /// The version of each of its stages.
+    pub versions: BTreeMap<&'static str, u32>,
+}
+
+impl Study {
+    /// All of it by names: of knobs as `--set` takes them, `data`, which stands for a
+    /// digest, and of stages.
+    fn properties(&self) -> BTreeMap<String, String> {
+        let mut properties = overrides::knobs(&self.experiment);
+        let data = serde_json::to_vec(&self.data).unwrap_or_default();
+        properties.insert("data".to_owned(), Digest::of(&data).short());
+        let versions = self.versions.iter().map(|(stage, version)| (format!("{stage} version"), version.to_string()));
+        properties.extend(versions);
+        properties
+    }
+}
+
+/// For each of the studies, what is not the same in all of them, for instance
+/// `tl.repeats=3`; a knob that it does not set is `none`.
+pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
+    let all: Vec<BTreeMap<String, String>> = studies.iter().map(Study::properties).collect();
+    let names: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
+    let differs = |name: &&String| all.windows(2).any(|pair| pair[0].get(*name) != pair[1].get(*name));
+    let names: Vec<&String> = names.into_iter().filter(differs).collect();
+    let of = |study: &BTreeMap<String, String>| {
+        let value = |name: &String| study.get(name).map_or("none", String::as_str);
+        names.iter().map(|name| format!("{name}={}", value(name))).collect()
+    };
+    all.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Scale;
+
+    fn study(sets: &[&str]) -> Study {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let experiment = overrides::resolve(Scale::Smoke, None, &sets).unwrap();
+        Study { experiment, data: Data::of_the_paper(), versions: BTreeMap::from([("report", 2)]) }
+    }
+
+    #[test]
+    fn only_what_differs_is_named_and_in_each_study() {
+        let studies = [study(&[]), study(&["tl.repeats=3", "patch.max_overlap=4"]), study(&["sinddm.fit=stretch"])];
+        assert_eq!(
+            differences(&studies),
+            [
+                ["patch.max_overlap=none", "sinddm.fit=letterbox", "tl.repeats=1"],
+                ["patch.max_overlap=4", "sinddm.fit=letterbox", "tl.repeats=3"],
+                ["patch.max_overlap=none", "sinddm.fit=stretch", "tl.repeats=1"],
+            ]
+        );
+        assert_eq!(differences(&studies[..1]), [Vec::<String>::new()]);
+    }
+
+    #[test]
+    fn other_data_and_other_programs_are_told_too() {
+        let (mut data, mut program) = (study(&[]), study(&[]));
+        data.data.stand_in = Some("drawn".to_owned());
+        let [first, second] = differences(&[study(&[]), data]).try_into().unwrap();
+        assert!(first.len() == 1 && first[0].starts_with("data=") && first != second, "{first:?}");
+        program.versions.insert("report", 3);
+        assert_eq!(differences(&[study(&[]), program]), [["report version=2"], ["report version=3"]]);
+    }
+}
