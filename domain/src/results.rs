@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 mod claims;
 pub mod export;
+mod training;
 mod verdict;
 
 pub use claims::{Claim, ClaimVerdict};
+pub use training::{Enlarging, LossCurve, ModelTraining, Nearness};
 pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
 
 use crate::experiment::{Protocol, Rounds};
@@ -68,6 +70,9 @@ pub struct Results {
     /// One per plain diffusion model; none unless `ddpm.models` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ddpm: Vec<DdpmScore>,
+    /// One per network that was trained to draw pictures or to enlarge them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trainings: Vec<ModelTraining>,
 }
 
 impl Results {

@@ -137,14 +137,16 @@ pub enum Stage {
     ///
     /// Inputs: `classify.<view>.<model>.<run>`, `patches.<dataset>.<view>.<split>` and
     /// `pad.<view>.<class>`, whose records say which pictures are where, `drift.<view>`,
-    /// `heatmap.<view>`, `sifid.<view>.<class>`, `samples.<view>.<class>`. Output
+    /// `heatmap.<view>`, `sifid.<view>.<class>`, `samples.<view>.<class>`, and for the
+    /// losses `sinddm.train.<model>`, `ddpm.train.<model>`, `swin2sr.train.<view>`. Output
     /// `results.json`.
     #[serde(rename = "aggregate")]
     Aggregate(Aggregate),
     /// Writes what people read.
     ///
-    /// Inputs `results`, `heatmap.<view>`, `samples.<view>.<class>`. Outputs `index.html`,
-    /// `table.md`, `table.csv`, `table.tex`, `results.json` and the pictures of `index.html`.
+    /// Inputs `results`, `heatmap.<view>`, `samples.<view>.<class>`, and with contact sheets
+    /// `milestones.<view>.<class>`. Outputs `index.html`, `table.md`, `table.csv`,
+    /// `table.tex`, `results.json` and the pictures of `index.html`.
     #[serde(rename = "report")]
     Report,
     /// Runs somebody's own program. Only by workers that were started with
@@ -319,8 +321,8 @@ impl Stage {
         ("evaluate.sifid", 4),
         ("patches", 2),
         ("classify.train", 3),
-        ("aggregate", 3),
-        ("report", 2),
+        ("aggregate", 4),
+        ("report", 3),
         ("command", 1),
     ];
 

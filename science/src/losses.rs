@@ -114,9 +114,28 @@ impl Losses {
     }
 }
 
+/// The loss of each step in [`Losses::csv`].
+///
+/// # Errors
+/// Names the first line that is not of that form.
+pub fn parse(csv: &str) -> Result<Vec<f32>, String> {
+    let loss = |(line, text): (usize, &str)| {
+        let loss = text.rsplit(',').next().and_then(|loss| loss.parse().ok());
+        loss.ok_or_else(|| format!("line {} is not step, scale and loss", line + 1))
+    };
+    csv.lines().enumerate().skip(1).map(loss).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_read_as_it_was_written() {
+        let losses = Losses { read: vec![(0, 0.25), (3, 1.5e-7)], unread: vec![] };
+        assert_eq!(parse(&losses.csv()), Ok(vec![0.25, 1.5e-7]));
+        assert_eq!(parse("step,scale,loss\n0,0,0.5\n1,0,"), Err("line 3 is not step, scale and loss".to_owned()));
+    }
 
     #[test]
     fn each_scale_has_the_mean_of_its_last_steps() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+pub use domain::results::Nearness;
 use domain::stage::{Failure, FailureCode, Split};
 use domain::stats::classification::Score;
 use domain::stone::{Class, Dataset, View};
@@ -141,15 +142,6 @@ pub struct Swin2srRecord {
     pub bicubic: Nearness,
     /// Whether the same training gives the same bytes.
     pub determinism: Determinism,
-}
-
-/// How near enlarged pictures are to the true ones, on average; higher is nearer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Nearness {
-    /// Peak signal-to-noise ratio of luma, dB.
-    pub psnr: Option<f64>,
-    /// Structural similarity of luma, at most 1.
-    pub ssim: Option<f64>,
 }
 
 /// What two runs of one task have in common.

@@ -1,6 +1,8 @@
 //! Diffusion models of single pictures: pyramid, training and sampling
 //! (ALGORITHM 2).
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +98,12 @@ impl Sinddm {
     pub fn on(&self, canvas: [u32; 2]) -> Self {
         let fit = if let Finest::Size(_) = self.finest { self.fit } else { Fit::Stretch };
         Self { finest: Finest::Size(self.finest.size(canvas)), fit, ..self.clone() }
+    }
+
+    /// The milestones after which a training leaves a contact sheet of samples: those
+    /// before its end, in order.
+    pub fn sheets(&self) -> BTreeSet<u32> {
+        self.milestones.iter().copied().filter(|milestone| (1..self.steps).contains(milestone)).collect()
     }
 
     /// Models of one class and view.

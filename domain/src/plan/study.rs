@@ -143,7 +143,7 @@ impl Study<'_> {
             let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
             let inputs = InputMap::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
             let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
-            let models = self.train_generator(view, class, pad)?;
+            let models = self.train_generator(view, class, pad, report)?;
             let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
             let sample = self.add(subject.clone(), stage, models, &subject);
             real.push((class, pad));
@@ -178,7 +178,13 @@ impl Study<'_> {
     }
 
     /// The diffusion models of one class, as inputs of sampling.
-    fn train_generator(&mut self, view: View, class: Class, pad: Digest) -> Result<InputMap, Missing> {
+    fn train_generator(
+        &mut self,
+        view: View,
+        class: Class,
+        pad: Digest,
+        report: &mut Report,
+    ) -> Result<InputMap, Missing> {
         let subject = format!("{view}/{class}");
         let sinddm = match self.experiment.pad.target {
             Canvas::Size(canvas) => self.experiment.sinddm.on(canvas),
@@ -189,6 +195,11 @@ impl Study<'_> {
         if sinddm.multi_image != MultiImage::PerImage {
             let pad = InputMap::from([("pad".to_owned(), all_of(pad))]);
             let train = self.add(subject.clone(), stage, pad, &subject);
+            let sheets: Vec<String> = sinddm.sheets().iter().map(|step| format!("milestones/{step:06}.png")).collect();
+            if !sheets.is_empty() {
+                let sheets = Input { from: Source::Task(train), only: sheets };
+                report.pictures.insert(format!("milestones.{view}.{class}"), sheets);
+            }
             return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
         }
         // The split may leave a small class fewer pictures than asked for.
@@ -382,12 +393,15 @@ impl Study<'_> {
     fn conclude(&mut self, mut report: Report) {
         let experiment = self.experiment;
         for task in &self.plan.tasks {
-            let record = match task.stage {
-                Stage::Pad { .. } => "pad.json",
-                Stage::Patches(_) => "patches.json",
+            let records: &[&str] = match task.stage {
+                Stage::Pad { .. } => &["pad.json"],
+                Stage::Patches(_) => &["patches.json"],
+                Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
+                    &["training.json", "loss.csv"]
+                }
                 _ => continue,
             };
-            report.results.insert(lineage::input_of(&task.label()), only(task.key, &[record]));
+            report.results.insert(lineage::input_of(&task.label()), only(task.key, records));
         }
         let stage = Stage::Aggregate(Aggregate {
             scale: experiment.scale.name().to_owned(),

@@ -227,3 +227,32 @@ fn missing_weights_are_named_and_data_of_before_there_were_any_are_read() {
     assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["classes", "stand_in"]);
     assert_eq!(serde_json::from_value::<Data>(json).unwrap(), data);
 }
+
+#[test]
+fn losses_reach_the_results_and_sheets_of_milestones_the_report() {
+    let inputs = |change: fn(&mut Experiment), stage: &str, beginning: &str| {
+        let mut experiment = Experiment::default();
+        change(&mut experiment);
+        let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let task = plan.tasks.iter().find(|task| task.stage.name() == stage).unwrap();
+        let begins = task.inputs.iter().filter(|(name, _)| name.starts_with(beginning));
+        begins.map(|(name, input)| (name.to_owned(), input.only.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let losses = inputs(|_| {}, "aggregate", "sinddm.train.");
+    assert_eq!(
+        (losses.len(), losses["sinddm.train.SEC.Va"].as_slice()),
+        (12, &["training.json", "loss.csv"].map(str::to_owned)[..])
+    );
+    let per_image = inputs(|it| it.sinddm.multi_image = MultiImage::PerImage, "aggregate", "sinddm.train.");
+    assert!(per_image.contains_key("sinddm.train.SUR.Ia.picture.7"));
+    let plain = inputs(|it| it.ddpm.models = DdpmModels::PerView, "aggregate", "ddpm.train.");
+    assert_eq!(plain.into_keys().collect::<Vec<_>>(), ["ddpm.train.SEC", "ddpm.train.SUR"]);
+    let enlarging =
+        inputs(|it| it.upscale.weights = crate::experiment::UpscaleWeights::Trained, "aggregate", "swin2sr.");
+    assert_eq!(enlarging.into_keys().collect::<Vec<_>>(), ["swin2sr.train.SEC", "swin2sr.train.SUR"]);
+
+    let sheets = inputs(|it| it.sinddm.milestones = vec![500, 0, 200, 120_001, 500], "report", "milestones.");
+    let expected = ["milestones/000200.png", "milestones/000500.png"].map(str::to_owned);
+    assert_eq!((sheets.len(), sheets["milestones.SUR.IVa"].as_slice()), (12, &expected[..]));
+    assert_eq!(inputs(|it| it.sinddm.milestones.clear(), "report", "milestones.").len(), 0);
+}

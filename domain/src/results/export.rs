@@ -413,6 +413,7 @@ pub(crate) mod tests {
             heatmap: vec![],
             generators: vec![],
             ddpm: vec![],
+            trainings: vec![],
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod leaks;
 mod table;
+mod trainings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -82,6 +83,7 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         heatmap: heatmap(folder)?,
         generators: generators(folder)?,
         ddpm: ddpm(folder)?,
+        trainings: trainings::trainings(folder)?,
     };
     records::write(&folder.output("results.json"), &results)
 }

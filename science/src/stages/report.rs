@@ -6,14 +6,17 @@
 mod figures;
 mod page;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::results::{Results, export};
 use domain::stage::{Failure, FailureCode, Folder};
 use domain::stone::{Class, Dataset, View};
+use image::{RgbImage, imageops};
 
 use super::Attempt;
+use crate::data::picture;
 use crate::records;
 
 /// The maps of one view: file name and what it shows.
@@ -26,7 +29,20 @@ struct Pictures {
     maps: Vec<(View, &'static str, String)>,
     /// Samples of one class and their path.
     sheets: Vec<(View, Class, String)>,
+    milestones: Vec<Milestones>,
 }
+
+/// Samples of one diffusion model while it learnt, a row for each milestone.
+struct Milestones {
+    view: View,
+    class: Class,
+    /// Optimiser steps before each row, from top to bottom.
+    steps: Vec<u32>,
+    path: String,
+}
+
+/// Rows of [`Milestones`] at most: the report stays small.
+const ROWS: usize = 6;
 
 /// Writes `index.html`, `table.md`, `table.csv`, `table.tex`, `results.json` and `pictures/`.
 ///
@@ -47,7 +63,7 @@ pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
 }
 
 fn copy_pictures(folder: &Folder) -> Result<Pictures, Failure> {
-    let mut pictures = Pictures { maps: Vec::new(), sheets: Vec::new() };
+    let mut pictures = Pictures { maps: Vec::new(), sheets: Vec::new(), milestones: Vec::new() };
     for view in View::ALL {
         for (map, caption) in MAPS {
             let source = folder.input(&format!("heatmap.{view}")).join(format!("{map}.png"));
@@ -60,6 +76,7 @@ fn copy_pictures(folder: &Folder) -> Result<Pictures, Failure> {
             if let Some(path) = copy_picture(folder, &source, &format!("samples-{view}-{class}"))? {
                 pictures.sheets.push((view, class, path));
             }
+            pictures.milestones.extend(milestones(folder, view, class)?);
         }
     }
     Ok(pictures)
@@ -73,6 +90,39 @@ fn copy_picture(folder: &Folder, source: &Path, name: &str) -> Result<Option<Str
     let path = format!("pictures/{name}.png");
     copy(source, &folder.output(&path))?;
     Ok(Some(path))
+}
+
+/// Puts the contact sheets of a model's milestones, if it has left any, into one picture.
+fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milestones>, Failure> {
+    let sheets = folder.input(&format!("milestones.{view}.{class}")).join("milestones");
+    if !sheets.is_dir() {
+        return Ok(None);
+    }
+    let (mut steps, mut rows) = (Vec::new(), Vec::new());
+    for path in spread_out(picture::files(&sheets)?) {
+        steps.extend(path.file_stem().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+        rows.push(picture::open_rgb8(&path)?.image);
+    }
+    let width = rows.iter().map(RgbImage::width).max().unwrap_or(0);
+    let mut all = RgbImage::new(width, rows.iter().map(RgbImage::height).sum());
+    let mut top = 0;
+    for row in &rows {
+        imageops::replace(&mut all, row, 0, top);
+        top += i64::from(row.height());
+    }
+    let path = format!("pictures/milestones-{view}-{class}.png");
+    picture::save_png(&folder.output(&path), &all)?;
+    Ok(Some(Milestones { view, class, steps, path }))
+}
+
+/// At most [`ROWS`] of them, evenly, the first and the last included.
+fn spread_out(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let (count, last) = (paths.len(), paths.len().saturating_sub(1));
+    let chosen: BTreeSet<usize> = match count > ROWS {
+        true => (0..ROWS).map(|row| row * last / (ROWS - 1)).collect(),
+        false => (0..count).collect(),
+    };
+    paths.into_iter().enumerate().filter(|(place, _)| chosen.contains(place)).map(|(_, path)| path).collect()
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {

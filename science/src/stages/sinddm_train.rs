@@ -65,6 +65,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let (Training { mut net, mut average, mut adam, mut losses }, mut sheets) = resumed.unwrap_or_else(start);
 
     let steps = losses.steps()..sinddm.steps;
+    let milestones = sinddm.sheets();
     let mut pace = Pace::new(&steps, sinddm.batch);
     let (seed, drawn) = (attempt.seed, &pyramid);
     let (average, losses, sheets) = thread::scope(|scope| {
@@ -97,7 +98,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
                     attempt.monitor.progress(progress);
                 }
             }
-            if sinddm.milestones.contains(&done) && done < sinddm.steps {
+            if milestones.contains(&done) {
                 let (sampling, guide) = (Sampling::default(), Guide::default());
                 let sampler = Sampler {
                     net: &average,
@@ -341,6 +342,8 @@ pub(crate) mod tests {
         assert_eq!(record.determinism, Determinism::Bitwise);
         let sheet = picture::open_rgb8(&folder.output("milestones/000006.png")).unwrap();
         assert_eq!(sheet.image.width(), 4 * (132 + 2) + 2);
+        let sheets = std::fs::read_dir(folder.output("milestones")).unwrap().count();
+        assert_eq!(sheets, small().sheets().len(), "as the plan asks for them");
         let csv = std::fs::read_to_string(folder.output("loss.csv")).unwrap();
         assert_eq!(csv.lines().count(), 13);
     }

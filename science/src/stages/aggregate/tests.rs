@@ -140,6 +140,59 @@ fn plain_diffusion_models_are_scored_where_there_are_any() {
 }
 
 #[test]
+fn losses_and_scores_of_trainings_reach_the_results() {
+    let root = study();
+    assert_eq!(aggregate(root.path(), &params(&[])).unwrap().trainings, []);
+    let folder = Folder::new(root.path());
+    let leave = |name: &str, record: &serde_json::Value, csv: &str| {
+        records::write(&folder.input(name).join("training.json"), record).unwrap();
+        records::write_bytes(&folder.input(name).join("loss.csv"), csv.as_bytes()).unwrap();
+    };
+    let diffusion = json!({
+        "sinddm": domain::experiment::Sinddm::default(), "sizes": [[4, 3], [8, 6]], "scale_factor": 2.0,
+        "rescale_losses": [0.5], "sampling_steps": [10, 4], "parameters": 9, "final_loss": 0.25,
+        "loss_by_scale": { "0": 0.5, "1": 0.125 }, "determinism": "bitwise",
+    });
+    leave("sinddm.train.SUR.IVa", &diffusion, "step,scale,loss\n0,0,0.5\n1,1,0.25\n");
+    leave("sinddm.train.SEC.IVa.picture.0", &diffusion, "step,scale,loss\n0,0,0.5\n");
+    leave("sinddm.train.SEC.IVa.picture.1", &diffusion, "step,scale,loss\n0,0,0.75\n");
+    let plain = json!({
+        "training": domain::experiment::DdpmTraining::default(), "images": 48, "parameters": 9, "final_loss": 0.0625,
+        "determinism": "bitwise",
+    });
+    leave("ddpm.train.SEC", &plain, "step,scale,loss\n0,0,0.0625\n");
+    let swin = json!({
+        "training": domain::experiment::Swin2srTraining::default(), "images": 42, "parameters": 9, "final_loss": 0.125,
+        "held_out": 0, "ours": { "psnr": null, "ssim": null }, "bicubic": { "psnr": 30.5, "ssim": 0.875 },
+        "determinism": "bitwise",
+    });
+    leave("swin2sr.train.SUR", &swin, "step,scale,loss\n0,0,0.125\n");
+
+    let trainings = aggregate(root.path(), &params(&[])).unwrap().trainings;
+    let names: Vec<String> = trainings.iter().map(|it| format!("{} {}", it.stage, it.model())).collect();
+    assert_eq!(
+        names,
+        [
+            "sinddm.train SUR/IVa",
+            "sinddm.train SEC/IVa picture 0",
+            "sinddm.train SEC/IVa picture 1",
+            "ddpm.train SEC",
+            "swin2sr.train SUR",
+        ]
+    );
+    assert_eq!((trainings[0].steps, trainings[0].final_loss, trainings[0].curve.every), (2, 0.25, 1));
+    assert_eq!((trainings[0].curve.mean.as_slice(), trainings[0].loss_by_scale[&1]), ([0.5, 0.25].as_slice(), 0.125));
+    assert_eq!((trainings[2].curve.mean[0], trainings[3].final_loss), (0.75, 0.0625));
+    // Without pictures held out there are no scores, which is no failed number.
+    let enlarging = trainings[4].enlarging.as_ref().unwrap();
+    assert_eq!((enlarging.held_out, enlarging.ours.psnr, enlarging.bicubic.psnr), (0, None, Some(30.5)));
+
+    leave("ddpm.train.SEC", &plain, "step,scale,loss\n0,0,much\n");
+    let failure = aggregate(root.path(), &params(&[])).unwrap_err();
+    assert!(failure.message.ends_with("loss.csv: line 2 is not step, scale and loss"), "{failure}");
+}
+
+#[test]
 fn a_finished_study_fills_every_cell_in_the_papers_order() {
     let root = study();
     let results = aggregate(root.path(), &params(&[])).unwrap();

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use domain::results::{Cell, DriftScore, Results};
+use domain::results::{Cell, DriftScore, ModelTraining, Results, significant};
 use domain::stone::View;
 
 const WIDTH: f64 = 720.0;
@@ -72,6 +72,33 @@ pub(super) fn drift(score: &DriftScore) -> String {
     line(&mut svg, "median", [median, 5.0, median, 17.0]);
     let _ = write!(svg, r#"<circle class="paper ring" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.paper));
     let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.ks));
+    svg + "</svg>"
+}
+
+/// The loss of a training over its steps, from 0 to its largest point.
+pub(super) fn loss(training: &ModelTraining) -> String {
+    let (width, height, left, bottom) = (272.0, 112.0, 40.0, 92.0);
+    let label = format!("Loss of {} of {} over {} steps", training.stage, training.model(), training.steps);
+    let mut svg = open(width, height, &label);
+    let largest = training.curve.mean.iter().copied().fold(0.0, f32::max);
+    for (y, loss) in [(8.0, largest), (bottom, 0.0)] {
+        line(&mut svg, "grid", [left, y, width - 6.0, y]);
+        text(&mut svg, "tick", "end", left - 5.0, y + 4.0, &significant(f64::from(loss)));
+    }
+    text(&mut svg, "tick", "start", left, height - 4.0, "0");
+    text(&mut svg, "tick", "end", width - 6.0, height - 4.0, &format!("{} steps", training.steps));
+    let share = |mean: f32| if largest > 0.0 { f64::from(mean / largest) } else { 0.0 };
+    let place = |(point, mean): (usize, &f32)| {
+        let steps = f64::from(training.steps.min((point as u32 + 1).saturating_mul(training.curve.every)));
+        let x = left + (width - 6.0 - left) * steps / f64::from(training.steps.max(1));
+        [x, bottom - (bottom - 8.0) * share(*mean)]
+    };
+    let places: Vec<[f64; 2]> = training.curve.mean.iter().enumerate().map(place).collect();
+    let points: Vec<String> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
+    let _ = write!(svg, r#"<polyline class="ours loss" points="{}"/>"#, points.join(" "));
+    if let Some([x, y]) = places.last() {
+        let _ = write!(svg, r#"<circle class="ours dot" cx="{x:.1}" cy="{y:.1}" r="2.5"/>"#);
+    }
     svg + "</svg>"
 }
 

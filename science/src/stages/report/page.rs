@@ -4,11 +4,12 @@
 use askama::Template;
 use domain::audit::{self, Finding};
 use domain::results::{
-    Cell, Claim, ClaimVerdict, DriftScore, HeatmapScore, Results, SifidScore, Verdict, export, significant,
+    Cell, Claim, ClaimVerdict, DriftScore, Enlarging, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
+    Verdict, export, significant,
 };
 use domain::stone::{Class, Dataset, View};
 
-use super::{Pictures, figures};
+use super::{Milestones, Pictures, figures};
 
 /// Which cells of one view to compare: minuend, subtrahend, what differs.
 const CONTRASTS: [(&str, &str, &str); 4] = [
@@ -70,6 +71,9 @@ struct Half<'a> {
     heatmap: Option<&'a HeatmapScore>,
     maps: Vec<(&'static str, &'a str)>,
     sheets: Vec<Sheet<'a>>,
+    trainings: Vec<Trained>,
+    enlarging: Option<Enlarged>,
+    milestones: Vec<Learning<'a>>,
 }
 
 /// One cell of Table I.
@@ -114,6 +118,35 @@ struct Sheet<'a> {
     path: &'a str,
     samples: u32,
     empty: u32,
+}
+
+/// A network that draws pictures or enlarges them.
+struct Trained {
+    title: String,
+    chart: String,
+    steps: u32,
+    loss: String,
+    /// Coarsest first.
+    by_scale: Vec<String>,
+}
+
+/// How near enlarged pictures come to what they were.
+struct Enlarged {
+    held_out: u32,
+    rows: [EnlargedBy; 2],
+}
+
+struct EnlargedBy {
+    by: &'static str,
+    psnr: String,
+    ssim: String,
+}
+
+/// Samples of one generator while it learnt.
+struct Learning<'a> {
+    class: Class,
+    path: &'a str,
+    steps: String,
 }
 
 /// The page as HTML.
@@ -226,7 +259,46 @@ fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a
             .map(|(_, caption, path)| (*caption, path.as_str()))
             .collect(),
         sheets: sheets(results, pictures, view),
+        trainings: results.trainings.iter().filter(|training| training.view == view).map(trained).collect(),
+        enlarging: results
+            .trainings
+            .iter()
+            .filter(|training| training.view == view)
+            .find_map(|training| training.enlarging.as_ref().map(enlarged)),
+        milestones: pictures.milestones.iter().filter(|of| of.view == view).map(learning).collect(),
     }
+}
+
+fn trained(training: &ModelTraining) -> Trained {
+    let name = match training.stage.as_str() {
+        "sinddm.train" => "SinDDM",
+        "ddpm.train" => "DDPM",
+        "swin2sr.train" => "Swin2SR",
+        other => other,
+    };
+    Trained {
+        title: format!("{name} {}", training.model()),
+        chart: figures::loss(training),
+        steps: training.steps,
+        loss: significant(training.final_loss),
+        by_scale: training.loss_by_scale.values().map(|loss| significant(*loss)).collect(),
+    }
+}
+
+fn learning(milestones: &Milestones) -> Learning<'_> {
+    let steps: Vec<String> = milestones.steps.iter().map(u32::to_string).collect();
+    Learning { class: milestones.class, path: &milestones.path, steps: steps.join(", ") }
+}
+
+fn enlarged(enlarging: &Enlarging) -> Enlarged {
+    let dash = || "–".to_owned();
+    let row = |by, nearness: Nearness| EnlargedBy {
+        by,
+        psnr: nearness.psnr.map_or_else(dash, |psnr| format!("{psnr:.2}")),
+        ssim: nearness.ssim.map_or_else(dash, |ssim| format!("{ssim:.4}")),
+    };
+    let rows = [row("Swin2SR trained here", enlarging.ours), row("Bicubic interpolation", enlarging.bicubic)];
+    Enlarged { held_out: enlarging.held_out, rows }
 }
 
 fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {

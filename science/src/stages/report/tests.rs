@@ -1,6 +1,7 @@
 use domain::paper::{self, Printed};
 use domain::results::{
-    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Generator, HeatmapScore, SifidScore, Verdict,
+    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Enlarging, Generator, HeatmapScore, LossCurve, ModelTraining,
+    Nearness, SifidScore, Verdict,
 };
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
@@ -109,6 +110,33 @@ fn results(stand_ins: &[&str]) -> Results {
             sifid: 0.0625,
             mean_difference: 12.5,
         }],
+        trainings: View::ALL
+            .into_iter()
+            .flat_map(|view| {
+                let drawing = Dataset::A.classes().map(|class| training("sinddm.train", view, Some(class)));
+                let nearness = |psnr, ssim| Nearness { psnr: Some(psnr), ssim: Some(ssim) };
+                let (ours, bicubic) = (nearness(31.257, 0.9123), nearness(29.5, 0.87654));
+                let enlarging = Some(Enlarging { held_out: 6, ours, bicubic });
+                let enlarges = ModelTraining { enlarging, ..training("swin2sr.train", view, None) };
+                drawing.into_iter().chain([enlarges])
+            })
+            .collect(),
+    }
+}
+
+/// A loss that falls from 1 to 0.2.
+fn training(stage: &str, view: View, class: Option<Class>) -> ModelTraining {
+    let losses: Vec<f32> = (0..1000).map(|step| 0.2 + 0.8 / (1.0 + step as f32 / 30.0)).collect();
+    ModelTraining {
+        stage: stage.to_owned(),
+        view,
+        class,
+        picture: None,
+        steps: 1000,
+        final_loss: 0.225,
+        loss_by_scale: class.map(|_| [(0, 0.31), (1, 0.15)].into()).unwrap_or_default(),
+        curve: LossCurve::of(&losses),
+        enlarging: None,
     }
 }
 
@@ -137,6 +165,10 @@ fn study(results: &Results, pictures: bool) -> TempDir {
         for (index, class) in Dataset::A.classes().into_iter().enumerate() {
             let tint = [200.0, 120.0 + 20.0 * index as f32, 40.0 * index as f32];
             save(&folder.input(&format!("samples.{view}.{class}")).join("sheet.png"), tint);
+            for step in [200, 600] {
+                let sheets = folder.input(&format!("milestones.{view}.{class}")).join("milestones");
+                save(&sheets.join(format!("{step:06}.png")), tint);
+            }
         }
     }
     root
@@ -172,13 +204,45 @@ fn the_page_has_every_cell_and_loads_only_what_is_beside_it() {
         assert!(html.contains(&cell.id), "{}", cell.id);
     }
     let links = links(&html);
-    assert_eq!(links.len(), 4 + 2 * (3 + 6));
+    assert_eq!(links.len(), 4 + 2 * (3 + 6 + 6));
     for path in links {
         assert!(root.path().join("outputs").join(path).is_file(), "{path}");
     }
     assert!(!html.contains("http") && !html.contains("<script"));
     assert!(html.contains("3 of 4") && html.contains("without r1 f1"));
     assert!(html.contains("only from 75 runs per arm on") && html.contains("p (Holm)"));
+}
+
+#[test]
+fn the_page_shows_how_networks_were_trained() {
+    let root = study(&results(&[]), true);
+    let html = report(root.path());
+    assert_eq!(html.matches("<polyline class=\"ours loss\"").count(), 2 * (6 + 1));
+    let caption =
+        "<b>SinDDM SEC/IVc</b> · loss 0.23 over the last tenth of 1000 steps; by scale, coarsest first: 0.31, 0.15";
+    assert!(html.contains(caption));
+    // The curve begins at its largest point and ends where its last is.
+    let points = html.split("<polyline class=\"ours loss\" points=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert_eq!(points.split(' ').count(), 100);
+    assert!(
+        points.starts_with("42.3,8.0 ") && points.split(' ').next_back().unwrap().starts_with("266.0,"),
+        "{points}"
+    );
+    assert!(html.contains("Enlarging 6 pictures that were held out"));
+    assert!(html.contains("<td>Swin2SR trained here</td><td class=\"num\">31.26</td><td class=\"num\">0.9123</td>"));
+    assert!(html.contains("<td>Bicubic interpolation</td><td class=\"num\">29.50</td><td class=\"num\">0.8765</td>"));
+    assert!(html.contains("rows from the top: after 200, 600 steps"));
+    let sheet = picture::open_rgb8(&root.path().join("outputs/pictures/milestones-SUR-IVa.png")).unwrap().image;
+    assert_eq!(sheet.dimensions(), (264, 2 * 200));
+}
+
+#[test]
+fn of_many_milestones_the_first_the_last_and_some_between_are_shown() {
+    let paths = |count: u32| (0..count).map(|step| PathBuf::from(step.to_string())).collect::<Vec<_>>();
+    assert_eq!(spread_out(paths(6)), paths(6));
+    assert_eq!(spread_out(paths(0)), paths(0));
+    let shown: Vec<String> = spread_out(paths(50)).iter().map(|path| path.display().to_string()).collect();
+    assert_eq!(shown, ["0", "9", "19", "29", "39", "49"]);
 }
 
 #[test]
@@ -209,6 +273,7 @@ fn text_from_the_data_is_never_markup() {
     hostile.scale = "\"><img src=x>".to_owned();
     hostile.cells[0].training = "<b>,\"|".to_owned();
     hostile.drift[0].property = "\"><b>".to_owned();
+    hostile.trainings[0].stage = "\"><b>".to_owned();
     let root = study(&hostile, false);
     let html = report(root.path());
     assert!(!html.contains("<script") && !html.contains("<img") && !html.contains("<b>,") && !html.contains("\"><b>"));
@@ -228,6 +293,9 @@ fn a_study_without_numbers_still_has_a_page() {
         (cell.interval, cell.difference, cell.image_accuracy) = (None, None, None);
     }
     (empty.drift, empty.sifid, empty.heatmap, empty.generators) = Default::default();
+    for training in &mut empty.trainings {
+        (training.steps, training.final_loss, training.curve) = (0, 0.0, LossCurve::default());
+    }
     empty.claims = Claim::all(&empty.cells, true);
     let root = study(&empty, false);
     let html = report(root.path());

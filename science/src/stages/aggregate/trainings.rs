@@ -1,0 +1,87 @@
+//! How the networks were trained that draw pictures or enlarge them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use domain::lineage::input_of;
+use domain::results::{Enlarging, LossCurve, ModelTraining};
+use domain::stage::{Failure, FailureCode, Folder};
+use domain::stone::{Class, Dataset, View};
+use serde::de::DeserializeOwned;
+
+use crate::losses;
+use crate::records::{self, DiffusionRecord, PlainRecord, Swin2srRecord};
+
+const SINDDM: &str = "sinddm.train";
+const DDPM: &str = "ddpm.train";
+const SWIN2SR: &str = "swin2sr.train";
+
+/// Reads `training.json` and `loss.csv` of every training that is among the inputs.
+///
+/// # Errors
+/// If one of them cannot be read.
+pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> {
+    let mut found = vec![];
+    for stage in [SINDDM, DDPM, SWIN2SR] {
+        for view in View::ALL {
+            for class in std::iter::once(None).chain(Dataset::A.classes().map(Some)) {
+                let of = |picture| read(folder, stage, view, class, picture);
+                found.extend(of(None)?);
+                for picture in 0.. {
+                    let Some(training) = of(Some(picture))? else { break };
+                    found.push(training);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// One of them, if it is there.
+fn read(
+    folder: &Folder,
+    stage: &str,
+    view: View,
+    class: Option<Class>,
+    picture: Option<u32>,
+) -> Result<Option<ModelTraining>, Failure> {
+    let mut training = ModelTraining {
+        stage: stage.to_owned(),
+        view,
+        class,
+        picture,
+        steps: 0,
+        final_loss: 0.0,
+        loss_by_scale: BTreeMap::new(),
+        curve: LossCurve::default(),
+        enlarging: None,
+    };
+    let input = folder.input(&input_of(&format!("{stage} {}", training.model())));
+    if !input.exists() {
+        return Ok(None);
+    }
+    let path = input.join("loss.csv");
+    let csv = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
+    let losses = losses::parse(&csv)
+        .map_err(|problem| Failure::new(FailureCode::Internal, format!("{}: {problem}", path.display())))?;
+    training.steps = losses.len() as u32;
+    training.curve = LossCurve::of(&losses);
+    match stage {
+        SINDDM => {
+            let record: DiffusionRecord = record(&input)?;
+            (training.final_loss, training.loss_by_scale) = (record.final_loss, record.loss_by_scale);
+        }
+        DDPM => training.final_loss = record::<PlainRecord>(&input)?.final_loss,
+        _ => {
+            let Swin2srRecord { final_loss, held_out, ours, bicubic, .. } = record(&input)?;
+            training.final_loss = final_loss;
+            training.enlarging = Some(Enlarging { held_out, ours, bicubic });
+        }
+    }
+    Ok(Some(training))
+}
+
+fn record<T: DeserializeOwned>(input: &Path) -> Result<T, Failure> {
+    records::read(&input.join("training.json"))
+}
