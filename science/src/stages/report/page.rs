@@ -280,8 +280,8 @@ fn trained(training: &ModelTraining) -> Trained {
         title: format!("{name} {}", training.model()),
         chart: figures::loss(training),
         steps: training.steps,
-        loss: significant(training.final_loss),
-        by_scale: training.loss_by_scale.values().map(|loss| significant(*loss)).collect(),
+        loss: format!("{:.4}", training.final_loss),
+        by_scale: training.loss_by_scale.values().map(|loss| format!("{loss:.4}")).collect(),
     }
 }
 

@@ -218,8 +218,7 @@ fn the_page_shows_how_networks_were_trained() {
     let root = study(&results(&[]), true);
     let html = report(root.path());
     assert_eq!(html.matches("<polyline class=\"ours loss\"").count(), 2 * (6 + 1));
-    let caption =
-        "<b>SinDDM SEC/IVc</b> · loss 0.23 over the last tenth of 1000 steps; by scale, coarsest first: 0.31, 0.15";
+    let caption = "<b>SinDDM SEC/IVc</b> · loss 0.2250 over the last tenth of 1000 steps; by scale, coarsest first: 0.3100, 0.1500";
     assert!(html.contains(caption));
     // The curve begins at its largest point and ends where its last is.
     let points = html.split("<polyline class=\"ours loss\" points=\"").nth(1).unwrap().split('"').next().unwrap();
