@@ -183,7 +183,7 @@ fn granularity() -> Finding {
         ),
         vec![
             "Table I, rows tested on one data set".to_owned(),
-            format!("means that fit: {}; with 8 runs or more any number does", several.join(", ")),
+            format!("means that fit: {}; with 9 runs or more any number does", several.join(", ")),
             format!(
                 "not means over 5 runs, unless runs were rounded before: {}",
                 misfits.collect::<Vec<_>>().join(", ")
