@@ -19,30 +19,35 @@ pub struct Study {
 }
 
 impl Study {
-    /// All of it by names: of knobs as `--set` takes them, `data`, which stands for a
-    /// digest, and of stages.
-    fn properties(&self) -> BTreeMap<String, String> {
-        let mut properties = overrides::knobs(&self.experiment);
+    /// What was asked for, by names: knobs as `--set` takes them, and `data`, which stands
+    /// for a digest.
+    fn asked(&self) -> BTreeMap<String, String> {
+        let mut asked = overrides::knobs(&self.experiment);
         let data = serde_json::to_vec(&self.data).unwrap_or_default();
-        properties.insert("data".to_owned(), Digest::of(&data).short());
-        let versions = self.versions.iter().map(|(stage, version)| (format!("{stage} version"), version.to_string()));
-        properties.extend(versions);
-        properties
+        asked.insert("data".to_owned(), Digest::of(&data).short());
+        asked
     }
 }
 
 /// For each of the studies, what is not the same in all of them, for instance
-/// `tl.repeats=3`; a knob that it does not set is `none`.
+/// `tl.repeats=3`; a knob that it does not set is `none`. Versions are compared of
+/// stages that studies have in common: `report version=3`.
 pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
-    let all: Vec<BTreeMap<String, String>> = studies.iter().map(Study::properties).collect();
+    let all: Vec<BTreeMap<String, String>> = studies.iter().map(Study::asked).collect();
     let names: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     let differs = |name: &&String| all.windows(2).any(|pair| pair[0].get(*name) != pair[1].get(*name));
     let names: Vec<&String> = names.into_iter().filter(differs).collect();
-    let of = |study: &BTreeMap<String, String>| {
-        let value = |name: &String| study.get(name).map_or("none", String::as_str);
-        names.iter().map(|name| format!("{name}={}", value(name))).collect()
+    let mut versions: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for (stage, version) in studies.iter().flat_map(|study| &study.versions) {
+        versions.entry(stage).or_default().insert(*version);
+    }
+    let of = |(study, asked): (&Study, &BTreeMap<String, String>)| {
+        let value = |name: &String| asked.get(name).map_or("none", String::as_str);
+        let knobs = names.iter().map(|name| format!("{name}={}", value(name)));
+        let several = study.versions.iter().filter(|(stage, _)| versions[*stage].len() > 1);
+        knobs.chain(several.map(|(stage, version)| format!("{stage} version={version}"))).collect()
     };
-    all.iter().map(of).collect()
+    studies.iter().zip(&all).map(of).collect()
 }
 
 #[cfg(test)]
@@ -76,7 +81,7 @@ mod tests {
         data.data.stand_in = Some("drawn".to_owned());
         let [first, second] = differences(&[study(&[]), data]).try_into().unwrap();
         assert!(first.len() == 1 && first[0].starts_with("data=") && first != second, "{first:?}");
-        program.versions.insert("report", 3);
+        program.versions = BTreeMap::from([("report", 3), ("ddpm.train", 1)]);
         assert_eq!(differences(&[study(&[]), program]), [["report version=2"], ["report version=3"]]);
     }
 }
