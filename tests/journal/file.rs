@@ -1,8 +1,10 @@
 //! What is particular to a file: old forms, and what disks do to it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use coordinator::journal::{Error, Journal, Sqlite};
+use domain::task::State;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -54,6 +56,24 @@ fn a_journal_of_the_first_form_is_brought_up_to_date() {
     assert_eq!(attempts(&path), attempts(&same));
     story.append(&mut Sqlite::open(&path).unwrap());
     assert_eq!(read(&path).unwrap(), story.events);
+}
+
+/// `released.sqlite` was left by the program of 2026-11-26 after `reproduce --scale smoke`
+/// with plain diffusion models and a Swin2SR of its own, so that it holds every stage.
+#[test]
+fn a_journal_of_the_released_program_opens_with_all_its_tasks() {
+    let (_folder, path) = folder();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/journal/released.sqlite"), &path).unwrap();
+    let mut scheduler = domain::scheduler::Scheduler::default();
+    let events = read(&path).unwrap();
+    events.iter().for_each(|(_, event)| scheduler.apply(event));
+    scheduler.check();
+    let (stages, committed) = scheduler.tasks().fold((BTreeMap::new(), 0), |(mut stages, committed), task| {
+        *stages.entry(task.spec.stage.name()).or_insert(0) += 1;
+        (stages, committed + usize::from(matches!(task.state, State::Committed { .. })))
+    });
+    assert_eq!((stages.len(), committed), (15, 130), "{stages:?}");
+    assert_eq!((stages["pad"], stages["evaluate.heatmap"], stages["evaluate.sifid"]), (12, 4, 14));
 }
 
 #[test]
