@@ -1,11 +1,17 @@
-//! Turns LITHOGEN_GOLDEN, the folder of reference vectors, into `cfg(golden)`:
-//! without it the tests against those vectors are reported as ignored.
+//! Turns the variables that name what some tests need, the folder of reference
+//! vectors and one of photographs, into a `cfg` each: without it those tests are
+//! reported as ignored.
+
+/// Environment variables and the `cfg` that each sets.
+const NEEDS: [(&str, &str); 2] = [("LITHOGEN_GOLDEN", "golden"), ("LITHOGEN_PHOTOS", "photos")];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=LITHOGEN_GOLDEN");
-    println!("cargo:rustc-check-cfg=cfg(golden)");
-    if std::env::var_os("LITHOGEN_GOLDEN").is_some() {
-        println!("cargo:rustc-cfg=golden");
+    for (variable, cfg) in NEEDS {
+        println!("cargo:rerun-if-env-changed={variable}");
+        println!("cargo:rustc-check-cfg=cfg({cfg})");
+        if std::env::var_os(variable).is_some() {
+            println!("cargo:rustc-cfg={cfg}");
+        }
     }
 }

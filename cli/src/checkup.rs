@@ -52,7 +52,7 @@ pub struct ClassCheck {
     pub folder: PathBuf,
     /// Pictures, those that cannot be opened included.
     pub pictures: usize,
-    /// Pictures of the paper.
+    /// Pictures in earlier work on the same data sets: the paper prints no numbers by class.
     pub paper: u32,
     /// Width and height of the smallest and the largest picture, by area.
     pub sizes: Option<[[u32; 2]; 2]>,
@@ -95,7 +95,7 @@ pub enum Severity {
 /// How the pictures of one view of a data set are split: the parameters and seeds of
 /// the study's own tasks.
 struct Splits {
-    ingest: (Ingest, Seed),
+    ingest: Ingest,
     /// One per split, whichever its fold.
     patches: Vec<(Patches, Seed)>,
 }
@@ -186,7 +186,10 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
     }
     let others = classes.iter().filter(|class: &&ClassCheck| class.pictures != class.paper as usize).count();
     if others > 0 {
-        let text = format!("{others} of {} classes have another number of pictures than the paper's", classes.len());
+        let text = format!(
+            "{others} of {} classes have another number of pictures than in earlier work on these data sets",
+            classes.len()
+        );
         findings.add(Severity::Note, text);
     }
     same_files(&looks, &mut findings);
@@ -263,8 +266,7 @@ fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), S
     for task in plan.tasks {
         match task.stage {
             Stage::Ingest(ingest) => {
-                let (view, ingest) = ((ingest.dataset, ingest.view), (ingest, task.seed));
-                splits.insert(view, Splits { ingest, patches: Vec::new() });
+                splits.insert((ingest.dataset, ingest.view), Splits { ingest, patches: Vec::new() });
             }
             Stage::Patches(patches) if patches.split.fold == 0 => {
                 if let Some(of) = splits.get_mut(&(patches.dataset, patches.view)) {
@@ -279,8 +281,8 @@ fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), S
 
 fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Sides> {
     let (dataset, view, class) = member.of;
-    let (ingest, seed) = &splits.ingest;
-    let Some(roles) = ingest::roles(ingest, class, &member.stones, *seed) else {
+    let ingest = &splits.ingest;
+    let Some(roles) = ingest::roles(ingest.choice.as_ref(), class, &member.stones) else {
         findings.add(Severity::Blocking, ingest::too_few(ingest, class, &member.stones).message);
         return None;
     };
@@ -296,10 +298,11 @@ fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Si
         findings.add(
             Severity::Warning,
             format!(
-                "{dataset}/{view}/{class} ({}) has {} pictures, fewer than there are folds: in {without} of {} splits it \
-                 is not tested, and the accuracy there is over the other classes",
+                "{dataset}/{view}/{class} ({}) has {} pictures, of which {} may be tested, fewer than there are folds: in \
+                 {without} of {} splits it is not tested, and the accuracy there is over the other classes",
                 class.mineral(),
                 member.files.len(),
+                testable.iter().filter(|testable| **testable).count(),
                 counts.len()
             ),
         );
@@ -429,7 +432,7 @@ pub fn text(checkup: &Checkup) -> String {
         "class",
         "",
         "pictures",
-        "paper",
+        "earlier",
         "pixels",
         "colours",
         "masks",

@@ -236,12 +236,13 @@ fn remarks(data: &Data) -> Vec<String> {
     )];
     let fewest = data.classes.iter().min_by_key(|raw| raw.images);
     if let Some(raw) = fewest.filter(|raw| raw.images < 10) {
-        let paper = paper::image_count(raw.dataset, raw.view, raw.class).unwrap_or(0);
+        let earlier = paper::image_count(raw.dataset, raw.view, raw.class).unwrap_or(0);
         remarks.push(format!(
-            "{} {} {} has {} pictures (paper: {paper}): one picture more or less recognised moves its accuracy a lot",
+            "{} {} {} has {} pictures (earlier work: {earlier}): one picture more or less recognised moves its accuracy a lot",
             raw.dataset, raw.view, raw.class, raw.images
         ));
     }
+    remarks.extend(data.stand_in.is_none().then(|| data.unlike_earlier_work()).flatten());
     remarks
 }
 

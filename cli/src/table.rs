@@ -1,8 +1,10 @@
 //! Results as text.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use domain::experiment::DriftMethod;
 use domain::paper::Printed;
-use domain::results::{Results, Verdict, export, significant};
+use domain::results::{Gate, Results, Verdict, export};
+use domain::stone::View;
 
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
@@ -17,6 +19,13 @@ pub fn text(results: &Results) -> String {
     }
     if !results.claims.is_empty() {
         text.push_str(&format!("\nClaims, on pairs of runs\n{}\n", claims(results)));
+        for note in export::claim_notes(results) {
+            text.push_str(&format!("{note}\n"));
+        }
+        text.push_str(&format!(
+            "\nHow probable it is that a claim of outperformance is false\n{}\n",
+            false_claims(results)
+        ));
     }
     text.push_str(&format!("\nSynthetic pictures\n{}\n", evaluation(results)));
     text
@@ -34,10 +43,22 @@ fn number(value: String) -> Cell {
 }
 
 fn table_1(results: &Results) -> Table {
-    let mut header =
-        ["cell", "training", "tested on", "configuration", "paper", "ours", "n", "95 % interval", "verdict"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut header = [
+        "cell",
+        "training",
+        "tested on",
+        "paper",
+        "ours",
+        "n",
+        "95 % interval",
+        "in ±",
+        "detects",
+        "needs s",
+        "B passes",
+        "verdict",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     header.extend(results.others.iter().map(|other| format!("{} (n)", other.protocol)));
     let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     for cell in &results.cells {
@@ -45,11 +66,14 @@ fn table_1(results: &Results) -> Table {
             Cell::new(&cell.id),
             Cell::new(&cell.training),
             Cell::new(export::tested_on(cell)),
-            Cell::new(&cell.config),
             number(export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std))),
-            number(export::plus_minus(cell.mean, cell.std)),
+            number(export::ours(cell)),
             number(export::count(cell)),
             number(export::interval(cell.interval)),
+            Cell::new(export::yes_no(cell.within_printed_std)),
+            number(export::plus_minus(cell.detectable_difference, None)),
+            number(export::plus_minus(cell.equivalence_std, None)),
+            number(export::passing(cell.passing)),
             Cell::new(export::verdict(cell)),
         ];
         row.extend(export::by_others(results, cell).into_iter().map(number));
@@ -59,32 +83,69 @@ fn table_1(results: &Results) -> Table {
 }
 
 fn claims(results: &Results) -> Table {
-    let mut table = table(&["claim", "says", "paper", "ours", "95 % interval", "pairs", "p (Holm)", "verdict"]);
+    let header = [
+        "claim",
+        "says",
+        "paper",
+        "ours",
+        "95 % interval",
+        "pairs",
+        "p (Holm)",
+        "detects",
+        "80 % power",
+        "B passes",
+        "verdict",
+    ];
+    let mut table = table(&header);
     for claim in &results.claims {
         table.add_row([
             Cell::new(&claim.id),
             Cell::new(export::claimed(claim)),
-            number(export::signed(Some(claim.paper_difference))),
-            number(export::signed(claim.difference)),
-            number(export::interval(claim.interval)),
+            number(export::claim_difference(claim, claim.paper_difference)),
+            number(export::claim_difference(claim, claim.difference)),
+            number(export::claim_interval(claim)),
             number(claim.pairs.to_string()),
             number(export::p_value(claim.p_holm)),
+            number(export::distance(claim.detectable_difference)),
+            number(export::pairs_for_power(claim)),
+            number(export::passing(claim.passing)),
             Cell::new(claim.verdict.words()),
         ]);
     }
     table
 }
 
+fn false_claims(results: &Results) -> Table {
+    let mut table = table(&["claim", "accuracies", "cases", "right in both", "probability"]);
+    for line in export::false_claims(results) {
+        table.add_row(line);
+    }
+    table
+}
+
 fn evaluation(results: &Results) -> Table {
-    let mut table = table(&["view", "measure", "paper", "ours", "if alike (5–95 %)", "verdict"]);
+    let header =
+        ["of", "measure", "paper", "ours", "95 % interval", "if alike (5–95 %)", "p if alike", "B passes", "verdict"];
+    let mut table = table(&header);
     for score in &results.drift {
-        let passed = if score.passed { "passed" } else { "drifted" };
+        let passed = match score.passed {
+            None => "",
+            Some(true) => " passed",
+            Some(false) => " drifted",
+        };
         table.add_row([
             Cell::new(score.view),
-            Cell::new(format!("{} drift, KS", score.property)),
+            Cell::new(format!("{} drift, {}", score.property, score.method.name())),
             number(format!("{:.3}", score.paper)),
-            number(format!("{:.3} {passed}", score.ks)),
-            number(format!("{:.3}–{:.3}", score.ks_null[0], score.ks_null[2])),
+            number(format!("{}{passed}", export::score(score.score()))),
+            number(score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3}–{high:.3}"))),
+            // No distribution is known of the other distance.
+            number(match score.method {
+                DriftMethod::Ks => format!("{:.3}–{:.3}", score.ks_null[0], score.ks_null[2]),
+                DriftMethod::Emd => "–".to_owned(),
+            }),
+            number(export::p_value(score.p_null)),
+            number(export::passing(score.passing)),
             Cell::new(score.verdict.words()),
         ]);
     }
@@ -94,12 +155,42 @@ fn evaluation(results: &Results) -> Table {
             Cell::new(score.view),
             Cell::new("SIFID"),
             number(export::plus_minus(Some(paper.mean), Some(paper.std))),
-            number(format!("{} ± {}", significant(score.mean), significant(score.std))),
+            number(format!("{} ± {}", export::distance(score.mean), export::distance(score.std))),
             Cell::new(""),
+            Cell::new(""),
+            Cell::new(""),
+            number(export::passing(score.passing)),
             Cell::new(score.verdict.words()),
         ]);
     }
+    for score in &results.ddpm {
+        let of = format!("DDPM {}", score.model);
+        for (property, ks, _) in &score.drift {
+            table.add_row([
+                Cell::new(&of),
+                Cell::new(format!("{property} drift, KS")),
+                Cell::new(""),
+                number(export::score(*ks)),
+            ]);
+        }
+        table.add_row([Cell::new(&of), Cell::new("SIFID"), Cell::new(""), number(export::distance(score.sifid))]);
+    }
     table
+}
+
+/// How many synthetic pictures of each view pass the gate, and whether all do; nothing
+/// if none was judged.
+pub fn gate(results: &Results) -> Option<String> {
+    let views = View::ALL.into_iter().filter_map(|view| Some((view, results.gate(view)?)));
+    let views: Vec<(View, Gate)> = views.collect();
+    let mark = if views.iter().all(|(_, gate)| gate.passed == gate.samples) { "✓" } else { "!" };
+    let of_view = |(view, gate): &(View, Gate)| {
+        format!("{view} {} of {} ({})", gate.passed, gate.samples, export::passing(Some(gate.passing())))
+    };
+    let counts: Vec<String> = views.iter().map(of_view).collect();
+    (!views.is_empty()).then(|| {
+        format!("{mark} synthetic pictures that show one central object as real ones do: {}", counts.join(" · "))
+    })
 }
 
 /// How many cells got which verdict, in words.

@@ -58,6 +58,30 @@ fn every_command_in_the_documentation_is_one() {
     assert!(count > 20, "they are not found any more: {count}");
 }
 
+/// The readings as a table for the documentation.
+fn ledger() -> String {
+    let mut table =
+        "| knob | the paper | read as | because | its words also allow |\n|---|---|---|---|---|\n".to_owned();
+    for entry in domain::experiment::knobs::ledger() {
+        let (knob, default) = (entry.knob, &entry.default);
+        if let (Some(section), Some(paper), Some(reason), Some(alternatives)) =
+            (entry.section, entry.paper, entry.reason, entry.alternatives)
+        {
+            table += &format!("| `{knob}` | {section}: {paper} | `{default}` | {reason} | {alternatives} |\n");
+        }
+    }
+    table
+}
+
+#[test]
+fn the_ledger_of_the_documentation_is_that_of_the_program() {
+    let (_, study) = pages().into_iter().find(|(path, _)| path.ends_with("study.md")).unwrap();
+    let told =
+        study.split("<!-- ledger: begin -->\n").nth(1).and_then(|rest| rest.split("<!-- ledger: end -->").next());
+    let table = ledger();
+    assert!(told == Some(table.as_str()), "docs/study.md has another ledger than the program:\n{table}");
+}
+
 fn options(command: &Command, found: &mut BTreeSet<String>) {
     found.extend(command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned));
     command.get_subcommands().for_each(|command| options(command, found));

@@ -73,7 +73,13 @@ fn models_go_to_the_published_code_and_back_and_sample_as_they_are_asked() {
     let started = sample("m", "start", &start);
     assert!(started != free);
     assert!(sample("m", "colors", &[&start[..], &["--colors-of", "seed/000.png"]].concat()) != started);
-    assert!(sample("m", "region", &["--region", "seed/000.png@0.25,0.25,0.5,0.5"]) != free);
+    let whole = sample("m", "region", &["--region", "seed/000.png@0.25,0.25,0.5,0.5"]);
+    assert!(whole != free);
+    let part = sample("m", "part", &["--region", "seed/000.png@0,0,0.5,0.5@0.25,0.25,0.5,0.5"]);
+    assert!(part != free && part != whole);
+    let wrong = lithogen(&["model", "sample", "m", "--out", "s", "--region", "x.png@0,0,1"], root);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("PICTURE[@PART]@PLACE"));
     fs::write(root.join("black.png"), include_bytes!("fixtures/black.png")).unwrap();
     // A mask that frees nothing gives the starting picture back.
     let black = sample("m", "mask", &[&start[..], &["--mask", "black.png"]].concat());

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::paper::{self, Printed, Row};
 use crate::results::PAPER_N;
-use crate::stats::estimate::{Estimate, smallest_n};
+use crate::stats::estimate::Estimate;
+use crate::stats::power::{POWER, samples_for_power, samples_for_significance};
 use crate::stone::View;
 
 /// One finding.
@@ -106,7 +107,8 @@ fn headline(view: View) -> Finding {
     let (with, without) = (format!("{view}-8-2"), format!("{view}-7-2"));
     let cells = paper::cell(&with).zip(paper::cell(&without));
     let (with, without) = cells.unwrap_or((UNKNOWN, UNKNOWN));
-    let needed = smallest_n([with.mean, with.std], [without.mean, without.std], 0.05);
+    let arms = [with, without].map(|cell| [cell.mean, cell.std]);
+    let runs = |needed: Option<u32>| needed.map_or_else(|| "a million".to_owned(), |n| n.to_string());
     let p = PAPER_N.into_iter().filter_map(|n| {
         let of = |cell: Printed| Estimate::of_summary(cell.mean, cell.std, n, 0.0);
         Some(format!("p = {:.2} if n = {n}", of(with)?.minus(of(without)?).p(0.0)))
@@ -114,9 +116,11 @@ fn headline(view: View) -> Finding {
     finding(
         &format!("headline-{view}"),
         format!(
-            "the gain of A+B → C over A → C in view {view}, {:+.2} points, would be significant only from {} runs per arm on",
+            "the gain of A+B → C over A → C in view {view}, {:+.2} points, would be significant only from {} runs per arm on, \
+             and another study would find it with a power of 80 % only from {} on",
             with.mean - without.mean,
-            needed.map_or_else(|| "a million".to_owned(), |n| n.to_string())
+            runs(samples_for_significance(arms[0], arms[1], 0.05)),
+            runs(samples_for_power(arms[0], arms[1], 0.05, POWER))
         ),
         p.collect(),
     )
@@ -220,7 +224,9 @@ mod tests {
     #[test]
     fn the_headline_gain_needs_more_runs_than_anybody_does() {
         assert!(get("headline-SUR").finding.contains("+1.63 points, would be significant only from 75 runs"));
+        assert!(get("headline-SUR").finding.ends_with("with a power of 80 % only from 152 on"));
         assert!(get("headline-SEC").finding.contains("+2.49 points, would be significant only from 28 runs"));
+        assert!(get("headline-SEC").finding.ends_with("with a power of 80 % only from 55 on"));
         assert_eq!(
             get("headline-SUR").evidence,
             ["p = 0.72 if n = 3", "p = 0.63 if n = 5", "p = 0.48 if n = 10", "p = 0.22 if n = 30"]

@@ -20,7 +20,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             let pixels = pixels(sinddm) * mean_share;
             6.0 * diffusion_mac(sinddm) * pixels * f64::from(sinddm.batch) * f64::from(sinddm.steps)
         }
-        Stage::SinddmSample { sampling } => match trained_with(task, plan) {
+        Stage::SinddmSample { sampling, .. } => match trained_with(task, plan) {
             // The coarsest scale takes all diffusion steps, each finer one about a third.
             Some(sinddm) => {
                 let passes = 0.8 * f64::from(sinddm.timesteps);
@@ -58,7 +58,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             let epoch = 3.0 * (train - validation) + validation;
             2.0 * network_mac(&training.network, size) * sets * (f64::from(training.epochs) * epoch + test)
         }
-        Stage::EvaluateSifid { .. } => 10.0 * MOVING_PICTURES,
+        Stage::EvaluateSifid(_) => 10.0 * MOVING_PICTURES,
         Stage::Ingest(_) | Stage::Patches(_) => 4.0 * MOVING_PICTURES,
         Stage::Upscale { upscale } if upscale.method == UpscaleMethod::Swin2sr => {
             let trained = needed(task, plan).find_map(|task| match &task.stage {
@@ -66,7 +66,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
                 _ => None,
             });
             let sampled = needed(task, plan).find_map(|sample| match &sample.stage {
-                Stage::SinddmSample { sampling } => Some((sampling, trained_with(sample, plan)?)),
+                Stage::SinddmSample { sampling, .. } => Some((sampling, trained_with(sample, plan)?)),
                 _ => None,
             });
             let pictures = sampled.map_or(0.0, |(sampling, sinddm)| {
@@ -76,10 +76,10 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             });
             MOVING_PICTURES + 2.0 * trained.unwrap_or_else(|| swin2sr_mac(upscale.variant)) * pictures
         }
-        Stage::Pad { .. }
+        Stage::Pad(_)
         | Stage::Upscale { .. }
-        | Stage::EvaluateDrift { .. }
-        | Stage::EvaluateHeatmap
+        | Stage::EvaluateDrift(_)
+        | Stage::EvaluateHeatmap(_)
         | Stage::Aggregate(_)
         | Stage::Report => MOVING_PICTURES,
         // Nobody knows.

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
-use crate::experiment::Experiment;
-use crate::overrides;
+use crate::experiment::{Experiment, knobs};
 use crate::plan::Data;
 
 /// Everything that a study's results follow from.
@@ -22,7 +21,9 @@ impl Study {
     /// What was asked for, by names: knobs as `--set` takes them, and `data`, which stands
     /// for a digest.
     fn asked(&self) -> BTreeMap<String, String> {
-        let mut asked = overrides::knobs(&self.experiment);
+        let values = knobs::values(&self.experiment);
+        let mut asked: BTreeMap<String, String> =
+            values.into_iter().map(|(name, value)| (name, knobs::text(Some(&value)))).collect();
         let data = serde_json::to_vec(&self.data).unwrap_or_default();
         asked.insert("data".to_owned(), Digest::of(&data).short());
         asked
@@ -30,7 +31,7 @@ impl Study {
 }
 
 /// For each of the studies, what is not the same in all of them, for instance
-/// `tl.repeats=3`; a knob that it does not set is `none`. Versions are compared of
+/// `tl.repeats=3`, first what fewest of them share; a knob that it does not set is `none`. Versions are compared of
 /// stages that studies have in common: `report version=3`.
 pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
     let all: Vec<BTreeMap<String, String>> = studies.iter().map(Study::asked).collect();
@@ -43,7 +44,9 @@ pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
     }
     let of = |(study, asked): (&Study, &BTreeMap<String, String>)| {
         let value = |name: &String| asked.get(name).map_or("none", String::as_str);
-        let knobs = names.iter().map(|name| format!("{name}={}", value(name)));
+        let mut own = names.clone();
+        own.sort_by_key(|name| all.iter().filter(|other| other.get(*name) == asked.get(*name)).count());
+        let knobs = own.into_iter().map(|name| format!("{name}={}", value(name)));
         let several = study.versions.iter().filter(|(stage, _)| versions[*stage].len() > 1);
         knobs.chain(several.map(|(stage, version)| format!("{stage} version={version}"))).collect()
     };
@@ -57,7 +60,7 @@ mod tests {
 
     fn study(sets: &[&str]) -> Study {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        let experiment = overrides::resolve(Scale::Smoke, None, &sets).unwrap();
+        let experiment = crate::overrides::resolve(Scale::Smoke, None, &sets).unwrap();
         Study { experiment, data: Data::of_the_paper(), versions: BTreeMap::from([("report", 2)]) }
     }
 
@@ -68,8 +71,8 @@ mod tests {
             differences(&studies),
             [
                 ["patch.max_overlap=none", "sinddm.fit=letterbox", "tl.repeats=1"],
-                ["patch.max_overlap=4", "sinddm.fit=letterbox", "tl.repeats=3"],
-                ["patch.max_overlap=none", "sinddm.fit=stretch", "tl.repeats=1"],
+                ["patch.max_overlap=4", "tl.repeats=3", "sinddm.fit=letterbox"],
+                ["sinddm.fit=stretch", "patch.max_overlap=none", "tl.repeats=1"],
             ]
         );
         assert_eq!(differences(&studies[..1]), [Vec::<String>::new()]);

@@ -13,19 +13,29 @@ use crate::pretrained::Pretrained;
 use crate::stone::{Dataset, View};
 
 mod ddpm;
+mod effect;
+mod evaluation;
+pub mod knobs;
 mod pad;
+mod patch;
 mod sinddm;
 mod tl;
 mod upscale;
 
 pub use ddpm::{Ddpm, DdpmMethod, DdpmModels, DdpmSampling, DdpmTraining};
-pub use pad::{Canvas, CanvasRule, Fill, Pad};
+pub use effect::Idle;
+pub use evaluation::{
+    Drift, DriftMethod, DriftPath, DriftReference, Features, Heatmap, HeatmapSize, Pairing, Sifid, SifidRule,
+    SifidSize, StdOver,
+};
+pub use pad::{Anchor, Canvas, CanvasRule, Fill, Oversize, Pad};
+pub use patch::{Patch, PatchMethod, PatchSource};
 pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
 pub use tl::{
-    HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Rounds, Select, Stem,
-    TransferLearning, Validation, Whiten,
+    Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Rounds, Select, Stem,
+    TransferLearning, Validation, Varied, Whiten,
 };
 pub use upscale::{Reduction, Swin2srTraining, Swin2srVariant, Upscale, UpscaleMethod, UpscaleWeights};
 
@@ -81,6 +91,8 @@ pub struct Experiment {
     pub upscale: Upscale,
     /// Image property drift between real and synthetic pictures.
     pub drift: Drift,
+    /// Where real and synthetic pictures are bright.
+    pub heatmap: Heatmap,
     /// Single-image Fréchet distance.
     pub sifid: Sifid,
     /// Cutting pictures into patches.
@@ -103,6 +115,7 @@ impl Default for Experiment {
             ddpm: Ddpm::default(),
             upscale: Upscale::default(),
             drift: Drift::default(),
+            heatmap: Heatmap::default(),
             sifid: Sifid::default(),
             patch: Patch::default(),
             labels: Labels::default(),
@@ -129,135 +142,8 @@ impl Default for Phantom {
     }
 }
 
-/// Image property drift (ALGORITHM 4.1). Both the Kolmogorov–Smirnov statistic
-/// and the earth mover's distance are always reported.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Drift {
-    /// Share cut from each end of both samples before the earth mover's distance.
-    pub margin: f64,
-    /// Score at and above which a property has drifted.
-    pub threshold: f64,
-}
-
-impl Default for Drift {
-    fn default() -> Self {
-        Self { margin: 0.025, threshold: 0.2 }
-    }
-}
-
-/// Single-image Fréchet distance (ALGORITHM 4.3).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sifid {
-    /// Weights of the network whose features are compared.
-    pub features: Features,
-    /// Channels of the feature map: 64 or 192.
-    pub block: u32,
-    /// Which real picture a synthetic one is compared with.
-    pub pairing: Pairing,
-}
-
-impl Default for Sifid {
-    fn default() -> Self {
-        Self { features: Features::Imagenet, block: 192, pairing: Pairing::AllPairs }
-    }
-}
-
-impl Sifid {
-    /// The weights that it needs.
-    pub fn weights(&self) -> Option<Pretrained> {
-        (self.features == Features::Imagenet).then_some(Pretrained::InceptionV3)
-    }
-}
-
-/// See [`Sifid::features`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Features {
-    /// Learnt on ImageNet, as the paper's.
-    Imagenet,
-    /// Random numbers, the same in every study; stand in for those of ImageNet.
-    Random,
-}
-
-/// See [`Sifid::pairing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Pairing {
-    /// With each; the mean counts.
-    AllPairs,
-    /// With each; the smallest distance counts.
-    Nearest,
-    /// The i-th synthetic with the (i mod n)-th real picture.
-    Index,
-}
-
-/// Patches (ALGORITHM 6).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Patch {
-    /// Width and height in pixels.
-    pub size: u32,
-    /// Patches of each class of a view, training and test together.
-    pub per_class_view: u32,
-    /// Share of patches, and with one fold of images, kept for testing.
-    pub test_fraction: f64,
-    /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
-    /// 0.5 where a picture has too few such places.
-    pub coverage: f64,
-    /// What classifiers subtract from patches and divide them by.
-    pub whiten: Whiten,
-    /// Most pixels by which two patches of a picture overlap along both sides; a class
-    /// may then get fewer patches. Absent: as many as their number needs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_overlap: Option<u32>,
-    /// How patches are chosen among the places found.
-    pub method: PatchMethod,
-    /// What the patches of A are cut from.
-    pub source_a: PatchSource,
-    /// Chooses which pictures are tested, in all three data sets; absent: follows from
-    /// `seed`. What the diffusion models learn from does not depend on it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split_seed: Option<u64>,
-}
-
-impl Default for Patch {
-    fn default() -> Self {
-        Self {
-            size: 256,
-            per_class_view: 1000,
-            test_fraction: 0.2,
-            coverage: 0.9,
-            whiten: Whiten::None,
-            max_overlap: None,
-            method: PatchMethod::AdaptiveGrid,
-            source_a: PatchSource::Original,
-            split_seed: None,
-        }
-    }
-}
-
-/// See [`Patch::method`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PatchMethod {
-    /// The first at random, then always the one farthest from all chosen.
-    AdaptiveGrid,
-    /// At random.
-    Random,
-}
-
-/// See [`Patch::source_a`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PatchSource {
-    /// The pictures as given.
-    Original,
-    /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch
-    /// is cut from the padding.
-    Padded,
-}
+/// Most pictures of one class that are numbered within a view.
+pub const PICTURES_MAX: u32 = 100_000;
 
 /// What is wrong with a spec: which knob and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -318,6 +204,7 @@ impl Experiment {
         within("sinddm.ema", self.sinddm.ema, 0.0, 1.0)?;
         at_least("sinddm.ema_every", self.sinddm.ema_every, 1)?;
         at_least("sampling.per_model", self.sampling.per_model, 2)?;
+        at_most("sampling.per_model", self.sampling.per_model, PICTURES_MAX)?;
         at_least("sampling.batch", self.sampling.batch, 1)?;
         within("sampling.omega", self.sampling.omega, 0.0, 1.0)?;
         within("sampling.gamma_clip", self.sampling.gamma_clip, 0.0, 0.99)?;
@@ -345,6 +232,7 @@ impl Experiment {
         within("ddpm.training.ema", ddpm.ema, 0.0, 1.0)?;
         at_least("ddpm.training.ema_every", ddpm.ema_every, 1)?;
         at_least("ddpm.sampling.per_class_view", self.ddpm.sampling.per_class_view, 2)?;
+        at_most("ddpm.sampling.per_class_view", self.ddpm.sampling.per_class_view, PICTURES_MAX)?;
         at_least("ddpm.sampling.batch", self.ddpm.sampling.batch, 1)?;
         at_least("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 1)?;
         at_most("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 10_000)?;
@@ -380,6 +268,15 @@ impl Experiment {
         within("upscale.training.ema", training.ema, 0.0, 1.0)?;
         within("drift.margin", self.drift.margin, 0.0, 0.4)?;
         within("drift.threshold", self.drift.threshold, 0.0, 1.0)?;
+        if self.drift.reference == DriftReference::AllA && self.sinddm.multi_image == MultiImage::Mosaic {
+            let problem = "is all_a, but a mosaic of all pictures is too large: choose sinddm_train, or another \
+                           sinddm.multi_image";
+            return fail("drift.reference", problem.to_owned());
+        }
+        if let SifidSize::Size([width, height]) = self.sifid.size {
+            at_least("sifid.size", width.min(height), 23)?;
+            at_most("sifid.size", width.max(height), 32_768)?;
+        }
         if ![64, 192].contains(&self.sifid.block) {
             return fail("sifid.block", format!("is {}, has to be 64 or 192", self.sifid.block));
         }
@@ -435,47 +332,41 @@ impl Experiment {
         within("tl.margin", self.tl.margin, 0.01, 50.0)
     }
 
-    /// Which simplified methods stand in for the paper's, in words.
+    /// What makes its numbers incomparable with the paper's, in words: methods that stand
+    /// in for the paper's, and knobs that deviate from it. Knobs without effect beside
+    /// the others do not count.
     pub fn stand_ins(&self) -> Vec<String> {
+        let own = self.effective();
         let mut stand_ins = Vec::new();
-        if self.scale != Scale::Paper {
-            stand_ins.push(format!("scale {} (sizes and steps are not the paper's)", self.scale.name()));
-        } else if self.is_changed() {
-            stand_ins.push("knobs changed from the paper's".to_owned());
+        let named = ["upscale.method", "upscale.weights", "tl.init", "sifid.features"];
+        let deviations = own.changes(|change| {
+            let counts = own.is_deviation(change.knob) && !named.contains(&change.knob.name);
+            counts.then(|| change.to_string())
+        });
+        if !deviations.is_empty() {
+            stand_ins.push(match self.scale {
+                Scale::Paper => format!("changed from the paper's: {}", deviations.join(", ")),
+                scale => format!("scale {} (sizes and steps are not the paper's)", scale.name()),
+            });
         }
-        match self.upscale.method {
-            UpscaleMethod::Swin2sr if self.upscale.is_trained() => {
+        let factor = own.upscale.factor;
+        match own.upscale.method {
+            UpscaleMethod::Swin2sr if own.upscale.is_trained() => {
                 stand_ins.push("a Swin2SR trained on the study's own pictures for the published one".to_owned());
             }
             UpscaleMethod::Swin2sr => {}
-            UpscaleMethod::Lanczos => stand_ins.push("Lanczos ×4 for Swin2SR".to_owned()),
-            UpscaleMethod::Bicubic => stand_ins.push("bicubic ×4 for Swin2SR".to_owned()),
+            UpscaleMethod::Lanczos => stand_ins.push(format!("Lanczos ×{factor} for Swin2SR")),
+            UpscaleMethod::Bicubic => stand_ins.push(format!("bicubic ×{factor} for Swin2SR")),
         }
-        match self.tl.init {
+        match own.tl.init {
             Init::Imagenet => {}
             Init::Random => stand_ins.push("random initial weights for ImageNet's".to_owned()),
         }
-        match self.sifid.features {
+        match own.sifid.features {
             Features::Imagenet => {}
             Features::Random => stand_ins.push("SIFID on Inception features with fixed random weights".to_owned()),
         }
         stand_ins
-    }
-
-    /// Whether a knob that decides what is compared with the paper has another
-    /// value, those aside that are named as stand-ins.
-    fn is_changed(&self) -> bool {
-        let paper = Experiment::default();
-        let tl = self.tl.clone();
-        // How often and on which images it is done again is said next to every number.
-        let tl = TransferLearning { protocol: paper.tl.protocol.clone(), repeats: paper.tl.repeats, ..tl };
-        let tl = TransferLearning { seeds: paper.tl.seeds, folds: paper.tl.folds, ..tl };
-        let tl = TransferLearning { init: paper.tl.init, margin: paper.tl.margin, allow_leak: false, ..tl };
-        // Squares give what the whole gives.
-        let upscale = Upscale { tile: paper.upscale.tile, overlap: paper.upscale.overlap, ..self.upscale.clone() };
-        (&self.pad, &self.sinddm, &self.sampling, &self.patch, &self.labels, &tl)
-            != (&paper.pad, &paper.sinddm, &paper.sampling, &paper.patch, &paper.labels, &paper.tl)
-            || (upscale.method == paper.upscale.method && upscale != paper.upscale)
     }
 
     /// The published weights that the study reads.
@@ -492,14 +383,6 @@ impl Experiment {
     /// Width and height of the finest scale.
     pub fn finest(&self) -> [u32; 2] {
         self.sinddm.finest.size(self.pad.target.nominal())
-    }
-}
-
-impl Patch {
-    /// Patches of one class and view on the (training, test) side.
-    pub fn quota(&self) -> (u32, u32) {
-        let test = (f64::from(self.per_class_view) * self.test_fraction).round() as u32;
-        (self.per_class_view - test, test)
     }
 }
 
@@ -550,14 +433,47 @@ mod tests {
         assert_eq!(experiment.stand_ins().len(), 3);
         assert_eq!(experiment.weights(), BTreeSet::new());
         experiment.tl.batch = 12;
-        assert_eq!(experiment.stand_ins()[0], "knobs changed from the paper's");
-        experiment = Experiment::default();
-        experiment.upscale.tile = 64;
-        assert_eq!(experiment.stand_ins(), Vec::<String>::new());
-        experiment.upscale.variant = Swin2srVariant::ClassicalX4;
-        experiment.tl.weights = ImagenetWeights::V1;
-        assert_eq!(experiment.stand_ins(), ["knobs changed from the paper's"]);
-        assert!(experiment.weights().contains(&Pretrained::Swin2srClassical));
-        assert!(experiment.weights().contains(&Pretrained::Resnet50V1));
+        assert_eq!(experiment.stand_ins()[0], "changed from the paper's: tl.batch = 12 (24)");
+        experiment.upscale.factor = 3;
+        assert!(experiment.stand_ins().contains(&"Lanczos ×3 for Swin2SR".to_owned()));
+        experiment.scale = Scale::Tiny;
+        assert_eq!(experiment.stand_ins()[0], "scale tiny (sizes and steps are not the paper's)");
+    }
+
+    #[test]
+    fn readings_and_execution_stay_comparable_and_deviations_do_not() {
+        let of = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            crate::overrides::resolve(Scale::Paper, None, &sets).unwrap()
+        };
+        for set in ["sinddm.micro_batch=4", "sinddm.pick_seed=5", "seed=1", "patch.split_seed=2", "sampling.batch=5"] {
+            let experiment = of(&[set]);
+            assert_eq!((experiment.stand_ins(), experiment.readings()), (vec![], vec![]), "{set}");
+        }
+        for (set, said) in [
+            ("pad.target=[4288, 2448]", "pad.target = [4288, 2448] ([4288, 2848])"),
+            ("sinddm.finest=auto50000", "sinddm.finest = auto50000 ([264, 200])"),
+            ("tl.epochs=[10, 30]", "tl.epochs = [10, 30] ([30, 30])"),
+            ("upscale.tile=64", "upscale.tile = 64 (0)"),
+            ("sifid.block=64", "sifid.block = 64 (192)"),
+            ("patch.max_overlap=20", "patch.max_overlap = 20 (unset)"),
+        ] {
+            let experiment = of(&[set]);
+            assert_eq!((experiment.stand_ins(), experiment.readings()), (vec![], vec![said.to_owned()]));
+        }
+        for set in
+            ["pad.target=[100, 50]", "sinddm.dim=64", "tl.epochs=[30, 29]", "patch.size=224", "drift.threshold=0.1"]
+        {
+            let experiment = of(&[set]);
+            assert_eq!((experiment.stand_ins().len(), experiment.readings()), (1, vec![]), "{set}");
+        }
+        // Without effect, so neither a reading nor a deviation.
+        for set in ["tl.seeds=9", "upscale.training.lr=1e-3", "ddpm.training.lr=1e-3"] {
+            let experiment = of(&[set]);
+            assert_eq!((experiment.stand_ins(), experiment.readings()), (vec![], vec![]), "{set}");
+        }
+        let other_weights = of(&["upscale.variant=classical_x4", "tl.weights=v1"]);
+        assert!(other_weights.weights().contains(&Pretrained::Swin2srClassical));
+        assert!(other_weights.weights().contains(&Pretrained::Resnet50V1));
     }
 }

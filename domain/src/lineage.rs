@@ -33,7 +33,7 @@ impl Lineage {
             }
             // Records say which given pictures these hold.
             let needs = match &task.stage {
-                Stage::Pad { .. } => BTreeSet::new(),
+                Stage::Pad(_) => BTreeSet::new(),
                 Stage::Patches(Patches { dataset: Dataset::A | Dataset::C, .. }) => BTreeSet::new(),
                 _ => task.needs().filter_map(|need| labels.get(&need).cloned()).collect(),
             };

@@ -3,13 +3,12 @@
 //! Later layers win: built-in defaults (the paper's), the preset that the spec
 //! names, the spec file, then each override in the order given.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::{Table, Value};
 
 use crate::command::Commands;
-use crate::experiment::{Experiment, InvalidKnob, Scale};
+use crate::experiment::{Experiment, Idle, InvalidKnob, Scale, knobs};
 
 /// Why there is no spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,28 +106,6 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
     Ok(experiment)
 }
 
-/// Every knob that is set, with its value, both as `--set` takes them.
-pub fn knobs(experiment: &Experiment) -> BTreeMap<String, String> {
-    // Numbers of a spec that came as JSON may be too large for TOML.
-    let mut knobs = BTreeMap::new();
-    flatten("", &serde_json::to_value(experiment).unwrap_or_default(), &mut knobs);
-    knobs
-}
-
-fn flatten(name: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
-    match value {
-        serde_json::Value::Object(knobs) => {
-            for (key, value) in knobs {
-                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                flatten(&name, value, into);
-            }
-        }
-        serde_json::Value::Null => {}
-        serde_json::Value::String(word) => drop(into.insert(name.to_owned(), word.clone())),
-        value => drop(into.insert(name.to_owned(), value.to_string())),
-    }
-}
-
 /// The commands that a file asks for: one with `[[command]]` in it describes no study.
 ///
 /// # Errors
@@ -181,27 +158,12 @@ fn unknown_field(message: &str) -> Option<String> {
 }
 
 fn nearest_leaf(field: &str) -> Option<String> {
-    let keys = keys(&full_table(), "");
-    let near = |key: &&String| {
-        let leaf = key.rsplit('.').next().unwrap_or(key);
-        strsim::damerau_levenshtein(leaf, field) <= 2
-    };
-    keys.iter().find(near).cloned()
+    let leaf = |name: &str| name.rsplit('.').next().is_some_and(|leaf| strsim::damerau_levenshtein(leaf, field) <= 2);
+    knobs::all().map(|knob| knob.name).find(|name| leaf(name)).map(str::to_owned)
 }
 
 fn to_table(experiment: &Experiment) -> Table {
     Table::try_from(experiment).expect("a spec is a table")
-}
-
-/// Every knob, those that are absent by default included.
-fn full_table() -> Table {
-    let mut experiment = Experiment::default();
-    experiment.sinddm.coarsest = Some(0);
-    experiment.sinddm.pick_seed = Some(0);
-    experiment.sinddm.micro_batch = Some(1);
-    experiment.patch.max_overlap = Some(0);
-    experiment.patch.split_seed = Some(0);
-    to_table(&experiment)
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -213,23 +175,11 @@ fn merge(into: &mut Table, from: Table) {
     }
 }
 
-/// Full names of all knobs below a table.
-fn keys(table: &Table, prefix: &str) -> Vec<String> {
-    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-    let below = |(key, value): (&String, &Value)| match value {
-        Value::Table(table) => keys(table, &name(key)),
-        _ => vec![name(key)],
-    };
-    table.iter().flat_map(below).collect()
-}
-
 fn apply(mut table: Table, set: &str) -> Result<Table, Error> {
     let (key, text) = set.split_once('=').ok_or_else(|| Error::Form(set.to_owned()))?;
     let (key, text) = (key.trim(), text.trim());
-    let known = keys(&full_table(), "");
-    if !known.iter().any(|knob| knob == key) || key == "scale" {
-        let suggestion = nearest(key, &known);
-        return Err(Error::UnknownKey { key: key.to_owned(), suggestion });
+    if !knobs::all().any(|knob| knob.name == key) {
+        return Err(Error::UnknownKey { key: key.to_owned(), suggestion: nearest(key) });
     }
     let problem =
         |problem: &str| Error::Value { key: key.to_owned(), value: text.to_owned(), problem: problem.to_owned() };
@@ -260,14 +210,26 @@ fn value_of(text: &str) -> Value {
     }
 }
 
-fn nearest(key: &str, known: &[String]) -> Option<String> {
-    let leaf = |name: &str| name.rsplit('.').next().map(str::to_owned);
-    let same_leaf = known.iter().find(|knob| leaf(knob) == leaf(key));
+fn nearest(key: &str) -> Option<String> {
+    let known = || knobs::all().map(|knob| knob.name);
+    let same_leaf = known().find(|name| name.rsplit('.').next() == key.rsplit('.').next());
     let similar = || {
-        let scored = known.iter().map(|knob| (strsim::jaro_winkler(key, knob), knob));
-        scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, knob)| knob)
+        let scored = known().map(|name| (strsim::jaro_winkler(key, name), name));
+        scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
     };
-    same_leaf.or_else(similar).cloned()
+    same_leaf.or_else(similar).map(str::to_owned)
+}
+
+/// Warnings of knobs that a file or an override has set and that have no effect beside
+/// the others, each with the reason. `drawn`: no pictures are given, so that stand-ins
+/// are drawn.
+pub fn without_effect(experiment: &Experiment, drawn: bool) -> Vec<String> {
+    let preset = resolve(experiment.scale, None, &[]).map(|preset| knobs::values(&preset)).unwrap_or_default();
+    let own = knobs::values(experiment);
+    let is_set = |idle: &Idle| own.get(idle.knob) != preset.get(idle.knob);
+    let warning =
+        |idle: Idle| format!("{} = {} has no effect: {}", idle.knob, knobs::text(own.get(idle.knob)), idle.because);
+    experiment.idle(drawn).into_iter().filter(is_set).map(warning).collect()
 }
 
 #[cfg(test)]
@@ -293,13 +255,13 @@ mod tests {
         assert_eq!(resolve(Scale::Paper, None, &[]).unwrap(), Experiment::default());
         let written: Experiment = toml::from_str(preset(Scale::Paper)).unwrap();
         assert_eq!(written, Experiment::default());
-        let mut spelt: Table = preset(Scale::Paper).parse().unwrap();
-        merge(&mut spelt, Table::new());
-        assert_eq!(
-            keys(&spelt, ""),
-            keys(&to_table(&Experiment::default()), ""),
-            "experiments/paper.toml names every knob"
-        );
+        let spelt: Table = preset(Scale::Paper).parse().unwrap();
+        for knob in knobs::values(&Experiment::default()).keys() {
+            let path: Vec<&str> = knob.split('.').collect();
+            let section = path[..path.len() - 1].iter().try_fold(&spelt, |table, part| table.get(*part)?.as_table());
+            let is_spelt = section.is_some_and(|section| section.contains_key(path[path.len() - 1]));
+            assert!(is_spelt, "experiments/paper.toml does not name {knob}");
+        }
     }
 
     #[test]
@@ -364,19 +326,6 @@ mod tests {
     }
 
     #[test]
-    fn knobs_are_named_and_written_as_overrides_take_them() {
-        let spec = set(&["tl.lr=[0.1, 0.2]", "sinddm.fit=stretch", "patch.max_overlap=20"]).unwrap();
-        let knobs = knobs(&spec);
-        let of = |name: &str| knobs[name].as_str();
-        assert_eq!((of("tl.lr"), of("sinddm.fit"), of("patch.max_overlap")), ("[0.1,0.2]", "stretch", "20"));
-        let sets: Vec<String> =
-            knobs.iter().filter(|(key, _)| *key != "scale").map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(resolve(Scale::Paper, None, &sets).unwrap(), spec);
-        // As it may come from elsewhere.
-        assert_eq!(super::knobs(&Experiment { seed: u64::MAX, ..spec })["seed"], u64::MAX.to_string());
-    }
-
-    #[test]
     fn out_of_range_is_refused_whatever_the_layer() {
         assert!(matches!(set(&["tl.folds=0"]), Err(Error::Knob(_))));
         assert!(matches!(file("[tl]\nfolds = 0\n"), Err(Error::Knob(_))));
@@ -422,7 +371,7 @@ mod tests {
             knob in any::<prop::sample::Index>(),
             value in "\\PC{0,8}|-?[0-9]{1,25}|[0-9]e[0-9]{1,3}|nan|inf|\\[\\]|\\[0, 1\\]|\\{\\}|true",
         ) {
-            let knobs = keys(&full_table(), "");
+            let knobs: Vec<&str> = knobs::all().map(|knob| knob.name).collect();
             if let Ok(spec) = set(&[&format!("{}={value}", knob.get(&knobs))]) {
                 prop_assert_eq!(spec.check(), Ok(()));
             }

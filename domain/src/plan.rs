@@ -1,7 +1,7 @@
 //! The study as a graph of tasks.
 //!
 //! A task's key is the digest of everything that determines its result: stage,
-//! version, parameters, inputs and seed. An input that another task makes is
+//! version, parameters that its results depend on, inputs and seed. An input that another task makes is
 //! named by that task's key, so the whole graph and what of it is already done
 //! are known before anything runs, and equal work is one task: the sixteen rows
 //! of Table I share nine trainings per view, repeat and fold.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Commands;
 use crate::cost;
 use crate::digest::Digest;
-use crate::experiment::{Experiment, Rounds};
+use crate::experiment::{Experiment, Pick, Rounds};
 use crate::paper::{self, FirstStep};
 use crate::resources::Resources;
 use crate::seed::Seed;
@@ -148,8 +148,13 @@ impl TaskSpec {
         Self { key, subject, stage, version, inputs, seed, resources: Resources::default(), chain_mflop: 0 }
     }
 
+    /// See [`Stage::identity`] for what of the parameters counts.
     fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> Digest {
-        Digest::of_json(&(stage.name(), version, stage, inputs, seed))
+        match stage {
+            // All of a command counts, and there may be a million of them.
+            Stage::Command(_) => Digest::of_json(&(stage.name(), version, stage, inputs, seed)),
+            _ => Digest::of_json(&(stage.name(), version, stage.identity(), inputs, seed)),
+        }
     }
 
     /// Whether the key is what the content says. False for a spec that was
@@ -219,6 +224,51 @@ impl Plan {
         }
         counts
     }
+}
+
+/// Why the numbers of a study cannot be set beside the paper's: its data, its methods and
+/// knobs, and generators that learn from fewer pictures than asked for.
+pub fn stand_ins(experiment: &Experiment, data: &Data) -> Vec<String> {
+    data.stand_ins().into_iter().chain(experiment.stand_ins()).chain(short_generators(experiment, data)).collect()
+}
+
+/// The diffusion models that learn from fewer pictures than `sinddm.images_per_model`,
+/// since something of their class has to be left to test.
+pub fn short_generators(experiment: &Experiment, data: &Data) -> Vec<String> {
+    let asked = experiment.sinddm.images_per_model;
+    let of_a = data.classes.iter().filter(|raw| raw.dataset == Dataset::A);
+    let short = of_a.filter_map(|raw| {
+        let spare = match experiment.sinddm.pick {
+            Pick::RandomFromAll => raw.images,
+            Pick::RandomFromTrainSplit => raw.spare(),
+        };
+        let RawClass { view, class, images, .. } = raw;
+        (spare < asked).then(|| {
+            format!("the diffusion model of {view}/{class} learns from {spare} pictures, not {asked}: the class has {images}")
+        })
+    });
+    short.collect()
+}
+
+/// The classes that some folds do not test, as fewer of their pictures may be tested than
+/// there are folds; stones of several pictures may make it more.
+pub fn untested(experiment: &Experiment, data: &Data) -> Vec<String> {
+    let folds = experiment.tl.most_folds();
+    let line = |raw: &RawClass| {
+        let learnt = match (raw.dataset, experiment.sinddm.pick) {
+            (Dataset::A, Pick::RandomFromTrainSplit) => raw.spare().min(experiment.sinddm.images_per_model),
+            _ => 0,
+        };
+        let testable = raw.images - learnt.min(raw.images);
+        let RawClass { dataset, view, class, .. } = raw;
+        (testable < folds).then(|| {
+            format!(
+                "{dataset}/{view}/{class}: {testable} of its pictures may be tested, so {} of {folds} folds do not test it",
+                folds - testable
+            )
+        })
+    };
+    data.classes.iter().filter_map(line).collect()
 }
 
 /// The distinct trainings behind Table I for one view, repeat and fold: first

@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::experiment::{
-    DdpmSampling, DdpmTraining, Drift, HeadStart, Init, LabelOrder, Mix, Network, Pad, Patch, Pick, Rounds, Sampling,
-    Select, Sifid, Sinddm, Swin2srTraining, Upscale, Validation, Whiten,
+    Correction, DdpmSampling, DdpmTraining, DriftMethod, DriftPath, Features, Finest, HeadStart, HeatmapSize, Init,
+    LabelOrder, Mix, Network, Pad, Pairing, Patch, Pick, Rounds, Sampling, Select, Sifid, SifidSize, Sinddm, StdOver,
+    Swin2srTraining, Upscale, UpscaleMethod, Validation, Whiten,
 };
 use crate::lineage::Lineage;
+use crate::seed::Seed;
 use crate::stone::{Class, Dataset, View};
 
 mod attempt;
@@ -32,17 +35,11 @@ pub enum Stage {
     /// any: `<file stem>.png`, not black where the stone is. Output `images.json`.
     #[serde(rename = "ingest")]
     Ingest(Ingest),
-    /// Brings the training pictures of one diffusion model to one canvas.
+    /// Chooses pictures of one class and brings them to one canvas.
     ///
-    /// Inputs `ingest`, `raw`: of one class. Outputs `images/NNN.png`,
-    /// `masks/NNN.png` (255 where the picture is), `pad.json`.
+    /// Input `raw`: the class folder as given. Outputs `images/NNN.png`, `pad.json`.
     #[serde(rename = "pad")]
-    Pad {
-        /// Whose pictures.
-        class: Class,
-        /// The canvas.
-        pad: Pad,
-    },
+    Pad(Canvases),
     /// Trains one diffusion model.
     ///
     /// Input `pad`. Outputs `model.safetensors`, `training.json`, `loss.csv`,
@@ -59,6 +56,9 @@ pub enum Stage {
     SinddmSample {
         /// How many and how.
         sampling: Sampling,
+        /// Whether samples that do not pass the gate are drawn again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reject_empty: bool,
     },
     /// Trains one plain diffusion model.
     ///
@@ -99,26 +99,21 @@ pub enum Stage {
     /// Scores the drift of image properties of one view.
     ///
     /// Inputs `real.<class>` (pad), `synthetic.<class>` (upscale), or `real`
-    /// (ddpm.train) and `synthetic` (ddpm.sample). Output `drift.json`.
+    /// (ddpm.train) and `synthetic` (ddpm.sample). Output `drift.json`. As of all
+    /// evaluations, it says why if there is nothing that can be scored.
     #[serde(rename = "evaluate.drift")]
-    EvaluateDrift {
-        /// Thresholds.
-        drift: Drift,
-    },
+    EvaluateDrift(EvaluateDrift),
     /// Compares where the mean real and the mean synthetic picture are bright.
     ///
     /// Inputs as for drift. Outputs `heatmap.json`, `real.png`, `synthetic.png`, `difference.png`.
     #[serde(rename = "evaluate.heatmap")]
-    EvaluateHeatmap,
+    EvaluateHeatmap(EvaluateHeatmap),
     /// Single-image Fréchet distance of one class of one view.
     ///
     /// Inputs `real` (pad), `synthetic` (upscale), and `weights` for ImageNet's
     /// features. Output `sifid.json`.
     #[serde(rename = "evaluate.sifid")]
-    EvaluateSifid {
-        /// Features and pairing.
-        sifid: Sifid,
-    },
+    EvaluateSifid(EvaluateSifid),
     /// Splits one view of a data set by image and cuts it into patches.
     ///
     /// Inputs for A and C: `ingest`, `raw.<class>`, `masks.<class>`; for B: `synthetic.<class>`
@@ -137,16 +132,17 @@ pub enum Stage {
     ///
     /// Inputs: `classify.<view>.<model>.<run>`, `patches.<dataset>.<view>.<split>` and
     /// `pad.<view>.<class>`, whose records say which pictures are where, `drift.<view>`,
-    /// `heatmap.<view>`, `sifid.<view>.<class>`, `samples.<view>.<class>`, and for the
-    /// losses `sinddm.train.<model>`, `ddpm.train.<model>`, `swin2sr.train.<view>`. Output
-    /// `results.json`.
+    /// `heatmap.<view>`, `sifid.<view>.<class>`, `samples.<view>.<class>`,
+    /// `ddpm-<samples or score>.<model>`, and for the losses `sinddm.train.<model>`,
+    /// `ddpm.train.<model>`, `swin2sr.train.<view>`. Output `results.json`.
     #[serde(rename = "aggregate")]
     Aggregate(Aggregate),
     /// Writes what people read.
     ///
     /// Inputs `results`, `heatmap.<view>`, `samples.<view>.<class>`, and with contact sheets
     /// `milestones.<view>.<class>`. Outputs `index.html`, `table.md`, `table.csv`,
-    /// `table.tex`, `results.json` and the pictures of `index.html`.
+    /// `table.tex`, `scores.csv`, `claims.csv`, `results.json` and the pictures of
+    /// `index.html`.
     #[serde(rename = "report")]
     Report,
     /// Runs somebody's own program. Only by workers that were started with
@@ -184,26 +180,127 @@ pub struct Ingest {
     pub dataset: Dataset,
     /// Which half of it.
     pub view: View,
-    /// Images per class that a diffusion model will learn from. Unless `pick`
-    /// says otherwise they are on the training side of every fold, so that no
-    /// fold leaks through the generator.
-    pub generator_images: u32,
-    /// Images of a class that are left for testing in any case: the most folds of
-    /// any split.
-    #[serde(alias = "folds")]
-    pub leave: u32,
-    /// Which images these are.
-    #[serde(default)]
-    pub pick: Pick,
-    /// Where the choice of these comes from; absent: the attempt's seed.
+    /// Which images diffusion models learn from; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pick_seed: Option<u64>,
-    /// Pictures smaller than this in width or height are refused.
+    pub choice: Option<Choice>,
+    /// Pictures smaller than this in width or height are refused, so that a study does
+    /// not find out when it cuts patches.
     pub min_side: u32,
     /// Which stone a picture shows, by class and file name; what is not named shows
     /// one of its own. No stone is ever on both sides of a split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stones: BTreeMap<Class, BTreeMap<String, u32>>,
+}
+
+/// Which images of a class its diffusion model learns from. The same choice gives the
+/// same images whatever the protocol, the number of folds and the size of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// How many; fewer where a class would have none left to test.
+    pub images: u32,
+    /// Whether they may be tested: unless this says so, they are on the training side of
+    /// every fold, so that no fold leaks through the generator.
+    pub pick: Pick,
+    /// Root of the random order in which they are taken.
+    pub seed: Seed,
+}
+
+/// Parameters of [`Stage::Pad`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Canvases {
+    /// The class of the pictures.
+    pub class: Class,
+    /// The canvas.
+    pub pad: Pad,
+    /// Width to height to which the canvas is extended; absent: left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<[u32; 2]>,
+    /// The pictures that are brought to it; absent: all of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+    /// Stones by file name, as in [`Ingest::stones`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stones: BTreeMap<String, u32>,
+}
+
+/// All pictures of a class laid out as one, which its diffusion model has learnt from:
+/// real pictures are laid out alike before synthetic ones are compared with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mosaic {
+    /// Width to height to which the whole is extended; absent: left as it is.
+    pub frame: Option<[u32; 2]>,
+}
+
+/// Parameters of [`Stage::EvaluateDrift`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvaluateDrift {
+    /// The pixels of a picture that are measured.
+    pub path: DriftPath,
+    /// Share cut from each end of both samples before the earth mover's distance.
+    pub margin: f64,
+    /// How real pictures are brought to the size of synthetic ones; absent: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+    /// How real pictures are laid out; absent: one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mosaic: Option<Mosaic>,
+}
+
+/// How synthetic pictures came to their size. Real ones are brought there the same way
+/// before properties are measured: relative intensities leave out exactly black pixels, as
+/// padding has them, and every shrinking and enlarging makes some of them less black.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The finest scale, to which pictures are shrunk for training.
+    pub finest: Finest,
+    /// By how much samples are enlarged.
+    pub factor: u32,
+    /// The filter that enlarges them; real pictures go through Lanczos where samples go
+    /// through Swin2SR.
+    pub method: UpscaleMethod,
+}
+
+/// Parameters of [`Stage::EvaluateHeatmap`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvaluateHeatmap {
+    /// The size to which pictures are brought.
+    pub size: HeatmapSize,
+    /// How real pictures are laid out; absent: one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mosaic: Option<Mosaic>,
+}
+
+/// Parameters of [`Stage::EvaluateSifid`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvaluateSifid {
+    /// Weights of the network whose features are compared.
+    pub features: Features,
+    /// Channels of the feature map: 64 or 192.
+    pub block: u32,
+    /// Which real picture a synthetic one is compared with.
+    pub pairing: Pairing,
+    /// The size at which pictures are looked at.
+    pub size: SifidSize,
+    /// How real pictures are laid out; absent: one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mosaic: Option<Mosaic>,
+}
+
+impl Default for EvaluateSifid {
+    fn default() -> Self {
+        Self::of(&Sifid::default())
+    }
+}
+
+impl EvaluateSifid {
+    /// Those of a spec, of real pictures one by one.
+    pub fn of(sifid: &Sifid) -> Self {
+        let Sifid { features, block, pairing, size, std_over: _ } = *sifid;
+        Self { features, block, pairing, size, mosaic: None }
+    }
 }
 
 /// Parameters of [`Stage::Patches`].
@@ -298,28 +395,43 @@ pub struct Aggregate {
     pub lineage: Lineage,
     /// Why the numbers cannot be compared with the paper's; empty if they can.
     pub stand_ins: Vec<String>,
+    /// Readings of the paper that differ from the defaults, as `knob = value (default)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<String>,
     /// Drift score at and above which a property has drifted.
     pub drift_threshold: f64,
+    /// The distance that is the drift score.
+    #[serde(default)]
+    pub drift_method: DriftMethod,
+    /// Share cut from each end of both samples before the earth mover's distance.
+    #[serde(default)]
+    pub drift_margin: f64,
+    /// What mean and ± of SIFID are over.
+    #[serde(default)]
+    pub sifid_std_over: StdOver,
     /// How near the paper's mean counts as equivalent, in percentage points.
     #[serde(default)]
     pub margin: f64,
+    /// What keeps the many verdicts of a table from being right by chance.
+    #[serde(default)]
+    pub correction: Correction,
 }
 
 impl Stage {
     /// The name of every stage with its current version.
     pub const CATALOGUE: [(&'static str, u32); 16] = [
-        ("ingest", 3),
-        ("pad", 3),
-        ("sinddm.train", 2),
-        ("sinddm.sample", 2),
-        ("ddpm.train", 1),
-        ("ddpm.sample", 1),
-        ("swin2sr.train", 1),
-        ("upscale", 2),
-        ("evaluate.drift", 1),
-        ("evaluate.heatmap", 1),
-        ("evaluate.sifid", 4),
-        ("patches", 2),
+        ("ingest", 4),
+        ("pad", 4),
+        ("sinddm.train", 3),
+        ("sinddm.sample", 3),
+        ("ddpm.train", 2),
+        ("ddpm.sample", 2),
+        ("swin2sr.train", 2),
+        ("upscale", 3),
+        ("evaluate.drift", 2),
+        ("evaluate.heatmap", 2),
+        ("evaluate.sifid", 5),
+        ("patches", 3),
         ("classify.train", 3),
         ("aggregate", 4),
         ("report", 3),
@@ -330,21 +442,81 @@ impl Stage {
     pub fn name(&self) -> &'static str {
         match self {
             Stage::Ingest(_) => "ingest",
-            Stage::Pad { .. } => "pad",
+            Stage::Pad(_) => "pad",
             Stage::SinddmTrain { .. } => "sinddm.train",
             Stage::SinddmSample { .. } => "sinddm.sample",
             Stage::DdpmTrain { .. } => "ddpm.train",
             Stage::DdpmSample { .. } => "ddpm.sample",
             Stage::Swin2srTrain { .. } => "swin2sr.train",
             Stage::Upscale { .. } => "upscale",
-            Stage::EvaluateDrift { .. } => "evaluate.drift",
-            Stage::EvaluateHeatmap => "evaluate.heatmap",
-            Stage::EvaluateSifid { .. } => "evaluate.sifid",
+            Stage::EvaluateDrift(_) => "evaluate.drift",
+            Stage::EvaluateHeatmap(_) => "evaluate.heatmap",
+            Stage::EvaluateSifid(_) => "evaluate.sifid",
             Stage::Patches(_) => "patches",
             Stage::ClassifyTrain(_) => "classify.train",
             Stage::Aggregate(_) => "aggregate",
             Stage::Report => "report",
             Stage::Command(_) => "command",
+        }
+    }
+
+    /// The parameters that its results depend on. Left out is what cannot change them: how
+    /// many pictures go through a network at once, and what a generator's input has
+    /// decided already.
+    pub fn parameters(&self) -> Value {
+        let mut own = json(self);
+        for (section, name) in self.execution() {
+            if let Some(Value::Object(section)) = own.pointer_mut(section) {
+                section.remove(*name);
+            }
+        }
+        own
+    }
+
+    /// What tells its results apart from those of the same stage with other parameters:
+    /// [`parameters`](Self::parameters) without the entries of sections of the spec that
+    /// have their defaults, so that a knob which is added with a default moves no key.
+    /// Whoever changes a default raises the versions of the stages that read it.
+    pub fn identity(&self) -> Value {
+        let mut own = self.parameters();
+        let sections: [(&str, Value); 7] = [
+            ("pad", json(&Pad::default())),
+            ("patch", json(&Patch::default())),
+            ("sinddm", json(&Sinddm::default())),
+            ("sampling", json(&Sampling::default())),
+            ("training", json(&DdpmTraining::default())),
+            ("upscale", json(&Upscale::default())),
+            ("network", json(&Network::default())),
+        ];
+        for (name, defaults) in &sections {
+            let defaults = match (self, *name) {
+                (Stage::DdpmSample { .. }, "sampling") => &json(&DdpmSampling::default()),
+                (Stage::Swin2srTrain { .. }, "training") => &json(&Swin2srTraining::default()),
+                _ => defaults,
+            };
+            if let Some(section) = own.get_mut(*name) {
+                drop_equal(section, defaults);
+            }
+        }
+        sorted(own)
+    }
+
+    /// Parameters that cannot change its results: where they stand, and their names.
+    fn execution(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            // Decides whether there is a result at all.
+            Stage::Ingest(_) => &[("", "min_side")],
+            Stage::SinddmTrain { .. } => &[
+                ("/sinddm", "micro_batch"),
+                // Acts when samples are drawn.
+                ("/sinddm", "reject_empty"),
+                // Decided by the pictures of the input.
+                ("/sinddm", "images_per_model"),
+                ("/sinddm", "pick"),
+                ("/sinddm", "pick_seed"),
+            ],
+            Stage::SinddmSample { .. } | Stage::DdpmSample { .. } => &[("/sampling", "batch")],
+            _ => &[],
         }
     }
 
@@ -368,13 +540,55 @@ impl Stage {
     }
 }
 
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// With the entries of each object by name, whatever order the JSON library keeps.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(entries) => {
+            let entries: BTreeMap<String, Value> = entries.into_iter().collect();
+            Value::Object(entries.into_iter().map(|(name, value)| (name, sorted(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
+        value => value,
+    }
+}
+
+/// Removes the entries that equal those of `defaults`, section by section.
+fn drop_equal(own: &mut Value, defaults: &Value) {
+    let (Value::Object(own), Value::Object(defaults)) = (own, defaults) else { return };
+    own.retain(|name, value| {
+        let Some(default) = defaults.get(name) else { return true };
+        if value.is_object() && value != default {
+            drop_equal(value, default);
+        }
+        value != default
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn knobs_of_the_gate_tell_no_trainings_apart_and_old_samplings_are_read() {
+        let train = |reject_empty| Stage::SinddmTrain { sinddm: Sinddm { reject_empty, ..Sinddm::default() } };
+        assert_eq!(train(false).identity(), train(true).identity());
+        let sample = |reject_empty| Stage::SinddmSample { sampling: Sampling::default(), reject_empty };
+        assert_ne!(sample(false).identity(), sample(true).identity());
+        assert_eq!(json(&sample(false)).get("reject_empty"), None);
+        assert_eq!(serde_json::from_value::<Stage>(json(&sample(false))).unwrap(), sample(false));
+    }
+
+    #[test]
     fn json_names_the_stage_as_the_catalogue_does() {
-        let stages = [Stage::EvaluateHeatmap, Stage::Report, Stage::SinddmTrain { sinddm: Sinddm::default() }];
+        let stages = [
+            Stage::EvaluateHeatmap(Default::default()),
+            Stage::Report,
+            Stage::SinddmTrain { sinddm: Sinddm::default() },
+        ];
         for stage in stages {
             let json = serde_json::to_value(&stage).unwrap();
             assert_eq!(json["stage"], stage.name());

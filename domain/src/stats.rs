@@ -4,6 +4,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`estimate`] | a mean with its error: intervals, t tests, equivalence |
+//! | [`power`] | how likely t tests find what is there, and with how many values |
+//! | [`joint`] | whether one of two methods is better, from the cases that each gets right |
 //! | [`ranks`] | Wilcoxon's signed-rank test |
 //! | [`multiple`] | p-values of a family of tests |
 //! | [`classification`] | scores of a confusion matrix |
@@ -13,8 +15,10 @@
 pub mod classification;
 pub mod distance;
 pub mod estimate;
+pub mod joint;
 pub mod kolmogorov;
 pub mod multiple;
+pub mod power;
 pub mod ranks;
 
 /// The mean; absent for an empty sample.

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::cost::CPU_MEMORY_BYTES;
-use domain::experiment::{Features, Fit, Precision, Sampling, Sifid, Sinddm};
+use domain::experiment::{Features, Fit, Precision, Sampling, Sinddm};
 use domain::seed::Seed;
-use domain::stage::{Folder, Unwatched};
+use domain::stage::{EvaluateSifid, Folder, Unwatched};
 use science::records::{self, SifidRecord};
 use science::stages::{Attempt, sifid, sinddm_sample, sinddm_train};
 use serde_json::Value;
@@ -100,6 +100,7 @@ fn ours(run: &Value, curve: &Path, precision: Precision, seed: u64, root: &Path)
     std::fs::rename(folder.outputs(), folder.input("model")).unwrap();
     sinddm_sample::run(
         &Sampling { per_model: 4, ..Sampling::default() },
+        false,
         attempt(seed, &folder, &mut Unwatched, &device),
     )
     .unwrap();
@@ -121,8 +122,8 @@ fn distances(curve: &Path, samples: &[PathBuf], root: &Path) -> Vec<f64> {
     copy(&curve.join("train_scale_last.png"), "real", 0);
     samples.iter().enumerate().for_each(|(number, sample)| copy(sample, "synthetic", number));
     let device = Device::flex();
-    sifid::run(&Sifid { features: Features::Random, ..Sifid::default() }, attempt(1, &folder, &mut Unwatched, &device))
-        .unwrap();
+    let sifid = EvaluateSifid { features: Features::Random, ..EvaluateSifid::default() };
+    sifid::run(&sifid, attempt(1, &folder, &mut Unwatched, &device)).unwrap();
     records::read::<SifidRecord>(&folder.output("sifid.json")).unwrap().per_image
 }
 

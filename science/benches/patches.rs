@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use domain::experiment::{Patch, Pick};
 use domain::seed::Seed;
-use domain::stage::{Folder, Ingest, Patches, Split, Stage, Unwatched};
+use domain::stage::{Choice, Folder, Ingest, Patches, Split, Stage, Unwatched};
 use domain::stone::{Dataset, View};
 use image::ImageFormat;
 use rayon::prelude::*;
@@ -84,10 +84,9 @@ fn run(folder: &Folder, stage: &Stage) {
 }
 
 fn ingest(folder: &Folder) {
-    let (dataset, view, pick) = (Dataset::A, View::Sur, Pick::RandomFromTrainSplit);
-    let (generator_images, leave, pick_seed, min_side) = (2, 1, None, 256);
-    let stones = Default::default();
-    run(folder, &Stage::Ingest(Ingest { dataset, view, generator_images, leave, pick, pick_seed, min_side, stones }));
+    let (dataset, view, stones) = (Dataset::A, View::Sur, Default::default());
+    let choice = Some(Choice { images: 2, pick: Pick::RandomFromTrainSplit, seed: Seed(1) });
+    run(folder, &Stage::Ingest(Ingest { dataset, view, choice, min_side: 256, stones }));
     let made: &Path = &folder.output("images.json");
     std::fs::create_dir_all(folder.input("ingest")).unwrap();
     std::fs::rename(made, folder.input("ingest").join("images.json")).unwrap();

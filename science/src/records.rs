@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use domain::experiment::Fill;
+use domain::results::Fault;
 pub use domain::results::Nearness;
 use domain::stage::{Failure, FailureCode, Split};
 use domain::stats::classification::Score;
 use domain::stone::{Class, Dataset, View};
+use image::RgbImage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::data::canvas;
+use crate::data::gate::{Limits, Traits};
 
 /// `images.json` of `ingest`: the images of one view, by class in label order,
 /// by file name within a class.
@@ -23,10 +29,15 @@ pub struct ImageList {
     pub images: Vec<ImageRecord>,
 }
 
+/// Images of a class are numbered from this many times its label, so that what a class
+/// holds changes no number of another.
+pub const IDS_PER_CLASS: u32 = domain::experiment::PICTURES_MAX;
+
 /// One image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Index in the list: names the image in every later record.
+    /// Names the image within its data set and view, in every later record: its place in
+    /// its class counted from 0, plus [`IDS_PER_CLASS`] times its label.
     pub id: u32,
     /// Which class.
     pub class: Class,
@@ -73,11 +84,20 @@ pub struct ImageRef {
 pub struct PadRecord {
     /// Which class.
     pub class: Class,
-    /// Width and height of the canvas.
+    /// Width and height of the canvas, before it is extended.
     pub canvas: [u32; 2],
+    /// The knobs by which pictures were brought to it.
+    #[serde(default)]
+    pub pad: domain::experiment::Pad,
     /// The images, in the order of the files written.
     pub images: Vec<ImageRef>,
-    /// Share of exactly black pixels of each canvas.
+    /// Left, top, width and height of each image on what was written.
+    #[serde(default)]
+    pub places: Vec<[u32; 4]>,
+    /// The colour around each image.
+    #[serde(default)]
+    pub colors: Vec<[u8; 3]>,
+    /// Share of exactly black pixels of each.
     pub black: Vec<f64>,
 }
 
@@ -104,8 +124,34 @@ pub struct DiffusionRecord {
     /// Ids of the images learnt from, as in `images.json` of the view.
     #[serde(default)]
     pub image_ids: Vec<u32>,
+    /// What surrounded them; absent where nobody says.
+    #[serde(default)]
+    pub fill: Option<Fill>,
+    /// What the gate measures of each picture learnt from, as it was framed for that;
+    /// empty where nobody says.
+    #[serde(default)]
+    pub reals: Vec<Traits>,
     /// Whether the same training gives the same bytes.
     pub determinism: Determinism,
+}
+
+impl DiffusionRecord {
+    /// A picture in the frame that the model has learnt: with the padding that pictures
+    /// had around them there. Where nobody says what that was, as of models from
+    /// elsewhere, the picture as it is: it is stretched to the model's size, as the
+    /// published code does.
+    pub fn framed(&self, image: &RgbImage) -> RgbImage {
+        let color = self.fill.map_or([0; 3], |fill| canvas::color(fill, image));
+        self.framed_in(image, color)
+    }
+
+    /// The same with that colour around the picture.
+    pub fn framed_in(&self, image: &RgbImage, color: [u8; 3]) -> RgbImage {
+        match self.sinddm.frame().filter(|_| self.fill.is_some()) {
+            Some(frame) => canvas::framed(image, frame, color),
+            None => image.clone(),
+        }
+    }
 }
 
 /// `training.json` of `ddpm.train`: with `model.safetensors`, all that sampling needs.
@@ -115,6 +161,10 @@ pub struct PlainRecord {
     pub training: domain::experiment::DdpmTraining,
     /// Pictures learnt from.
     pub images: u32,
+    /// What the gate measures of each picture learnt from, as it was framed for that;
+    /// empty where nobody says.
+    #[serde(default)]
+    pub reals: Vec<Traits>,
     /// Parameters of the network.
     pub parameters: u64,
     /// Mean loss of the last tenth of the steps.
@@ -154,15 +204,29 @@ pub enum Determinism {
     Statistical,
 }
 
-/// `samples.json` of `sinddm.sample`.
+/// `samples.json` of `sinddm.sample` and `ddpm.sample`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplesRecord {
     /// Width and height.
     pub size: [u32; 2],
     /// Share of foreground pixels of each sample.
     pub foreground: Vec<f64>,
-    /// Samples whose foreground is below 2 %: kept, never drawn again.
+    /// Samples whose foreground is below 2 %.
     pub empty: u32,
+    /// Within which limits a sample passes the gate; absent where the model does not tell
+    /// what it learnt from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Whether each sample passes; empty without limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<bool>,
+    /// What is wrong with those that do not, by their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<usize, Vec<Fault>>,
+    /// How often each was drawn, the last time as it is here; empty unless those that do
+    /// not pass were to be drawn again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draws: Vec<u32>,
     /// Whether the same sampling gives the same bytes.
     pub determinism: Determinism,
 }
@@ -174,6 +238,10 @@ pub struct UpscaleRecord {
     pub method: domain::experiment::UpscaleMethod,
     /// Width and height.
     pub size: [u32; 2],
+    /// Width and height of the sample itself in it, from the upper left: the rest is
+    /// padding that the network needed and `upscale.crop` kept.
+    #[serde(default)]
+    pub counts: Option<[u32; 2]>,
     /// Pictures.
     pub images: u32,
 }
@@ -194,17 +262,28 @@ pub struct DriftRecord {
 pub struct PropertyDrift {
     /// Its name.
     pub property: String,
-    /// Kolmogorov–Smirnov statistic.
-    pub ks: f64,
-    /// Earth mover's distance.
-    pub emd: f64,
+    /// Kolmogorov–Smirnov statistic; absent where there are too few pictures.
+    pub ks: Option<f64>,
+    /// Earth mover's distance; absent likewise.
+    pub emd: Option<f64>,
     /// 5th, 50th and 95th percentile of the statistic for two samples of these
-    /// sizes from one distribution, by simulation.
+    /// sizes from one distribution.
     pub ks_null: [f64; 3],
     /// Value of each real picture.
     pub real: Vec<f64>,
     /// Value of each synthetic picture.
     pub synthetic: Vec<f64>,
+    /// Why there is no score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What an evaluation leaves in place of its record if there is nothing that can be scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Absent {
+    /// Why there is no score.
+    pub absent: String,
 }
 
 /// `heatmap.json` of `evaluate.heatmap`; grey levels 0..255.
@@ -363,4 +442,31 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
     }
     fs::write(path, bytes).map_err(|error| Failure::io("write", path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn a_picture_to_start_from_is_framed_as_the_model_has_learnt_pictures() {
+        let record = |fill, fit: &str| -> DiffusionRecord {
+            let json = serde_json::json!({
+                "sinddm": { "finest": [40, 40], "fit": fit }, "sizes": [[40, 40]], "scale_factor": 1.4,
+                "rescale_losses": [], "sampling_steps": [100], "parameters": 1, "final_loss": 0.5, "fill": fill,
+                "determinism": "bitwise",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let picture = RgbImage::from_pixel(20, 10, Rgb([90; 3]));
+        let framed = record(Some(Fill::Rgb([1, 2, 3])), "letterbox").framed(&picture);
+        assert_eq!((framed.dimensions(), framed[(0, 0)].0, framed[(10, 10)].0), ((20, 20), [1, 2, 3], [90; 3]));
+        // What is stretched in training is stretched here, and so is what comes from elsewhere.
+        assert_eq!(record(Some(Fill::Black), "stretch").framed(&picture), picture);
+        assert_eq!(record(None, "letterbox").framed(&picture), picture);
+        let mask = record(Some(Fill::BorderMedian), "letterbox").framed_in(&picture, [0; 3]);
+        assert_eq!(mask[(0, 0)].0, [0; 3]);
+    }
 }

@@ -64,7 +64,8 @@ impl Step {
 pub struct Canvas {
     /// `[samples, 3, height, width]`
     pub x: Tensor<4>,
-    /// The coarser scale's samples, enlarged; absent at the coarsest scale.
+    /// The coarser scale's samples, or the picture that sampling starts from, at this
+    /// scale's size; absent at the coarsest scale.
     pub coarser: Option<Tensor<4>>,
 }
 
@@ -110,14 +111,18 @@ impl Sampler<'_> {
             }
             (Step::Denoise { scale, t }, Some(Canvas { x, coarser })) => {
                 let predicted = self.net.forward(x.clone(), &vec![t; samples], scale);
-                let keep = |clean: Tensor<4>| if scale + 1 < self.sizes.len() { self.guide.keep(clean) } else { clean };
+                let keep =
+                    |clean: Tensor<4>| if scale + 1 < self.sizes.len() { self.guide.keep(clean, scale) } else { clean };
                 let reblurred = coarser.clone().filter(|_| self.sampling.reblurring);
                 let wants_noise = t > 0 && (reblurred.is_none() || self.sampling.omega > 0.0);
                 let noise = wants_noise.then(|| noise(x.dims()));
                 let t = t as usize;
                 let x = match reblurred {
                     Some(coarser) => {
-                        let (omega, gamma_clip) = (self.sampling.omega, self.sampling.gamma_clip);
+                        // What sampling starts from is no coarser scale's picture: nothing is mixed in.
+                        let starts = self.guide.start.as_ref().is_some_and(|start| start.scale == scale);
+                        let gamma_clip = if starts { 0.0 } else { self.sampling.gamma_clip };
+                        let omega = self.sampling.omega;
                         let at = Reblurring { scale, t, omega, gamma_clip };
                         self.schedule.reblurring_step(x, predicted, coarser, noise, at, keep)
                     }
@@ -161,4 +166,72 @@ fn enlarged(x: &Tensor<4>, to: [u32; 2]) -> Tensor<4> {
     let values: Vec<f32> = x.to_data().iter::<f32>().collect();
     let values = tensors::upsample(&values, [width as u32, height as u32], to);
     Tensor::from_data(TensorData::new(values, [samples, channels, to[1] as usize, to[0] as usize]), &x.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+    use crate::guide::Start;
+    use crate::weights;
+
+    /// ᾱ of the cosine schedule over 20 steps.
+    fn alpha_bar(t: u32) -> f64 {
+        let cosine = |share: f64| (((share + 0.008) / 1.008) * std::f64::consts::FRAC_PI_2).cos().powi(2);
+        cosine(f64::from(t + 1) / 20.0) / cosine(0.0)
+    }
+
+    /// What is left of the picture that a scale begins with, where neither the network nor
+    /// anything else adds noise, by the recursion of ALGORITHM 2.6.
+    fn left(t_star: u32, gamma: impl Fn(u32) -> f64) -> f64 {
+        let mut x = alpha_bar(t_star).sqrt();
+        for t in (0..t_star).rev() {
+            let clean = (x / alpha_bar(t).sqrt() - gamma(t)) / (1.0 - gamma(t));
+            if t == 0 {
+                return clean;
+            }
+            x = alpha_bar(t - 1).sqrt() * (gamma(t - 1) + (1.0 - gamma(t - 1)) * clean);
+        }
+        x
+    }
+
+    #[test]
+    fn nothing_is_mixed_in_at_the_scale_that_a_picture_starts_and_the_coarser_one_at_later_scales() {
+        let device = Device::flex();
+        let blank = SinDdm::new(8, &device);
+        let mut zeros = weights::collect(&blank);
+        zeros.values_mut().for_each(|array| array.values.fill(0.0));
+        let net = weights::apply(blank, zeros).unwrap();
+        let losses = [0.5, 0.4];
+        let schedule = Schedule::new(20, &losses);
+        let image = RgbImage::from_fn(16, 12, |x, y| Rgb([(9 * x + 3 * y) as u8, 200 - 4 * x as u8, 60 + 9 * y as u8]));
+        let guide = Guide { start: Some(Start { image: image.clone(), scale: 1, t: 5 }), ..Guide::default() };
+        let sampler = Sampler {
+            net: &net,
+            schedule: &schedule,
+            sizes: vec![[11, 8], [16, 12], [22, 17]],
+            lengths: &[20, 9, 4],
+            sampling: &Sampling::default(),
+            guide: &guide,
+        };
+        let mut canvases = vec![];
+        for step in sampler.steps() {
+            let before: Option<Canvas> = canvases.last().cloned();
+            canvases.push(sampler.step(before, step, 1, &mut |shape| Tensor::zeros(shape, &device)));
+        }
+        // The times 4 to 0 at scale 1, then 3 to 0 at scale 2, after entering each.
+        assert_eq!(canvases.len(), 6 + 5);
+        let distance = |one: Tensor<4>, other: Tensor<4>| (one - other).abs().max().into_scalar::<f32>();
+        let given = tensors::signed(&[image], &device);
+        let started = left(5, |_| 0.0);
+        assert!((started - (alpha_bar(5) / alpha_bar(4)).sqrt()).abs() < 1e-12);
+        assert!(distance(canvases[5].x.clone(), given * started) < 1e-5);
+
+        let gamma = |t: u32| ((1.0 / alpha_bar(t) - 1.0).sqrt() / losses[1]).min(0.55);
+        let next = left(4, gamma);
+        assert!((next - left(4, |_| 0.0)).abs() > 0.01, "{next}");
+        let enlarged = enlarged(&canvases[5].x, [22, 17]);
+        assert!(distance(canvases[10].x.clone(), enlarged * next) < 1e-5);
+    }
 }

@@ -136,6 +136,8 @@ pub fn import(
         final_loss: 0.0,
         loss_by_scale: BTreeMap::new(),
         image_ids: Vec::new(),
+        fill: None,
+        reals: Vec::new(),
         determinism: Determinism::Statistical,
     };
     Ok((net, record))

@@ -281,6 +281,13 @@ pub enum ConfigCommand {
         #[command(flatten)]
         spec: Spec,
     },
+    /// Which choices the paper leaves open, how they are read, and what each knob is to a
+    /// comparison with it
+    Ledger {
+        /// Every knob with its kind, as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// A JSON Schema
     Schema {
         /// Of what

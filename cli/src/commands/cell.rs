@@ -202,7 +202,7 @@ fn print(explained: &Explained, place: &str) {
         cell.id,
         cell.training,
         export::tested_on(cell),
-        export::plus_minus(cell.mean, cell.std),
+        export::ours(cell),
         export::count(cell),
         export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
         export::verdict(cell)

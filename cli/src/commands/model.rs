@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use domain::experiment::{Sampling, Sinddm};
+use domain::experiment::Sampling;
 use domain::seed::Seed;
 use science::data::picture;
+use science::data::pyramid::Pyramid;
 use science::device::Kind;
 use science::guide::{Guide, Region, Start, with_colors_of};
+use science::records::{self, DiffusionRecord};
 use science::stages::sinddm_sample::Model as Trained;
 use science::torch::{self, Which};
-use science::{records, weights};
+use science::weights;
 
 use crate::exit::{self, Problem};
 use crate::out;
@@ -68,7 +70,7 @@ struct Export {
     lithogen model sample m --out s --count 16\n  \
     lithogen model sample m --out s --start pasted.png --mask where.png --scale 3 --time 20   (harmonisation)\n  \
     lithogen model sample m --out s --start sketch.png --colors-of stone.png --scale 2 --time 60   (style transfer)\n  \
-    lithogen model sample m --out s --region piece.png@0.5,0.1,0.3,0.3   (regions of interest)")]
+    lithogen model sample m --out s --region stone.png@0.4,0.3,0.2,0.2@0.1,0.1,0.2,0.2   (regions of interest)")]
 struct Sample {
     /// Folder with `model.safetensors` and `training.json`.
     model: PathBuf,
@@ -93,14 +95,16 @@ struct Sample {
     /// The time at which it starts, from 0: the later, the less is kept.
     #[arg(long, requires = "start")]
     time: Option<u32>,
-    /// A grey picture: where it is black, the samples keep the starting picture.
+    /// A picture of what was pasted: where it is black, but for 7 pixels and a soft
+    /// edge, the samples keep the starting picture.
     #[arg(long, value_name = "PICTURE", requires = "start")]
     mask: Option<PathBuf>,
-    /// Give the starting picture the colours of this one first.
+    /// Give the starting picture the colours of this one, a training picture, first.
     #[arg(long, value_name = "PICTURE", requires = "start")]
     colors_of: Option<PathBuf>,
-    /// Show a picture at a place, in shares of the sample's width and height.
-    #[arg(long, value_name = "PICTURE@LEFT,TOP,WIDTH,HEIGHT")]
+    /// Show a part of a training picture at a place of the samples, or without a part
+    /// the whole of any picture. Both are LEFT,TOP,WIDTH,HEIGHT in shares.
+    #[arg(long, value_name = "PICTURE[@PART]@PLACE")]
     region: Vec<String>,
     /// Kind of processor to compute on.
     #[arg(long, default_value = "cpu")]
@@ -158,7 +162,7 @@ fn sample(args: &Sample) -> anyhow::Result<()> {
         }
         sampling.scale_mul = [height, width];
     }
-    let guide = guide(args, model.record().sizes.len(), &model.record().sinddm)?;
+    let guide = guide(args, model.record(), &sampling)?;
     let sampler = model.sampler(&sampling, &guide);
     let numbers: Vec<u64> = (0..u64::from(args.count)).collect();
     for batch in numbers.chunks(sampling.batch as usize) {
@@ -172,33 +176,61 @@ fn sample(args: &Sample) -> anyhow::Result<()> {
 }
 
 /// What the options hold the samples to.
-fn guide(args: &Sample, scales: usize, sinddm: &Sinddm) -> anyhow::Result<Guide> {
+fn guide(args: &Sample, model: &DiffusionRecord, sampling: &Sampling) -> anyhow::Result<Guide> {
+    let (scales, timesteps) = (model.sizes.len(), model.sinddm.timesteps);
     let open = |path: &Path| usable(picture::open_rgb8(path)).map(|picture| picture.image);
+    // A picture in the frame that the model has learnt.
+    let framed = |path: &Path| open(path).map(|image| model.framed(&image));
+    // The same at each scale.
+    let learnt = |path: &Path| {
+        let finest = model.sizes.last().copied().unwrap_or_default();
+        let pyramid = usable(Pyramid::new(&[framed(path)?], &model.sinddm.on(finest)))?;
+        let levels: Vec<_> = pyramid.scales.into_iter().flat_map(|scale| scale.images).collect();
+        match levels.len() == scales {
+            true => Ok(levels),
+            false => {
+                let problem = "training.json: its sizes do not follow from its knobs";
+                Err(anyhow::Error::from(Problem::new(exit::DATA, problem)))
+            }
+        }
+    };
     let start = match (&args.start, args.scale, args.time) {
         (Some(path), Some(scale), Some(t)) => {
-            if scale >= scales || t >= sinddm.timesteps {
-                let message = format!("--scale has to be below {scales} and --time below {}", sinddm.timesteps);
+            if scale >= scales || t >= timesteps {
+                let message = format!("--scale has to be below {scales} and --time below {timesteps}");
                 return Err(Problem::new(exit::USAGE, message).into());
             }
-            let mut image = open(path)?;
+            let mut image = framed(path)?;
             if let Some(colors) = &args.colors_of {
-                image = with_colors_of(&image, &open(colors)?);
+                image = with_colors_of(&image, &learnt(colors)?[scale]);
             }
             Some(Start { image, scale, t })
         }
         _ => None,
     };
-    let mask = args.mask.as_deref().map(|path| open(path).map(|image| science::data::foreground::grey(&image)));
+    // Nothing is free where the frame goes beyond the picture.
+    let mask = args.mask.as_deref().map(|path| open(path).map(|mask| model.framed_in(&mask, [0; 3])));
     let region = |text: &String| {
-        let place = || {
-            let (path, place) = text.rsplit_once('@')?;
-            let shares: Option<Vec<f64>> = place.split(',').map(|share| share.parse().ok()).collect();
-            let place: [f64; 4] = shares?.try_into().ok()?;
-            place.iter().all(|share| (0.0..=1.0).contains(share)).then_some((PathBuf::from(path), place))
+        let shares = |text: &str| {
+            let shares: Option<Vec<f64>> = text.split(',').map(|share| share.parse().ok()).collect();
+            let shares: [f64; 4] = shares?.try_into().ok()?;
+            shares.iter().all(|share| (0.0..=1.0).contains(share)).then_some(shares)
         };
-        let wrong = || format!("--region {text}: has to be PICTURE@LEFT,TOP,WIDTH,HEIGHT with shares from 0 to 1");
-        let (path, place) = place().ok_or_else(|| Problem::new(exit::USAGE, wrong()))?;
-        Ok(Region { image: open(&path)?, place })
+        let split = |text: &str| {
+            let (rest, last) = text.rsplit_once('@')?;
+            Some((PathBuf::from(rest), shares(last)?))
+        };
+        let wrong = || {
+            format!("--region {text}: has to be PICTURE[@PART]@PLACE, each of these LEFT,TOP,WIDTH,HEIGHT from 0 to 1")
+        };
+        let (path, place) = split(text).ok_or_else(|| Problem::new(exit::USAGE, wrong()))?;
+        match path.to_str().and_then(split) {
+            Some((path, part)) => Ok(Region::part(&learnt(&path)?, part, place)),
+            None => {
+                let sizes: Vec<[u32; 2]> = model.sizes.iter().map(|size| sampling.size(*size)).collect();
+                Ok(Region::whole(&open(&path)?, &sizes, place))
+            }
+        }
     };
     let regions = args.region.iter().map(region).collect::<anyhow::Result<_>>()?;
     Ok(Guide { start, mask: mask.transpose()?, regions })

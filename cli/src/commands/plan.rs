@@ -1,7 +1,8 @@
 //! `lithogen plan`.
 
 use domain::cost;
-use domain::experiment::{Experiment, Rounds};
+use domain::experiment::{Experiment, MultiImage, Rounds};
+use domain::overrides;
 use domain::plan::{self, Data};
 use domain::stone::View;
 
@@ -34,6 +35,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         Some(root) => data::find(root)?.data,
         None => Data::of_the_paper(),
     };
+    let drawn = args.data.is_none();
     weights.plan_with(&mut data);
     let plan = plan::plan(&experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
     if args.json {
@@ -54,7 +56,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         return Ok(());
     }
     out::line(format_args!("study    scale {}, seed {}", experiment.scale.name(), experiment.seed));
-    for line in describe(&experiment) {
+    for line in describe(&experiment, &data) {
         out::line(format_args!("         {line}"));
     }
     out::line(format_args!("memory   {}", memory(&experiment)));
@@ -72,14 +74,22 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         duration(seconds(&plan, 2))
     ));
     if flop > 60.0 * A100_FLOPS {
-        println!(
+        out::line(format_args!(
             "         ≈ {} on one A100 at 30 % of its TF32 peak (within a factor of two)",
             duration(flop / A100_FLOPS)
-        );
+        ));
     }
-    let stand_ins: Vec<String> = data.stand_ins().into_iter().chain(experiment.stand_ins()).collect();
-    for stand_in in stand_ins {
+    for stand_in in plan::stand_ins(&experiment, &data) {
         out::line(format_args!("differs  {stand_in}"));
+    }
+    for line in plan::untested(&experiment, &data) {
+        out::line(format_args!("folds    {line}"));
+    }
+    for reading in experiment.readings() {
+        out::line(format_args!("reading  {reading}"));
+    }
+    for warning in overrides::without_effect(&experiment, drawn) {
+        out::line(format_args!("warning  {warning}"));
     }
     for line in weights.absent.iter().flat_map(|which| folder.ways(*which)) {
         out::line(format_args!("needs    {line}"));
@@ -88,7 +98,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
 }
 
 /// The study in numbers, one line each.
-pub fn describe(experiment: &Experiment) -> Vec<String> {
+pub fn describe(experiment: &Experiment, data: &Data) -> Vec<String> {
     let models = experiment.diffusion_models();
     let samples = (View::ALL.len() * 6) as u32 * experiment.sampling.per_model;
     let (train, test) = experiment.patch.quota();
@@ -99,9 +109,15 @@ pub fn describe(experiment: &Experiment) -> Vec<String> {
     let (distinct, rounds) = (first.len() + second.len(), experiment.tl.rounds());
     let mut lines = vec![
         format!(
-            "{models} diffusion trainings of {} steps on {} pictures each",
+            "{models} diffusion trainings of {} steps on {}",
             grouped(experiment.sinddm.steps),
-            experiment.sinddm.images_per_model
+            match experiment.sinddm.multi_image {
+                MultiImage::FirstOnly | MultiImage::PerImage => "one picture each".to_owned(),
+                MultiImage::Pooled | MultiImage::Mosaic => {
+                    let most = if plan::short_generators(experiment, data).is_empty() { "" } else { "at most " };
+                    format!("{most}{} pictures each", experiment.sinddm.images_per_model)
+                }
+            }
         ),
         format!("{samples} synthetic pictures of {width}×{height}, enlarged to {}×{}", width * factor, height * factor),
         format!(

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use domain::experiment::Experiment;
-use domain::plan::{self, Data};
+use domain::overrides;
+use domain::plan;
 use domain::results::Results;
 use proto::v1;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             let remote = Remote::new(url)?;
             let found = prepare(args, &experiment, weights, quiet)?;
             let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
-            announce(&experiment, &found, &status, None, &say)?;
+            announce(&experiment, &found, &status, args.data.is_none(), None, &say)?;
             match watch(&remote, &status, args.on_failure, quiet).await? {
                 Ended::Over(status) => finish(args, &remote, &status, quiet).await,
                 Ended::Interrupted => {
@@ -103,7 +104,7 @@ async fn study(
     let workers = usize::from(args.workers);
     let gpus = worker_command::gpus(&args.device, None, false)?;
     let slots = args.slots.map_or_else(|| (worker_command::slots(gpus.len(), cores) / workers).max(1), usize::from);
-    announce(experiment, &found, &status, Some(workers * slots), &say)?;
+    announce(experiment, &found, &status, args.data.is_none(), Some(workers * slots), &say)?;
     if status.state() == v1::RunState::Succeeded {
         return finish(args, remote, &status, quiet).await;
     }
@@ -184,14 +185,24 @@ fn announce(
     experiment: &Experiment,
     found: &Found,
     status: &v1::RunStatus,
+    drawn: bool,
     cores: Option<usize>,
     say: &impl Fn(String),
 ) -> anyhow::Result<()> {
     for remark in &found.remarks {
         say(format!("          ✓ {remark}"));
     }
-    for stand_in in stand_ins(&found.data, experiment) {
+    for stand_in in plan::stand_ins(experiment, &found.data) {
         say(format!("          ! {stand_in}"));
+    }
+    for line in plan::untested(experiment, &found.data) {
+        say(format!("          ! {line}"));
+    }
+    for reading in experiment.readings() {
+        say(format!("          · reading of the paper: {reading}"));
+    }
+    for warning in overrides::without_effect(experiment, drawn) {
+        say(format!("          ! {warning}"));
     }
     let plan = plan::plan(experiment, &found.data)?;
     let stages: Vec<String> = plan.by_stage().iter().map(|(stage, tasks)| format!("{tasks} {stage}")).collect();
@@ -213,10 +224,6 @@ fn announce(
         (false, None) => say(format!("          {} cached", status.committed)),
     }
     Ok(())
-}
-
-fn stand_ins(data: &Data, experiment: &Experiment) -> Vec<String> {
-    data.stand_ins().into_iter().chain(experiment.stand_ins()).collect()
 }
 
 /// Follows the run to its end or to an interrupt.
@@ -261,10 +268,12 @@ async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet
 }
 
 fn next_steps(args: &Reproduce, results: &Results, report: &Path) -> String {
-    let mut lines = vec![
-        format!(" verdicts {}", table::tally(results)),
-        format!(" report   {}/index.html · table.csv · table.md · table.tex · results.json", report.display()),
-    ];
+    let mut lines = vec![format!(" verdicts {}", table::tally(results))];
+    lines.extend(table::gate(results).map(|gate| format!(" gate     {gate}")));
+    lines.push(format!(
+        " report   {}/index.html · table.csv · scores.csv · claims.csv · table.md · table.tex · results.json",
+        report.display()
+    ));
     match &args.data {
         None => lines.push(format!(
             " next     your data: lithogen reproduce --scale {} --data DIR   full size: lithogen plan --scale paper",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use domain::experiment::Experiment;
+use domain::overrides;
 use proto::v1::RunStatus;
 
 use crate::args::Submit;
@@ -19,7 +20,12 @@ use crate::weights::Folder;
 pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
     let remote = Remote::new(&args.coordinator)?;
     let status = match super::work(&args.spec)? {
-        Work::Study(experiment) => study(args, &remote, &experiment, quiet).await?,
+        Work::Study(experiment) => {
+            for warning in overrides::without_effect(&experiment, args.data.is_none()) {
+                eprintln!("warning: {warning}");
+            }
+            study(args, &remote, &experiment, quiet).await?
+        }
         Work::Commands(commands) => {
             let file = args.spec.spec.as_deref().unwrap_or(Path::new(""));
             remote.submit_commands(commands, file.parent().unwrap_or(Path::new("")), args.priority).await?

@@ -108,7 +108,7 @@ pub(super) fn findings() -> [Finding; 2] {
 fn probability(p: f64) -> String {
     match p {
         p if p < 0.01 => format!("{p:.4}"),
-        p if p < 0.1 || p > 0.99 => format!("{p:.3}"),
+        p if !(0.1..=0.99).contains(&p) => format!("{p:.3}"),
         p => format!("{p:.2}"),
     }
 }

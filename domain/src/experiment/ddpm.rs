@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::knobs::{Knob, Reading};
+
 /// The plain diffusion model (ALGORITHM 5): evaluated as SinDDM is, on the same
 /// pictures. The study does not need it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +17,45 @@ pub struct Ddpm {
     /// Sampling.
     pub sampling: DdpmSampling,
 }
+
+/// Nothing of the paper's DDPM is stated but its reference and one score.
+const UNSTATED: Reading = Reading {
+    section: "V-A; Fig. 6",
+    paper: "a DDPM is compared with SinDDM; network, size, steps and pictures are not said",
+    alternatives: "any",
+    reason: "a widely used port of the published DDPM at a size that twelve models can afford",
+    allows: |_| true,
+};
+
+/// The knobs of [`Ddpm`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::reading(
+        "ddpm.models",
+        Reading {
+            section: "V-A; Fig. 6",
+            paper: "a DDPM is compared with SinDDM; how many models were trained is not said",
+            alternatives: "per_view; per_class_view",
+            reason: "no cell of Table I rests on it, and it costs hours on a GPU",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading("ddpm.training.size", UNSTATED),
+    Knob::reading("ddpm.training.timesteps", UNSTATED),
+    Knob::reading("ddpm.training.dim", UNSTATED),
+    Knob::reading("ddpm.training.mults", UNSTATED),
+    Knob::reading("ddpm.training.batch", UNSTATED),
+    Knob::reading("ddpm.training.steps", UNSTATED),
+    Knob::reading("ddpm.training.lr", UNSTATED),
+    Knob::reading("ddpm.training.clip", UNSTATED),
+    Knob::reading("ddpm.training.ema", UNSTATED),
+    Knob::reading("ddpm.training.ema_every", UNSTATED),
+    Knob::reading("ddpm.training.ema_start", UNSTATED),
+    Knob::reading("ddpm.training.flip", UNSTATED),
+    Knob::reading("ddpm.sampling.per_class_view", UNSTATED),
+    Knob::execution("ddpm.sampling.batch"),
+    Knob::reading("ddpm.sampling.method", UNSTATED),
+    Knob::reading("ddpm.sampling.ddim_steps", UNSTATED),
+];
 
 /// See [`Ddpm::models`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,20 +3,95 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Canvas that all pictures of A are pasted on, centred (ALGORITHM 1).
+use super::knobs::{Knob, Reading};
+
+/// Canvas that all pictures of A are pasted on (ALGORITHM 1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pad {
-    /// Its size. Larger pictures are scaled down to fit.
+    /// Its size.
     pub target: Canvas,
+    /// Where on it the picture stands.
+    pub anchor: Anchor,
     /// What surrounds the picture.
     pub fill: Fill,
+    /// What becomes of a picture that is larger than the canvas.
+    pub oversize: Oversize,
 }
 
 impl Default for Pad {
     fn default() -> Self {
-        Self { target: Canvas::Size([4288, 2848]), fill: Fill::Black }
+        Self { target: Canvas::Size([4288, 2848]), anchor: Anchor::Center, fill: Fill::Black, oversize: Oversize::Fit }
     }
+}
+
+/// The knobs of [`Pad`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::reading(
+        "pad.target",
+        Reading {
+            section: "Fig. 2; V-A",
+            paper: "the canvas is 2848×4288 pixels in the figure and 2448×4288 in the text",
+            alternatives: "[4288, 2448]; auto_max; a rule like aspect:4/3",
+            reason: "4288×2848 is a native frame of 12-megapixel cameras, and 2448 differs from it by one digit",
+            allows: |it| match &it.pad.target {
+                Canvas::Size(size) => [[4288, 2848], [4288, 2448]].contains(size),
+                Canvas::Rule(_) => true,
+            },
+        },
+    ),
+    Knob::reading(
+        "pad.anchor",
+        Reading {
+            section: "V-A",
+            paper: "pictures are padded to one size; where on the canvas they stand is not said",
+            alternatives: "top_left",
+            reason: "the paper's heat maps show objects in the middle",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "pad.fill",
+        Reading {
+            section: "V-A",
+            paper: "the background of the pictures is dark; the colour of the padding is not said",
+            alternatives: "border_median; a colour",
+            reason: "black is what padding without a colour gives",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "pad.oversize",
+        Reading {
+            section: "V-A",
+            paper: "all pictures are brought to one size by padding; larger ones are not mentioned",
+            alternatives: "crop",
+            reason: "no part of a stone is lost",
+            allows: |_| true,
+        },
+    ),
+];
+
+/// See [`Pad::anchor`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchor {
+    /// In the middle.
+    #[default]
+    Center,
+    /// In the upper left corner.
+    TopLeft,
+}
+
+/// See [`Pad::oversize`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Oversize {
+    /// It is scaled down until it fits, with its proportions.
+    #[default]
+    Fit,
+    /// What lies beyond the canvas, by the anchor, is cut off.
+    Crop,
 }
 
 /// See [`Pad::target`].

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::knobs::{Knob, Reading};
+
 /// Pyramid, network and training of one diffusion model (ALGORITHM 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -60,6 +62,10 @@ pub struct Sinddm {
     pub ema_every: u32,
     /// Before this step the moving average is a copy of the weights.
     pub ema_start: u32,
+    /// Whether samples that do not show one central object as the pictures learnt
+    /// from do are drawn again, a stated number of times at most. They are counted
+    /// either way. Training does not read it.
+    pub reject_empty: bool,
 }
 
 impl Default for Sinddm {
@@ -88,11 +94,147 @@ impl Default for Sinddm {
             ema: 0.995,
             ema_every: 10,
             ema_start: 2_000,
+            reject_empty: false,
         }
     }
 }
 
+/// The knobs of [`Sinddm`] and [`Sampling`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::deviation("sinddm.images_per_model"),
+    Knob::reading(
+        "sinddm.pick",
+        Reading {
+            section: "V-A",
+            paper: "eight pictures of each class and view are chosen at random; from the training side or from all is not said",
+            alternatives: "random_from_all",
+            reason: "otherwise a classifier is tested on pictures that it has seen through the synthetic ones",
+            allows: |_| true,
+        },
+    ),
+    Knob::execution("sinddm.pick_seed"),
+    Knob::reading(
+        "sinddm.multi_image",
+        Reading {
+            section: "IV-A; V-A",
+            paper: "SinDDM learns from a single picture; each model learns from eight",
+            alternatives: "first_only, as the published code does; per_image; mosaic",
+            reason: "twelve models that each know all eight pictures, without changing the method",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "sinddm.batch_mix",
+        Reading {
+            section: "V-A",
+            paper: "which of the eight pictures a batch holds is not said",
+            alternatives: "uniform_random",
+            reason: "every picture is seen equally often",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "sinddm.finest",
+        Reading {
+            section: "V-A",
+            paper: "samples have 264×200 pixels, with the details of the SinDDM paper, whose rule gives other sizes on any canvas named",
+            alternatives: "auto50000",
+            reason: "both printed sizes, 264×200 and 1056×800, are kept",
+            allows: |it| matches!(it.sinddm.finest, Finest::Rule(_) | Finest::Size([264, 200])),
+        },
+    ),
+    Knob::reading(
+        "sinddm.fit",
+        Reading {
+            section: "V-A",
+            paper: "neither canvas that is printed has the shape of the samples",
+            alternatives: "stretch",
+            reason: "no stone is distorted",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("sinddm.coarsest"),
+    Knob::deviation("sinddm.scale_factor"),
+    Knob::reading(
+        "sinddm.rescale_loss",
+        Reading {
+            section: "IV-A",
+            paper: "the SinDDM paper calls it a mean squared error; its code takes differences of unsigned bytes, which wrap around",
+            alternatives: "signed",
+            reason: "the published checkpoints can be recomputed with wrapped bytes only",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "sinddm.loss_pool",
+        Reading {
+            section: "V-A",
+            paper: "how the rescale losses of eight pictures become one is not said",
+            alternatives: "max; first",
+            reason: "sampling knows no picture, so one value has to stand for all",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("sinddm.timesteps"),
+    Knob::deviation("sinddm.dim"),
+    Knob::deviation("sinddm.batch"),
+    Knob::execution("sinddm.micro_batch"),
+    Knob::reading(
+        "sinddm.precision",
+        Reading {
+            section: "V-A",
+            paper: "the numbers in which networks compute are not said",
+            alternatives: "bf16",
+            reason: "the published code computes in 32 bits",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("sinddm.steps"),
+    Knob::deviation("sinddm.lr"),
+    Knob::deviation("sinddm.milestones"),
+    Knob::deviation("sinddm.lr_gamma"),
+    Knob::deviation("sinddm.ema"),
+    Knob::deviation("sinddm.ema_every"),
+    Knob::deviation("sinddm.ema_start"),
+    Knob::reading(
+        "sinddm.reject_empty",
+        Reading {
+            section: "V-A",
+            paper: "25 samples of each model are used; whether some were drawn again is not said",
+            alternatives: "true",
+            reason: "a sample without a stone tells of its model, so it is kept and counted",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "sampling.per_model",
+        Reading {
+            section: "V-A; III",
+            paper: "25 pictures in total in one place, 300 synthetic pictures in another",
+            alternatives: "none: 12 models × 25 are the 300",
+            reason: "25 from each of the twelve models make 300",
+            allows: |it| it.sampling.per_model == 25,
+        },
+    ),
+    Knob::execution("sampling.batch"),
+    Knob::deviation("sampling.omega"),
+    Knob::deviation("sampling.gamma_clip"),
+    Knob::deviation("sampling.reblurring"),
+    Knob::deviation("sampling.scale_mul"),
+    Knob::deviation("sampling.sample_limited_t"),
+];
+
 impl Sinddm {
+    /// The aspect, as width and height, to which canvases are extended with the colour
+    /// of the padding before they are shrunk to the finest scale; absent where they
+    /// are stretched to it, or where the finest scale has the canvas's aspect anyway.
+    pub fn frame(&self) -> Option<[u32; 2]> {
+        match (self.fit, self.finest) {
+            (Fit::Letterbox, Finest::Size(size)) => Some(size),
+            (Fit::Stretch, _) | (_, Finest::Rule(_)) => None,
+        }
+    }
+
     /// The same with the finest scale as a size, for a canvas of that width and
     /// height. What a rule finds has the canvas's aspect, so nothing is to fit.
     pub fn on(&self, canvas: [u32; 2]) -> Self {
@@ -216,7 +358,7 @@ pub fn shrunk(size: [u32; 2], pixels: f64) -> [u32; 2] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// Extend the canvas with black; no distortion.
+    /// Extend the canvas with the colour of the padding; no distortion.
     Letterbox,
     /// Stretch the canvas; distorts where the aspects differ.
     Stretch,

@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::knobs::{Knob, Reading};
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset};
 
@@ -51,12 +52,15 @@ pub struct TransferLearning {
     pub protocol: Vec<Protocol>,
     /// Cross-validations of `repeated_cv`, each with folds and seeds of its own.
     pub repeats: u32,
-    /// Folds of each: every image is tested in one of them.
+    /// Folds of each cross-validation. Every image that no diffusion model learns from is
+    /// tested in one of them; a class with fewer of these than folds is not tested in some.
     pub folds: u32,
     /// Trainings of `fixed_split` and of `resplit`.
     pub seeds: u32,
     /// How near the paper's mean accuracy counts as equivalent, in percentage points.
     pub margin: f64,
+    /// What keeps the many verdicts of a table from being right by chance.
+    pub correction: Correction,
     /// Whether cells are filled whose training has seen a test picture; they are marked.
     pub allow_leak: bool,
 }
@@ -85,10 +89,161 @@ impl Default for TransferLearning {
             folds: 5,
             seeds: 5,
             margin: 2.0,
+            correction: Correction::Holm,
             allow_leak: false,
         }
     }
 }
+
+/// Over how many runs, and on which pictures, the printed ± is.
+const RUNS: Reading = Reading {
+    section: "Table I",
+    paper: "every accuracy has a ±; over how many runs, and on which pictures, is not said",
+    alternatives: "fixed_split with five seeds, the best supported by earlier work; resplit; any number",
+    reason: "cross-validation by picture shows what other pictures would do",
+    allows: |_| true,
+};
+
+/// When and by how much the learning rate falls.
+const SCHEDULE: Reading = Reading {
+    section: "IV-B",
+    paper: "the learning rate is 0.001, then 0.01; whether it falls within a step is not said",
+    alternatives: "any schedule",
+    reason: "a tenth after every seven epochs, as in the authors' earlier code",
+    allows: |_| true,
+};
+
+/// Which training patches are kept for validation.
+const VALIDATION: Reading = Reading {
+    section: "V-B",
+    paper: "80 % of the patches are for training and validation; how these are told apart is not said",
+    alternatives: "image_disjoint; another share",
+    reason: "a tenth of the patches at random, as in the authors' earlier code",
+    allows: |_| true,
+};
+
+/// The knobs of [`TransferLearning`] and [`Labels`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::reading(
+        "labels.order",
+        Reading {
+            section: "III; IV-B",
+            paper: "one network names the classes of A and then those of C, of which four are the same; their order is not said",
+            alternatives: "mineral_alphabetical",
+            reason: "by the names of the authors' folders, the four shared classes keep their label",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("tl.network.stem"),
+    Knob::deviation("tl.network.width"),
+    Knob::deviation("tl.network.blocks"),
+    Knob::deviation("tl.network.head"),
+    Knob::deviation("tl.network.dropout"),
+    Knob::deviation("tl.init"),
+    Knob::reading(
+        "tl.weights",
+        Reading {
+            section: "Table I; V-B",
+            paper: "networks start from ImageNet's weights; which of the two published sets is not said",
+            alternatives: "imagenet1k_v1",
+            reason: "the library's default when the paper was written",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("tl.batch"),
+    Knob::reading(
+        "tl.epochs",
+        Reading {
+            section: "IV-B",
+            paper: "the second step takes 30 epochs; those of the first are not said",
+            alternatives: "any number in the first step",
+            reason: "30 in the first step too, as in the authors' earlier code",
+            allows: |it| it.tl.epochs[1] == 30,
+        },
+    ),
+    Knob::deviation("tl.lr"),
+    Knob::deviation("tl.momentum"),
+    Knob::reading("tl.lr_step", SCHEDULE),
+    Knob::reading("tl.lr_gamma", SCHEDULE),
+    Knob::reading(
+        "tl.augment",
+        Reading {
+            section: "V-B",
+            paper: "whether training patches were flipped or turned is not said",
+            alternatives: "false",
+            reason: "flips and rotations, as in the authors' earlier code",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "tl.blur_step1",
+        Reading {
+            section: "IV-B",
+            paper: "no blur is mentioned; earlier work of the authors blurred patches of the first step",
+            alternatives: "true",
+            reason: "the paper's own words",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading("tl.val_fraction", VALIDATION),
+    Knob::reading("tl.val", VALIDATION),
+    Knob::reading(
+        "tl.select",
+        Reading {
+            section: "V-B",
+            paper: "which epoch's weights were tested is not said",
+            alternatives: "best",
+            reason: "the authors' earlier code tests those of the last epoch",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "tl.head",
+        Reading {
+            section: "IV-B",
+            paper: "fully connected layers are left out in the second step, which may mean no new ones or none of the old",
+            alternatives: "reset_last; reset_all",
+            reason: "no layers are added: all weights of the first step go on",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "tl.mix",
+        Reading {
+            section: "Table I, row 8",
+            paper: "A and B are mixed in the first step; in which shares is not said",
+            alternatives: "resample_to_4800",
+            reason: "all patches of both",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading("tl.protocol", RUNS),
+    Knob::reading("tl.repeats", RUNS),
+    Knob::reading("tl.folds", RUNS),
+    Knob::reading("tl.seeds", RUNS),
+    Knob::reading(
+        "tl.margin",
+        Reading {
+            section: "Table I",
+            paper: "how near counts as the same is for whoever compares to say",
+            alternatives: "any margin",
+            reason: "two percentage points, about the gains that the paper draws conclusions from",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "tl.correction",
+        Reading {
+            section: "Table I",
+            paper: "26 accuracies are compared with one another; nothing is corrected for their number",
+            alternatives: "none",
+            reason: "of 18 numbers that are compared, one is far off by chance alone more often than not",
+            allows: |_| true,
+        },
+    ),
+    // A cell with a leak is not compared, whatever the knob.
+    Knob::execution("tl.allow_leak"),
+];
 
 /// A bottleneck residual network with a head of fully connected layers. The
 /// defaults are ResNet50 with the paper's head.
@@ -283,11 +438,51 @@ impl Protocol {
             Protocol::Resplit => "resplit",
         }
     }
+
+    /// What differs between its runs.
+    pub fn varied(self) -> Varied {
+        match self {
+            Protocol::RepeatedCv | Protocol::Resplit => Varied::PicturesAndSeeds,
+            Protocol::FixedSplit => Varied::SeedsOnly,
+        }
+    }
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// See [`TransferLearning::correction`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// Holm's, over the distinct trainings of the table.
+    #[default]
+    Holm,
+    /// Nothing: each verdict is held to be the only one.
+    None,
+}
+
+/// What differs between the runs of a cell, and so what its ± and its interval are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Varied {
+    /// Which pictures are learnt from and tested, and the seeds of training.
+    #[default]
+    PicturesAndSeeds,
+    /// The seeds of training: with other pictures the numbers might be quite others.
+    SeedsOnly,
+}
+
+impl Varied {
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Varied::PicturesAndSeeds => "other pictures and other seeds",
+            Varied::SeedsOnly => "other seeds only",
+        }
     }
 }
 
@@ -332,7 +527,7 @@ impl Rounds {
             Protocol::RepeatedCv => {
                 format!("{repeats} repeat{} x {folds} fold{}", plural(repeats), plural(folds))
             }
-            Protocol::FixedSplit => format!("{repeats} training{} on one split: of training alone", plural(repeats)),
+            Protocol::FixedSplit => format!("{repeats} training{} on one split: seeds only", plural(repeats)),
             Protocol::Resplit => format!("{repeats} training{}, each on a split of its own", plural(repeats)),
         };
         format!("sample standard deviation (n - 1) over {over}")

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::knobs::{Knob, Reading};
 use crate::pretrained::Pretrained;
 
 /// Super-resolution of synthetic pictures.
@@ -47,6 +48,63 @@ impl Default for Upscale {
         }
     }
 }
+
+/// The knobs of [`Upscale`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::deviation("upscale.method"),
+    Knob::deviation("upscale.weights"),
+    Knob::reading(
+        "upscale.variant",
+        Reading {
+            section: "IV-A",
+            paper: "Swin2SR enlarges four times and combines its output with that of a bicubic branch; which weights is not said",
+            alternatives: "classical_x4; realworld_x4",
+            reason: "only the network for compressed pictures has such a branch",
+            allows: |_| true,
+        },
+    ),
+    Knob::deviation("upscale.training.reduction"),
+    Knob::deviation("upscale.training.embed_dim"),
+    Knob::deviation("upscale.training.depths"),
+    Knob::deviation("upscale.training.heads"),
+    Knob::deviation("upscale.training.crop"),
+    Knob::deviation("upscale.training.batch"),
+    Knob::deviation("upscale.training.steps"),
+    Knob::deviation("upscale.training.lr"),
+    Knob::deviation("upscale.training.ema"),
+    Knob::deviation("upscale.factor"),
+    Knob::reading("upscale.tile", TILES),
+    Knob::reading("upscale.overlap", TILES),
+    Knob::reading(
+        "upscale.crop",
+        Reading {
+            section: "V-A",
+            paper: "pictures have 264×200 pixels before and 1056×800 after; whether they held the network's padding is not said",
+            alternatives: "false, as a port in a popular library does",
+            reason: "the published script cuts the padding off",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading(
+        "upscale.hf_compat",
+        Reading {
+            section: "IV-A",
+            paper: "which implementation of Swin2SR was used is not said",
+            alternatives: "true, as a port in a popular library does",
+            reason: "the published network's own order",
+            allows: |_| true,
+        },
+    ),
+];
+
+/// Whether pictures went through Swin2SR in squares.
+const TILES: Reading = Reading {
+    section: "IV-A",
+    paper: "whether pictures were enlarged as a whole or in squares is not said",
+    alternatives: "squares of a multiple of eight pixels, averaged where they overlap",
+    reason: "264×200 pixels fit into memory as a whole",
+    allows: |_| true,
+};
 
 impl Upscale {
     /// The published weights that it needs.

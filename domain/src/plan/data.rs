@@ -37,15 +37,14 @@ impl RawClass {
         Self { dataset, view, class, artifact, images, masks: None, stones: BTreeMap::new() }
     }
 
-    /// Pictures of each stone, fewest first.
-    pub(super) fn by_stone(&self) -> Vec<u32> {
+    /// Pictures that a diffusion model may learn from, when the stone with fewest
+    /// pictures is left to test.
+    pub fn spare(&self) -> u32 {
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
         self.stones.values().for_each(|stone| *counts.entry(*stone).or_default() += 1);
         let named: u32 = counts.values().sum();
-        let mut counts: Vec<u32> = counts.into_values().collect();
-        counts.extend((named..self.images).map(|_| 1));
-        counts.sort_unstable();
-        counts
+        let alone = (named < self.images).then_some(1);
+        self.images - counts.into_values().chain(alone).min().unwrap_or(0).min(self.images)
     }
 }
 
@@ -116,16 +115,37 @@ impl Data {
         self.of_pictures().into_iter().chain(self.unpublished.iter().map(foreign)).collect()
     }
 
+    /// The paper prints how many pictures each view of a data set has, and no more.
     fn of_pictures(&self) -> Option<String> {
         if let Some(stand_in) = &self.stand_in {
             return Some(format!("stand-in data: {stand_in}"));
         }
+        let differs = |(dataset, view): (Dataset, View)| {
+            let found: u32 = self.of(dataset, view).map(|raw| raw.images).sum();
+            let printed = paper::image_total(dataset, view)?;
+            (found != printed).then(|| format!("{dataset}/{view} has {found} pictures, the paper's {printed}"))
+        };
+        let views = [Dataset::A, Dataset::C].into_iter().flat_map(|dataset| View::ALL.map(|view| (dataset, view)));
+        let differing: Vec<String> = views.filter_map(differs).collect();
+        (!differing.is_empty()).then(|| format!("not the paper's data: {}", differing.join("; ")))
+    }
+
+    /// Where the number of pictures of a class is not that of earlier work on the same data
+    /// sets: the paper prints none. It makes nothing incomparable.
+    pub fn unlike_earlier_work(&self) -> Option<String> {
         let differs = |raw: &&RawClass| paper::image_count(raw.dataset, raw.view, raw.class) != Some(raw.images);
-        let count = self.classes.iter().filter(differs).count();
-        match count {
+        match self.classes.iter().filter(differs).count() {
             0 => None,
-            _ => Some(format!("not the paper's data: {count} of 24 class folders have another number of images")),
+            count => Some(format!(
+                "{count} of {} classes have another number of pictures than in earlier work on these data sets; \
+                 the paper prints no numbers by class",
+                self.classes.len()
+            )),
         }
+    }
+
+    fn of(&self, dataset: Dataset, view: View) -> impl Iterator<Item = &RawClass> {
+        self.classes.iter().filter(move |raw| (raw.dataset, raw.view) == (dataset, view))
     }
 
     pub(super) fn get(&self, dataset: Dataset, view: View, class: Class) -> Result<&RawClass, Missing> {

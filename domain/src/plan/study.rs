@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Data, Input, Missing, Plan, Run, Source, TaskSpec, WEIGHTS_FILE, training_name, trainings};
+use super::{Data, Input, Missing, Plan, Run, Source, TaskSpec, WEIGHTS_FILE, stand_ins, training_name, trainings};
 use crate::digest::Digest;
 use crate::experiment::{
-    Canvas, DdpmModels, DdpmSampling, Experiment, HeadStart, Mix, MultiImage, PatchSource, Pick, Whiten,
+    Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Pick, Whiten,
 };
 use crate::lineage::{self, Lineage};
 use crate::pretrained::Pretrained;
 use crate::seed::Seed;
-use crate::stage::{Aggregate, ClassifyTrain, Ingest, Patches, Split, Stage};
+use crate::stage::{
+    Aggregate, Canvases, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Ingest, Mosaic, Patches,
+    Seen, Split, Stage,
+};
 use crate::stone::{Class, Dataset, View};
 
 /// The whole study for these data.
@@ -18,6 +21,7 @@ use crate::stone::{Class, Dataset, View};
 /// # Errors
 /// Names the first class folder that is missing, or the weights.
 pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
+    let experiment = &experiment.effective();
     let mut study =
         Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] }, known: BTreeSet::new() };
     let mut report = Report::default();
@@ -29,7 +33,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
         ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
     }
     for (view, ingest_a, ingest_c) in ingests {
-        let (real, synthetic) = study.generate(view, ingest_a, &mut report)?;
+        let (real, synthetic) = study.generate(view, &mut report)?;
         study.evaluate(view, &real, &synthetic, &mut report)?;
         study.compare(view, &real, &mut report)?;
         for split in &splits {
@@ -90,19 +94,40 @@ impl Study<'_> {
     }
 
     fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, Missing> {
-        let experiment = self.experiment;
         let stage = Stage::Ingest(Ingest {
             dataset,
             view,
-            generator_images: if dataset == Dataset::A { experiment.sinddm.images_per_model } else { 0 },
-            leave: experiment.tl.most_folds(),
-            pick: experiment.sinddm.pick,
-            pick_seed: experiment.sinddm.pick_seed,
-            min_side: experiment.patch.size,
+            choice: (dataset == Dataset::A).then(|| self.choice(view)),
+            min_side: self.experiment.patch.size,
             stones: self.stones(dataset, view)?,
         });
         let inputs = self.raw_inputs(dataset, view)?;
         Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
+    }
+
+    /// Which pictures of a view of A its diffusion models learn from.
+    fn choice(&self, view: View) -> Choice {
+        let sinddm = &self.experiment.sinddm;
+        let seed = sinddm.pick_seed.map_or(self.seed, Seed).derive(&format!("pick A {view}"), 0);
+        Choice { images: sinddm.images_per_model, pick: sinddm.pick, seed }
+    }
+
+    /// Brings pictures of one class to the frame that its diffusion model learns: those
+    /// chosen, or all.
+    fn pad(&mut self, view: View, class: Class, choice: Option<Choice>) -> Result<Digest, Missing> {
+        let sinddm = &self.experiment.sinddm;
+        let raw = self.data.get(Dataset::A, view, class)?;
+        let stage = Stage::Pad(Canvases {
+            class,
+            pad: self.experiment.pad.clone(),
+            // A mosaic is extended as a whole.
+            frame: sinddm.frame().filter(|_| sinddm.multi_image != MultiImage::Mosaic),
+            choice,
+            stones: if choice.is_some() { raw.stones.clone() } else { BTreeMap::new() },
+        });
+        let raw = Input { from: Source::Artifact(raw.artifact), only: vec![] };
+        let subject = if choice.is_some() { format!("{view}/{class}") } else { format!("{view}/{class} all") };
+        Ok(self.add(subject, stage, InputMap::from([("raw".to_owned(), raw)]), ""))
     }
 
     /// Pictures and masks of each class.
@@ -133,18 +158,16 @@ impl Study<'_> {
     fn generate(
         &mut self,
         view: View,
-        ingest: Digest,
         report: &mut Report,
     ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), Missing> {
         let experiment = self.experiment;
         let (mut real, mut samples) = (vec![], vec![]);
         for class in Dataset::A.classes() {
             let subject = format!("{view}/{class}");
-            let raw = Input { from: Source::Artifact(self.data.get(Dataset::A, view, class)?.artifact), only: vec![] };
-            let inputs = InputMap::from([("ingest".to_owned(), all_of(ingest)), ("raw".to_owned(), raw)]);
-            let pad = self.add(subject.clone(), Stage::Pad { class, pad: experiment.pad.clone() }, inputs, "");
+            let pad = self.pad(view, class, Some(self.choice(view)))?;
             let models = self.train_generator(view, class, pad, report)?;
-            let stage = Stage::SinddmSample { sampling: experiment.sampling.clone() };
+            let (sampling, reject_empty) = (experiment.sampling.clone(), experiment.sinddm.reject_empty);
+            let stage = Stage::SinddmSample { sampling, reject_empty };
             let sample = self.add(subject.clone(), stage, models, &subject);
             real.push((class, pad));
             samples.push((class, sample));
@@ -202,16 +225,11 @@ impl Study<'_> {
             }
             return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
         }
-        // The split may leave a small class fewer pictures than asked for.
+        // A small class may have fewer pictures than asked for.
         let raw = self.data.get(Dataset::A, view, class)?;
         let spare = match sinddm.pick {
             Pick::RandomFromAll => raw.images,
-            // Whichever stones are left for testing.
-            Pick::RandomFromTrainSplit => {
-                let by_stone = raw.by_stone();
-                let leave = (self.experiment.tl.most_folds() as usize).min(by_stone.len().saturating_sub(1));
-                by_stone.iter().take(by_stone.len() - leave).sum()
-            }
+            Pick::RandomFromTrainSplit => raw.spare(),
         };
         let model = |image: u32| {
             let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
@@ -239,29 +257,54 @@ impl Study<'_> {
         synthetic: &[(Class, Digest)],
         report: &mut Report,
     ) -> Result<(), Missing> {
-        let both = || {
+        let experiment = self.experiment;
+        let mosaic = self.mosaic();
+        let both = |real: &[(Class, Digest)]| {
             let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
                 list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
             };
             InputMap::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
         };
+        let reference = match experiment.drift.reference {
+            DriftReference::SinddmTrain => real.to_vec(),
+            DriftReference::AllA => {
+                let all = |(class, _): &(Class, Digest)| Ok((*class, self.pad(view, *class, None)?));
+                real.iter().map(all).collect::<Result<_, Missing>>()?
+            }
+        };
         let stream = view.to_string();
-        let drift =
-            self.add(stream.clone(), Stage::EvaluateDrift { drift: self.experiment.drift.clone() }, both(), &stream);
+        let stage = Stage::EvaluateDrift(EvaluateDrift {
+            path: experiment.drift.path,
+            margin: experiment.drift.margin,
+            seen: Some(Seen {
+                finest: experiment.sinddm.finest,
+                factor: experiment.upscale.factor,
+                method: experiment.upscale.method,
+            }),
+            mosaic,
+        });
+        let drift = self.add(stream.clone(), stage, both(&reference), &stream);
         report.results.insert(format!("drift.{view}"), only(drift, &["drift.json"]));
-        let heatmap = self.add(stream.clone(), Stage::EvaluateHeatmap, both(), &stream);
+        let stage = Stage::EvaluateHeatmap(EvaluateHeatmap { size: experiment.heatmap.size, mosaic });
+        let heatmap = self.add(stream.clone(), stage, both(real), &stream);
         report.results.insert(format!("heatmap.{view}"), only(heatmap, &["heatmap.json"]));
         let maps = only(heatmap, &["difference.png", "real.png", "synthetic.png"]);
         report.pictures.insert(format!("heatmap.{view}"), maps);
         for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
             let inputs =
                 InputMap::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
-            let inputs = self.with_weights(inputs, self.experiment.sifid.weights())?;
-            let stage = Stage::EvaluateSifid { sifid: self.experiment.sifid.clone() };
+            let inputs = self.with_weights(inputs, experiment.sifid.weights())?;
+            let stage = Stage::EvaluateSifid(EvaluateSifid { mosaic, ..EvaluateSifid::of(&experiment.sifid) });
             let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
             report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
         }
         Ok(())
+    }
+
+    /// How real pictures are laid out where diffusion models learn from all as one.
+    fn mosaic(&self) -> Option<Mosaic> {
+        let sinddm = &self.experiment.sinddm;
+        (sinddm.multi_image == MultiImage::Mosaic).then(|| Mosaic { frame: sinddm.frame() })
     }
 
     /// The plain diffusion models of one view, evaluated as the others are.
@@ -288,14 +331,15 @@ impl Study<'_> {
             let model = InputMap::from([("model".to_owned(), only(train, &["model.safetensors", "training.json"]))]);
             let sample = self.add(subject.clone(), Stage::DdpmSample { sampling }, model, &subject);
             let name = subject.replace('/', ".");
+            report.results.insert(format!("ddpm-samples.{name}"), only(sample, &["samples.json"]));
             let subject = format!("{subject} ddpm");
             let both = InputMap::from([("real".to_owned(), all_of(train)), ("synthetic".to_owned(), all_of(sample))]);
-            let (drift, sifid) = (self.experiment.drift.clone(), self.experiment.sifid.clone());
-            let weights = sifid.weights();
+            let Experiment { drift, heatmap, sifid, .. } = self.experiment;
+            let (path, margin, seen, mosaic) = (drift.path, drift.margin, None, None);
             for (stage, score, weights) in [
-                (Stage::EvaluateDrift { drift }, "drift", None),
-                (Stage::EvaluateHeatmap, "heatmap", None),
-                (Stage::EvaluateSifid { sifid }, "sifid", weights),
+                (Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic }), "drift", None),
+                (Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic }), "heatmap", None),
+                (Stage::EvaluateSifid(EvaluateSifid::of(sifid)), "sifid", sifid.weights()),
             ] {
                 let inputs = self.with_weights(both.clone(), weights)?;
                 let task = self.add(subject.clone(), stage, inputs, &subject);
@@ -385,7 +429,8 @@ impl Study<'_> {
     }
 
     fn add_training(&mut self, run: Run, name: &str, stage: Stage, inputs: InputMap, report: &mut Report) -> Digest {
-        let task = self.add(run.subject(name), stage, inputs, &format!("{} {name} {}", run.view, run.repeat));
+        let stream = format!("{} {name} repeat {} fold {}", run.view, run.repeat, run.fold);
+        let task = self.add(run.subject(name), stage, inputs, &stream);
         report.results.insert(run.input(name), only(task, &["metrics.json"]));
         task
     }
@@ -393,8 +438,8 @@ impl Study<'_> {
     fn conclude(&mut self, mut report: Report) {
         let experiment = self.experiment;
         for task in &self.plan.tasks {
-            let records: &[&str] = match task.stage {
-                Stage::Pad { .. } => &["pad.json"],
+            let records: &[&str] = match &task.stage {
+                Stage::Pad(canvases) if canvases.choice.is_some() => &["pad.json"],
                 Stage::Patches(_) => &["patches.json"],
                 Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
                     &["training.json", "loss.csv"]
@@ -409,9 +454,14 @@ impl Study<'_> {
             rounds: experiment.tl.rounds(),
             allow_leak: experiment.tl.allow_leak,
             lineage: Lineage::of(&self.plan.tasks),
-            stand_ins: self.data.stand_ins().into_iter().chain(experiment.stand_ins()).collect(),
+            stand_ins: stand_ins(experiment, self.data),
+            readings: experiment.readings(),
             drift_threshold: experiment.drift.threshold,
+            drift_method: experiment.drift.method,
+            drift_margin: experiment.drift.margin,
+            sifid_std_over: experiment.sifid.std_over,
             margin: experiment.tl.margin,
+            correction: experiment.tl.correction,
         });
         let aggregate = self.add(String::new(), stage, report.results, "");
         let mut inputs = report.pictures;

@@ -57,10 +57,13 @@ fn a_key_changes_with_what_determines_the_result_and_with_nothing_else() {
         plan.tasks.iter().map(|task| (task.label(), task.key)).collect()
     };
     let base = keys(&Experiment::default());
-    let mut experiment = Experiment::default();
-    experiment.sampling.omega = 0.1;
-    let changed = keys(&experiment);
-    for (label, key) in &base {
+    let (mut other, mut gated) = (Experiment::default(), Experiment::default());
+    other.sampling.omega = 0.1;
+    // A knob of the section `sinddm` that only sampling reads.
+    gated.sinddm.reject_empty = true;
+    for (changed, (label, key)) in
+        [keys(&other), keys(&gated)].iter().flat_map(|changed| base.iter().map(move |it| (changed, it)))
+    {
         let same = ["ingest", "pad", "sinddm.train", "patches A", "patches C", "classify.train SUR A repeat"];
         let expect_same = same.iter().any(|prefix| label.starts_with(prefix))
             || label.starts_with("classify.train SUR C ")
@@ -119,8 +122,8 @@ fn each_picture_may_have_a_model_of_its_own() {
     let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).collect::<Vec<_>>();
     assert_eq!(
         (of("sinddm.train").len(), of("sinddm.sample").len()),
-        (94, 12),
-        "A/SEC/Va has 11 pictures, of which 5 are left for the folds"
+        (96, 12),
+        "A/SEC/Va has 11 pictures, of which one has to be left to test"
     );
     assert_eq!(of("sinddm.sample")[0].inputs.iter().len(), 8);
     let pad = of("sinddm.train")[3].inputs.get("pad").unwrap();
@@ -137,14 +140,7 @@ fn masks_and_stones_change_the_tasks_that_use_them_and_no_others() {
     let json = serde_json::to_value(&data).unwrap();
     assert_eq!(serde_json::from_value::<Data>(json).unwrap(), data);
     let RawClass { dataset, view, class, images, .. } = data.classes[0].clone();
-    assert_eq!(
-        (dataset, view, data.classes[0].by_stone()),
-        (Dataset::A, View::Sur, {
-            let mut counts = vec![1; images as usize - 2];
-            counts.push(2);
-            counts
-        })
-    );
+    assert_eq!((dataset, view, data.classes[0].spare()), (Dataset::A, View::Sur, images - 1));
     let after = plan_of(&data);
     let of = |plan: &Plan, label: &str| plan.tasks.iter().find(|task| task.label() == label).unwrap().clone();
     for label in ["ingest A/SUR", "patches A/SUR split 0 fold 0"] {
@@ -153,9 +149,153 @@ fn masks_and_stones_change_the_tasks_that_use_them_and_no_others() {
         assert_eq!(masks, Some(Source::Artifact(Digest::of(b"masks"))));
         assert_ne!(task.key, of(&before, label).key);
     }
-    for label in ["ingest C/SUR", "patches A/SEC split 0 fold 0", "patches C/SUR split 1 fold 4"] {
+    // Of the generators, the one whose pictures the stones are of.
+    assert_ne!(
+        of(&after, &format!("sinddm.train SUR/{class}")).key,
+        of(&before, &format!("sinddm.train SUR/{class}")).key
+    );
+    for label in [
+        "ingest C/SUR",
+        "patches A/SEC split 0 fold 0",
+        "patches C/SUR split 1 fold 4",
+        "pad SUR/Va",
+        "sinddm.train SUR/IVd",
+    ] {
         assert_eq!(of(&after, label).key, of(&before, label).key, "{label}");
     }
+    data.classes[0].stones.clear();
+    let masked = plan_of(&data);
+    let label = format!("sinddm.train SUR/{class}");
+    assert_eq!(of(&masked, &label).key, of(&before, &label).key, "masks say nothing to a generator");
+}
+
+#[test]
+fn a_generator_depends_on_its_own_pictures_and_knobs_alone() {
+    let keys = |change: fn(&mut Experiment, &mut Data)| {
+        let (mut experiment, mut data) = (Experiment::default(), Data::of_the_paper());
+        change(&mut experiment, &mut data);
+        let plan = plan(&experiment, &data).unwrap();
+        let of = |task: &&TaskSpec| matches!(task.stage.name(), "pad" | "sinddm.train" | "sinddm.sample" | "upscale");
+        plan.tasks.iter().filter(of).map(|task| (task.label(), task.key)).collect::<BTreeMap<_, _>>()
+    };
+    let base = keys(|_, _| {});
+    let same: [fn(&mut Experiment, &mut Data); 8] = [
+        |it, _| it.tl.protocol = vec![Protocol::FixedSplit],
+        |it, _| it.tl.folds = 2,
+        |it, _| it.patch.size = 64,
+        |it, _| it.patch.split_seed = Some(1),
+        |it, _| it.sampling.batch = 3,
+        |it, _| it.sinddm.micro_batch = Some(2),
+        |it, _| it.upscale.training.lr = 0.5,
+        // A class of C.
+        |_, data| data.classes.last_mut().unwrap().artifact = Digest::of(b"other"),
+    ];
+    for (number, change) in same.into_iter().enumerate() {
+        assert_eq!(keys(change), base, "change {number}");
+    }
+    let other_class = keys(|_, data| data.classes[0].artifact = Digest::of(b"other"));
+    let changed: Vec<&String> = base.keys().filter(|label| other_class[*label] != base[*label]).collect();
+    assert_eq!(changed, ["pad SUR/IVa", "sinddm.sample SUR/IVa", "sinddm.train SUR/IVa", "upscale SUR/IVa"]);
+}
+
+#[test]
+fn every_run_has_a_seed_of_its_own_and_views_differ_under_one_seed_for_the_pick() {
+    let plan_of = |experiment: &Experiment| plan(experiment, &Data::of_the_paper()).unwrap();
+    let mut experiment = Experiment::default();
+    experiment.sinddm.pick_seed = Some(5);
+    let plan = plan_of(&experiment);
+    let trained = |task: &&TaskSpec| matches!(task.stage, Stage::ClassifyTrain(_));
+    let seeds: BTreeSet<u64> = plan.tasks.iter().filter(trained).map(|task| task.seed.0).collect();
+    assert_eq!(seeds.len(), 9 * 2 * 2 * 5);
+    let choices = |plan: &Plan| -> BTreeSet<u64> {
+        let of = |task: &TaskSpec| match &task.stage {
+            Stage::Ingest(ingest) => ingest.choice.map(|choice| choice.seed.0),
+            Stage::Pad(canvases) => canvases.choice.map(|choice| choice.seed.0),
+            _ => None,
+        };
+        plan.tasks.iter().filter_map(of).collect()
+    };
+    // One for each view: the pad and the ingest of a view choose alike.
+    assert_eq!(choices(&plan).len(), 2);
+    assert!(choices(&plan).is_disjoint(&choices(&plan_of(&Experiment::default()))));
+}
+
+#[test]
+fn classes_that_some_folds_do_not_test_are_named() {
+    let of = |folds| {
+        let mut experiment = Experiment::default();
+        experiment.tl.folds = folds;
+        untested(&experiment, &Data::of_the_paper())
+    };
+    assert_eq!(of(2), Vec::<String>::new());
+    assert_eq!(
+        of(5),
+        [
+            "A/SEC/Va: 3 of its pictures may be tested, so 2 of 5 folds do not test it",
+            "C/SEC/IVd: 4 of its pictures may be tested, so 1 of 5 folds do not test it",
+        ]
+    );
+}
+
+#[test]
+fn generators_that_get_too_few_pictures_are_named() {
+    let mut data = Data::of_the_paper();
+    assert_eq!(short_generators(&Experiment::default(), &data), Vec::<String>::new());
+    let class = data.classes.iter_mut().find(|raw| raw.images == 11).unwrap();
+    class.images = 7;
+    let said = "the diffusion model of SEC/Va learns from 6 pictures, not 8: the class has 7";
+    assert_eq!(short_generators(&Experiment::default(), &data), [said]);
+    assert!(stand_ins(&Experiment::default(), &data).contains(&said.to_owned()));
+    let class = data.classes.iter_mut().find(|raw| raw.images == 7).unwrap();
+    class.stones = (0..7).map(|image| (format!("{image}.png"), image / 3)).collect();
+    assert_eq!(class.spare(), 6);
+    class.stones.insert("6.png".to_owned(), 1);
+    assert_eq!(class.spare(), 4);
+    let mut leaky = Experiment::default();
+    leaky.sinddm.pick = crate::experiment::Pick::RandomFromAll;
+    assert!(short_generators(&leaky, &data)[0].contains("learns from 7 pictures"));
+}
+
+/// The table of keys.txt, computed: knob, what is set beside it, its other value, and
+/// what of the paper's plan is re-keyed.
+#[test]
+fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
+    let resolve = |sets: &[String]| crate::overrides::resolve(crate::experiment::Scale::Paper, None, sets).unwrap();
+    let plan_of = |sets: &[String]| plan(&resolve(sets), &Data::of_the_paper()).unwrap();
+    let text = include_str!("keys.txt");
+    let mut computed = String::new();
+    let mut listed = BTreeSet::new();
+    let mut bases: BTreeMap<Vec<String>, BTreeSet<Digest>> = BTreeMap::new();
+    for line in text.lines() {
+        if line.starts_with('#') {
+            computed += &format!("{line}\n");
+            continue;
+        }
+        let [knob, with, other, _] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else { continue };
+        listed.insert(knob.to_owned());
+        let beside: Vec<String> = with.split_whitespace().map(str::to_owned).collect();
+        let base =
+            bases.entry(beside.clone()).or_insert_with(|| plan_of(&beside).tasks.iter().map(|task| task.key).collect());
+        let changed = plan_of(&beside.into_iter().chain([format!("{knob}={other}")]).collect::<Vec<_>>());
+        let mut counts: Vec<(&str, usize, usize)> = vec![];
+        for (stage, all) in changed.by_stage() {
+            let of_stage = changed.tasks.iter().filter(|task| task.stage.name() == stage);
+            counts.push((stage, of_stage.filter(|task| !base.contains(&task.key)).count(), all));
+        }
+        let rekeyed = counts.into_iter().filter(|(_, new, _)| *new > 0);
+        let rekeyed: Vec<String> = rekeyed.map(|(stage, new, all)| format!("{stage} {new}/{all}")).collect();
+        let rekeyed = if rekeyed.is_empty() { "nothing".to_owned() } else { rekeyed.join(", ") };
+        computed += &format!("{knob} | {with} | {other} | {rekeyed}\n");
+    }
+    let pinned = paper_plan();
+    for stage in ["pad", "sinddm.train", "upscale", "patches", "classify.train"] {
+        let first = pinned.tasks.iter().find(|task| task.stage.name() == stage).unwrap();
+        computed += &format!("key of {}: {}\n", first.label(), first.key);
+    }
+    computed += &format!("key of the plan: {}\n", pinned.digest());
+    let knobs: BTreeSet<String> = crate::experiment::knobs::all().map(|knob| knob.name.to_owned()).collect();
+    assert_eq!(listed, knobs, "keys.txt lists each knob");
+    assert!(computed == text, "keys.txt is not what is computed:\n{computed}");
 }
 
 #[test]
@@ -170,8 +310,12 @@ fn a_missing_class_is_named() {
 fn data_with_the_papers_counts_may_be_compared_and_others_not() {
     assert_eq!(Data::of_the_paper().stand_ins(), Vec::<String>::new());
     let mut data = Data::of_the_paper();
+    // The paper prints totals; counts by class come from elsewhere.
     data.classes[0].images += 1;
-    assert_eq!(data.stand_ins().len(), 1);
+    data.classes[1].images -= 1;
+    assert_eq!((data.stand_ins(), data.unlike_earlier_work().is_some()), (vec![], true));
+    data.classes[1].images += 1;
+    assert_eq!(data.stand_ins(), ["not the paper's data: A/SUR has 210 pictures, the paper's 209"]);
     data.stand_in = Some("drawings".to_owned());
     assert_eq!(data.stand_ins(), ["stand-in data: drawings"]);
     data.unpublished.insert(Pretrained::Resnet50V2);

@@ -170,7 +170,8 @@ impl Scheduler {
         self.run_order.push(run);
     }
 
-    /// Adds tasks to a run, and gives those that ended without a result a new chance.
+    /// Adds tasks to a run, and gives those that ended without a result a new chance: as
+    /// they are asked for now, since how a task is computed is no part of its key.
     fn add_tasks(&mut self, run: RunId, specs: &[Arc<TaskSpec>]) {
         for spec in specs {
             let id = self.ids.get(&spec.key).unwrap_or_else(|| self.add(spec));
@@ -183,6 +184,11 @@ impl Scheduler {
             match self.tasks[id as usize].task.state {
                 State::Committed { .. } => self.runs[run as usize].cached += 1,
                 State::Failed(_) | State::Cancelled | State::Pruned => {
+                    let class = self.classes.of(spec);
+                    for worker in self.workers.values_mut() {
+                        worker.learn(&self.classes);
+                    }
+                    (self.tasks[id as usize].class, self.tasks[id as usize].task.spec) = (class, spec.clone());
                     let task = &mut self.tasks[id as usize].task;
                     (task.failures, task.losses) = (0, 0);
                     task.failed_on = vec![];

@@ -199,6 +199,35 @@ fn bad_data_are_not_tried_again_and_a_new_submission_gives_another_chance() {
 }
 
 #[test]
+fn what_ended_without_a_result_is_computed_as_the_newest_submission_asks() {
+    let study = |micro_batch| {
+        let mut experiment = Experiment::default();
+        experiment.sinddm.micro_batch = micro_batch;
+        plan::plan(&experiment, &Data::of_the_paper()).unwrap()
+    };
+    let (wide, narrow) = (study(None), study(Some(4)));
+    // How many pictures go through the network at once is no part of a key.
+    assert_eq!(wide.digest(), narrow.digest());
+    let mut world = World::with(&["a"], 1);
+    world.submit_plan(wide, 0);
+    let is_training = |world: &World, lease: Held| match &world.scheduler.task(lease.0).unwrap().spec.stage {
+        Stage::SinddmTrain { sinddm } => Some(sinddm.micro_batch),
+        _ => None,
+    };
+    let lease = loop {
+        let lease = world.acquire("a").unwrap();
+        match is_training(&world, lease) {
+            Some(_) => break lease,
+            None => world.commit(lease).unwrap(),
+        };
+    };
+    world.fail(lease, FailureCode::OutOfMemory).unwrap();
+    world.submit_plan(narrow, 0);
+    assert_eq!(is_training(&world, lease), Some(Some(4)));
+    world.finish();
+}
+
+#[test]
 fn a_crash_is_tried_again_a_bounded_number_of_times() {
     let mut world = World::with(&["a"], 1);
     world.submit();

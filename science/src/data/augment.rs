@@ -2,6 +2,7 @@
 
 use domain::seed::Seed;
 
+use super::blur;
 use crate::random;
 
 /// Largest rotation in either direction, in degrees.
@@ -68,27 +69,8 @@ impl Augmentation {
 
     /// Blurs one channel, `[size, size]`, beyond whose edges the outermost pixels go on.
     pub fn soften(&self, channel: &mut [f32], size: usize) {
-        if self.blur <= 0.0 {
-            return;
-        }
-        let reach = (3.0 * self.blur).ceil() as usize;
-        let weight = |at: usize| (-0.5 * (at as f64 / self.blur).powi(2)).exp();
-        let sum: f64 = (0..=reach).map(|at| if at == 0 { 1.0 } else { 2.0 * weight(at) }).sum();
-        let kernel: Vec<f32> = (0..=reach).map(|at| (weight(at) / sum) as f32).collect();
-        let mut line = vec![0.0; size];
-        for stride in [1, size] {
-            for start in 0..size {
-                let first = start * (size + 1 - stride);
-                (0..size).for_each(|i| line[i] = channel[first + i * stride]);
-                for i in 0..size {
-                    let tail = kernel
-                        .iter()
-                        .enumerate()
-                        .skip(1)
-                        .map(|(at, weight)| weight * (line[i.saturating_sub(at)] + line[(i + at).min(size - 1)]));
-                    channel[first + i * stride] = kernel[0] * line[i] + tail.sum::<f32>();
-                }
-            }
+        if self.blur > 0.0 {
+            blur::gaussian(channel, size, self.blur, (3.0 * self.blur).ceil() as usize);
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn paths(input: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     paths.sort();
     match paths.is_empty() {
-        true => Err(Failure::invalid_input(format!("{} holds no picture", folder.display()))),
+        true => Err(Failure::invalid_input(format!("{} holds no pictures", folder.display()))),
         false => Ok(paths),
     }
 }

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use image::{GrayImage, RgbImage};
 
+use super::canvas::Placed;
+
 /// Grey levels up to this belong to the black border of an endoscope.
 const VIGNETTE_LEVEL: u8 = 16;
 
@@ -33,14 +35,6 @@ pub fn share(image: &RgbImage) -> f64 {
     let grey = grey(image);
     let bright = grey.iter().filter(|level| **level > VISIBLE_ABOVE).count();
     bright as f64 / grey.len().max(1) as f64
-}
-
-/// The foreground of samples in words, empty ones counted.
-pub fn summary(images: &[RgbImage]) -> String {
-    let shares: Vec<f64> = images.iter().map(share).collect();
-    let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
-    let empty = shares.iter().filter(|share| **share < EMPTY_BELOW).count();
-    format!("{} samples, {:.0} % foreground on average, {empty} empty", shares.len(), 100.0 * mean)
 }
 
 /// The grey level that best separates two groups (Otsu): a pixel above it is
@@ -105,11 +99,21 @@ impl Mask {
     /// The bright stone on a dark background: grey, smoothed against noise,
     /// above Otsu's threshold, largest component, holes filled.
     pub fn stone(image: &RgbImage) -> Self {
+        Self::bright(image).stone_of_bright()
+    }
+
+    /// All that is bright: grey, smoothed against noise, above Otsu's threshold.
+    pub fn bright(image: &RgbImage) -> Self {
         let [width, height] = [image.width() as usize, image.height() as usize];
         let grey = smooth(grey(image).into_raw(), width, (width.max(height) / 100).max(1));
         let threshold = otsu(&grey);
         let inside = grey.iter().map(|level| *level > threshold).collect();
-        Self { width, height, inside }.largest().filled()
+        Self { width, height, inside }
+    }
+
+    /// The stone of what is [`Mask::bright`]: its largest component, holes filled.
+    pub fn stone_of_bright(self) -> Self {
+        self.largest().filled()
     }
 
     /// What an endoscope shows: the frame without the black that touches its
@@ -156,16 +160,18 @@ impl Mask {
         best.1.unwrap_or(scope)
     }
 
-    /// The mask of a picture that was brought to `size` and pasted in the middle of a
-    /// `canvas`, both width and height: nearest pixels, nothing outside the picture.
-    pub fn on_canvas(&self, size: [u32; 2], canvas: [u32; 2]) -> Self {
-        let ([wide, high], [width, height]) = (size.map(|side| side as usize), canvas.map(|side| side as usize));
-        let (left, top) = ((width - wide) / 2, (height - high) / 2);
+    /// The mask of a picture that was placed so on a canvas of that width and height:
+    /// nearest pixels, nothing outside the picture.
+    pub fn on_canvas(&self, placed: Placed, canvas: [u32; 2]) -> Self {
+        let ([wide, high], [width, height]) = (placed.size.map(|side| side as usize), canvas.map(|side| side as usize));
+        let [left, top, seen_width, seen_height] = placed.seen(canvas).map(|pixels| pixels as usize);
+        // Where what is seen begins in the picture.
+        let [first_x, first_y] = placed.at.map(|edge| (-edge).max(0) as usize);
         let mut inside = vec![false; width * height];
-        for y in 0..high {
-            let line = &self.inside[y * self.height / high * self.width..][..self.width];
-            let to = &mut inside[(top + y) * width + left..][..wide];
-            to.iter_mut().enumerate().for_each(|(x, to)| *to = line[x * self.width / wide]);
+        for y in 0..seen_height {
+            let line = &self.inside[(first_y + y) * self.height / high * self.width..][..self.width];
+            let to = &mut inside[(top + y) * width + left..][..seen_width];
+            to.iter_mut().enumerate().for_each(|(x, to)| *to = line[(first_x + x) * self.width / wide]);
         }
         Self { width, height, inside }
     }
@@ -185,6 +191,33 @@ impl Mask {
         self.inside.iter().filter(|inside| **inside).count()
     }
 
+    /// Whether each pixel is inside, row by row.
+    pub fn pixels(&self) -> &[bool] {
+        &self.inside
+    }
+
+    /// Pixels of each component (by edges, not corners), from the top.
+    pub fn components(&self) -> Vec<usize> {
+        let sizes = Runs::of(self).sizes();
+        sizes.into_iter().filter(|size| *size > 0).collect()
+    }
+
+    /// All pixels at most `radius` pixels away from one inside.
+    pub fn dilated(&self, radius: usize) -> Self {
+        let mut inside = vec![false; self.inside.len()];
+        let reach = |dy: usize| ((radius * radius - dy * dy) as f64).sqrt() as usize;
+        for (y, line) in self.inside.chunks_exact(self.width.max(1)).enumerate() {
+            for row in y.saturating_sub(radius)..(y + radius + 1).min(self.height) {
+                let (start, reach) = (row * self.width, reach(row.abs_diff(y)));
+                for x in line.iter().enumerate().filter(|(_, inside)| **inside).map(|(x, _)| x) {
+                    let end = (x + reach + 1).min(self.width);
+                    inside[start + x.saturating_sub(reach)..start + end].fill(true);
+                }
+            }
+        }
+        Self { inside, ..*self }
+    }
+
     /// Share of the frame that is inside, 0 to 1.
     pub fn share(&self) -> f64 {
         self.count() as f64 / self.inside.len().max(1) as f64
@@ -199,10 +232,7 @@ impl Mask {
     /// first from the top.
     fn largest(self) -> Self {
         let runs = Runs::of(&self);
-        let mut sizes = vec![0; runs.runs.len()];
-        for (run, component) in runs.runs.iter().zip(&runs.components) {
-            sizes[*component] += run.end - run.start;
-        }
+        let sizes = runs.sizes();
         let best = (0..sizes.len()).rev().max_by_key(|component| sizes[*component]);
         Self { inside: runs.pixels(|component| Some(component) == best), ..self }
     }
@@ -269,6 +299,15 @@ impl Runs {
         }
         let components = (0..parents.len()).map(|run| root(&mut parents, run)).collect();
         Self { len: mask.inside.len(), runs, components }
+    }
+
+    /// Pixels of each component, at the place of its first run; 0 for other runs.
+    fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.runs.len()];
+        for (run, component) in self.runs.iter().zip(&self.components) {
+            sizes[*component] += run.end - run.start;
+        }
+        sizes
     }
 
     /// The pixels of the components that are wanted.
@@ -419,13 +458,16 @@ mod tests {
     #[test]
     fn a_mask_follows_its_picture_to_a_canvas() {
         let mask = Mask::stone(&ring());
-        let moved = mask.on_canvas([40, 30], [60, 50]);
+        let moved = mask.on_canvas(Placed { size: [40, 30], at: [10, 10] }, [60, 50]);
         assert_eq!((moved.width(), moved.height()), (60, 50));
         assert!((moved.count() as f64 - mask.count() as f64 / 4.0).abs() < 0.1 * mask.count() as f64);
         // The middle of the stone, and a corner of the picture.
         let coverage = Coverage::of(&moved);
         assert_eq!((coverage.of_square(28, 23, 4), coverage.of_square(10, 10, 4)), (1.0, 0.0));
-        assert_eq!(mask.on_canvas([80, 60], [80, 60]), mask);
+        assert_eq!(mask.on_canvas(Placed { size: [80, 60], at: [0, 0] }, [80, 60]), mask);
+        // A canvas that shows the middle of the picture only.
+        let cut = mask.on_canvas(Placed { size: [80, 60], at: [-20, -10] }, [40, 40]);
+        assert_eq!((cut.width(), cut.height(), cut.count()), (40, 40, mask.count()));
     }
 
     #[test]
@@ -443,6 +485,19 @@ mod tests {
         assert_eq!(ring.filled(), mask(&["......", ".####.", ".####.", ".####.", "....#."]));
         assert_eq!(mask(&["..", ".."]).largest(), mask(&["..", ".."]));
         assert_eq!(mask(&["##", "##"]).filled(), mask(&["##", "##"]));
+    }
+
+    #[test]
+    fn a_dilated_pixel_is_a_disc() {
+        let pixel = |x: u32, y: u32| RgbImage::from_fn(21, 17, |i, j| Rgb([u8::from((i, j) == (x, y)); 3]));
+        // Lattice points in a circle around one of them (Gauss): 5, 13, 29, 49, 81, 113, 149.
+        for (radius, points) in [(0, 1), (1, 5), (2, 13), (3, 29), (7, 149)] {
+            let disc = Mask::drawn(&pixel(10, 8)).dilated(radius);
+            assert_eq!((disc.count(), disc.components()), (points, vec![points]), "radius {radius}");
+        }
+        // Of the disc around a corner one quarter is in the frame.
+        assert_eq!(Mask::drawn(&pixel(0, 0)).dilated(7).count(), (149 - 15 - 15 + 1) / 4 + 15);
+        assert_eq!(Mask::drawn(&RgbImage::new(4, 3)).dilated(7).count(), 0);
     }
 
     #[test]

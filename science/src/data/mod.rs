@@ -3,15 +3,18 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
+//! | [`canvas`] | what a diffusion model is shown, and what its samples are compared with |
 //! | [`folder`] | the numbered pictures of an artifact |
 //! | [`packed`] | patches with their labels, written to a file |
 //! | [`patchset`] | patches with their labels, batch by batch |
 //! | [`augment`] | how training patches are varied |
+//! | [`blur`] | Gaussian blur |
 //! | [`pyramid`] | pictures at several scales |
 //! | [`tensors`] | pictures as tensors and back |
 //! | [`quality`] | how near an enlarged picture is to the true one |
 //! | [`resize`] | fixed-point resizing, byte for byte as Pillow does it |
 //! | [`foreground`] | where the stone is |
+//! | [`gate`] | whether a sample shows one central object, as real pictures do |
 //! | [`phantom`] | procedural stones that stand in for the data sets |
 //! | [`split`] | training and test sides, by image |
 //! | [`windows`] | places for patches in one picture |
@@ -20,9 +23,12 @@
 
 pub mod augment;
 pub mod batch;
+pub mod blur;
+pub mod canvas;
 pub mod checkup;
 pub mod folder;
 pub mod foreground;
+pub mod gate;
 pub mod packed;
 pub mod patchset;
 pub mod phantom;

@@ -1,12 +1,10 @@
 //! Pictures at several scales, for SinDDM (ALGORITHM 2.1, 2.7).
 
-use std::borrow::Cow;
-
-use domain::experiment::{Fit, LossPool, MultiImage, RescaleLoss, Sinddm};
-use domain::stage::Failure;
+use domain::experiment::{LossPool, MultiImage, RescaleLoss, Sinddm};
+use domain::stage::{Failure, Mosaic};
 use image::RgbImage;
-use image::imageops;
 
+use super::canvas;
 use super::resize::{Filter, resize};
 
 /// Rule of the reference for the coarsest scale: area of its short side at
@@ -64,27 +62,23 @@ pub struct Scale {
 }
 
 impl Pyramid {
-    /// Shrinks each picture to every scale directly from the original.
+    /// Shrinks each picture to every scale directly from the original. Pictures are as
+    /// [`learnt`] gives them.
     ///
     /// # Errors
     /// `InvalidInput` if there is no picture or one is smaller than the coarsest scale.
     pub fn new(images: &[RgbImage], sinddm: &Sinddm) -> Result<Self, Failure> {
-        let images = learnt(images, sinddm.multi_image);
         let canvas = images.first().map(RgbImage::dimensions);
         let (width, height) = canvas.ok_or_else(|| Failure::invalid_input("there is no picture to learn from"))?;
         let sinddm = &sinddm.on([width, height]);
         let finest = sinddm.finest.size([width, height]);
         let geometry = Geometry::new(finest, sinddm.scale_factor, sinddm.coarsest);
-        let fitted: Vec<RgbImage> = match sinddm.fit {
-            Fit::Letterbox => images.iter().map(|image| letterbox(image, finest)).collect(),
-            Fit::Stretch => images.into_owned(),
-        };
-        large_enough(&fitted, geometry.sizes[0])?;
+        large_enough(images, geometry.sizes[0])?;
         let mut scales: Vec<Scale> = Vec::new();
         let mut rescale_losses = Vec::new();
         for &[width, height] in &geometry.sizes {
             let images: Vec<RgbImage> =
-                fitted.iter().map(|image| resize(image, width, height, Filter::Lanczos)).collect();
+                images.iter().map(|image| resize(image, width, height, Filter::Lanczos)).collect();
             let blurred: Vec<RgbImage> = scales.last().map_or_else(Vec::new, |coarser| {
                 coarser.images.iter().map(|image| resize(image, width, height, Filter::Bilinear)).collect()
             });
@@ -100,28 +94,19 @@ impl Pyramid {
     }
 }
 
-/// The pictures that one model learns from.
-fn learnt(images: &[RgbImage], how: MultiImage) -> Cow<'_, [RgbImage]> {
-    match how {
-        MultiImage::Pooled => Cow::Borrowed(images),
-        MultiImage::FirstOnly | MultiImage::PerImage => Cow::Borrowed(&images[..images.len().min(1)]),
-        MultiImage::Mosaic => Cow::Owned(mosaic(images).into_iter().collect()),
+/// The pictures that one model learns from, out of canvases with padding of that colour:
+/// all, the first, or all as one.
+pub fn learnt(mut canvases: Vec<RgbImage>, sinddm: &Sinddm, color: [u8; 3]) -> Vec<RgbImage> {
+    match sinddm.multi_image {
+        MultiImage::Pooled => canvases,
+        MultiImage::FirstOnly | MultiImage::PerImage => {
+            canvases.truncate(1);
+            canvases
+        }
+        MultiImage::Mosaic => {
+            canvas::laid_out(&canvases, Mosaic { frame: sinddm.frame() }, color).into_iter().collect()
+        }
     }
-}
-
-/// All pictures as one, in rows, about as many across as down. Each cell has the
-/// size of the first picture; what is left over is black.
-fn mosaic(images: &[RgbImage]) -> Option<RgbImage> {
-    let (width, height) = images.first()?.dimensions();
-    let across = (images.len() as f64).sqrt().ceil() as u32;
-    let down = (images.len() as u32).div_ceil(across);
-    let mut whole = RgbImage::new(across * width, down * height);
-    for (image, number) in images.iter().zip(0..) {
-        let cell = resize(image, width, height, Filter::Lanczos);
-        let (x, y) = (number % across * width, number / across * height);
-        imageops::replace(&mut whole, &cell, i64::from(x), i64::from(y));
-    }
-    Some(whole)
 }
 
 /// Nothing can be learnt from pictures that would have to be enlarged even for
@@ -136,18 +121,6 @@ fn large_enough(images: &[RgbImage], [width, height]: [u32; 2]) -> Result<(), Fa
         ))),
         None => Ok(()),
     }
-}
-
-/// The picture centred on a black canvas of the aspect of `finest`.
-pub(crate) fn letterbox(image: &RgbImage, finest: [u32; 2]) -> RgbImage {
-    let (width, height) = image.dimensions();
-    let aspect = f64::from(finest[0]) / f64::from(finest[1]);
-    let wide = (f64::from(height) * aspect).round() as u32;
-    let tall = (f64::from(width) / aspect).round() as u32;
-    let (wide, tall) = if wide >= width { (wide, height) } else { (width, tall.max(height)) };
-    let mut canvas = RgbImage::new(wide, tall);
-    imageops::replace(&mut canvas, image, i64::from((wide - width) / 2), i64::from((tall - height) / 2));
-    canvas
 }
 
 /// Euclidean norm of the difference, divided by the number of values. The
@@ -192,14 +165,6 @@ mod tests {
     }
 
     #[test]
-    fn letterboxing_extends_the_canvas_to_the_aspect() {
-        let canvas = letterbox(&RgbImage::from_pixel(428, 284, image::Rgb([9; 3])), [264, 200]);
-        assert_eq!(canvas.dimensions(), (428, 324));
-        assert_eq!((canvas[(0, 0)].0, canvas[(0, 20)].0, canvas[(427, 303)].0), ([0; 3], [9; 3], [9; 3]));
-        assert_eq!(letterbox(&RgbImage::new(33, 25), [33, 25]).dimensions(), (33, 25));
-    }
-
-    #[test]
     fn bytes_below_zero_wrap() {
         let dark = RgbImage::from_pixel(2, 1, image::Rgb([1; 3]));
         let bright = RgbImage::from_pixel(2, 1, image::Rgb([3; 3]));
@@ -233,6 +198,7 @@ mod tests {
         let images = [flat(10), flat(20), flat(30)];
         let finest = |multi_image| {
             let sinddm = Sinddm { finest: [32, 24].into(), coarsest: Some(12), multi_image, ..Sinddm::default() };
+            let images = learnt(images.to_vec(), &sinddm, [0; 3]);
             Pyramid::new(&images, &sinddm).unwrap().scales.pop().unwrap().images
         };
         let levels = |images: Vec<RgbImage>| images.iter().map(|image| image[(3, 3)].0[0]).collect::<Vec<_>>();

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use image::RgbImage;
+use image::{ImageBuffer, Pixel, RgbImage};
 use rayon::prelude::*;
 
 /// Fractional bits of a coefficient: a product with 8 bits and the sum of a
@@ -164,9 +164,70 @@ fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
+/// Resizes by averaging over the area of each output pixel; where the picture
+/// has to grow in either direction, by mixing neighbours instead, as OpenCV's
+/// INTER_AREA does.
+pub fn resize_area<P: Pixel<Subpixel = u8>>(
+    picture: &ImageBuffer<P, Vec<u8>>,
+    width: u32,
+    height: u32,
+) -> ImageBuffer<P, Vec<u8>> {
+    if picture.dimensions() == (width, height) || picture.is_empty() {
+        return picture.clone();
+    }
+    let channels = usize::from(P::CHANNEL_COUNT);
+    let shrinks = picture.width() >= width && picture.height() >= height;
+    let taps = |from: u32, to: u32| -> Vec<Vec<(usize, f64)>> {
+        (0..to).map(|i| if shrinks { area(from, to, i) } else { mix(from, to, i) }).collect()
+    };
+    let (across, down) = (taps(picture.width(), width), taps(picture.height(), height));
+    let stride = width as usize * channels;
+    let mut wide = Vec::with_capacity(stride * picture.height() as usize);
+    for line in picture.chunks_exact(picture.width() as usize * channels) {
+        for tap in &across {
+            wide.extend((0..channels).map(|channel| {
+                tap.iter().map(|(x, weight)| f64::from(line[x * channels + channel]) * weight).sum::<f64>()
+            }));
+        }
+    }
+    let mut levels = Vec::with_capacity(stride * height as usize);
+    let mut sums = vec![0.0; stride];
+    for tap in &down {
+        sums.fill(0.0);
+        for (y, weight) in tap {
+            let line = &wide[y * stride..(y + 1) * stride];
+            sums.iter_mut().zip(line).for_each(|(sum, value)| *sum += value * weight);
+        }
+        levels.extend(sums.iter().map(|sum| sum.round_ties_even().clamp(0.0, 255.0) as u8));
+    }
+    ImageBuffer::from_raw(width, height, levels).unwrap_or_default()
+}
+
+/// The input pixels under output pixel `i`, by the share they cover of it.
+fn area(from: u32, to: u32, i: u32) -> Vec<(usize, f64)> {
+    let scale = f64::from(from) / f64::from(to);
+    let (start, end) = (f64::from(i) * scale, (f64::from(i + 1) * scale).min(f64::from(from)));
+    let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(from as usize));
+    (first..last)
+        .map(|x| (x, ((end.min(x as f64 + 1.0) - start.max(x as f64)) / (end - start)).max(0.0)))
+        .filter(|(_, weight)| *weight > 1e-9)
+        .collect()
+}
+
+/// The two input pixels that output pixel `i` is mixed from.
+fn mix(from: u32, to: u32, i: u32) -> Vec<(usize, f64)> {
+    let scale = f64::from(from) / f64::from(to);
+    let left = (f64::from(i) * scale).floor();
+    let share = (f64::from(i) + 1.0) - (left + 1.0) / scale;
+    let share = if share <= 0.0 { 0.0 } else { share.fract() };
+    let last = from as usize - 1;
+    let left = (left as usize).min(last);
+    vec![(left, 1.0 - share), ((left + 1).min(last), share)]
+}
+
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
+    use image::{GrayImage, Luma, Rgb};
 
     use super::*;
 
@@ -208,6 +269,23 @@ mod tests {
         }
         assert_eq!(resize(&RgbImage::new(0, 4), 2, 2, Filter::Lanczos), RgbImage::new(2, 2));
     }
+
+    #[test]
+    fn areas_are_averaged_and_growth_mixes_neighbours() {
+        let picture = GrayImage::from_fn(4, 1, |x, _| Luma([[0, 100, 50, 200][x as usize]]));
+        assert_eq!(resize_area(&picture, 2, 1).as_raw(), &[50, 125]);
+        let flat = GrayImage::from_pixel(3, 5, Luma([77]));
+        for (width, height) in [(1, 1), (2, 3), (7, 9), (9, 2)] {
+            assert_eq!(resize_area(&flat, width, height), GrayImage::from_pixel(width, height, Luma([77])));
+        }
+    }
+
+    #[test]
+    fn each_channel_is_averaged_by_itself() {
+        let picture = RgbImage::from_fn(4, 2, |x, y| Rgb([10 * x as u8, 100, if y == 0 { 0 } else { 60 }]));
+        let small = resize_area(&picture, 2, 1);
+        assert_eq!((small[(0, 0)].0, small[(1, 0)].0), ([5, 100, 30], [25, 100, 30]));
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +325,38 @@ mod golden {
                 compared += 1;
             }
             assert!(compared > 50, "{compared}");
+        }
+    }
+
+    mod drift {
+        use std::{env, fs, path::PathBuf};
+
+        use image::GrayImage;
+        use safetensors::SafeTensors;
+
+        use crate::data::resize::resize_area;
+
+        #[test]
+        #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
+        fn resized_grey_is_within_one_level_of_opencv() {
+            let folder = PathBuf::from(env::var("LITHOGEN_GOLDEN").unwrap()).join("drift");
+            let bytes = fs::read(folder.join("heatmaps.safetensors")).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let picture = |name: &str| {
+                let tensor = tensors.tensor(name).unwrap();
+                let [height, width] = *tensor.shape() else { panic!("{name}") };
+                GrayImage::from_raw(width as u32, height as u32, tensor.data().to_vec()).unwrap()
+            };
+            let mut compared = 0;
+            for name in tensors.names() {
+                let Some((source, _)) = name.split_once(".area_") else { continue };
+                let expected = picture(name);
+                let result = resize_area(&picture(&format!("{source}.gray")), expected.width(), expected.height());
+                let worst = result.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+                assert!(worst <= Some(1), "{name}: {worst:?}");
+                compared += 1;
+            }
+            assert!(compared > 3, "{compared}");
         }
     }
 }

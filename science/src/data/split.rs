@@ -30,19 +30,22 @@ pub struct Role {
     pub testable: bool,
 }
 
-/// Sets up to `wanted` images of a class apart for a diffusion model, by whole
-/// stones, as many as leave `leave` stones, or all but one where there are not that
-/// many. What is left of a stone that it learns from is not tested either.
+/// Sets up to `wanted` images of a class apart for a diffusion model, by whole stones in
+/// a random order that depends on nothing but the stones, so that fewer are the first of
+/// more. One stone is left to test, the last of those that leave enough images, or the
+/// smallest. What is left of a stone that it learns from is not tested either.
 ///
 /// `None` if there are fewer than [`FEWEST`] stones.
-pub fn set_apart(stones: &[usize], wanted: usize, leave: u32, rng: &mut ChaCha8Rng) -> Option<Vec<Role>> {
+pub fn set_apart(stones: &[usize], wanted: usize, rng: &mut ChaCha8Rng) -> Option<Vec<Role>> {
     let mut members = members(stones, |_| true);
     if members.len() < FEWEST {
         return None;
     }
     members.shuffle(rng);
-    let leave = (leave as usize).clamp(1, members.len() - 1);
-    members.truncate(members.len() - leave);
+    let smallest = members.iter().map(Vec::len).min().unwrap_or(0);
+    let spared = members.iter().rposition(|stone| stones.len() - stone.len() >= wanted);
+    let spared = spared.or_else(|| members.iter().rposition(|stone| stone.len() == smallest));
+    spared.map(|stone| members.remove(stone));
     let mut roles = vec![Role { generator: false, testable: true }; stones.len()];
     let mut missing = wanted;
     for stone in members {
@@ -146,8 +149,8 @@ mod tests {
         (0..images).collect()
     }
 
-    fn roles(stones: &[usize], wanted: usize, leave: u32) -> Option<Vec<Role>> {
-        set_apart(stones, wanted, leave, &mut stream(Seed(1), "apart", 0))
+    fn roles(stones: &[usize], wanted: usize) -> Option<Vec<Role>> {
+        set_apart(stones, wanted, &mut stream(Seed(1), "apart", 0))
     }
 
     fn dealt(stones: &[usize], roles: &[Role], folds: u32, number: u64) -> Option<Vec<Option<u32>>> {
@@ -164,7 +167,7 @@ mod tests {
         for images in 2..80 {
             for generators in [0, 8] {
                 let stones = each_its_own(images);
-                let roles = roles(&stones, generators, 1).unwrap();
+                let roles = roles(&stones, generators).unwrap();
                 let dealt = dealt(&stones, &roles, 1, 0).unwrap();
                 let wanted = ((images as f64 * 0.2).round() as usize).max(1);
                 let learnt = roles.iter().filter(|role| role.generator).count();
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn folds_deal_every_other_image_once_and_evenly_and_each_split_anew() {
         let stones = each_its_own(23);
-        let roles = roles(&stones, 8, 5).unwrap();
+        let roles = roles(&stones, 8).unwrap();
         assert_eq!(roles.iter().filter(|role| role.generator).count(), 8);
         let splits = [0, 1, 0].map(|number| dealt(&stones, &roles, 5, number).unwrap());
         for split in &splits {
@@ -190,21 +193,39 @@ mod tests {
 
     #[test]
     fn too_few_images_cannot_be_split() {
-        assert_eq!(roles(&each_its_own(1), 0, 1), None);
-        assert_eq!(roles(&[0; 9], 0, 1), None);
+        assert_eq!(roles(&each_its_own(1), 0), None);
+        assert_eq!(roles(&[0; 9], 0), None);
         let (all, none) = (vec![Role { generator: false, testable: true }; 1], vec![]);
         assert_eq!((dealt(&[0], &all, 5, 0), dealt(&[], &none, 5, 0)), (None, None));
     }
 
     #[test]
     fn with_fewer_images_than_folds_each_is_tested_once_and_some_folds_test_none() {
-        let four = roles(&each_its_own(4), 0, 5).unwrap();
+        let four = roles(&each_its_own(4), 0).unwrap();
         let dealt_four = dealt(&each_its_own(4), &four, 5, 0).unwrap();
         assert_eq!((0..5).map(|fold| tested(&dealt_four, fold)).collect::<Vec<_>>(), [1, 1, 1, 1, 0]);
-        // One is left for the generator, as long as one is left to be tested.
-        for images in 2..7 {
-            let learnt = roles(&each_its_own(images), 8, 5).unwrap();
-            assert_eq!(learnt.iter().filter(|role| role.generator).count(), 1, "{images}");
+    }
+
+    #[test]
+    fn a_generator_gets_its_images_whatever_the_folds_and_one_is_left_to_test() {
+        // A class of eleven keeps eight for its generator; five folds test the other three.
+        let eleven = roles(&each_its_own(11), 8).unwrap();
+        assert_eq!(eleven.iter().filter(|role| role.generator).count(), 8);
+        let dealt_eleven = dealt(&each_its_own(11), &eleven, 5, 0).unwrap();
+        assert_eq!((0..5).map(|fold| tested(&dealt_eleven, fold)).collect::<Vec<_>>(), [1, 1, 1, 0, 0]);
+        for images in 2..12 {
+            let roles = roles(&each_its_own(images), 8).unwrap();
+            assert_eq!(roles.iter().filter(|role| role.generator).count(), 8.min(images - 1), "{images}");
+        }
+        // Fewer are among those that more are.
+        let [few, many] = [3, 8].map(|wanted| roles(&each_its_own(30), wanted).unwrap());
+        assert!(few.iter().zip(&many).all(|(few, many)| !few.generator || many.generator));
+        // Nine pictures of two stones: only without the small one are there eight.
+        let stones = [0, 0, 0, 0, 0, 0, 0, 0, 1];
+        for number in 0..20 {
+            let roles = set_apart(&stones, 8, &mut stream(Seed(number), "apart", 0)).unwrap();
+            assert_eq!(roles.iter().filter(|role| role.generator).count(), 8);
+            assert!(roles[8].testable);
         }
     }
 
@@ -221,22 +242,23 @@ mod tests {
         let stones: Vec<usize> = [6, 1, 3, 2, 4, 2, 1, 3, 2].iter().zip(0..).flat_map(|(n, i)| vec![i; *n]).collect();
         for folds in [1, 2, 3] {
             for wanted in [0, 5, 24] {
-                let roles = roles(&stones, wanted, folds).unwrap();
+                let roles = roles(&stones, wanted).unwrap();
                 let dealt = dealt(&stones, &roles, folds, 0).unwrap();
                 let sides: BTreeSet<_> = stones.iter().zip(&dealt).collect();
                 assert_eq!(sides.len(), 9, "a stone is on two sides");
                 let learnt: Vec<_> = roles.iter().filter(|role| role.generator).collect();
                 assert!(learnt.iter().all(|role| !role.testable) && learnt.len() <= wanted);
-                assert!((0..folds).all(|fold| tested(&dealt, fold) > 0));
+                let left = members(&stones, |image| roles[image].testable).len();
+                assert!((0..folds.min(left as u32)).all(|fold| tested(&dealt, fold) > 0));
             }
         }
-        assert_eq!(roles(&stones, 5, 1).unwrap().iter().filter(|role| role.generator).count(), 5);
+        assert_eq!(roles(&stones, 5).unwrap().iter().filter(|role| role.generator).count(), 5);
     }
 
     #[test]
     fn a_stone_larger_than_the_test_side_is_left_to_learn_from() {
         let stones = [vec![0; 40], vec![1; 7], vec![2; 3]].concat();
-        let roles = roles(&stones, 0, 1).unwrap();
+        let roles = roles(&stones, 0).unwrap();
         assert_eq!(tested(&dealt(&stones, &roles, 1, 0).unwrap(), 0), 10);
         // Each is larger than a fifth: the smallest is tested.
         let stones = [vec![0; 9], vec![1; 5], vec![2; 6]].concat();

@@ -160,7 +160,7 @@ impl Schedule {
         noise: Option<Tensor<4>>,
         keep: impl FnOnce(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<4> {
-        let clean = keep(self.denoised(&x, predicted, t).clamp(-1.0, 1.0));
+        let clean = keep(self.denoised(&x, predicted, t)).clamp(-1.0, 1.0);
         let posterior = self.posterior(t);
         let mean = clean * posterior.clean + x * posterior.noisy;
         match noise {

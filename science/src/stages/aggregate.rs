@@ -1,8 +1,9 @@
 //! Brings the numbers of the whole study together, cell by cell of Table I.
 //!
 //! What is missing is not counted: a training that gave up makes `n` smaller
-//! than `n_asked`. What is not a number ends the stage, naming the run, because
-//! a mean that silently skips it would look better than the study is.
+//! than `n_asked`. What is not a number in a training ends the stage, naming the run,
+//! because a mean that silently skips it would look better than the study is. A score of
+//! the synthetic pictures that cannot be had is absent, with its reason.
 
 mod leaks;
 mod table;
@@ -11,24 +12,35 @@ mod trainings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::experiment::Rounds;
-use domain::paper::{self, FirstStep, Printed};
+use domain::experiment::{DriftMethod, Rounds, StdOver};
+use domain::paper::{self, FirstStep};
 use domain::plan::{Run, training_name};
 use domain::results::{
-    Claim, DdpmScore, DriftScore, Generator, HeatmapScore, OtherTable, Results, SCHEMA_VERSION, SifidScore, Verdict,
+    Claim, DdpmScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results, SCHEMA_VERSION,
+    Scores, SifidScore, Verdict,
 };
+use domain::seed::Seed;
 use domain::stage::{Aggregate, Failure, FailureCode, Folder};
-use domain::stats::{mean, sample_std};
+use domain::stats::distance::{earth_movers, kolmogorov_smirnov, resampled};
+use domain::stats::kolmogorov::{ks_probability, ks_probability_below};
+use domain::stats::{mean, quantile, sample_std};
 use domain::stone::{Dataset, View};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::table::Table;
 use super::Attempt;
-use crate::records::{self, DriftRecord, HeatmapRecord, Metrics, SamplesRecord, SifidRecord};
+use crate::random;
+use crate::records::{
+    self, Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, SamplesRecord, SifidRecord,
+};
 
-/// By how much a drift score may miss the paper's, which printed no spread.
-const DRIFT_TOLERANCE: f64 = 0.05;
+/// Bootstrap samples behind an interval over images.
+const RESAMPLES: u32 = 2000;
+
+/// The same behind an interval of a drift score, whose p-value has to stay small when it
+/// is corrected for ten scores and all claims.
+const DRIFT_RESAMPLES: u32 = 10_000;
 
 /// The one entry of a record that may be absent without being a failed number.
 const OPTIONAL: &str = "val_accuracy";
@@ -44,45 +56,64 @@ type Trained = BTreeMap<String, Metrics>;
 pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder;
     let trained = read_trained(aggregate, folder)?;
+    let generators = generators(folder)?;
     let comparable = aggregate.stand_ins.is_empty();
     let pictures = leaks::Pictures::read(folder, &aggregate.lineage)?;
-    let table = |rounds: &Rounds| {
-        let table = Table { aggregate, rounds: *rounds, seed: attempt.seed, trained: &trained, pictures: &pictures };
+    let drift = drift(attempt.seed, folder, aggregate, comparable, &generators)?;
+    let (sifid, ddpm) = (sifid(folder, aggregate, comparable, &generators)?, ddpm(folder)?);
+    let scores = Scores { drift: &drift, drift_limit: aggregate.drift_threshold, sifid: &sifid, ddpm: &ddpm };
+    let table = |(number, rounds): (usize, &Rounds)| {
+        let table = Table {
+            aggregate,
+            rounds: *rounds,
+            seed: attempt.seed,
+            trained: &trained,
+            pictures: &pictures,
+            generators: &generators,
+        };
         let cells = table.cells();
+        let votes = table.votes(&cells);
+        // No protocol changes the pictures.
+        let scores = (number == 0).then_some(scores);
+        let evidence = Evidence { cells: &cells, votes: &votes, margin: aggregate.margin, scores, comparable };
         OtherTable {
             protocol: rounds.protocol,
             repeats: rounds.repeats,
             folds: rounds.folds,
             spread: rounds.spread(),
-            claims: Claim::all(&cells, comparable),
+            varied: rounds.protocol.varied(),
+            claims: Claim::all(&evidence),
             cells,
         }
     };
-    let mut tables: Vec<OtherTable> = aggregate.rounds.iter().map(table).collect();
+    let mut tables: Vec<OtherTable> = aggregate.rounds.iter().enumerate().map(table).collect();
     if tables.is_empty() {
         return Err(Failure::new(FailureCode::Internal, "the study names no runs"));
     }
-    let OtherTable { protocol, repeats, folds, spread, cells, claims } = tables.remove(0);
+    let OtherTable { protocol, repeats, folds, spread, varied, cells, claims } = tables.remove(0);
     let results = Results {
         schema_version: SCHEMA_VERSION,
         scale: aggregate.scale.clone(),
         seed: aggregate.seed,
         comparable,
         stand_ins: aggregate.stand_ins.clone(),
+        readings: aggregate.readings.clone(),
         protocol,
         repeats,
         folds,
         spread,
+        varied,
         chance: 100.0 / Dataset::A.classes().len() as f64,
         margin: aggregate.margin,
+        correction: aggregate.correction,
         claims,
         cells,
         others: tables,
-        drift: drift(folder, aggregate, comparable)?,
-        sifid: sifid(folder, comparable)?,
-        heatmap: heatmap(folder)?,
-        generators: generators(folder)?,
-        ddpm: ddpm(folder)?,
+        drift,
+        sifid,
+        heatmap: heatmap(folder, &generators)?,
+        generators,
+        ddpm,
         trainings: trainings::trainings(folder)?,
     };
     records::write(&folder.output("results.json"), &results)
@@ -119,70 +150,142 @@ fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failu
     Ok(trained)
 }
 
-fn drift(folder: &Folder, aggregate: &Aggregate, comparable: bool) -> Result<Vec<DriftScore>, Failure> {
+fn drift(
+    seed: Seed,
+    folder: &Folder,
+    aggregate: &Aggregate,
+    comparable: bool,
+    generators: &[Generator],
+) -> Result<Vec<DriftScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let Some(record) = read_if_there::<DriftRecord>(folder, &format!("drift.{view}"), "drift.json")? else {
-            continue;
+        let (record, why) = match score::<DriftRecord>(folder, &format!("drift.{view}"), "drift.json")? {
+            None => continue,
+            Some(Score::Is(record)) => (record, None),
+            Some(Score::Absent(why)) => (DriftRecord { n_real: 0, n_synthetic: 0, properties: vec![] }, Some(why)),
         };
-        for (property, printed) in paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)) {
-            let Some(found) = record.properties.iter().find(|found| found.property == property) else { continue };
-            scores.push(DriftScore {
+        for (property, paper) in paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)) {
+            let found = record.properties.iter().find(|found| found.property == property);
+            let of = |found: &PropertyDrift| match aggregate.drift_method {
+                DriftMethod::Ks => found.ks,
+                DriftMethod::Emd => found.emd,
+            };
+            let mut score = DriftScore {
                 view,
                 property: property.to_owned(),
-                ks: found.ks,
-                emd: found.emd,
-                ks_null: found.ks_null,
+                method: aggregate.drift_method,
+                ks: found.and_then(|found| found.ks),
+                emd: found.and_then(|found| found.emd),
+                ks_null: found.map_or([0.0, 0.0, 1.0], |found| found.ks_null),
+                p_null: None,
+                interval: None,
+                p_threshold: None,
                 n_real: record.n_real,
                 n_synthetic: record.n_synthetic,
-                passed: found.ks < aggregate.drift_threshold,
-                paper: printed,
-                verdict: Verdict::within(comparable, found.ks, Printed { mean: printed, std: DRIFT_TOLERANCE }),
-            });
+                passed: None,
+                paper,
+                p_null_paper: None,
+                verdict: Verdict::NotRun,
+                passing: Gate::of(generators, view).map(Gate::passing),
+                why: why.clone().or_else(|| found.map_or_else(|| Some("not measured".to_owned()), reason)),
+            };
+            if let Some((found, value)) = found.and_then(|found| Some((found, of(found)?))) {
+                judge_drift(&mut score, found, value, aggregate, seed);
+                score.verdict = Verdict::of_score(comparable, score.interval, paper);
+            }
+            scores.push(score);
         }
     }
     Ok(scores)
+}
+
+/// Why a property has no score, if it has none.
+fn reason(found: &PropertyDrift) -> Option<String> {
+    let unknown = found.ks.is_none() || found.emd.is_none();
+    found.why.clone().or_else(|| unknown.then(|| "not a number; see drift.json of that task".to_owned()))
+}
+
+/// What chance and other pictures would have made of a score.
+fn judge_drift(score: &mut DriftScore, found: &PropertyDrift, value: f64, aggregate: &Aggregate, seed: Seed) {
+    let [real, synthetic] = [&found.real[..], &found.synthetic[..]];
+    let threshold = aggregate.drift_threshold;
+    let draws = &mut random::stream(seed, &format!("bootstrap drift {} {}", score.view, score.property), 0);
+    let statistic = |real: &[f64], synthetic: &[f64]| match score.method {
+        DriftMethod::Ks => kolmogorov_smirnov(real, synthetic),
+        // Of ten values and more something is left when their ends are cut.
+        DriftMethod::Emd => earth_movers(real, synthetic, aggregate.drift_margin).unwrap_or(0.0),
+    };
+    let resampled = resampled([real, synthetic], DRIFT_RESAMPLES, statistic, |n| random::below(draws, n));
+    let tail = (1.0 - LEVEL) / 2.0;
+    // One more than were counted of one more than were drawn: no p-value is 0.
+    let share = |count: usize| (count + 1) as f64 / f64::from(DRIFT_RESAMPLES + 1);
+    let below = resampled.partition_point(|score| *score < threshold);
+    if score.method == DriftMethod::Ks {
+        // Of the other distance no distribution is known.
+        score.p_null = Some(1.0 - ks_probability_below(real.len(), synthetic.len(), value));
+        score.p_null_paper = Some(ks_probability(real.len(), synthetic.len(), score.paper));
+    }
+    score.interval = Some([tail, 1.0 - tail].map(|share| quantile(&resampled, share).clamp(0.0, 1.0)));
+    score.p_threshold = Some((2.0 * share(below).min(share(resampled.len() - below))).min(1.0));
+    score.passed = Some(value < threshold);
 }
 
 /// The paper's mean is over six classes, so a view that lacks one has no score.
-fn sifid(folder: &Folder, comparable: bool) -> Result<Vec<SifidScore>, Failure> {
+fn sifid(
+    folder: &Folder,
+    aggregate: &Aggregate,
+    comparable: bool,
+    generators: &[Generator],
+) -> Result<Vec<SifidScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let mut per_class = Vec::new();
+        let (mut per_class, mut per_image, mut why) = (Vec::new(), Vec::new(), Vec::new());
         for class in Dataset::A.classes() {
-            let name = format!("sifid.{view}.{class}");
-            if let Some(record) = read_if_there::<SifidRecord>(folder, &name, "sifid.json")? {
-                per_class.push((class, record.mean));
+            match score::<SifidRecord>(folder, &format!("sifid.{view}.{class}"), "sifid.json")? {
+                None => why.push(format!("{class}: not computed")),
+                Some(Score::Is(record)) => {
+                    per_class.push((class, record.mean));
+                    per_image.extend(record.per_image);
+                }
+                Some(Score::Absent(reason)) => why.push(format!("{class}: {reason}")),
             }
         }
-        let means: Vec<f64> = per_class.iter().map(|(_, mean)| *mean).collect();
-        if let (6, Some(centre), Some(std)) = (means.len(), mean(&means), sample_std(&means)) {
-            let printed = paper::sifid(view);
-            scores.push(SifidScore {
-                view,
-                mean: centre,
-                std,
-                per_class,
-                paper_mean: printed.mean,
-                paper_std: printed.std,
-                verdict: Verdict::within(comparable, centre, printed),
-            });
-        }
+        let over: Vec<f64> = match aggregate.sifid_std_over {
+            StdOver::Class => per_class.iter().map(|(_, mean)| *mean).collect(),
+            StdOver::Image => per_image,
+        };
+        let is_whole = why.is_empty();
+        let mean = mean(&over).filter(|_| is_whole);
+        let printed = paper::sifid(view);
+        scores.push(SifidScore {
+            view,
+            mean,
+            std: sample_std(&over).filter(|_| is_whole),
+            std_over: aggregate.sifid_std_over,
+            per_class,
+            paper_mean: printed.mean,
+            paper_std: printed.std,
+            verdict: mean.map_or(Verdict::NotRun, |mean| Verdict::within(comparable, mean, printed)),
+            passing: Gate::of(generators, view).map(Gate::passing),
+            why: (!is_whole).then(|| why.join("; ")),
+        });
     }
     Ok(scores)
 }
 
-fn heatmap(folder: &Folder) -> Result<Vec<HeatmapScore>, Failure> {
+fn heatmap(folder: &Folder, generators: &[Generator]) -> Result<Vec<HeatmapScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        if let Some(record) = read_if_there::<HeatmapRecord>(folder, &format!("heatmap.{view}"), "heatmap.json")? {
-            scores.push(HeatmapScore {
-                view,
-                mean_difference: record.mean_difference,
-                foreground_real: record.foreground_real,
-                foreground_synthetic: record.foreground_synthetic,
-            });
-        }
+        let Some(found) = score::<HeatmapRecord>(folder, &format!("heatmap.{view}"), "heatmap.json")? else { continue };
+        let (record, why) = found.split();
+        scores.push(HeatmapScore {
+            view,
+            mean_difference: record.as_ref().map(|record| record.mean_difference),
+            foreground_real: record.as_ref().map(|record| record.foreground_real),
+            foreground_synthetic: record.as_ref().map(|record| record.foreground_synthetic),
+            passing: Gate::of(generators, view).map(Gate::passing),
+            why,
+        });
     }
     Ok(scores)
 }
@@ -193,17 +296,32 @@ fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
         for class in Dataset::A.classes() {
             let name = format!("samples.{view}.{class}");
             if let Some(record) = read_if_there::<SamplesRecord>(folder, &name, "samples.json")? {
+                let mut faults = BTreeMap::new();
+                for fault in record.faults.values().flatten() {
+                    *faults.entry(*fault).or_insert(0) += 1;
+                }
+                let pad = read_if_there::<PadRecord>(folder, &format!("pad.{view}.{class}"), "pad.json")?;
                 generators.push(Generator {
                     view,
                     class,
                     samples: record.foreground.len() as u32,
                     empty: record.empty,
                     foreground: mean(&record.foreground).unwrap_or(0.0),
+                    passed: passed(&record),
+                    faults,
+                    drawn: (!record.draws.is_empty()).then(|| record.draws.iter().sum()),
+                    learnt: pad.as_ref().map(|pad| pad.images.len() as u32),
+                    black: pad.and_then(|pad| mean(&pad.black)),
                 });
             }
         }
     }
     Ok(generators)
+}
+
+/// How many samples pass the gate, if they were judged.
+fn passed(record: &SamplesRecord) -> Option<u32> {
+    record.limits.as_ref().map(|_| record.passed.iter().filter(|passed| **passed).count() as u32)
 }
 
 /// Scores of the plain diffusion models: one of a view, or one of each class.
@@ -212,18 +330,69 @@ fn ddpm(folder: &Folder) -> Result<Vec<DdpmScore>, Failure> {
     for view in View::ALL {
         let of_classes = Dataset::A.classes().map(|class| format!("{view}.{class}"));
         for model in std::iter::once(view.to_string()).chain(of_classes) {
-            let Some(drift) = read_if_there::<DriftRecord>(folder, &format!("ddpm-drift.{model}"), "drift.json")?
-            else {
+            let Some(drift) = score::<DriftRecord>(folder, &format!("ddpm-drift.{model}"), "drift.json")? else {
                 continue;
             };
-            let (sifid, heatmap) = (format!("ddpm-sifid.{model}"), format!("ddpm-heatmap.{model}"));
-            let sifid: SifidRecord = read(&folder.input(&sifid), "sifid.json", &sifid)?;
-            let heatmap: HeatmapRecord = read(&folder.input(&heatmap), "heatmap.json", &heatmap)?;
-            let drift = drift.properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect();
-            scores.push(DdpmScore { model, drift, sifid: sifid.mean, mean_difference: heatmap.mean_difference });
+            let sifid = score::<SifidRecord>(folder, &format!("ddpm-sifid.{model}"), "sifid.json")?;
+            let heatmap = score::<HeatmapRecord>(folder, &format!("ddpm-heatmap.{model}"), "heatmap.json")?;
+            let ((drift, no_drift), (sifid, no_sifid), (heatmap, no_heatmap)) =
+                (drift.split(), Score::split_any(sifid), Score::split_any(heatmap));
+            let properties = drift.map(|record| record.properties).unwrap_or_default();
+            let no_drift = no_drift.or_else(|| properties.iter().find_map(reason));
+            let why = [("drift", no_drift), ("sifid", no_sifid), ("heatmap", no_heatmap)];
+            let samples = read_if_there::<SamplesRecord>(folder, &format!("ddpm-samples.{model}"), "samples.json")?;
+            let passing =
+                samples.and_then(|record| Some(f64::from(passed(&record)?) / record.passed.len().max(1) as f64));
+            scores.push(DdpmScore {
+                model,
+                drift: properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect(),
+                sifid: sifid.map(|record| record.mean),
+                mean_difference: heatmap.map(|record| record.mean_difference),
+                why: why.into_iter().filter_map(|(kind, why)| Some((kind.to_owned(), why?))).collect(),
+                passing,
+            });
         }
     }
     Ok(scores)
+}
+
+/// What an evaluation has left.
+enum Score<T> {
+    Is(T),
+    /// There is none, and why.
+    Absent(String),
+}
+
+impl<T> Score<T> {
+    fn split(self) -> (Option<T>, Option<String>) {
+        match self {
+            Score::Is(record) => (Some(record), None),
+            Score::Absent(why) => (None, Some(why)),
+        }
+    }
+
+    /// The same where it may not even have been computed.
+    fn split_any(score: Option<Self>) -> (Option<T>, Option<String>) {
+        score.map_or_else(|| (None, Some("not computed".to_owned())), Self::split)
+    }
+}
+
+/// Reads the record of an evaluation, if it was run. A number that is none, which JSON
+/// writes as null, makes it an absent one.
+fn score<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<Score<T>>, Failure> {
+    let path = folder.input(name).join(file);
+    if !folder.input(name).exists() {
+        return Ok(None);
+    }
+    let value: Value = records::read(&path)?;
+    if let Ok(Absent { absent }) = serde_json::from_value(value.clone()) {
+        return Ok(Some(Score::Absent(absent)));
+    }
+    let is_number = |error| match null_entry(&value) {
+        Some(entry) => Ok(Some(Score::Absent(format!("{entry} is not a number; see {file} of that task")))),
+        None => Err(Failure::new(FailureCode::Internal, format!("{}: {error}", path.display()))),
+    };
+    serde_json::from_value(value.clone()).map(|record| Some(Score::Is(record))).or_else(is_number)
 }
 
 fn read_if_there<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {

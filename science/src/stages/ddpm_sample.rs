@@ -10,7 +10,8 @@ use image::RgbImage;
 
 use super::{Attempt, sinddm_sample};
 use crate::checkpoint::Checkpoints;
-use crate::data::{foreground, tensors};
+use crate::data::gate::Gate;
+use crate::data::tensors;
 use crate::models::ddpm::Unet;
 use crate::models::diffusion::Schedule;
 use crate::records::{self, PlainRecord};
@@ -84,8 +85,9 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
             images.extend(values.chunks_exact(3 * side * side).map(|sample| tensors::to_image(sample, size)));
         }
     }
-    attempt.monitor.log(&foreground::summary(&images));
-    sinddm_sample::write(&images, attempt.device, attempt.folder)
+    let gate = Gate::new(&record.reals);
+    attempt.monitor.log(&gate.summary(&images));
+    sinddm_sample::write(&images, &gate, vec![], attempt.device, attempt.folder)
 }
 
 /// The times of the predictions, latest first: all, or some evenly spaced.

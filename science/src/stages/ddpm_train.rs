@@ -14,14 +14,15 @@ use image::{RgbImage, imageops};
 use super::Attempt;
 use super::sinddm_train::READ_EVERY;
 use crate::checkpoint::Checkpoints;
+use crate::data::gate::Traits;
 use crate::data::resize::{Filter, resize};
-use crate::data::{folder, picture, pyramid, tensors};
+use crate::data::{canvas, folder, picture, tensors};
 use crate::models::ddpm::Unet;
 use crate::models::diffusion::Schedule;
 use crate::optimizer;
 use crate::pace::Pace;
 use crate::random;
-use crate::records::{self, PlainRecord};
+use crate::records::{self, PadRecord, PlainRecord};
 use crate::training::{Training, ahead, state};
 use crate::weights;
 
@@ -89,6 +90,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
     let record = PlainRecord {
         training: training.clone(),
         images: squares.len() as u32,
+        reals: squares.iter().map(Traits::of).collect(),
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
         determinism: crate::device::determinism(attempt.device),
@@ -106,7 +108,8 @@ fn adam() -> Adam {
     AdamConfig::new().with_beta_2(0.99).with_epsilon(super::sinddm_train::ADAM_EPSILON).build()
 }
 
-/// The canvases of one class or of all, in the middle of squares.
+/// The canvases of one class or of all, in the middle of squares of the colour of their
+/// padding.
 fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
     let single = folder.input("pad");
     let inputs = match single.exists() {
@@ -115,8 +118,11 @@ fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
     };
     let mut squares = Vec::new();
     for input in inputs {
-        for image in folder::pictures(&input)? {
-            squares.push(resize(&pyramid::letterbox(&image, [size, size]), size, size, Filter::Lanczos));
+        let record = input.join("pad.json");
+        let colors = if record.exists() { records::read::<PadRecord>(&record)?.colors } else { vec![] };
+        for (number, image) in folder::pictures(&input)?.iter().enumerate() {
+            let color = colors.get(number).copied().unwrap_or_default();
+            squares.push(resize(&canvas::framed(image, [size, size], color), size, size, Filter::Lanczos));
         }
     }
     Ok(squares)
@@ -186,7 +192,7 @@ pub(crate) mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = train(&small(), root.path(), &mut Unwatched).unwrap();
         let record: PlainRecord = records::read(&folder.output("training.json")).unwrap();
-        assert_eq!(record.images, 2);
+        assert_eq!((record.images, record.reals.len()), (2, 2));
         assert!(record.final_loss > 0.0 && record.final_loss < 3.0);
         let square = picture::open_rgb8(&folder.output("images/001.png")).unwrap().image;
         // The canvas is wider than high: the outer rows are mostly black.

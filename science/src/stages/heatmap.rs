@@ -1,16 +1,16 @@
 //! `evaluate.heatmap`: where the mean real and the mean synthetic picture are
-//! bright (ALGORITHM 4.2), both at the size of the synthetic pictures.
+//! bright (ALGORITHM 4.2), in one frame and at one size.
 
-use std::path::PathBuf;
-
-use domain::stage::Failure;
+use domain::experiment::HeatmapSize;
+use domain::stage::{EvaluateHeatmap, Failure};
 use image::{GrayImage, Rgb, RgbImage};
 
 use super::Attempt;
-use super::drift::pictures;
+use super::compared::{self, Compared};
 use crate::data::batch;
 use crate::data::foreground::{grey, otsu};
-use crate::data::picture::{open_rgb8, save_png};
+use crate::data::picture::save_png;
+use crate::data::resize::resize_area;
 use crate::records::{self, HeatmapRecord};
 
 /// Colours of the maps from dark to bright, evenly spaced.
@@ -20,13 +20,17 @@ const COLORS: [[u8; 3]; 6] = [[0, 0, 6], [74, 12, 107], [165, 44, 96], [229, 92,
 ///
 /// # Errors
 /// `InvalidInput` if a class has no pictures or one cannot be opened.
-pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
-    let real = pictures(attempt.folder, "real")?;
-    let synthetic = pictures(attempt.folder, "synthetic")?;
-    let size = open_rgb8(&synthetic[0])?.image.dimensions();
-    let all: Vec<&PathBuf> = real.iter().chain(&synthetic).collect();
-    let levels = batch::map(&all, "picture", attempt.monitor, |path| {
-        Ok(resize_area(&grey(&open_rgb8(path)?.image), size.0, size.1))
+pub fn run(heatmap: &EvaluateHeatmap, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let real = compared::real(attempt.folder, heatmap.mosaic)?;
+    let synthetic = compared::synthetic(attempt.folder)?;
+    let sized = match heatmap.size {
+        HeatmapSize::Synthetic => &synthetic[0],
+        HeatmapSize::Reference => &real[0],
+    };
+    let size = sized.open()?.dimensions();
+    let all: Vec<&Compared> = real.iter().chain(&synthetic).collect();
+    let levels = batch::map(&all, "picture", attempt.monitor, |picture| {
+        Ok(resize_area(&grey(&picture.open()?), size.0, size.1))
     })?;
     let (real, synthetic) = levels.split_at(real.len());
     let (real, synthetic) = (mean(real), mean(synthetic));
@@ -77,69 +81,18 @@ fn colored(levels: &[u8], (width, height): (u32, u32)) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| color(levels[(y * width + x) as usize]))
 }
 
-/// Resizes by averaging over the area of each output pixel; where the picture
-/// has to grow in either direction, by mixing neighbours instead, as OpenCV's
-/// INTER_AREA does.
-fn resize_area(picture: &GrayImage, width: u32, height: u32) -> GrayImage {
-    if picture.dimensions() == (width, height) || picture.is_empty() {
-        return picture.clone();
-    }
-    let shrinks = picture.width() >= width && picture.height() >= height;
-    let taps = |from: u32, to: u32| -> Vec<Vec<(usize, f64)>> {
-        (0..to).map(|i| if shrinks { area(from, to, i) } else { mix(from, to, i) }).collect()
-    };
-    let (across, down) = (taps(picture.width(), width), taps(picture.height(), height));
-    let mut wide = Vec::with_capacity(width as usize * picture.height() as usize);
-    for line in picture.chunks_exact(picture.width() as usize) {
-        wide.extend(across.iter().map(|tap| tap.iter().map(|(x, weight)| f64::from(line[*x]) * weight).sum::<f64>()));
-    }
-    let mut levels = Vec::with_capacity(width as usize * height as usize);
-    let mut sums = vec![0.0; width as usize];
-    for tap in &down {
-        sums.fill(0.0);
-        for (y, weight) in tap {
-            let line = &wide[y * width as usize..(y + 1) * width as usize];
-            sums.iter_mut().zip(line).for_each(|(sum, value)| *sum += value * weight);
-        }
-        levels.extend(sums.iter().map(|sum| sum.round_ties_even().clamp(0.0, 255.0) as u8));
-    }
-    GrayImage::from_raw(width, height, levels).unwrap_or_default()
-}
-
-/// The input pixels under output pixel `i`, by the share they cover of it.
-fn area(from: u32, to: u32, i: u32) -> Vec<(usize, f64)> {
-    let scale = f64::from(from) / f64::from(to);
-    let (start, end) = (f64::from(i) * scale, (f64::from(i + 1) * scale).min(f64::from(from)));
-    let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(from as usize));
-    (first..last)
-        .map(|x| (x, ((end.min(x as f64 + 1.0) - start.max(x as f64)) / (end - start)).max(0.0)))
-        .filter(|(_, weight)| *weight > 1e-9)
-        .collect()
-}
-
-/// The two input pixels that output pixel `i` is mixed from.
-fn mix(from: u32, to: u32, i: u32) -> Vec<(usize, f64)> {
-    let scale = f64::from(from) / f64::from(to);
-    let left = (f64::from(i) * scale).floor();
-    let share = (f64::from(i) + 1.0) - (left + 1.0) / scale;
-    let share = if share <= 0.0 { 0.0 } else { share.fract() };
-    let last = from as usize - 1;
-    let left = (left as usize).min(last);
-    vec![(left, 1.0 - share), ((left + 1).min(last), share)]
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use domain::experiment::Drift;
     use domain::paper::DRIFT_PROPERTIES;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Stage, Unwatched};
+    use domain::stage::{EvaluateDrift, Folder, Stage, Unwatched};
     use domain::stone::Dataset;
     use image::Luma;
 
     use super::*;
-    use crate::records::DriftRecord;
+    use crate::data::picture::open_rgb8;
+    use crate::records::{Absent, DriftRecord};
 
     #[test]
     fn equal_pictures_neither_differ_nor_drift() {
@@ -159,30 +112,21 @@ mod tests {
                 }
             }
         }
-        run_it(Stage::EvaluateHeatmap).unwrap();
+        run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
         let record: HeatmapRecord = records::read(&folder.output("heatmap.json")).unwrap();
         assert_eq!((record.size, record.mean_difference), ([12, 9], 0.0));
         assert_eq!((record.foreground_real, record.foreground_synthetic), (0.5, 0.5));
         assert_eq!(open_rgb8(&folder.output("difference.png")).unwrap().image.dimensions(), (12, 9));
-        run_it(Stage::EvaluateDrift { drift: Drift::default() }).unwrap();
+        run_it(Stage::EvaluateDrift(EvaluateDrift::default())).unwrap();
         let record: DriftRecord = records::read(&folder.output("drift.json")).unwrap();
         assert_eq!((record.n_real, record.n_synthetic), (12, 24));
         assert_eq!(record.properties.len(), DRIFT_PROPERTIES.len());
-        assert!(record.properties.iter().all(|property| property.ks < 1e-9 && property.emd < 1e-9));
+        assert!(record.properties.iter().all(|property| property.ks == Some(0.0) && property.emd == Some(0.0)));
         std::fs::remove_dir_all(folder.input("real.Va").join("images")).unwrap();
         std::fs::create_dir_all(folder.input("real.Va").join("images")).unwrap();
-        let failure = run_it(Stage::EvaluateHeatmap).unwrap_err();
-        assert!(failure.message.contains("real.Va") && failure.message.contains("no pictures"), "{failure}");
-    }
-
-    #[test]
-    fn areas_are_averaged_and_growth_mixes_neighbours() {
-        let picture = GrayImage::from_fn(4, 1, |x, _| Luma([[0, 100, 50, 200][x as usize]]));
-        assert_eq!(resize_area(&picture, 2, 1).as_raw(), &[50, 125]);
-        let flat = GrayImage::from_pixel(3, 5, Luma([77]));
-        for (width, height) in [(1, 1), (2, 3), (7, 9), (9, 2)] {
-            assert_eq!(resize_area(&flat, width, height), GrayImage::from_pixel(width, height, Luma([77])));
-        }
+        run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
+        let Absent { absent } = records::read(&folder.output("heatmap.json")).unwrap();
+        assert!(absent.contains("real.Va") && absent.contains("no pictures"), "{absent}");
     }
 
     #[test]
@@ -192,40 +136,5 @@ mod tests {
         assert_eq!(mean, picture(200));
         assert_eq!(foreground(&mean), 0.5);
         assert_eq!(colored(&[0, 255], (2, 1)).as_raw()[..6], [0, 0, 6, 252, 253, 191]);
-    }
-}
-
-#[cfg(test)]
-mod golden {
-    mod drift {
-        use std::{env, fs, path::PathBuf};
-
-        use image::GrayImage;
-        use safetensors::SafeTensors;
-
-        use crate::stages::heatmap::resize_area;
-
-        #[test]
-        #[cfg_attr(not(golden), ignore = "needs LITHOGEN_GOLDEN: the folder of reference vectors")]
-        fn resized_grey_is_within_one_level_of_opencv() {
-            let folder = PathBuf::from(env::var("LITHOGEN_GOLDEN").unwrap()).join("drift");
-            let bytes = fs::read(folder.join("heatmaps.safetensors")).unwrap();
-            let tensors = SafeTensors::deserialize(&bytes).unwrap();
-            let picture = |name: &str| {
-                let tensor = tensors.tensor(name).unwrap();
-                let [height, width] = *tensor.shape() else { panic!("{name}") };
-                GrayImage::from_raw(width as u32, height as u32, tensor.data().to_vec()).unwrap()
-            };
-            let mut compared = 0;
-            for name in tensors.names() {
-                let Some((source, _)) = name.split_once(".area_") else { continue };
-                let expected = picture(name);
-                let result = resize_area(&picture(&format!("{source}.gray")), expected.width(), expected.height());
-                let worst = result.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max();
-                assert!(worst <= Some(1), "{name}: {worst:?}");
-                compared += 1;
-            }
-            assert!(compared > 3, "{compared}");
-        }
     }
 }

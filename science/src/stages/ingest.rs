@@ -2,21 +2,23 @@
 //! apart for its diffusion models. Every picture is decoded in full here, so that no
 //! later stage stumbles over a damaged one after hours of work.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use domain::experiment::Pick;
 use domain::seed::Seed;
-use domain::stage::{Failure, Ingest};
+use domain::stage::{Choice, Failure, Ingest};
 use domain::stone::Class;
 
 use super::Attempt;
 use crate::data::split::{self, Role};
 use crate::data::{batch, picture};
 use crate::random;
-use crate::records::{self, ImageList, ImageRecord};
+use crate::records::{self, IDS_PER_CLASS, ImageList, ImageRecord};
 
 /// One picture to look at.
 struct Found {
+    id: u32,
     class: Class,
     path: PathBuf,
     mask: Option<PathBuf>,
@@ -30,19 +32,26 @@ const LISTED: usize = 10;
 /// Runs the stage; see [`domain::stage::Stage::Ingest`] for inputs and outputs.
 ///
 /// # Errors
-/// `InvalidInput` if a class has no or too few images, if images are damaged or
-/// smaller than `min_side`, or if a mask is damaged, empty or of another size than
-/// its image; the message names them.
+/// `InvalidInput` if a class has no or too few images or more than can be numbered, if
+/// images are damaged or smaller than `min_side`, or if a mask is damaged, empty or of
+/// another size than its image; the message names them.
 pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     let mut found = Vec::new();
-    for class in ingest.dataset.classes() {
+    for (class, label) in ingest.dataset.classes().into_iter().zip(0..) {
         let files = picture::files(&attempt.folder.input(&format!("raw.{class}")))?;
-        let stones = stones(ingest, class, &files);
-        let roles = roles(ingest, class, &stones, attempt.seed).ok_or_else(|| too_few(ingest, class, &stones))?;
+        if files.len() > IDS_PER_CLASS as usize {
+            let name = format!("{}/{}/{class}", ingest.dataset, ingest.view);
+            let message = format!("class {name} has {} images, more than {IDS_PER_CLASS}: remove some", files.len());
+            return Err(Failure::invalid_input(message));
+        }
+        let none = BTreeMap::new();
+        let stones = stones_of(ingest.stones.get(&class).unwrap_or(&none), &files);
+        let roles = roles(ingest.choice.as_ref(), class, &stones).ok_or_else(|| too_few(ingest, class, &stones))?;
         let masks = attempt.folder.input(&format!("masks.{class}"));
-        found.extend(files.into_iter().zip(stones).zip(roles).map(|((path, stone), role)| {
+        let ids = label * IDS_PER_CLASS..;
+        found.extend(files.into_iter().zip(stones).zip(roles).zip(ids).map(|(((path, stone), role), id)| {
             let mask = picture::mask_of(&masks, &path);
-            Found { class, path, mask, stone, role }
+            Found { id, class, path, mask, stone, role }
         }));
     }
     // All damaged pictures are reported at once, not one per run.
@@ -51,7 +60,7 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     let mut broken = Vec::new();
     for look in looks {
         match look {
-            Ok(look) => images.push(ImageRecord { id: images.len() as u32, ..look }),
+            Ok(look) => images.push(look),
             Err(failure) => broken.push(failure),
         }
     }
@@ -66,23 +75,24 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&attempt.folder.output("images.json"), &list)
 }
 
-/// Which stone each picture of a class shows, where that is known.
-pub fn stones(ingest: &Ingest, class: Class, files: &[PathBuf]) -> Vec<Option<u32>> {
-    let known = ingest.stones.get(&class);
-    files.iter().map(|path| known?.get(path.file_name()?.to_str()?).copied()).collect()
+/// Which stone each picture of a class shows, where that is known by its file name.
+pub fn stones_of(known: &BTreeMap<String, u32>, files: &[PathBuf]) -> Vec<Option<u32>> {
+    files.iter().map(|path| known.get(path.file_name()?.to_str()?).copied()).collect()
 }
 
-/// What the images of one class are for, from the stones that they show, for the seed
-/// of the task; `None` if they are too few.
-pub fn roles(ingest: &Ingest, class: Class, stones: &[Option<u32>], seed: Seed) -> Option<Vec<Role>> {
-    let wanted = ingest.generator_images as usize;
+/// What the images of one class are for, from the stones that they show; `None` if they
+/// are too few.
+pub fn roles(choice: Option<&Choice>, class: Class, stones: &[Option<u32>]) -> Option<Vec<Role>> {
     let stones = split::numbered(stones);
-    let mut rng = random::stream(ingest.pick_seed.map_or(seed, Seed), "ingest.pick", class as u64);
-    match ingest.pick {
-        Pick::RandomFromTrainSplit => split::set_apart(&stones, wanted, ingest.leave, &mut rng),
+    // Without a choice nothing is drawn.
+    let Choice { images, pick, seed } =
+        choice.copied().unwrap_or(Choice { images: 0, pick: Pick::RandomFromTrainSplit, seed: Seed(0) });
+    let mut rng = random::stream(seed, "ingest.pick", class as u64);
+    match pick {
+        Pick::RandomFromTrainSplit => split::set_apart(&stones, images as usize, &mut rng),
         Pick::RandomFromAll => {
-            let mut roles = split::set_apart(&stones, 0, ingest.leave, &mut rng)?;
-            for image in split::pick_any(stones.len(), wanted, &mut rng) {
+            let mut roles = split::set_apart(&stones, 0, &mut rng)?;
+            for image in split::pick_any(stones.len(), images as usize, &mut rng) {
                 roles[image].generator = true;
             }
             Some(roles)
@@ -90,23 +100,29 @@ pub fn roles(ingest: &Ingest, class: Class, stones: &[Option<u32>], seed: Seed) 
     }
 }
 
+/// What is wrong with a picture that a patch of that side does not fit into.
+pub(super) fn too_small(name: &str, [width, height]: [u32; 2], least: u32) -> Option<String> {
+    (width.min(height) < least).then(|| {
+        format!(
+            "{name} has {width}x{height} pixels, but at least {least}x{least} are needed: \
+             remove it or lower patch.size"
+        )
+    })
+}
+
 /// Opens one picture, and its mask if it has one.
 fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
-    let Found { class, path, mask, stone, role: Role { generator, testable } } = found;
+    let Found { id, class, path, mask, stone, role: Role { generator, testable } } = found;
     let picture = picture::open_rgb8(path)?;
     let (width, height) = picture.image.dimensions();
-    if width.min(height) < ingest.min_side {
-        return Err(Failure::invalid_input(format!(
-            "{} has {width}x{height} pixels, but at least {min}x{min} are needed: remove it or lower patch.size",
-            path.display(),
-            min = ingest.min_side
-        )));
+    if let Some(problem) = too_small(&path.display().to_string(), [width, height], ingest.min_side) {
+        return Err(Failure::invalid_input(problem));
     }
     if let Some(mask) = mask {
         picture::open_mask(mask, path, [width, height])?;
     }
     Ok(ImageRecord {
-        id: 0,
+        id: *id,
         class: *class,
         file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: picture.digest.to_string(),
@@ -148,11 +164,13 @@ mod tests {
 
     use super::*;
 
-    fn ingest(leave: u32) -> Ingest {
-        let (dataset, view) = (Dataset::A, View::Sec);
-        let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-        let stones = Default::default();
-        Ingest { dataset, view, generator_images: 3, leave, pick, pick_seed, min_side: 16, stones }
+    fn chosen(images: u32, pick: Pick, seed: u64) -> Ingest {
+        let choice = Some(Choice { images, pick, seed: Seed(seed) });
+        Ingest { dataset: Dataset::A, view: View::Sec, choice, min_side: 16, stones: Default::default() }
+    }
+
+    fn ingest() -> Ingest {
+        chosen(3, Pick::RandomFromTrainSplit, 7)
     }
 
     /// Six classes of that many pictures of 20 × 16 pixels.
@@ -172,8 +190,8 @@ mod tests {
         (root, folder)
     }
 
-    fn run_it(folder: &Folder, leave: u32) -> Result<ImageList, Failure> {
-        run_with(folder, ingest(leave))
+    fn run_it(folder: &Folder) -> Result<ImageList, Failure> {
+        run_with(folder, ingest())
     }
 
     fn run_with(folder: &Folder, ingest: Ingest) -> Result<ImageList, Failure> {
@@ -185,58 +203,58 @@ mod tests {
     #[test]
     fn images_are_listed_by_label_and_name_and_set_apart_the_same_every_time() {
         let (_root, folder) = given(6);
-        let list = run_it(&folder, 1).unwrap();
+        let list = run_it(&folder).unwrap();
         assert_eq!(list.images.len(), 36);
-        assert!(list.images.iter().enumerate().all(|(i, image)| image.id as usize == i));
+        let ids: Vec<u32> = list.images[5..8].iter().map(|image| image.id).collect();
+        assert_eq!(ids, [5, IDS_PER_CLASS, IDS_PER_CLASS + 1]);
         assert_eq!((list.images[0].class, list.images[0].file.as_str()), (Class::Iva, "0.png"));
         for class in list.images.chunks(6) {
             assert_eq!(class.iter().filter(|image| image.generator).count(), 3);
             assert!(class.iter().all(|image| image.generator != image.testable));
         }
-        assert_eq!(run_it(&folder, 1).unwrap(), list);
+        assert_eq!(run_it(&folder).unwrap(), list);
         let first = picture::open_rgb8(&folder.input("raw.IVa").join("0.png")).unwrap().image;
         assert_eq!(list.images[0].pixels, picture::digest(&first).to_string());
-        // Three are wanted, and four are to be left of six.
-        let left = run_it(&folder, 4).unwrap();
-        assert_eq!(left.images.iter().filter(|image| image.generator).count(), 2 * 6);
+        // What a class of C holds is for testing.
+        let none = run_with(&folder, Ingest { choice: None, ..ingest() }).unwrap();
+        assert!(none.images.iter().all(|image| image.testable && !image.generator));
     }
 
     #[test]
     fn generators_may_learn_from_test_images_where_that_is_asked_for() {
         let (_root, folder) = given(6);
-        let with = |pick, pick_seed| {
-            let list = run_with(&folder, Ingest { pick, pick_seed, generator_images: 6, ..ingest(1) }).unwrap();
+        let with = |pick, seed| {
+            let list = run_with(&folder, chosen(6, pick, seed)).unwrap();
             list.images.iter().map(|image| (image.generator, image.testable)).collect::<Vec<_>>()
         };
-        let learnt = |pick, pick_seed| {
-            let all = with(pick, pick_seed);
+        let learnt = |pick, seed| {
+            let all = with(pick, seed);
             [(true, false), (true, true)].map(|kind| all.iter().filter(|image| **image == kind).count())
         };
-        assert_eq!(learnt(Pick::RandomFromTrainSplit, None), [30, 0]);
-        assert_eq!(learnt(Pick::RandomFromTrainSplit, Some(3)), [30, 0]);
-        assert_eq!(learnt(Pick::RandomFromAll, None), [0, 36]);
-        let [one, same, other] = [3, 3, 4].map(|seed| with(Pick::RandomFromTrainSplit, Some(seed)));
+        assert_eq!(learnt(Pick::RandomFromTrainSplit, 3), [30, 0]);
+        assert_eq!(learnt(Pick::RandomFromAll, 3), [0, 36]);
+        let [one, same, other] = [3, 3, 4].map(|seed| with(Pick::RandomFromTrainSplit, seed));
         assert!(one == same && one != other);
     }
 
     #[test]
     fn a_stone_that_a_generator_learns_from_is_never_tested_and_one_alone_is_too_few() {
         let (_root, folder) = given(6);
-        let with = |stones: [u32; 6], leave| {
+        let with = |stones: [u32; 6]| {
             let named = (0..6).map(|i| (format!("{i}.png"), stones[i])).collect();
-            run_with(&folder, Ingest { stones: [(Class::Ivd, named)].into(), ..ingest(leave) })
+            run_with(&folder, Ingest { stones: [(Class::Ivd, named)].into(), ..ingest() })
         };
         let of_class = |list: ImageList| list.images.into_iter().filter(|image| image.class == Class::Ivd);
-        let images: Vec<ImageRecord> = of_class(with([0, 0, 0, 1, 1, 1], 1).unwrap()).collect();
+        let images: Vec<ImageRecord> = of_class(with([0, 0, 0, 1, 1, 1]).unwrap()).collect();
         assert_eq!(images.iter().map(|image| image.stone).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1].map(Some));
         let learnt: Vec<bool> = images.iter().map(|image| image.generator).collect();
         assert!(learnt == [true, true, true, false, false, false] || learnt == [false, false, false, true, true, true]);
         assert!(images.iter().all(|image| image.testable != image.generator));
         // Two of three stones: whichever they are, the third is left whole.
-        let images: Vec<ImageRecord> = of_class(with([0, 0, 1, 1, 2, 2], 1).unwrap()).collect();
+        let images: Vec<ImageRecord> = of_class(with([0, 0, 1, 1, 2, 2]).unwrap()).collect();
         assert_eq!(images.iter().filter(|image| image.generator).count(), 3);
         assert_eq!(images.iter().filter(|image| image.testable).count(), 2);
-        let failure = with([4; 6], 1).unwrap_err();
+        let failure = with([4; 6]).unwrap_err();
         assert_eq!(failure.code, FailureCode::InvalidInput);
         let part = "A/SEC/IVd (BRU) has 6 images of 1 stone(s), and one stone cannot be split";
         assert!(failure.message.contains(part), "{}", failure.message);
@@ -253,13 +271,13 @@ mod tests {
             )
         };
         mask("0.png", 20, 16, 1).unwrap();
-        let list = run_it(&folder, 1).unwrap();
+        let list = run_it(&folder).unwrap();
         let masked: Vec<_> = list.images.iter().filter(|image| image.masked).collect();
         assert_eq!((masked.len(), masked[0].class, masked[0].file.as_str()), (1, Class::Ivd, "0.png"));
         mask("1.png", 16, 20, 1).unwrap();
         mask("2.png", 20, 16, 0).unwrap();
         fs::write(masks.join("3.png"), "no picture").unwrap();
-        let failure = run_it(&folder, 1).unwrap_err();
+        let failure = run_it(&folder).unwrap_err();
         assert_eq!(failure.code, FailureCode::InvalidInput);
         for part in [
             "masks.IVd/1.png has 16x20 pixels and its picture",
@@ -279,7 +297,7 @@ mod tests {
         fs::write(bad.join("0.png"), &bytes[..bytes.len() / 2]).unwrap();
         fs::write(bad.join("1.jpg"), b"").unwrap();
         picture::save_png(&bad.join("2.png"), &RgbImage::new(20, 15)).unwrap();
-        let failure = run_it(&folder, 1).unwrap_err();
+        let failure = run_it(&folder).unwrap_err();
         assert_eq!(failure.code, FailureCode::InvalidInput);
         for part in ["0.png is truncated", "1.jpg is empty", "2.png has 20x15 pixels, but at least 16x16"] {
             assert!(failure.message.contains(part), "{}", failure.message);
@@ -288,13 +306,12 @@ mod tests {
 
     #[test]
     fn a_class_with_too_few_images_is_named() {
-        for (images, folds, part) in [(0, 1, "no images"), (1, 1, "one cannot be split"), (1, 3, "one cannot be split")]
-        {
+        for (images, part) in [(0, "no images"), (1, "one cannot be split")] {
             let (_root, folder) = given(5);
             for i in images..5 {
                 fs::remove_file(folder.input("raw.Ia").join(format!("{i}.png"))).unwrap();
             }
-            let failure = run_it(&folder, folds).unwrap_err();
+            let failure = run_it(&folder).unwrap_err();
             assert_eq!(failure.code, FailureCode::InvalidInput);
             assert!(failure.message.contains("A/SEC/Ia (WW)"), "{}", failure.message);
             assert!(failure.message.contains(part), "{}", failure.message);

@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod classify_train;
+mod compared;
 pub mod ddpm_sample;
 pub mod ddpm_train;
 pub mod drift;
@@ -19,7 +20,9 @@ pub mod upscale;
 
 use burn::tensor::Device;
 use domain::seed::Seed;
-use domain::stage::{Failure, Folder, Monitor, Stage};
+use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
+
+use crate::records::{self, Absent};
 
 /// What every stage is given besides its parameters.
 pub struct Attempt<'a> {
@@ -42,20 +45,61 @@ pub struct Attempt<'a> {
 pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
     match stage {
         Stage::Ingest(ingest) => ingest::run(ingest, attempt),
-        Stage::Pad { class, pad } => pad::run(*class, pad, attempt),
+        Stage::Pad(canvases) => pad::run(canvases, attempt),
         Stage::SinddmTrain { sinddm } => sinddm_train::run(sinddm, attempt),
-        Stage::SinddmSample { sampling } => sinddm_sample::run(sampling, attempt),
+        Stage::SinddmSample { sampling, reject_empty } => sinddm_sample::run(sampling, *reject_empty, attempt),
         Stage::DdpmTrain { training } => ddpm_train::run(training, attempt),
         Stage::DdpmSample { sampling } => ddpm_sample::run(sampling, attempt),
         Stage::Swin2srTrain { size, training } => swin2sr_train::run(*size, training, attempt),
         Stage::Upscale { upscale } => upscale::run(upscale, attempt),
-        Stage::EvaluateDrift { drift } => drift::run(drift, attempt),
-        Stage::EvaluateHeatmap => heatmap::run(attempt),
-        Stage::EvaluateSifid { sifid } => sifid::run(sifid, attempt),
+        Stage::EvaluateDrift(drift) => or_absent("drift.json", attempt, |attempt| drift::run(drift, attempt)),
+        Stage::EvaluateHeatmap(heatmap) => or_absent("heatmap.json", attempt, |attempt| heatmap::run(heatmap, attempt)),
+        Stage::EvaluateSifid(sifid) => or_absent("sifid.json", attempt, |attempt| sifid::run(sifid, attempt)),
         Stage::Patches(patches) => patches::run(patches, attempt),
         Stage::ClassifyTrain(classify) => classify_train::run(classify, attempt),
         Stage::Aggregate(aggregate) => aggregate::run(aggregate, attempt),
         Stage::Report => report::run(attempt),
         Stage::Command(_) => Err(Failure::invalid_input("a command is run by its worker, not by this program")),
+    }
+}
+
+/// Scores of synthetic pictures stand beside the study. One that cannot be had for what
+/// the pictures are is absent, with its reason in the record, and no reason to lose the rest.
+fn or_absent(
+    record: &str,
+    attempt: Attempt<'_>,
+    evaluate: impl FnOnce(Attempt<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let folder = attempt.folder;
+    match evaluate(attempt) {
+        Err(Failure { code: FailureCode::InvalidInput | FailureCode::NotANumber, message, .. }) => {
+            records::write(&folder.output(record), &Absent { absent: message })
+        }
+        ended => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::experiment::Features;
+    use domain::stage::{EvaluateSifid, Unwatched};
+    use image::RgbImage;
+
+    use super::*;
+    use crate::data::picture::save_png;
+
+    #[test]
+    fn a_score_that_cannot_be_had_is_absent_with_its_reason() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        for kind in ["real", "synthetic"] {
+            save_png(&folder.input(kind).join("images/000.png"), &RgbImage::new(8, 8)).unwrap();
+        }
+        let device = Device::flex();
+        let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
+        let sifid = EvaluateSifid { features: Features::Random, ..EvaluateSifid::default() };
+        run(&Stage::EvaluateSifid(sifid), attempt).unwrap();
+        let Absent { absent } = records::read(&folder.output("sifid.json")).unwrap();
+        assert!(absent.contains("8×8 pixels are too small: at least 23"), "{absent}");
     }
 }

@@ -1,127 +1,93 @@
-//! `pad`: brings the training pictures of one diffusion model to one canvas
-//! (ALGORITHM 1).
+//! `pad`: chooses pictures of one class and brings them to the canvas that its diffusion
+//! model learns (ALGORITHM 1).
 
-use domain::experiment::{Fill, Pad};
-use domain::stage::Failure;
-use domain::stone::Class;
-use image::{GrayImage, Luma, Rgb, RgbImage, imageops};
+use std::path::PathBuf;
 
-use super::Attempt;
-use crate::data::batch;
-use crate::data::picture::{open_rgb8, save_png, save_png_grey};
-use crate::data::resize::{Filter, resize};
-use crate::records::{self, ImageList, ImageRecord, ImageRef, PadRecord};
+use domain::experiment::Canvas as Size;
+use domain::stage::{Canvases, Failure};
+use domain::stone::Dataset;
+
+use super::{Attempt, ingest};
+use crate::data::{batch, canvas, picture, split};
+use crate::records::{self, IDS_PER_CLASS, ImageRef, PadRecord};
 
 /// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
 ///
 /// # Errors
-/// `InvalidInput` if no image of the class is set apart for the model or one
-/// cannot be opened.
-pub fn run(class: Class, pad: &Pad, attempt: Attempt<'_>) -> Result<(), Failure> {
-    let list: ImageList = records::read(&attempt.folder.input("ingest").join("images.json"))?;
-    let images: Vec<(usize, ImageRecord)> =
-        list.images.into_iter().filter(|image| image.generator && image.class == class).enumerate().collect();
-    if images.is_empty() {
-        return Err(Failure::invalid_input(format!(
-            "class {}/{}/{class} has no image set apart for its diffusion model: add images",
-            list.dataset, list.view
-        )));
-    }
-    let sizes: Vec<[u32; 2]> = images.iter().map(|(_, image)| [image.width, image.height]).collect();
-    let target = pad.target.size(&sizes);
+/// `InvalidInput` if the class has too few images or one cannot be opened.
+pub fn run(canvases: &Canvases, attempt: Attempt<'_>) -> Result<(), Failure> {
+    let Canvases { class, pad, frame, choice, stones } = canvases;
+    let files = picture::files(&attempt.folder.input("raw"))?;
+    let stones = ingest::stones_of(stones, &files);
+    let wanted: Vec<bool> = match choice {
+        None => vec![true; files.len()],
+        Some(choice) => {
+            let roles = ingest::roles(Some(choice), *class, &stones).ok_or_else(|| {
+                let (images, stones) = (stones.len(), split::count(&stones));
+                let message = format!("class {class} of A has {images} image(s) of {stones} stone(s)");
+                Failure::invalid_input(format!("{message}: add images of other stones until there are two"))
+            })?;
+            roles.iter().map(|role| role.generator).collect()
+        }
+    };
+    let numbered = files.into_iter().zip(0..).zip(wanted);
+    let images: Vec<(PathBuf, u32)> = numbered.filter(|(_, wanted)| *wanted).map(|(image, _)| image).collect();
+    let target = match &pad.target {
+        Size::Size(size) => *size,
+        rule => {
+            let size = |(path, _): &(PathBuf, u32)| Ok(picture::open_rgb8(path)?.image.dimensions().into());
+            rule.size(&batch::map(&images, "size", attempt.monitor, size)?)
+        }
+    };
+    let label = Dataset::A.classes().iter().zip(0..).find(|(known, _)| *known == class).map_or(0, |(_, label)| label);
+    let numbered: Vec<_> = images.iter().enumerate().collect();
     let folder = attempt.folder;
-    let black = batch::map(&images, "canvas", attempt.monitor, |(number, image)| {
-        let picture = open_rgb8(&folder.input("raw").join(&image.file))?;
-        let (canvas, mask) = paste(picture.image, target, pad.fill);
-        save_png(&folder.output(&format!("images/{number:03}.png")), &canvas)?;
-        save_png_grey(&folder.output(&format!("masks/{number:03}.png")), &mask)?;
-        let black = canvas.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
-        Ok(black as f64 / canvas.pixels().len() as f64)
+    let made = batch::map(&numbered, "canvas", attempt.monitor, |(number, (path, place))| {
+        let picture = picture::open_rgb8(path)?.image;
+        let image = ImageRef {
+            class: *class,
+            id: label * IDS_PER_CLASS + place,
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: picture::digest(&picture).to_string(),
+        };
+        let canvas = canvas::paste(picture, target, *frame, pad);
+        picture::save_png(&folder.output(&format!("images/{number:03}.png")), &canvas.image)?;
+        let black = canvas.image.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
+        Ok((image, canvas.place, canvas.color, black as f64 / canvas.image.pixels().len() as f64))
     })?;
-    let named =
-        |(_, image): (usize, ImageRecord)| ImageRef { class, id: image.id, file: image.file, digest: image.pixels };
-    let images = images.into_iter().map(named).collect();
-    records::write(&folder.output("pad.json"), &PadRecord { class, canvas: target, images, black })
-}
-
-/// The canvas with the picture in its middle, scaled down if it does not fit,
-/// and the mask of where the picture is (255).
-pub(super) fn paste(picture: RgbImage, [width, height]: [u32; 2], fill: Fill) -> (RgbImage, GrayImage) {
-    let [wide, high] = fitted(picture.dimensions().into(), [width, height]);
-    let picture = match picture.dimensions() == (wide, high) {
-        true => picture,
-        false => resize(&picture, wide, high, Filter::Lanczos),
+    let record = PadRecord {
+        class: *class,
+        canvas: target,
+        pad: pad.clone(),
+        images: made.iter().map(|(image, ..)| image.clone()).collect(),
+        places: made.iter().map(|(_, place, ..)| *place).collect(),
+        colors: made.iter().map(|(_, _, color, _)| *color).collect(),
+        black: made.iter().map(|(.., black)| *black).collect(),
     };
-    let fill = match fill {
-        Fill::Black => Rgb([0; 3]),
-        Fill::BorderMedian => border_median(&picture),
-        Fill::Rgb(color) => Rgb(color),
-    };
-    let mut canvas = RgbImage::from_pixel(width, height, fill);
-    let mut mask = GrayImage::new(width, height);
-    let x = i64::from((width - picture.width()) / 2);
-    let y = i64::from((height - picture.height()) / 2);
-    imageops::replace(&mut canvas, &picture, x, y);
-    let inside = GrayImage::from_pixel(picture.width(), picture.height(), Luma([255]));
-    imageops::replace(&mut mask, &inside, x, y);
-    (canvas, mask)
-}
-
-/// Width and height of a picture on a canvas: its own, or scaled down to fit with its
-/// proportions.
-pub(super) fn fitted(picture: [u32; 2], canvas: [u32; 2]) -> [u32; 2] {
-    let share = |side: usize| f64::from(canvas[side]) / f64::from(picture[side]);
-    let scale = share(0).min(share(1)).min(1.0);
-    [0, 1].map(|side| ((f64::from(picture[side]) * scale).round() as u32).clamp(1, canvas[side]))
-}
-
-/// The median of the outermost pixels, per channel.
-fn border_median(picture: &RgbImage) -> Rgb<u8> {
-    let (width, height) = picture.dimensions();
-    Rgb([0, 1, 2].map(|channel: usize| {
-        let mut levels: Vec<u8> = picture
-            .enumerate_pixels()
-            .filter(|(x, y, _)| *x == 0 || *y == 0 || x + 1 == width || y + 1 == height)
-            .map(|(_, _, pixel)| pixel[channel])
-            .collect();
-        levels.sort_unstable();
-        levels.get(levels.len() / 2).copied().unwrap_or(0)
-    }))
+    records::write(&folder.output("pad.json"), &record)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use burn::tensor::Device;
+    use domain::experiment::{Fill, Pad, Pick};
     use domain::seed::Seed;
-    use domain::stage::{Folder, Unwatched};
+    use domain::stage::{Choice, Folder, Unwatched};
+    use domain::stone::Class;
+    use image::{Luma, Rgb, RgbImage};
 
     use super::*;
 
-    #[test]
-    fn a_small_picture_is_centred_and_a_large_one_fits() {
-        let white = |width, height| RgbImage::from_pixel(width, height, Rgb([255; 3]));
-        let (canvas, mask) = paste(white(4, 4), [20, 10], Fill::Rgb([1, 2, 3]));
-        assert_eq!(canvas[(0, 0)].0, [1, 2, 3]);
-        assert_eq!(canvas.dimensions(), (20, 10));
-        assert_eq!(mask.enumerate_pixels().find(|(_, _, level)| level[0] == 255).map(|(x, y, _)| (x, y)), Some((8, 3)));
-        assert_eq!(mask.iter().filter(|level| **level == 255).count(), 16);
-        let (_, mask) = paste(white(100, 200), [20, 10], Fill::Black);
-        assert_eq!(mask.iter().filter(|level| **level == 255).count(), 5 * 10);
+    fn run_it(folder: &Folder, canvases: &Canvases) -> PadRecord {
+        let attempt = Attempt { seed: Seed(1), folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
+        run(canvases, attempt).unwrap();
+        records::read(&folder.output("pad.json")).unwrap()
     }
 
-    #[test]
-    fn the_papers_canvas_has_a_mask_of_its_real_pixels() {
-        let real = |width, height| {
-            let picture = RgbImage::from_pixel(width, height, Rgb([90; 3]));
-            let (canvas, mask) = paste(picture, Pad::default().target.nominal(), Fill::Black);
-            assert_eq!((canvas.dimensions(), mask.dimensions()), ((4288, 2848), (4288, 2848)));
-            let shown = canvas.pixels().filter(|pixel| pixel.0 != [0; 3]).count();
-            assert_eq!(mask.iter().filter(|level| **level == 255).count(), shown);
-            shown
-        };
-        assert_eq!([real(3000, 2000), real(4288, 2848)], [6_000_000, 4288 * 2848]);
-        // 6000 × 4000 are scaled by 2848 / 4000.
-        assert_eq!(real(6000, 4000), 4272 * 2848);
+    fn all(pad: Pad, frame: Option<[u32; 2]>) -> Canvases {
+        Canvases { class: Class::Ia, pad, frame, choice: None, stones: BTreeMap::new() }
     }
 
     #[test]
@@ -141,29 +107,60 @@ mod tests {
         ] {
             std::fs::write(raw.join(name), bytes).unwrap();
         }
-        let record = |file: &str| {
-            serde_json::json!({ "id": 0, "class": "Ia", "file": file, "digest": "", "pixels": "", "width": 1,
-                "height": 1, "color": "", "generator": true, "testable": false })
-        };
-        let names = ["cmyk.jpg", "deep.png", "glass.png", "palette.png", "rotated.jpg"];
-        let images: Vec<_> = names.into_iter().map(record).collect();
-        let list = serde_json::json!({ "dataset": "A", "view": "SUR", "images": images });
-        records::write(&folder.input("ingest").join("images.json"), &list).unwrap();
-        let attempt =
-            Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
-        run(Class::Ia, &Pad { target: [26, 20].into(), fill: Fill::Black }, attempt).unwrap();
-        let pad = Folder::new(root.path()).output("");
-        let canvases = crate::data::folder::pictures(&pad).unwrap();
+        let record = run_it(&folder, &all(Pad { target: [26, 20].into(), ..Pad::default() }, None));
+        let canvases = crate::data::folder::pictures(&folder.output("")).unwrap();
         assert_eq!(canvases.iter().map(RgbImage::dimensions).collect::<Vec<_>>(), [(26, 20); 5]);
         assert_eq!((canvases[1][(13, 10)].0, canvases[2][(13, 10)].0), ([128; 3], [100, 50, 0]));
+        let files: Vec<&str> = record.images.iter().map(|image| image.file.as_str()).collect();
+        assert_eq!(files, ["cmyk.jpg", "deep.png", "glass.png", "palette.png", "rotated.jpg"]);
+        // Ia is the fifth class of A.
+        assert_eq!((record.images[2].id, record.places[2]), (4 * IDS_PER_CLASS + 2, [4, 5, 17, 9]));
         let sinddm = domain::experiment::Sinddm { finest: [26, 20].into(), coarsest: Some(12), ..Default::default() };
         assert_eq!(crate::data::pyramid::Pyramid::new(&canvases, &sinddm).unwrap().scales[0].images.len(), 5);
+        // By a rule, the canvas holds the largest picture, turned as a person sees it.
+        let auto: Pad = serde_json::from_str(r#"{"target": "auto_max"}"#).unwrap();
+        let sizes = canvases_of(&raw);
+        let expected = [0, 1].map(|side| sizes.iter().map(|size| size[side]).max().unwrap());
+        assert_eq!(run_it(&folder, &all(auto, None)).canvas, expected);
+    }
+
+    fn canvases_of(raw: &std::path::Path) -> Vec<[u32; 2]> {
+        let open = |path: &PathBuf| picture::open_rgb8(path).unwrap().image.dimensions().into();
+        picture::files(raw).unwrap().iter().map(open).collect()
     }
 
     #[test]
-    fn the_border_fills_the_canvas_where_asked() {
-        let mut picture = RgbImage::from_pixel(5, 5, Rgb([30, 20, 10]));
-        picture.put_pixel(0, 0, Rgb([255; 3]));
-        assert_eq!(paste(picture, [9, 9], Fill::BorderMedian).0.get_pixel(0, 0), &Rgb([30, 20, 10]));
+    fn the_choice_depends_on_its_seed_and_the_class_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        for number in 0..11 {
+            let image = RgbImage::from_pixel(20, 16, Rgb([number; 3]));
+            picture::save_png(&folder.input("raw").join(format!("{number:02}.png")), &image).unwrap();
+        }
+        let chosen = |images, seed| {
+            let choice = Choice { images, pick: Pick::RandomFromTrainSplit, seed: Seed(seed) };
+            let canvases =
+                Canvases { choice: Some(choice), ..all(Pad { target: [24, 24].into(), ..Pad::default() }, None) };
+            let record = run_it(&folder, &canvases);
+            record.images.into_iter().map(|image| image.file).collect::<Vec<_>>()
+        };
+        let eight = chosen(8, 5);
+        assert_eq!((eight.len(), chosen(8, 5)), (8, eight.clone()));
+        assert_ne!(chosen(8, 6), eight);
+        // Fewer are the first of the same order; one is left to test in any case.
+        assert!(chosen(3, 5).iter().all(|file| eight.contains(file)));
+        assert_eq!(chosen(50, 5).len(), 10);
+    }
+
+    #[test]
+    fn the_padding_is_as_wide_and_as_coloured_as_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path());
+        picture::save_png(&folder.input("raw/a.png"), &RgbImage::from_pixel(20, 10, Rgb([200; 3]))).unwrap();
+        let pad = Pad { target: [20, 10].into(), fill: Fill::Rgb([0, 0, 9]), ..Pad::default() };
+        let record = run_it(&folder, &all(pad, Some([10, 10])));
+        assert_eq!((record.canvas, record.places[0], record.colors[0]), ([20, 10], [0, 5, 20, 10], [0, 0, 9]));
+        let canvas = picture::open_rgb8(&folder.output("images/000.png")).unwrap().image;
+        assert_eq!((canvas.dimensions(), canvas[(0, 4)].0, record.black[0]), ((20, 20), [0, 0, 9], 0.0));
     }
 }

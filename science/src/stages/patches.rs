@@ -11,8 +11,9 @@ use domain::stone::{Class, Dataset};
 use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
 
-use super::{Attempt, pad};
+use super::{Attempt, ingest};
 use crate::data::batch;
+use crate::data::canvas::{self, Placed};
 use crate::data::foreground::{Coverage, Mask};
 use crate::data::packed::{self, Row};
 use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
@@ -20,7 +21,7 @@ use crate::data::resize::{Filter, resize};
 use crate::data::split;
 use crate::data::windows::{Search, Window};
 use crate::random;
-use crate::records::{self, ClassPatches, ImageList, ImageRecord, ImageRef, PatchesRecord};
+use crate::records::{self, ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord};
 
 /// The columns of `patches.csv`.
 const COLUMNS: [&str; 8] = ["side", "class", "image_id", "file", "x", "y", "coverage", "stride"];
@@ -41,8 +42,8 @@ const FRAMED_COLUMNS: usize = 12;
 /// patches of a view, fit 2 GiB.
 const OPEN_AT_ONCE: usize = 4;
 
-/// Images of a class of B are numbered from this many times its label.
-const IDS_PER_CLASS: u32 = 10_000;
+/// Images too small for a patch that a message lists by name.
+const LISTED: usize = 10;
 
 /// An image to cut patches from.
 struct Source {
@@ -217,6 +218,7 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
         let message = format!("images.json of {} lists class {class}, which {dataset} does not have", list.dataset);
         return Err(Failure::new(FailureCode::Internal, message));
     }
+    large_enough(patches, &list.images)?;
     let mut sources = Vec::with_capacity(list.images.len());
     for (class, label) in classes.into_iter().zip(0..) {
         let images: Vec<&ImageRecord> = list.images.iter().filter(|image| image.class == class).collect();
@@ -248,6 +250,22 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
         }));
     }
     Ok(sources)
+}
+
+/// Refuses images that a patch does not fit into: those of an earlier `ingest` were
+/// looked at for patches of another size.
+fn large_enough(patches: &Patches, images: &[ImageRecord]) -> Result<(), Failure> {
+    let problem = |image: &ImageRecord| {
+        let name = format!("{}/{}/{}/{}", patches.dataset, patches.view, image.class, image.file);
+        ingest::too_small(&name, [image.width, image.height], patches.patch.size)
+    };
+    let mut problems: Vec<String> = images.iter().filter_map(problem).collect();
+    let more = problems.len().saturating_sub(LISTED);
+    problems.truncate(LISTED);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::invalid_input(problems.join("\n"))) }
 }
 
 /// The images of B, all of which may be tested.
@@ -303,8 +321,8 @@ fn cut(patches: &Patches, order: &Order<'_>, keep: Keep, seed: Seed) -> Result<C
         (None, Dataset::C) => Mask::stone_in_scope(&image),
     };
     if let (Some(canvas), Some(pad)) = (order.source.canvas, &patches.pad) {
-        mask = mask.on_canvas(pad::fitted(image.dimensions().into(), canvas), canvas);
-        image = pad::paste(image, canvas, pad.fill).0;
+        mask = mask.on_canvas(Placed::new(image.dimensions().into(), canvas, pad), canvas);
+        image = canvas::paste(image, canvas, None, pad).image;
     }
     let size = patches.patch.size;
     let search = Search {

@@ -44,7 +44,8 @@ struct Milestones {
 /// Rows of [`Milestones`] at most: the report stays small.
 const ROWS: usize = 6;
 
-/// Writes `index.html`, `table.md`, `table.csv`, `table.tex`, `results.json` and `pictures/`.
+/// Writes `index.html`, `table.md`, `table.csv`, `table.tex`, `scores.csv`, `claims.csv`,
+/// `results.json` and `pictures/`.
 ///
 /// # Errors
 /// If the results cannot be read or the files cannot be written.
@@ -55,6 +56,8 @@ pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
     copy(&source, &folder.output("results.json"))?;
     let pictures = copy_pictures(folder)?;
     records::write_bytes(&folder.output("table.csv"), export::csv(&results).as_bytes())?;
+    records::write_bytes(&folder.output("scores.csv"), export::scores_csv(&results).as_bytes())?;
+    records::write_bytes(&folder.output("claims.csv"), export::claims_csv(&results).as_bytes())?;
     records::write_bytes(&folder.output("table.md"), export::markdown(&results).as_bytes())?;
     records::write_bytes(&folder.output("table.tex"), export::latex(&results).as_bytes())?;
     let html = page::render(&results, &pictures)

@@ -2,22 +2,23 @@
 //! of one class (ALGORITHM 4.3; Rott Shaham et al., ICCV 2019).
 //!
 //! Every position of a feature map is a sample: two pictures are close if their
-//! textures are. Real pictures are first brought to the size of the synthetic
-//! ones with an antialiasing filter (Lanczos), so that both show textures at
+//! textures are. By default real pictures are first brought to the size of the synthetic
+//! ones, each pixel the mean of the area that it covers, so that both show textures at
 //! one resolution.
 
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use domain::experiment::{Features, Pairing, Sifid};
+use domain::experiment::{Features, Pairing, SifidRule, SifidSize};
 use domain::plan::WEIGHTS_FILE;
-use domain::stage::{Failure, FailureCode, Folder, Monitor, Progress};
+use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, Monitor, Progress};
+use image::RgbImage;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-use super::Attempt;
-use crate::data::resize::{Filter, resize};
-use crate::data::{folder, picture, tensors};
+use super::{Attempt, compared};
+use crate::data::resize::resize_area;
+use crate::data::tensors;
 use crate::frechet::{Rooted, Statistics};
 use crate::models::inception::{Block, Inception, Variant};
 use crate::records::{self, SifidRecord};
@@ -34,36 +35,42 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// # Errors
 /// If a picture cannot be used, a distance is not a number, or the attempt was
 /// told to stop.
-pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
+pub fn run(sifid: &EvaluateSifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     let block = if sifid.block == 64 { Block::C64 } else { Block::C192 };
     let stem = stem(sifid.features, attempt.folder, attempt.device)?;
     let of = |image| samples(stem.forward(tensors::signed(&[image], attempt.device), block));
-    let real_paths = folder::paths(&attempt.folder.input("real"))?;
-    let synthetic_paths = folder::paths(&attempt.folder.input("synthetic"))?;
-    let mut watch = Watch::new(attempt.monitor, (real_paths.len() + synthetic_paths.len()) as u64);
+    let reals = compared::real(attempt.folder, sifid.mosaic)?;
+    let synthetics = compared::synthetic(attempt.folder)?;
+    let mut watch = Watch::new(attempt.monitor, (reals.len() + synthetics.len()) as u64);
 
     // Reals first: their statistics are needed for every synthetic picture.
-    let (width, height) = picture::open_rgb8(&synthetic_paths[0])?.image.dimensions();
-    if width.min(height) < SIDE_MIN {
+    let (width, height) = synthetics[0].open()?.dimensions();
+    let least = if let SifidSize::Size([width, height]) = sifid.size { width.min(height) } else { width.min(height) };
+    if least < SIDE_MIN {
         let message = format!("synthetic pictures of {width}×{height} pixels are too small: at least {SIDE_MIN}");
         return Err(Failure::invalid_input(message));
     }
+    // The size that a picture is looked at, by where it comes from.
+    let sized = |image: RgbImage, is_real: bool| match sifid.size {
+        SifidSize::Size([width, height]) => resize_area(&image, width, height),
+        SifidSize::Rule(SifidRule::RealResizedToFake) if is_real => resize_area(&image, width, height),
+        SifidSize::Rule(SifidRule::RealResizedToFake | SifidRule::Native) => image,
+    };
     let mut real = Vec::new();
-    for path in &real_paths {
+    for picture in &reals {
         watch.step()?;
-        let image = resize(&picture::open_rgb8(path)?.image, width, height, Filter::Lanczos);
-        real.push(Rooted::of(of(image)));
+        real.push(Rooted::of(of(sized(picture.open()?, true))));
     }
 
     let mut per_image = Vec::new();
-    for (i, path) in synthetic_paths.iter().enumerate() {
+    for (i, picture) in synthetics.iter().enumerate() {
         watch.step()?;
-        let image = picture::open_rgb8(path)?.image;
+        let image = picture.open()?;
         if image.dimensions() != (width, height) {
-            let message = format!("{} is not of {width}×{height} pixels like the first", path.display());
+            let message = format!("{} is not of {width}×{height} pixels like the first", picture.name());
             return Err(Failure::invalid_input(message));
         }
-        let synthetic = Statistics::of(of(image));
+        let synthetic = Statistics::of(of(sized(image, false)));
         let distances: Vec<f64> = match sifid.pairing {
             Pairing::Index => vec![real[i % real.len()].distance(&synthetic)],
             Pairing::AllPairs | Pairing::Nearest => real.par_iter().map(|real| real.distance(&synthetic)).collect(),
@@ -73,7 +80,7 @@ pub fn run(sifid: &Sifid, attempt: Attempt<'_>) -> Result<(), Failure> {
             Pairing::AllPairs | Pairing::Index => distances.iter().sum::<f64>() / distances.len() as f64,
         };
         if !distance.is_finite() {
-            let message = format!("the distance of {} is not a number", path.display());
+            let message = format!("the distance of {} is not a number", picture.name());
             return Err(Failure::new(FailureCode::NotANumber, message));
         }
         per_image.push(distance);
@@ -136,9 +143,9 @@ mod tests {
     use burn::tensor::Device;
     use domain::seed::Seed;
     use domain::stage::{Folder, Unwatched};
-    use image::RgbImage;
 
     use super::*;
+    use crate::data::picture;
 
     fn texture(k: u32) -> RgbImage {
         RgbImage::from_fn(48, 36, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, (y * 7) as u8]))
@@ -154,7 +161,8 @@ mod tests {
         }
         let device = Device::flex();
         let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
-        run(&Sifid { features: Features::Random, block: 64, pairing }, attempt).unwrap();
+        let sifid = EvaluateSifid { features: Features::Random, block: 64, pairing, ..EvaluateSifid::default() };
+        run(&sifid, attempt).unwrap();
         records::read(&folder.output("sifid.json")).unwrap()
     }
 

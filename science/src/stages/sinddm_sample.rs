@@ -1,5 +1,6 @@
 //! Samples pictures from a diffusion model, coarse to fine (ALGORITHM 2.6).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,13 @@ use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
+use crate::data::gate::{Gate, Traits};
 use crate::data::{foreground, picture};
 use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::records::{self, DiffusionRecord, SamplesRecord};
-use crate::sampler::{Canvas, Sampler, normals};
+use crate::sampler::{Canvas, Sampler, Step, normals};
 use crate::weights::{self, Array, Arrays};
 
 /// Time between progress reports.
@@ -24,61 +26,93 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Pictures in a row of the contact sheet, and pixels of each.
 pub(crate) const SHEET: (u32, u32) = (5, 132);
 
+/// How often a sample is drawn at most, if those that do not pass the gate are drawn again.
+const DRAWS: u32 = 10;
+
 /// Writes `images/NNN.png`, `sheet.png` and `samples.json`. The noise of sample
-/// i depends on the seed and i alone, not on the batch it is drawn in.
+/// i depends on the seed, i and how often it was drawn before, not on the batch
+/// that it is drawn in.
 ///
 /// # Errors
 /// If a model cannot be read, a picture is not a number, or the attempt was
 /// told to stop.
-pub fn run(sampling: &Sampling, attempt: Attempt<'_>) -> Result<(), Failure> {
+pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Result<(), Failure> {
     let models = models(attempt.folder, attempt.device)?;
     let guide = Guide::default();
     let samplers: Vec<Sampler<'_>> = models.iter().map(|model| model.sampler(sampling, &guide)).collect();
-    let batches = batches(u64::from(sampling.per_model), models.len() as u64, sampling.batch);
-    let total = batches.iter().map(|batch| samplers[batch.model].steps().len() as u64).sum();
+    let reals: Vec<Traits> = models.iter().flat_map(|model| model.record.reals.clone()).collect();
+    let gate = Gate::new(&reals);
 
-    let mut checkpoints =
-        Checkpoints::new(&Stage::SinddmSample { sampling: sampling.clone() }, attempt.seed, attempt.folder)?;
+    let stage = Stage::SinddmSample { sampling: sampling.clone(), reject_empty };
+    let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
     let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, attempt.device));
-    let Made { done, mut canvas, mut images } = resumed.unwrap_or_default();
-    let mut watch = Watch { monitor: attempt.monitor, done: 0, total, reported: Instant::now() };
+    let Made { done, mut canvas, mut samples } = resumed.unwrap_or_default();
+    let mut watch = Watch { monitor: attempt.monitor, done: 0, total: 0, reported: Instant::now() };
 
-    for batch in &batches {
-        let sampler = &samplers[batch.model];
-        for step in sampler.steps() {
-            watch.done += 1;
-            if watch.done <= done {
-                continue; // made before the stop
-            }
-            checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &images)))?;
-            canvas = Some(sampler.step(canvas, step, batch.numbers.len(), &mut |shape| {
-                normals(attempt.seed, &step.purpose(), &batch.numbers, shape, attempt.device)
-            }));
-            watch.report(&format!("sample {}/{}", images.len(), sampling.per_model));
+    for round in 0..if reject_empty { DRAWS } else { 1 } {
+        // What a checkpoint holds of later rounds is not to change earlier ones.
+        let is_due =
+            |number: &u64| samples.get(number).is_none_or(|sample| sample.draws > round || !gate.passes(&sample.image));
+        let due: Vec<u64> = (0..u64::from(sampling.per_model)).filter(is_due).collect();
+        if round > 0 && !due.is_empty() {
+            watch.monitor.log(&format!("{} samples do not pass, draw {} of at most {DRAWS}", due.len(), round + 1));
         }
-        // What a checkpoint holds of a later batch is not to end an earlier one.
-        if watch.done > done
-            && let Some(canvas) = canvas.take()
-        {
-            if canvas.x.to_data().iter::<f32>().any(|value| !value.is_finite()) {
-                let message = format!("samples {:?} are not numbers: the model is not usable", batch.numbers);
-                return Err(Failure::new(FailureCode::NotANumber, message));
+        let batches = batches(&due, models.len(), sampling.batch);
+        watch.total += batches.iter().map(|batch| samplers[batch.model].steps().len() as u64).sum::<u64>();
+        for batch in &batches {
+            let sampler = &samplers[batch.model];
+            for step in sampler.steps() {
+                watch.done += 1;
+                if watch.done <= done {
+                    continue; // made before the stop
+                }
+                checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &samples)))?;
+                let purpose = purpose(round, step);
+                canvas = Some(sampler.step(canvas, step, batch.numbers.len(), &mut |shape| {
+                    normals(attempt.seed, &purpose, &batch.numbers, shape, attempt.device)
+                }));
+                watch.report(&format!("sample {}/{}", samples.len(), sampling.per_model));
             }
-            images.extend(batch.numbers.iter().copied().zip(sampler.pictures(&canvas)));
+            // What a checkpoint holds of a later batch is not to end an earlier one.
+            if watch.done > done
+                && let Some(canvas) = canvas.take()
+            {
+                if canvas.x.to_data().iter::<f32>().any(|value| !value.is_finite()) {
+                    let message = format!("samples {:?} are not numbers: the model is not usable", batch.numbers);
+                    return Err(Failure::new(FailureCode::NotANumber, message));
+                }
+                let drawn = sampler.pictures(&canvas).into_iter().map(|image| Sample { draws: round + 1, image });
+                samples.extend(batch.numbers.iter().copied().zip(drawn));
+            }
         }
     }
 
-    images.sort_by_key(|(number, _)| *number);
-    let images: Vec<RgbImage> = images.into_iter().map(|(_, image)| image).collect();
-    watch.monitor.log(&foreground::summary(&images));
-    write(&images, attempt.device, attempt.folder)
+    let draws = if reject_empty { samples.values().map(|sample| sample.draws).collect() } else { vec![] };
+    let images: Vec<RgbImage> = samples.into_values().map(|sample| sample.image).collect();
+    watch.monitor.log(&gate.summary(&images));
+    write(&images, &gate, draws, attempt.device, attempt.folder)
 }
 
-/// Writes samples with their contact sheet and their record.
+/// Tells the noise of a step from that of others, also of other draws of the same sample.
+fn purpose(round: u32, step: Step) -> String {
+    match round {
+        0 => step.purpose(),
+        round => format!("again{round}.{}", step.purpose()),
+    }
+}
+
+/// Writes samples with their contact sheet and their record. `draws` says how often each
+/// was drawn, if it may have been more than once.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub(crate) fn write(images: &[RgbImage], device: &Device, folder: &domain::stage::Folder) -> Result<(), Failure> {
+pub(crate) fn write(
+    images: &[RgbImage],
+    gate: &Gate,
+    draws: Vec<u32>,
+    device: &Device,
+    folder: &domain::stage::Folder,
+) -> Result<(), Failure> {
     for (i, image) in images.iter().enumerate() {
         picture::save_png(&folder.output(&format!("images/{i:03}.png")), image)?;
     }
@@ -87,7 +121,19 @@ pub(crate) fn write(images: &[RgbImage], device: &Device, folder: &domain::stage
     let empty = foreground.iter().filter(|share| **share < foreground::EMPTY_BELOW).count() as u32;
     let size = images.first().map_or([0, 0], |image| [image.width(), image.height()]);
     let determinism = crate::device::determinism(device);
-    records::write(&folder.output("samples.json"), &SamplesRecord { size, foreground, empty, determinism })
+    let judged = gate.judge(images);
+    let passed = judged.iter().flat_map(|faults| (0..images.len()).map(|number| !faults.contains_key(&number)));
+    let record = SamplesRecord {
+        size,
+        foreground,
+        empty,
+        limits: gate.limits().cloned(),
+        passed: passed.collect(),
+        faults: judged.unwrap_or_default(),
+        draws,
+        determinism,
+    };
+    records::write(&folder.output("samples.json"), &record)
 }
 
 /// A trained model.
@@ -144,14 +190,23 @@ struct Batch {
     numbers: Vec<u64>,
 }
 
-/// All samples by model: the models take turns.
-fn batches(samples: u64, models: u64, batch: u32) -> Vec<Batch> {
-    let of_model = |model: u64| {
-        let numbers: Vec<u64> = (model..samples).step_by(models as usize).collect();
+/// The samples of these numbers by model: the models take turns.
+fn batches(samples: &[u64], models: usize, batch: u32) -> Vec<Batch> {
+    let of_model = |model: usize| {
+        let numbers: Vec<u64> =
+            samples.iter().copied().filter(|number| number % models as u64 == model as u64).collect();
         let batches = numbers.chunks(batch.max(1) as usize);
-        batches.map(|numbers| Batch { model: model as usize, numbers: numbers.to_vec() }).collect::<Vec<_>>()
+        batches.map(|numbers| Batch { model, numbers: numbers.to_vec() }).collect::<Vec<_>>()
     };
     (0..models).flat_map(of_model).collect()
+}
+
+/// A sample as it was drawn last.
+#[derive(Debug)]
+struct Sample {
+    /// How often it was drawn.
+    draws: u32,
+    image: RgbImage,
 }
 
 /// What has been made of all samples.
@@ -161,29 +216,31 @@ struct Made {
     done: u64,
     /// The batch at hand.
     canvas: Option<Canvas>,
-    /// The finished samples with their numbers.
-    images: Vec<(u64, RgbImage)>,
+    /// The finished samples by their numbers.
+    samples: BTreeMap<u64, Sample>,
 }
 
 impl Made {
     /// From the [`state`] after so many steps.
     fn of(mut state: Arrays, done: u64, device: &Device) -> Result<Self, Failure> {
         let unfit = || Failure::invalid_input("its samples do not fit");
-        let finished = weights::take(&mut state, "images")
-            .into_iter()
-            .map(|(number, array)| Some((number.parse().ok()?, weights::to_picture(&array)?)));
-        let images = finished.collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
+        let finished = weights::take(&mut state, "images").into_iter().map(|(name, array)| {
+            let (draws, number) = name.split_once('.')?;
+            let sample = Sample { draws: draws.parse().ok()?, image: weights::to_picture(&array)? };
+            Some((number.parse().ok()?, sample))
+        });
+        let samples = finished.collect::<Option<_>>().ok_or_else(unfit)?;
         let mut tensor = |name: &str| {
             let Array { shape, values } = state.remove(name)?;
             let shape: [usize; 4] = shape.try_into().ok()?;
             Some(Tensor::<4>::from_data(TensorData::new(values, shape), device))
         };
         let coarser = tensor("coarser");
-        Ok(Self { done, canvas: tensor("x").map(|x| Canvas { x, coarser }), images })
+        Ok(Self { done, canvas: tensor("x").map(|x| Canvas { x, coarser }), samples })
     }
 }
 
-fn state(canvas: Option<&Canvas>, images: &[(u64, RgbImage)]) -> Arrays {
+fn state(canvas: Option<&Canvas>, samples: &BTreeMap<u64, Sample>) -> Arrays {
     let mut state = Arrays::new();
     let array =
         |tensor: &Tensor<4>| Array { shape: tensor.dims().to_vec(), values: tensor.to_data().iter::<f32>().collect() };
@@ -191,7 +248,10 @@ fn state(canvas: Option<&Canvas>, images: &[(u64, RgbImage)]) -> Arrays {
         state.insert("x".to_owned(), array(&canvas.x));
         state.extend(canvas.coarser.as_ref().map(|coarser| ("coarser".to_owned(), array(coarser))));
     }
-    state.extend(images.iter().map(|(number, image)| (format!("images.{number}"), weights::of_picture(image))));
+    let named = |(number, Sample { draws, image }): (&u64, &Sample)| {
+        (format!("images.{draws}.{number}"), weights::of_picture(image))
+    };
+    state.extend(samples.iter().map(named));
     state
 }
 
@@ -218,6 +278,7 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::Device;
+    use domain::results::Fault;
     use domain::seed::Seed;
     use domain::stage::{Folder, Unwatched};
 
@@ -235,7 +296,46 @@ mod tests {
         }
         let device = Device::flex();
         let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &device, memory: 0 };
-        run(sampling, attempt).map(|()| folder)
+        run(sampling, false, attempt).map(|()| folder)
+    }
+
+    /// The same from a model that has learnt from pictures against which samples fail only
+    /// for a brighter background than that; those are drawn again.
+    fn draw_again(
+        sampling: &Sampling,
+        background: f64,
+        root: &Path,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Folder, Failure> {
+        let folder = Folder::new(root);
+        if !folder.input("model").exists() {
+            draw(sampling, 7, root, &mut Unwatched).unwrap();
+            fs::remove_dir_all(folder.outputs()).unwrap();
+            let path = folder.input("model").join("training.json");
+            let mut record: DiffusionRecord = records::read(&path).unwrap();
+            // Its floor of eight levels is added.
+            let real = |by: f64| Traits {
+                area: by,
+                parts: 1000,
+                offset: 1.0,
+                edge: 1.0,
+                background: background - 8.0,
+                contrast: 255.0 * by,
+            };
+            record.reals = vec![real(1e-6), real(1.0)];
+            records::write(&path, &record).unwrap();
+        }
+        let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
+        run(sampling, true, attempt).map(|()| folder)
+    }
+
+    /// A background that one of three samples exceeds.
+    fn middle(sampling: &Sampling, root: &Path) -> f64 {
+        let folder = draw(sampling, 7, root, &mut Unwatched).unwrap();
+        let images = crate::data::folder::pictures(&folder.output("")).unwrap();
+        let mut backgrounds: Vec<f64> = images.iter().map(|image| Traits::of(image).background).collect();
+        backgrounds.sort_by(f64::total_cmp);
+        backgrounds[1]
     }
 
     /// The bytes of its pictures.
@@ -272,6 +372,53 @@ mod tests {
     }
 
     #[test]
+    fn samples_that_fail_are_drawn_again_and_those_that_pass_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let sampling = Sampling { per_model: 3, ..Sampling::default() };
+        let once = root.path().join("once");
+        let background = middle(&sampling, &once);
+        let of = |sampling: &Sampling, background: f64, name: &str| {
+            let folder = draw_again(sampling, background, &root.path().join(name), &mut Unwatched).unwrap();
+            let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
+            (record, crate::data::folder::pictures(&folder.output("")).unwrap())
+        };
+        let first = crate::data::folder::pictures(&once.join("outputs")).unwrap();
+        let (record, images) = of(&sampling, background, "again");
+        assert_eq!(record.draws.iter().filter(|draws| **draws == 1).count(), 2, "{:?}", record.draws);
+        for (number, draws) in record.draws.iter().enumerate() {
+            let is_good = Traits::of(&images[number]).background <= background;
+            assert_eq!(images[number] == first[number], *draws == 1);
+            assert_eq!((record.passed[number], record.faults.contains_key(&number)), (is_good, !is_good));
+            assert!(is_good || *draws == DRAWS);
+        }
+        // Which noise a draw gets does not depend on what is drawn beside it.
+        assert_eq!((record, images), of(&Sampling { batch: 1, ..sampling.clone() }, background, "single"));
+
+        // What never passes is kept, and said.
+        let (record, images) = of(&sampling, -1.0, "never");
+        assert_eq!((record.draws, record.passed), (vec![DRAWS; 3], vec![false; 3]));
+        assert!(record.faults.values().all(|faults| *faults == [Fault::Background]) && record.faults.len() == 3);
+        assert!(images.iter().zip(&first).all(|(last, first)| last != first));
+    }
+
+    #[test]
+    fn stopping_while_samples_are_drawn_again_changes_no_byte() {
+        let root = tempfile::tempdir().unwrap();
+        let sampling = Sampling { per_model: 3, batch: 2, ..Sampling::default() };
+        let background = middle(&sampling, root.path());
+        let model = Model::open(&root.path().join("inputs/model"), &Device::flex()).unwrap();
+        let steps = model.sampler(&sampling, &Guide::default()).steps().len() as u64;
+        // In the first draws, at their end, as the second draw begins, and within it;
+        // then where nothing passes, in later draws.
+        changes_nothing(&[steps + 1, 2 * steps, 2 * steps + 1, 2 * steps + 9, 3 * steps - 1], &|root, monitor| {
+            draw_again(&sampling, background, root, monitor)
+        });
+        changes_nothing(&[2 * steps, 3 * steps, 5 * steps + 3], &|root, monitor| {
+            draw_again(&sampling, -1.0, root, monitor)
+        });
+    }
+
+    #[test]
     fn knobs_change_the_size_and_the_way_of_sampling() {
         let root = tempfile::tempdir().unwrap();
         let of = |sampling: &Sampling| {
@@ -303,7 +450,7 @@ mod tests {
         let sampling = Sampling { per_model: 5, batch: 2, ..Sampling::default() };
         let attempt =
             Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
-        run(&sampling, attempt).unwrap();
+        run(&sampling, false, attempt).unwrap();
         let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
         assert_eq!(record.foreground.len(), 5);
         assert!((0..5).all(|i| folder.output(&format!("images/{i:03}.png")).exists()));

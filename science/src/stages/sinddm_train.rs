@@ -15,8 +15,9 @@ use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
-use crate::data::pyramid::Pyramid;
-use crate::data::{folder, foreground, picture, tensors};
+use crate::data::gate::{Gate, Traits};
+use crate::data::pyramid::{Pyramid, learnt};
+use crate::data::{folder, picture, tensors};
 use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
@@ -46,10 +47,15 @@ const SHEET: (u64, u32) = (4, 132);
 pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let device = attempt.device.clone().autodiff();
     let input = attempt.folder.input("pad");
-    let pyramid = Pyramid::new(&folder::pictures(&input)?, sinddm)?;
+    let padded = padded(&input)?;
+    let color = padded.as_ref().and_then(|record| record.colors.first().copied()).unwrap_or_default();
+    let pyramid = Pyramid::new(&learnt(folder::pictures(&input)?, sinddm, color), sinddm)?;
     let sizes = &pyramid.geometry.sizes;
     let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
     let lengths = schedule.sampling_steps(&pyramid.rescale_losses);
+    let reals: Vec<Traits> =
+        pyramid.scales.last().map_or_else(Vec::new, |finest| finest.images.iter().map(Traits::of).collect());
+    let gate = Gate::new(&reals);
     let scales: Vec<Scale> = pyramid.scales.iter().map(|scale| Scale::new(scale, &device)).collect();
     let parts: Vec<u32> = sizes.iter().map(|size| cost::micro_batch(sinddm, *size, attempt.memory)).collect();
     attempt.monitor.log(&format!("pictures through the network at once, by scale: {parts:?} of {}", sinddm.batch));
@@ -110,7 +116,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
                 };
                 let numbers: Vec<u64> = (0..SHEET.0).collect();
                 let images = sampler.sample(attempt.seed, "milestone.", &numbers, attempt.device);
-                attempt.monitor.log(&format!("step {done}: {}", foreground::summary(&images)));
+                attempt.monitor.log(&format!("step {done}: {}", gate.summary(&images)));
                 sheets.push((done, picture::contact_sheet(&images, SHEET.0 as u32, SHEET.1)));
             }
         }
@@ -130,7 +136,9 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
         loss_by_scale: losses.by_scale(),
-        image_ids: learnt_ids(&input, sinddm)?,
+        image_ids: padded.as_ref().map_or_else(|| Ok(vec![]), |record| learnt_ids(&input, record, sinddm))?,
+        fill: padded.map(|record| record.pad.fill),
+        reals,
         determinism: crate::device::determinism(attempt.device),
         rescale_losses: pyramid.rescale_losses,
     };
@@ -142,15 +150,16 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
-/// The ids of the images learnt from; none where nobody says which they are.
-fn learnt_ids(input: &Path, sinddm: &Sinddm) -> Result<Vec<u32>, Failure> {
-    let pad = input.join("pad.json");
-    if !pad.exists() {
-        return Ok(Vec::new());
-    }
-    let all = records::read::<PadRecord>(&pad)?.images;
+/// What is known of the canvases, if anybody says.
+fn padded(input: &Path) -> Result<Option<PadRecord>, Failure> {
+    let path = input.join("pad.json");
+    path.exists().then(|| records::read(&path)).transpose()
+}
+
+/// The ids of the images learnt from.
+fn learnt_ids(input: &Path, record: &PadRecord, sinddm: &Sinddm) -> Result<Vec<u32>, Failure> {
     let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
-    let id = |path: &PathBuf| Some(all.get(number(path)?)?.id);
+    let id = |path: &PathBuf| Some(record.images.get(number(path)?)?.id);
     let mut ids: Vec<u32> = folder::paths(input)?.iter().filter_map(id).collect();
     if sinddm.multi_image == MultiImage::FirstOnly {
         ids.truncate(1);
@@ -379,7 +388,7 @@ pub(crate) mod tests {
         let coarse = Sinddm { finest: [64, 48].into(), coarsest: Some(40), ..small() };
         let failure = train(&coarse, 7, root.path(), &mut Unwatched).unwrap_err();
         assert_eq!(failure.code, FailureCode::InvalidInput);
-        assert!(failure.message.contains("picture 0 has 43x32 pixels, less than the coarsest scale's"), "{failure}");
+        assert!(failure.message.contains("picture 0 has 42x32 pixels, less than the coarsest scale's"), "{failure}");
     }
 
     #[test]

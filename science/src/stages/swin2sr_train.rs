@@ -23,7 +23,7 @@ use crate::data::{batch, folder, tensors};
 use crate::models::swin2sr::script::Script;
 use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
 use crate::pace::Pace;
-use crate::records::{self, Nearness, Swin2srRecord};
+use crate::records::{self, Nearness, PadRecord, Swin2srRecord};
 use crate::training::{Training, ahead, state};
 use crate::{random, weights};
 
@@ -167,9 +167,9 @@ impl Pictures {
         for class in Dataset::A.classes() {
             let input = folder.input(&format!("pad.{class}"));
             let mut pictures = vec![];
-            for path in folder::paths(&input)? {
-                let mask = input.join("masks").join(path.file_name().unwrap_or_default());
-                let picture = inside(&open_rgb8(&path)?.image, &open_rgb8(&mask)?.image, size);
+            let places = records::read::<PadRecord>(&input.join("pad.json"))?.places;
+            for (path, place) in folder::paths(&input)?.iter().zip(places) {
+                let picture = inside(&open_rgb8(path)?.image, place, size);
                 let least = FACTOR * training.crop;
                 if picture.width() < least || picture.height() < least {
                     return Err(Failure::invalid_input(format!(
@@ -190,14 +190,9 @@ impl Pictures {
     }
 }
 
-/// The part of a canvas that the mask shows, in whole multiples of the factor, as
-/// large as if the canvas were brought to `size` at most.
-fn inside(canvas: &RgbImage, mask: &RgbImage, size: [u32; 2]) -> RgbImage {
-    let shown = mask.enumerate_pixels().filter(|(_, _, level)| level[0] > 0);
-    let [left, top, right, bottom] = shown.fold([u32::MAX, u32::MAX, 0, 0], |[left, top, right, bottom], (x, y, _)| {
-        [left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)]
-    });
-    let (width, height) = (right.saturating_sub(left), bottom.saturating_sub(top));
+/// The picture on a canvas, at that place, in whole multiples of the factor, as large as
+/// if the canvas were brought to `size` at most.
+fn inside(canvas: &RgbImage, [left, top, width, height]: [u32; 4], size: [u32; 2]) -> RgbImage {
     let scale = (f64::from(size[0]) / f64::from(canvas.width())).min(f64::from(size[1]) / f64::from(canvas.height()));
     let side = |pixels: u32| ((f64::from(pixels) * scale / f64::from(FACTOR)).round() as u32).max(1) * FACTOR;
     let picture = imageops::crop_imm(canvas, left, top, width, height).to_image();
@@ -252,12 +247,10 @@ fn stack(images: &[RgbImage], device: &Device) -> Tensor<4> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use domain::stage::{Monitor, Unwatched};
-    use image::{GrayImage, Luma};
-
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::picture;
+    use domain::stage::{Monitor, Unwatched};
 
     pub(crate) fn small() -> Swin2srTraining {
         Swin2srTraining {
@@ -280,9 +273,10 @@ pub(crate) mod tests {
                 let wave = |x: u32, y: u32| (f64::from(x * k + y * number as u32) / 9.0).sin() * 60.0 + 120.0;
                 let texture = RgbImage::from_fn(80, 60, |x, y| Rgb([wave(x, y) as u8, wave(y, x) as u8, 90]));
                 picture::save_png(&input.join(format!("images/{k:03}.png")), &texture).unwrap();
-                let mask = GrayImage::from_pixel(80, 60, Luma([255]));
-                picture::save_png_grey(&input.join(format!("masks/{k:03}.png")), &mask).unwrap();
             }
+            let pad = serde_json::json!({ "class": class, "canvas": [80, 60], "images": [], "black": [],
+                "places": [[0, 0, 80, 60], [0, 0, 80, 60]] });
+            records::write(&input.join("pad.json"), &pad).unwrap();
         }
         let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
         run([80, 60], training, attempt)?;
@@ -336,7 +330,7 @@ pub(crate) mod tests {
     #[test]
     fn what_surrounds_a_picture_is_left_out() {
         let canvas = RgbImage::from_fn(40, 20, |x, _| if (10..30).contains(&x) { Rgb([200; 3]) } else { Rgb([0; 3]) });
-        let picture = inside(&canvas, &canvas, [80, 80]);
+        let picture = inside(&canvas, [10, 0, 20, 20], [80, 80]);
         assert_eq!(picture.dimensions(), (40, 40));
         assert!(picture.pixels().all(|pixel| pixel.0 == [200; 3]));
         assert_eq!(reduced(&picture, Reduction::Area), RgbImage::from_pixel(10, 10, Rgb([200; 3])));

@@ -35,10 +35,11 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
         save_png(&outputs.output(&format!("images/{number:03}.png")), large)?;
         Ok([large.width(), large.height()])
     };
+    let enlarged = |[width, height]: [u32; 2]| [width * upscale.factor, height * upscale.factor];
     let filtered = |filter: Filter, (number, path): &(usize, PathBuf)| {
         let small = open_rgb8(path)?.image;
-        let size = [small.width(), small.height()].map(|side| side * upscale.factor);
-        save(*number, &resize(&small, size[0], size[1], filter))
+        let [width, height] = enlarged(small.dimensions().into());
+        save(*number, &resize(&small, width, height, filter))
     };
     let sizes = match upscale.method {
         UpscaleMethod::Lanczos => {
@@ -63,7 +64,8 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
     let Some(size) = sizes.first().copied() else {
         return Err(Failure::invalid_input(format!("{} has no pictures: sample some first", folder.display())));
     };
-    let record = UpscaleRecord { method: upscale.method, size, images: sizes.len() as u32 };
+    let counts = samples.first().map(|(_, path)| self::size(path)).transpose()?.map(enlarged);
+    let record = UpscaleRecord { method: upscale.method, size, counts, images: sizes.len() as u32 };
     records::write(&outputs.output("upscale.json"), &record)
 }
 

@@ -2,23 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use domain::experiment::Rounds;
+use domain::experiment::{Rounds, Varied};
 use domain::paper::{Printed, Row};
 use domain::plan::{Run, training_name};
-use domain::results::{Cell, ClassAccuracy, LEVEL, Leak, PaperN, Untested, Verdict};
+use domain::results::{Cell, ClassAccuracy, Gate, Generator, LEVEL, Leak, Untested, Verdict, Votes};
 use domain::seed::Seed;
 use domain::stage::Aggregate;
 use domain::stats::estimate::Estimate;
 use domain::stats::{bootstrap, mean, sample_std};
 use domain::stone::{Class, Dataset, View};
 
-use super::Trained;
 use super::leaks::Pictures;
+use super::{RESAMPLES, Trained};
 use crate::random;
 use crate::records::Metrics;
-
-/// Samples behind an interval over images.
-const RESAMPLES: u32 = 2000;
 
 /// Table I by one protocol.
 pub(super) struct Table<'a> {
@@ -27,12 +24,30 @@ pub(super) struct Table<'a> {
     pub(super) seed: Seed,
     pub(super) trained: &'a Trained,
     pub(super) pictures: &'a Pictures<'a>,
+    pub(super) generators: &'a [Generator],
 }
 
 impl Table<'_> {
     /// All cells, in the paper's order.
     pub(super) fn cells(&self) -> Vec<Cell> {
-        Cell::of_table_1(|row, second, printed| self.cell(row, second, printed))
+        let mut cells = Cell::of_table_1(|row, second, printed| self.cell(row, second, printed));
+        Cell::judge(&mut cells, self.aggregate.correction);
+        cells
+    }
+
+    /// Which test images were recognised in the runs behind each cell.
+    pub(super) fn votes(&self, cells: &[Cell]) -> Votes {
+        let of_run = |cell: &Cell, run: Run| {
+            let name = self.rounds.run_name(run.repeat, run.fold);
+            let is_counted = cell.run_names.contains(&name);
+            // How the plan calls the training of a cell.
+            let metrics = self.trained.get(&run.input(&cell.training.replace(" → ", "-"))).filter(|_| is_counted)?;
+            let images = metrics.images.iter().map(|image| ((image.dataset, image.id), image.vote == image.label));
+            Some((name, images.collect()))
+        };
+        let of_cell =
+            |cell: &Cell| (cell.id.clone(), self.runs(cell.view).filter_map(|run| of_run(cell, run)).collect());
+        cells.iter().map(of_cell).collect()
     }
 
     fn cell(&self, row: &Row, second: Option<Dataset>, printed: Printed) -> Cell {
@@ -61,18 +76,25 @@ impl Table<'_> {
             average(|run| f64::from(run.train[0])).unwrap_or(0.0),
             average(|run| f64::from(run.test_images)).unwrap_or(0.0),
         );
-        // Images, not patches: patches of one image are far from independent.
-        let ratio = if train_images > 0.0 { test_images / train_images } else { 0.0 };
-        let estimate = Estimate::corrected(&accuracies, ratio);
-        let comparable = aggregate.stand_ins.is_empty() && leaks.is_empty();
-        let compared = estimate.filter(|_| comparable);
-        let verdict = match is_refused {
-            true => Verdict::NotComparable,
-            false => Verdict::of_accuracy(comparable, n, estimate, printed.mean, aggregate.margin),
+        // Images, not patches: patches of one image are far from independent. Where only
+        // seeds differ, the spread holds no images that could be corrected for.
+        let split_correction = match rounds.protocol.varied() {
+            Varied::PicturesAndSeeds if train_images > 0.0 => test_images / train_images,
+            Varied::PicturesAndSeeds | Varied::SeedsOnly => 0.0,
         };
+        let estimate = Estimate::corrected(&accuracies, split_correction);
+        let comparable = aggregate.stand_ins.is_empty() && leaks.is_empty();
+        let verdict = match n {
+            0 if !is_refused => Verdict::NotRun,
+            _ if !comparable => Verdict::NotComparable,
+            _ => Verdict::Consistent,
+        };
+        let full: Vec<f64> = metrics.iter().filter(|run| tests_all(run)).map(|run| run.accuracy).collect();
         let untested = untested(&metrics, &run_names);
+        let rests_on_b = row.rests_on(second, Dataset::B).then_some(());
         let draws = &mut random::stream(self.seed, &format!("bootstrap {} {name}", row.view), 0);
-        Cell {
+        let difference = mean(&accuracies).map(|ours| ours - printed.mean);
+        let mut cell = Cell {
             mean: mean(&accuracies),
             std: sample_std(&accuracies),
             n,
@@ -88,17 +110,22 @@ impl Table<'_> {
             macro_f1: average(|run| 100.0 * run.macro_average.f1),
             train_images,
             test_images,
-            interval: estimate.map(|ours| ours.interval(LEVEL)),
-            difference: mean(&accuracies).map(|ours| ours - printed.mean),
-            p_equivalent: compared.map(|ours| ours.p_equivalent(printed.mean, aggregate.margin)),
-            p_by_paper_n: compared.map_or_else(Vec::new, |ours| PaperN::all(ours, printed)),
+            split_correction,
+            mean_of_full_runs: mean(&full).filter(|_| !untested.is_empty()),
+            difference,
+            within_printed_std: difference.map(|difference| difference.abs() <= printed.std),
             why: why(verdict, n, estimate.is_some(), &leaks, aggregate),
             verdict,
             runs: accuracies,
             untested,
             leaks,
+            passing: rests_on_b.and_then(|()| Gate::of(self.generators, row.view)).map(Gate::passing),
             ..Cell::blank(row, second, printed)
+        };
+        if let Some(ours) = estimate {
+            cell.test(ours, aggregate.margin, comparable);
         }
+        cell
     }
 
     fn runs(&self, view: View) -> impl Iterator<Item = Run> {
@@ -130,6 +157,11 @@ fn why(verdict: Verdict, n: u32, has_interval: bool, leaks: &[Leak], aggregate: 
         _ if !has_interval => Some("all runs have the same accuracy, which shows no spread".to_owned()),
         _ => None,
     }
+}
+
+/// Whether a run has test patches of every label.
+fn tests_all(run: &Metrics) -> bool {
+    (0..run.labels.len()).all(|label| recall(run, label).is_some())
 }
 
 /// Labels without test patches, and the runs in which they have none.

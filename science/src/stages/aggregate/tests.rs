@@ -1,17 +1,20 @@
 use std::fs;
 
-use domain::experiment::Protocol;
+use domain::experiment::{Correction, Protocol, Varied};
 use domain::lineage::Lineage;
-use domain::results::Untested;
+use domain::results::{Fault, Untested};
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
-use domain::stats::classification::Score;
+use domain::stats::classification;
+use domain::stats::distance::kolmogorov_smirnov;
 use domain::stone::Class;
+use image::RgbImage;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::records::{ImageOutcome, ImageRef, PadRecord, PatchesRecord, PropertyDrift};
+use crate::data::gate::{Limits, Traits};
+use crate::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
 
 const ROUNDS: Rounds = Rounds { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
 
@@ -23,8 +26,13 @@ fn params(stand_ins: &[&str]) -> Aggregate {
         allow_leak: false,
         lineage: Lineage::default(),
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+        readings: vec![],
         drift_threshold: 0.2,
+        drift_method: Default::default(),
+        drift_margin: 0.025,
+        sifid_std_over: Default::default(),
         margin: 2.0,
+        correction: Correction::Holm,
     }
 }
 
@@ -56,8 +64,8 @@ fn metrics(view: View, datasets: &[Dataset], right: [u32; 6]) -> Metrics {
         image_accuracy_by_score: 75.0,
         train: [24, 240],
         per_class: vec![],
-        macro_average: Score { precision: 0.5, recall: 0.5, f1: 0.625 },
-        weighted_average: Score::default(),
+        macro_average: classification::Score { precision: 0.5, recall: 0.5, f1: 0.625 },
+        weighted_average: classification::Score::default(),
         images: (0..6).map(|id| outcome(datasets[0], id)).collect(),
         confusion: (0..6).map(row).collect(),
         labels: (0..6).map(label).collect(),
@@ -83,18 +91,22 @@ fn study() -> TempDir {
                 records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
             }
         }
+        // 2/15 apart: at 6, 7 of 50 and 1 of 150 are counted.
+        let real: Vec<f64> = (0..50).map(f64::from).collect();
+        let synthetic: Vec<f64> = (0..150).map(|i| 6.0 + f64::from(i) / 3.0).collect();
         let properties = paper::DRIFT_PROPERTIES
             .into_iter()
             .map(|property| PropertyDrift {
                 property: property.to_owned(),
-                ks: 0.19,
-                emd: 0.1,
+                ks: Some(kolmogorov_smirnov(&real, &synthetic)),
+                emd: Some(0.1),
                 ks_null: [0.1, 0.2, 0.3],
-                real: vec![1.0],
-                synthetic: vec![2.0],
+                real: real.clone(),
+                synthetic: synthetic.clone(),
+                why: None,
             })
             .collect();
-        let drift = DriftRecord { n_real: 8, n_synthetic: 25, properties };
+        let drift = DriftRecord { n_real: 50, n_synthetic: 150, properties };
         records::write(&folder.input(&format!("drift.{view}")).join("drift.json"), &drift).unwrap();
         let heatmap =
             HeatmapRecord { size: [4, 4], mean_difference: 3.0, foreground_real: 0.5, foreground_synthetic: 0.4 };
@@ -106,6 +118,10 @@ fn study() -> TempDir {
                 size: [4, 4],
                 foreground: vec![0.25, 0.75],
                 empty: 1,
+                limits: Limits::of(&[Traits::of(&RgbImage::new(4, 4))]),
+                passed: vec![index > 1, true],
+                faults: if index > 1 { [].into() } else { [(0, vec![Fault::Empty, Fault::Size])].into() },
+                draws: if index > 0 { vec![] } else { vec![10, 2] },
                 determinism: crate::records::Determinism::Bitwise,
             };
             let samples_path = folder.input(&format!("samples.{view}.{class}")).join("samples.json");
@@ -135,8 +151,11 @@ fn plain_diffusion_models_are_scored_where_there_are_any() {
     }
     let ddpm = aggregate(root.path(), &params(&[])).unwrap().ddpm;
     let [score] = ddpm.as_slice() else { panic!("{ddpm:?}") };
-    assert_eq!((score.model.as_str(), score.sifid, score.mean_difference), ("SEC", 2.0, 3.0));
-    assert_eq!((score.drift.len(), score.drift[0].1), (5, 0.19));
+    assert_eq!((score.model.as_str(), score.sifid, score.mean_difference), ("SEC", Some(2.0), Some(3.0)));
+    assert!(score.drift.len() == 5 && (score.drift[0].1.unwrap() - 2.0 / 15.0).abs() < 1e-9 && score.why.is_empty());
+    let claims = aggregate(root.path(), &params(&[])).unwrap().claims;
+    let nearer = claims.iter().find(|claim| claim.id == "SIFID-DDPM").unwrap();
+    assert_eq!((nearer.pairs, nearer.difference), (1, Some(-0.5)));
 }
 
 #[test]
@@ -223,6 +242,14 @@ fn a_finished_study_fills_every_cell_in_the_papers_order() {
     let [low, high] = last.interval.unwrap();
     assert!((high - low - 2.0 * 3.182446 * (250.0_f64 / 54.0 / 2.0).sqrt()).abs() < 1e-4, "{low} {high}");
     assert!((last.difference.unwrap() - (52.5 - 80.76)).abs() < 1e-9);
+    assert_eq!((last.within_printed_std, results.cells[0].within_printed_std), (Some(false), Some(false)));
+    // Eighteen trainings of the same accuracies, each against another mean.
+    let p = |cell: &domain::results::Cell| (cell.p.unwrap(), cell.p_adjusted.unwrap());
+    let smallest = results.cells.iter().map(p).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    assert!((smallest.1 / smallest.0 - 18.0).abs() < 1e-9, "{smallest:?}");
+    assert!(results.cells.iter().all(|cell| cell.p_adjusted >= cell.p && cell.detectable_difference.is_some()));
+    let uncorrected = aggregate(root.path(), &Aggregate { correction: Correction::None, ..params(&[]) }).unwrap();
+    assert!(uncorrected.cells.iter().all(|cell| cell.p_adjusted == cell.p));
     assert_eq!(last.p_by_paper_n.iter().map(|guess| guess.n).collect::<Vec<_>>(), [3, 5, 10, 30]);
     // Half of six images are right in every run.
     let [low, high] = last.image_interval.unwrap();
@@ -235,7 +262,7 @@ fn a_finished_study_fills_every_cell_in_the_papers_order() {
 fn claims_are_checked_on_pairs_of_runs() {
     let root = study();
     let claims = aggregate(root.path(), &params(&[])).unwrap().claims;
-    assert_eq!(claims.len(), 8);
+    assert_eq!(claims.len(), 21);
     // All trainings have the same accuracies here: no difference, and no spread.
     assert_eq!((claims[0].pairs, claims[0].difference, claims[0].p), (4, Some(0.0), None));
     assert_eq!(claims[0].verdict.words(), "NOT SUPPORTED");
@@ -260,6 +287,9 @@ fn a_test_split_without_a_class_says_nothing_of_that_class() {
     assert_eq!((cell.per_class.len(), cell.per_class[2].mean), (6, 50.0));
     let untested = Untested { classes: vec![Dataset::B.classes()[2]], runs: vec!["r0 f0".to_owned()] };
     assert_eq!(cell.untested, [untested]);
+    // The other three runs: 31, 32 and 33 of 60.
+    assert!((cell.mean_of_full_runs.unwrap() - 100.0 * 32.0 / 60.0).abs() < 1e-9);
+    assert!(cell.mean_of_full_runs > cell.mean);
     for run in ["r0.f1", "r1.f0", "r1.f1"] {
         fs::remove_dir_all(root.path().join(format!("inputs/classify.SUR.B.{run}"))).unwrap();
     }
@@ -267,6 +297,7 @@ fn a_test_split_without_a_class_says_nothing_of_that_class() {
     assert_eq!(cell.per_class.iter().map(|class| class.label).collect::<Vec<_>>(), [0, 1, 3, 4, 5]);
     assert_eq!((cell.n, cell.interval, cell.verdict), (1, None, Verdict::Consistent));
     assert_eq!(cell.why.as_deref(), Some("one run has no interval"));
+    assert_eq!(cell.mean_of_full_runs, None);
 }
 
 #[test]
@@ -276,11 +307,137 @@ fn the_other_scores_are_per_view() {
     assert_eq!((results.drift.len(), results.sifid.len(), results.heatmap.len()), (10, 2, 2));
     assert_eq!(results.generators.len(), 12);
     assert_eq!(results.generators[0].foreground, 0.5);
-    assert_eq!(results.sifid[0].mean, 2.5);
-    assert!((results.sifid[0].std - 3.5_f64.sqrt()).abs() < 1e-9);
-    assert!(results.drift[0].passed);
-    assert_eq!(results.drift[0].verdict, Verdict::Consistent);
-    assert_eq!(results.drift[2].verdict, Verdict::Higher);
+    assert_eq!(results.sifid[0].mean, Some(2.5));
+    assert!((results.sifid[0].std.unwrap() - 3.5_f64.sqrt()).abs() < 1e-9);
+    // Five properties of the same values, of which the paper prints 0.142, 0.124, 0.06, 0.112 and 0.094.
+    let score = &results.drift[0];
+    assert!((score.ks.unwrap() - 2.0 / 15.0).abs() < 1e-9 && score.passed == Some(true));
+    let [low, high] = score.interval.unwrap();
+    // By an independent program: 2000 resamples, and all orders counted.
+    assert!((low - 0.041).abs() < 0.02 && (high - 0.248).abs() < 0.02, "{low} {high}");
+    assert!((score.p_null.unwrap() - 0.498_680_663).abs() < 1e-8, "{:?}", score.p_null);
+    assert!((score.p_threshold.unwrap() - 0.26).abs() < 0.05, "{:?}", score.p_threshold);
+    assert_eq!(score.verdict, Verdict::Consistent);
+    // The paper's best score is one that chance hardly ever gives: 0.055 in view SEC.
+    let best = results.drift.iter().find(|score| score.paper == 0.055).unwrap();
+    assert!(best.p_null_paper.unwrap() < 0.002, "{:?}", best.p_null_paper);
+}
+
+#[test]
+fn drift_is_judged_by_its_own_interval() {
+    let root = study();
+    let path = root.path().join("inputs/drift.SUR/drift.json");
+    let mut record: DriftRecord = records::read(&path).unwrap();
+    // Nothing in common, and all in common.
+    record.properties[0].synthetic.iter_mut().for_each(|value| *value += 1000.0);
+    record.properties[0].ks = Some(1.0);
+    record.properties[1].synthetic = record.properties[1].real.clone();
+    record.properties[1].ks = Some(0.0);
+    records::write(&path, &record).unwrap();
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    let of = |property: usize| (results.drift[property].verdict, results.drift[property].interval.unwrap());
+    assert_eq!(of(0), (Verdict::Higher, [1.0, 1.0]));
+    assert!(of(1).1[0] == 0.0 && results.drift[1].p_null == Some(1.0), "{:?}", of(1));
+    let drift = results.claims.iter().find(|claim| claim.id == "drift").unwrap();
+    assert_eq!((drift.pairs, drift.difference, drift.verdict.words()), (10, Some(1.0), "CONTRADICTED"));
+}
+
+#[test]
+fn scores_that_cannot_be_had_are_absent_with_their_reason() {
+    let root = study();
+    let inputs = root.path().join("inputs");
+    let absent = |name: &str, file: &str| {
+        let why = Absent { absent: format!("no {name}") };
+        records::write(&inputs.join(name).join(file), &why).unwrap();
+    };
+    absent("drift.SEC", "drift.json");
+    absent("heatmap.SUR", "heatmap.json");
+    absent("sifid.SUR.IVa", "sifid.json");
+    // An older drift record of a view whose distance was not a number, and a newer one of few pictures.
+    let path = inputs.join("drift.SUR/drift.json");
+    let mut record: Value = records::read(&path).unwrap();
+    record["properties"][0]["emd"] = json!(null);
+    records::write(&path, &record).unwrap();
+    (record["properties"][0]["ks"], record["properties"][0]["why"]) = (json!(null), json!("needs at least 10"));
+    records::write(&inputs.join("ddpm-drift.SUR.IVa/drift.json"), &record).unwrap();
+    absent("ddpm-sifid.SUR.IVa", "sifid.json");
+    let heatmap: Value = records::read(&inputs.join("heatmap.SEC/heatmap.json")).unwrap();
+    records::write(&inputs.join("ddpm-heatmap.SUR.IVa/heatmap.json"), &heatmap).unwrap();
+    let mut not_a_number: Value = records::read(&inputs.join("sifid.SEC.Ia/sifid.json")).unwrap();
+    not_a_number["mean"] = json!(null);
+    records::write(&inputs.join("sifid.SEC.Ia/sifid.json"), &not_a_number).unwrap();
+
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    assert!(results.cells.iter().all(|cell| cell.mean.is_some()));
+    assert_eq!(
+        (results.drift[0].emd, results.drift[0].why.as_deref()),
+        (None, Some("not a number; see drift.json of that task"))
+    );
+    assert!(results.drift[0].ks.is_some());
+    let of_sec = &results.drift[5..];
+    assert!(
+        of_sec.iter().all(|score| score.ks.is_none() && score.passed.is_none() && score.verdict == Verdict::NotRun)
+    );
+    assert!(of_sec.iter().all(|score| score.why.as_deref() == Some("no drift.SEC")));
+    let [sur, sec] = results.sifid.as_slice() else { panic!("{:?}", results.sifid) };
+    assert_eq!((sur.mean, sur.std, sur.per_class.len()), (None, None, 5));
+    assert_eq!(sur.why.as_deref(), Some("IVa: no sifid.SUR.IVa"));
+    assert_eq!(sec.why.as_deref(), Some("Ia: mean is not a number; see sifid.json of that task"));
+    assert_eq!((results.heatmap[0].mean_difference, results.heatmap[0].why.as_deref()), (None, Some("no heatmap.SUR")));
+    let [ddpm] = results.ddpm.as_slice() else { panic!("{:?}", results.ddpm) };
+    assert_eq!((ddpm.drift[0].1, ddpm.sifid, ddpm.mean_difference), (None, None, Some(3.0)));
+    assert_eq!(
+        (ddpm.why["drift"].as_str(), ddpm.why["sifid"].as_str()),
+        ("needs at least 10", "no ddpm-sifid.SUR.IVa")
+    );
+    assert!(!ddpm.why.contains_key("heatmap"));
+    let drift = results.claims.iter().find(|claim| claim.id == "drift").unwrap();
+    assert_eq!((drift.verdict.words(), drift.note.is_some()), ("NOT RUN", true));
+}
+
+#[test]
+fn beside_what_rests_on_synthetic_pictures_stands_the_share_that_passes() {
+    let root = study();
+    let folder = Folder::new(root.path());
+    for (kind, from) in
+        [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc"), ("samples", "samples.SEC.IVa")]
+    {
+        let bytes = fs::read(folder.input(from).join(format!("{kind}.json"))).unwrap();
+        records::write_bytes(&folder.input(&format!("ddpm-{kind}.SEC.Ia")).join(format!("{kind}.json")), &bytes)
+            .unwrap();
+    }
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    let first = &results.generators[0];
+    assert_eq!((first.samples, first.passed, first.drawn), (2, Some(1), Some(12)));
+    assert_eq!(first.faults, [(Fault::Empty, 1), (Fault::Size, 1)].into());
+    assert_eq!((results.generators[5].passed, results.generators[5].drawn), (Some(2), None));
+    // Of six models of two samples, two have one that does not pass.
+    let share = Some(10.0 / 12.0);
+    let with: Vec<&str> =
+        results.cells.iter().filter(|cell| cell.passing == share).map(|cell| cell.id.as_str()).take(8).collect();
+    assert_eq!(with, ["SUR-1-1", "SUR-4-1", "SUR-4-2", "SUR-5-2", "SUR-6-1", "SUR-6-2", "SUR-8-1", "SUR-8-2"]);
+    assert_eq!(results.cells.iter().filter(|cell| cell.passing.is_none()).count(), 26 - 16);
+    assert!(results.drift.iter().all(|score| score.passing == share));
+    assert!(results.sifid.iter().all(|score| score.passing == share));
+    assert!(results.heatmap.iter().all(|score| score.passing == share));
+    assert!(results.claims.iter().filter(|claim| claim.id.contains("synthetic")).all(|claim| claim.passing == share));
+    assert_eq!(results.ddpm[0].passing, Some(0.5));
+}
+
+#[test]
+fn samples_of_models_that_tell_nothing_of_what_they_learnt_from_are_not_judged() {
+    let root = study();
+    for view in View::ALL {
+        for class in Dataset::A.classes() {
+            let path = root.path().join(format!("inputs/samples.{view}.{class}/samples.json"));
+            // As written before there was a gate.
+            let old = json!({ "size": [4, 4], "foreground": [0.25, 0.75], "empty": 1, "determinism": "bitwise" });
+            records::write(&path, &old).unwrap();
+        }
+    }
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    assert!(results.cells.iter().all(|cell| cell.passing.is_none()) && results.gate(View::Sur).is_none());
+    assert_eq!((results.generators[0].passed, results.generators[0].faults.len()), (None, 0));
 }
 
 #[test]
@@ -310,7 +467,7 @@ fn missing_runs_are_not_counted() {
     let none = &results.cells[2];
     assert_eq!((none.n, none.mean, none.std, none.std_over_classes), (0, None, None, None));
     assert_eq!(none.verdict, Verdict::NotRun);
-    assert_eq!(results.sifid.len(), 1);
+    assert_eq!((results.sifid[0].mean, results.sifid[0].why.as_deref()), (None, Some("Ia: not computed")));
 }
 
 #[test]
@@ -374,11 +531,11 @@ fn with_pictures() -> (TempDir, Aggregate) {
                 };
                 records::write(&input.join("patches.json"), &record).unwrap();
             }
-            Stage::Pad { class, .. } => {
-                let (class, label) = (*class, task.label());
+            Stage::Pad(canvases) => {
+                let (class, label) = (canvases.class, task.label());
                 let images = vec![image(class, 9, format!("{label} 9"))];
-                records::write(&input.join("pad.json"), &PadRecord { class, canvas: [8, 8], images, black: vec![] })
-                    .unwrap();
+                let pad = json!({ "class": class, "canvas": [8, 8], "images": images, "black": [] });
+                records::write(&input.join("pad.json"), &pad).unwrap();
             }
             _ => {}
         }
@@ -399,7 +556,7 @@ fn a_test_picture_among_those_of_a_generator_refuses_the_cells_that_it_leaks_int
 
     // Picture 1 of A/SUR/IVa is tested in fold 1.
     let path = root.path().join("inputs/pad.SUR.IVa/pad.json");
-    let mut record: PadRecord = records::read(&path).unwrap();
+    let mut record: crate::records::PadRecord = records::read(&path).unwrap();
     record.images[0].digest = "A SUR IVa 1".to_owned();
     records::write(&path, &record).unwrap();
     let results = aggregate(root.path(), &params).unwrap();
@@ -469,5 +626,37 @@ fn several_protocols_make_a_table_each() {
         (other.cells[0].run_names.as_slice(), &other.cells[0].missing[..]),
         (&["r0 s0".to_owned(), "r1 s0".to_owned()][..], &["r2 s0".to_owned()][..])
     );
-    assert!(other.spread.ends_with("over 3 trainings on one split: of training alone"));
+    assert!(other.spread.ends_with("over 3 trainings on one split: seeds only"));
+    assert_eq!((results.varied, other.varied), (Varied::PicturesAndSeeds, Varied::SeedsOnly));
+    // What no protocol changes is told once.
+    assert_eq!((results.claims.len(), other.claims.len()), (21, 18));
+}
+
+#[test]
+fn a_spread_of_seeds_has_no_correction_for_splits() {
+    let root = study();
+    let folder = Folder::new(root.path());
+    let fixed = Rounds { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
+    for (repeat, fold) in fixed.runs() {
+        for (model, right) in [("B", 5), ("A", 6)] {
+            let name = Run { view: View::Sur, rounds: fixed, repeat, fold }.input(model);
+            let dataset = if model == "A" { Dataset::A } else { Dataset::B };
+            let record = metrics(View::Sur, &[dataset], [right + repeat, 5, 5, 5, 5, 5 + (repeat * right) % 2]);
+            records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
+        }
+    }
+    let results = aggregate(root.path(), &Aggregate { rounds: vec![fixed], ..params(&[]) }).unwrap();
+    let cell = &results.cells[0];
+    let [low, high] = cell.interval.unwrap();
+    // t of 2 degrees of freedom is 4.303, and the variance that of three runs alone.
+    assert_eq!(cell.split_correction, 0.0);
+    assert!((high - low - 2.0 * 4.302_653 * cell.std.unwrap() / 3.0_f64.sqrt()).abs() < 1e-4);
+    let claim = results.claims.iter().find(|claim| claim.id == "SUR-B-like-A").unwrap();
+    let differences: Vec<f64> = cell.runs.iter().zip(&results.cells[1].runs).map(|(b, a)| b - a).collect();
+    let [low, high] = claim.interval.unwrap();
+    let width = 2.0 * 4.302_653 * sample_std(&differences).unwrap() / 3.0_f64.sqrt();
+    assert!((high - low - width).abs() < 1e-4, "{low} {high} {width}");
+    // Of repeated splits both stand in the correction.
+    let results = aggregate(root.path(), &params(&[])).unwrap();
+    assert_eq!(results.cells[0].split_correction, 0.25);
 }

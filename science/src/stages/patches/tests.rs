@@ -3,7 +3,7 @@ use std::fs;
 
 use burn::tensor::Device;
 use domain::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
-use domain::stage::{Folder, Ingest, Stage, Unwatched};
+use domain::stage::{Choice, Folder, Ingest, Stage, Unwatched};
 use domain::stone::View;
 use image::Rgb;
 use safetensors::SafeTensors;
@@ -27,6 +27,11 @@ fn stone(side: u32, level: u8) -> RgbImage {
     })
 }
 
+/// Two images of each class for its generator.
+fn two() -> Option<Choice> {
+    Some(Choice { images: 2, pick: Pick::RandomFromTrainSplit, seed: Seed(5) })
+}
+
 fn attempt<'a>(folder: &'a Folder, monitor: &'a mut Unwatched, device: &'a Device) -> Attempt<'a> {
     Attempt { seed: Seed(5), folder, monitor, device, memory: 0 }
 }
@@ -46,17 +51,7 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
         }
     }
     let (dataset, view) = (Dataset::A, View::Sec);
-    let (pick, pick_seed) = (Pick::RandomFromTrainSplit, None);
-    let ingest = Ingest {
-        dataset,
-        view,
-        generator_images: 2,
-        leave: 1,
-        pick,
-        pick_seed,
-        min_side: 16,
-        stones: Default::default(),
-    };
+    let ingest = Ingest { dataset, view, choice: two(), min_side: 16, stones: Default::default() };
     ingest_it(&folder, ingest);
     (root, folder)
 }
@@ -90,11 +85,12 @@ fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     assert!(ids(&folder, "train").is_disjoint(&ids(&folder, "test")));
     let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
     assert_eq!((record.train_images.len(), record.test_images.len()), (24, 6));
+    let of = |image: &ImageRef| list.images.iter().find(|given| given.id == image.id).unwrap();
     for image in record.train_images.iter().chain(&record.test_images) {
-        let given = &list.images[image.id as usize];
+        let given = of(image);
         assert_eq!((&image.file, &image.digest, image.class), (&given.file, &given.pixels, given.class));
     }
-    assert!(record.test_images.iter().all(|image| list.images[image.id as usize].testable));
+    assert!(record.test_images.iter().all(|image| of(image).testable));
     // The first row of the table is the first patch of the tensor.
     let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
     let row: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
@@ -189,10 +185,7 @@ fn masks_say_where_the_stone_is_and_stones_stay_on_one_side() {
     let ingest = Ingest {
         dataset: Dataset::A,
         view: View::Sec,
-        generator_images: 2,
-        leave: 3,
-        pick: Pick::RandomFromTrainSplit,
-        pick_seed: None,
+        choice: two(),
         min_side: 16,
         stones: [(Class::Ia, two_each)].into(),
     };
@@ -239,7 +232,7 @@ fn a_seed_of_its_own_splits_anew_and_other_knobs_do_not() {
 fn padded_pictures_give_patches_of_the_canvas_and_none_of_the_padding() {
     let (_root, folder) = given(5, 64);
     let at = |target: [u32; 2]| {
-        let pad = Some(Pad { target: target.into(), fill: Fill::Rgb([7, 8, 9]) });
+        let pad = Some(Pad { target: target.into(), fill: Fill::Rgb([7, 8, 9]), ..Pad::default() });
         run_it(&folder, Stage::Patches(Patches { pad, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
         let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
         let row = |line: &str| line.split(',').skip(4).take(2).map(|at| at.parse().unwrap()).collect::<Vec<u32>>();
@@ -277,16 +270,8 @@ fn a_class_that_shows_too_little_stone_or_has_no_image_is_named() {
     for i in 0..4 {
         picture::save_png_grey(&folder.input("masks.IVd").join(format!("{i}.png")), &corner).unwrap();
     }
-    let ingest = Ingest {
-        dataset: Dataset::A,
-        view: View::Sec,
-        generator_images: 2,
-        leave: 1,
-        pick: Pick::RandomFromTrainSplit,
-        pick_seed: None,
-        min_side: 16,
-        stones: Default::default(),
-    };
+    let ingest =
+        Ingest { dataset: Dataset::A, view: View::Sec, choice: two(), min_side: 16, stones: Default::default() };
     ingest_it(&folder, ingest);
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap_err();
     assert_eq!(failure.code, FailureCode::InvalidInput);

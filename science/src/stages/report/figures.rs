@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use domain::results::{Cell, DriftScore, ModelTraining, Results, significant};
+use domain::experiment::DriftMethod;
+use domain::results::{Cell, DriftScore, ModelTraining, Results, export, significant};
 use domain::stone::View;
 
 const WIDTH: f64 = 720.0;
@@ -56,22 +57,29 @@ pub(super) fn table_1(results: &Results, view: View) -> String {
 }
 
 /// One drift score on 0..1: what chance alone gives as a band, the paper as a
-/// ring, ours as a dot.
+/// ring, ours as a dot with its interval.
 pub(super) fn drift(score: &DriftScore) -> String {
     let (width, height) = (220.0, 22.0);
     let x = |value: f64| 6.0 + value.clamp(0.0, 1.0) * (width - 12.0);
-    let label = format!("{} drift of {}: {:.3}", score.property, score.view, score.ks);
+    let label = format!("{} drift of {}: {}", score.property, score.view, export::score(score.score()));
     let mut svg = open(width, height, &label);
     line(&mut svg, "grid", [x(0.0), 11.0, x(1.0), 11.0]);
-    let [low, median, high] = score.ks_null.map(x);
-    let _ = write!(
-        svg,
-        r#"<rect class="null" x="{low:.1}" y="5" width="{:.1}" height="12" rx="3"/>"#,
-        (high - low).max(0.0)
-    );
-    line(&mut svg, "median", [median, 5.0, median, 17.0]);
+    if score.method == DriftMethod::Ks {
+        let [low, median, high] = score.ks_null.map(x);
+        let _ = write!(
+            svg,
+            r#"<rect class="null" x="{low:.1}" y="5" width="{:.1}" height="12" rx="3"/>"#,
+            (high - low).max(0.0)
+        );
+        line(&mut svg, "median", [median, 5.0, median, 17.0]);
+    }
     let _ = write!(svg, r#"<circle class="paper ring" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.paper));
-    let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="11" r="4.5"/>"#, x(score.ks));
+    if let Some([low, high]) = score.interval {
+        line(&mut svg, "ours bar", [x(low), 11.0, x(high), 11.0]);
+    }
+    if let Some(score) = score.score() {
+        let _ = write!(svg, r#"<circle class="ours dot" cx="{:.1}" cy="11" r="4.5"/>"#, x(score));
+    }
     svg + "</svg>"
 }
 

@@ -3,8 +3,9 @@
 
 use askama::Template;
 use domain::audit::{self, Finding};
+use domain::experiment::StdOver;
 use domain::results::{
-    Cell, Claim, ClaimVerdict, DriftScore, Enlarging, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
+    Cell, Claim, ClaimVerdict, DriftScore, Enlarging, Gate, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
     Verdict, export, significant,
 };
 use domain::stone::{Class, Dataset, View};
@@ -27,6 +28,8 @@ struct Page<'a> {
     finished: (u32, u32),
     contrasts: Vec<Contrast>,
     claims: Vec<Claimed<'a>>,
+    claim_notes: Vec<String>,
+    false_claims: Vec<[String; 5]>,
     audit: Vec<Finding>,
     notes: Vec<String>,
     views: Vec<Half<'a>>,
@@ -46,6 +49,7 @@ struct Contrast {
     cells: String,
     paper: String,
     ours: String,
+    passing: String,
 }
 
 /// A claim of the paper.
@@ -56,6 +60,8 @@ struct Claimed<'a> {
     ours: String,
     interval: String,
     p: String,
+    detects: String,
+    pairs_for_power: String,
     mark: &'static str,
 }
 
@@ -63,12 +69,15 @@ struct Claimed<'a> {
 struct Half<'a> {
     view: View,
     title: &'static str,
+    /// The synthetic pictures, if they were judged.
+    gate: Option<Gate>,
     chart: String,
     rows: Vec<Row<'a>>,
     per_class: Vec<PerClass>,
     drift: Vec<Drift<'a>>,
     sifid: Option<(&'a SifidScore, &'static str)>,
     heatmap: Option<&'a HeatmapScore>,
+    brightness: String,
     maps: Vec<(&'static str, &'a str)>,
     sheets: Vec<Sheet<'a>>,
     trainings: Vec<Trained>,
@@ -84,6 +93,9 @@ struct Row<'a> {
     ours: String,
     count: String,
     interval: String,
+    within: &'static str,
+    detects: String,
+    needs: String,
     images: String,
     verdict: String,
     /// By each other protocol.
@@ -109,6 +121,13 @@ struct ClassRow {
 struct Drift<'a> {
     score: &'a DriftScore,
     chart: String,
+    /// 0.123
+    ks: String,
+    emd: String,
+    interval: String,
+    p_null: String,
+    p_null_paper: String,
+    passed: &'static str,
     mark: &'static str,
 }
 
@@ -118,6 +137,7 @@ struct Sheet<'a> {
     path: &'a str,
     samples: u32,
     empty: u32,
+    passed: Option<u32>,
 }
 
 /// A network that draws pictures or enlarges them.
@@ -157,6 +177,8 @@ pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, a
         finished: finished(results),
         contrasts: contrasts(results),
         claims: results.claims.iter().map(claimed).collect(),
+        claim_notes: export::claim_notes(results),
+        false_claims: export::false_claims(results),
         audit: audit::findings(),
         notes: export::notes(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
@@ -165,8 +187,23 @@ pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, a
 }
 
 /// A distance for people. By reference, as templates pass their values.
-fn distance(value: &f64) -> String {
+fn distance(value: &Option<f64>) -> String {
+    export::distance(*value)
+}
+
+/// A distance that there is, likewise.
+fn known_distance(value: &f64) -> String {
     significant(*value)
+}
+
+/// A share that passes the gate, likewise.
+fn passing(share: &Option<f64>) -> String {
+    export::passing(*share)
+}
+
+/// A score from 0 to 1, likewise.
+fn score(value: &Option<f64>) -> String {
+    export::score(*value)
 }
 
 /// The verdicts that were given at all.
@@ -187,6 +224,14 @@ fn finished(results: &Results) -> (u32, u32) {
     distinct.fold((0, 0), |(n, asked), cell| (n + cell.n, asked + cell.n_asked))
 }
 
+/// The class of a verdict's style on a score of which less is better.
+fn mark_of_less(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Lower => "good",
+        other => mark(other),
+    }
+}
+
 /// The class of a verdict's style.
 fn mark(verdict: Verdict) -> &'static str {
     match verdict {
@@ -200,10 +245,12 @@ fn claimed(claim: &Claim) -> Claimed<'_> {
     Claimed {
         claim,
         says: export::claimed(claim),
-        paper: export::signed(Some(claim.paper_difference)),
-        ours: export::signed(claim.difference),
-        interval: export::interval(claim.interval),
+        paper: export::claim_difference(claim, claim.paper_difference),
+        ours: export::claim_difference(claim, claim.difference),
+        interval: export::claim_interval(claim),
         p: export::p_value(claim.p_holm),
+        detects: export::distance(claim.detectable_difference),
+        pairs_for_power: export::pairs_for_power(claim),
         mark: match claim.verdict {
             ClaimVerdict::Supported => "good",
             ClaimVerdict::NotSupported | ClaimVerdict::Contradicted => "off",
@@ -227,6 +274,7 @@ fn contrasts(results: &Results) -> Vec<Contrast> {
                 cells: format!("{} − {}", of.id, against.id),
                 paper: export::signed(Some(of.paper_mean - against.paper_mean)),
                 ours: export::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
+                passing: export::passing(of.passing.or(against.passing)),
             });
         }
     }
@@ -235,23 +283,21 @@ fn contrasts(results: &Results) -> Vec<Contrast> {
 
 fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a> {
     let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
+    let heatmap = results.heatmap.iter().find(|score| score.view == view);
     Half {
         view,
         title: match view {
             View::Sur => "surface",
             View::Sec => "section",
         },
+        gate: results.gate(view),
         chart: figures::table_1(results, view),
         rows: cells.iter().map(|cell| row(results, cell)).collect(),
         per_class: [false, true].into_iter().filter_map(|endoscopic| per_class(results, &cells, endoscopic)).collect(),
-        drift: results
-            .drift
-            .iter()
-            .filter(|score| score.view == view)
-            .map(|score| Drift { score, chart: figures::drift(score), mark: mark(score.verdict) })
-            .collect(),
-        sifid: results.sifid.iter().find(|score| score.view == view).map(|score| (score, mark(score.verdict))),
-        heatmap: results.heatmap.iter().find(|score| score.view == view),
+        drift: results.drift.iter().filter(|score| score.view == view).map(drift).collect(),
+        sifid: results.sifid.iter().find(|score| score.view == view).map(|score| (score, mark_of_less(score.verdict))),
+        heatmap,
+        brightness: heatmap.map_or_else(String::new, brightness),
         maps: pictures
             .maps
             .iter()
@@ -301,14 +347,52 @@ fn enlarged(enlarging: &Enlarging) -> Enlarged {
     Enlarged { held_out: enlarging.held_out, rows }
 }
 
+/// What the maps say, or why there are none.
+fn brightness(map: &HeatmapScore) -> String {
+    let scores = (map.mean_difference, map.foreground_real, map.foreground_synthetic);
+    let (Some(difference), Some(real), Some(synthetic)) = scores else {
+        return format!("No maps: {}", map.why.as_deref().unwrap_or_default());
+    };
+    let gate =
+        map.passing.map(|share| format!(" Of the synthetic pictures, {} pass the gate.", export::passing(Some(share))));
+    format!(
+        "Mean absolute difference {difference:.1} of 255 grey levels. Above the background: {:.0} % of the mean real \
+         picture, {:.0} % of the mean synthetic one.{}",
+        100.0 * real,
+        100.0 * synthetic,
+        gate.unwrap_or_default()
+    )
+}
+
+fn drift(score: &DriftScore) -> Drift<'_> {
+    Drift {
+        score,
+        chart: figures::drift(score),
+        ks: export::score(score.ks),
+        emd: export::score(score.emd),
+        interval: score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3} to {high:.3}")),
+        p_null: export::p_value(score.p_null),
+        p_null_paper: export::p_value(score.p_null_paper),
+        passed: match score.passed {
+            None => "–",
+            Some(true) => "passed",
+            Some(false) => "drifted",
+        },
+        mark: mark_of_less(score.verdict),
+    }
+}
+
 fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
     Row {
         cell,
         tested_on: export::tested_on(cell),
         paper: export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        ours: export::plus_minus(cell.mean, cell.std),
+        ours: export::ours(cell),
         count: export::count(cell),
         interval: export::interval(cell.interval),
+        within: export::yes_no(cell.within_printed_std),
+        detects: export::plus_minus(cell.detectable_difference, None),
+        needs: export::plus_minus(cell.equivalence_std, None),
         images: export::plus_minus(cell.image_accuracy, None),
         same_as: same_as(results, cell),
         mark: mark(cell.verdict),
@@ -359,6 +443,7 @@ fn sheets<'a>(results: &Results, pictures: &'a Pictures, view: View) -> Vec<Shee
                 path,
                 samples: generator.map_or(0, |made| made.samples),
                 empty: generator.map_or(0, |made| made.empty),
+                passed: generator.and_then(|made| made.passed),
             }
         })
         .collect()

@@ -1,7 +1,7 @@
 use domain::paper::{self, Printed};
 use domain::results::{
-    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Enlarging, Generator, HeatmapScore, LossCurve, ModelTraining,
-    Nearness, SifidScore, Verdict,
+    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Enlarging, Evidence, Fault, Generator, HeatmapScore, LossCurve,
+    ModelTraining, Nearness, SifidScore, Verdict, Votes,
 };
 use domain::seed::Seed;
 use domain::stage::{Stage, Unwatched};
@@ -9,6 +9,10 @@ use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 
 use super::*;
+
+fn claims(cells: &[Cell], comparable: bool) -> Vec<Claim> {
+    Claim::all(&Evidence { cells, votes: &Votes::new(), margin: 2.0, scores: None, comparable })
+}
 
 /// Results with a number in every place.
 fn results(stand_ins: &[&str]) -> Results {
@@ -45,9 +49,13 @@ fn results(stand_ins: &[&str]) -> Results {
             train_images: 160.0,
             test_images: 40.0,
             interval: Some([mean - 5.0, mean + 5.0]),
+            detectable_difference: Some(6.5),
+            equivalence_std: Some(1.25),
+            within_printed_std: Some((mean - printed.mean).abs() <= printed.std),
             difference: Some(mean - printed.mean),
             p_equivalent: comparable.then_some(0.4),
             verdict: Verdict::within(comparable, mean, printed),
+            passing: row.rests_on(second, Dataset::B).then_some(0.84),
             ..Cell::blank(row, second, printed)
         }
     };
@@ -58,57 +66,90 @@ fn results(stand_ins: &[&str]) -> Results {
         seed: 3407,
         comparable,
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
+        readings: vec![],
         protocol: domain::experiment::Protocol::RepeatedCv,
         others: vec![],
         repeats: 2,
         folds: 2,
         spread: "sample standard deviation (n - 1) over 2 repeats x 2 folds".to_owned(),
+        varied: domain::experiment::Varied::PicturesAndSeeds,
         chance: 100.0 / 6.0,
         margin: 2.0,
-        claims: Claim::all(&cells, comparable),
+        correction: domain::experiment::Correction::Holm,
+        claims: claims(&cells, comparable),
         cells,
         drift: View::ALL
             .into_iter()
             .flat_map(|view| paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)).map(move |it| (view, it)))
             .map(|(view, (property, printed))| DriftScore {
+                method: Default::default(),
                 view,
                 property: property.to_owned(),
-                ks: printed + 0.11,
-                emd: printed / 2.0,
+                ks: Some(printed + 0.11),
+                emd: Some(printed / 2.0),
                 ks_null: [0.08, 0.13, 0.21],
                 n_real: 48,
                 n_synthetic: 150,
-                passed: printed + 0.11 < 0.2,
+                passed: Some(printed + 0.11 < 0.2),
                 paper: printed,
-                verdict: Verdict::within(comparable, printed + 0.11, Printed { mean: printed, std: 0.05 }),
+                p_null: Some(0.031),
+                p_null_paper: Some(0.0004),
+                p_threshold: Some(0.5),
+                interval: Some([printed + 0.04, printed + 0.18]),
+                verdict: Verdict::of_score(comparable, Some([printed + 0.04, printed + 0.18]), printed),
+                why: None,
+                passing: Some(0.84),
             })
             .collect(),
         sifid: View::ALL
             .into_iter()
             .map(|view| SifidScore {
+                std_over: Default::default(),
                 view,
-                mean: 2.9,
-                std: 0.8,
+                mean: Some(2.9),
+                std: Some(0.8),
                 per_class: Dataset::A.classes().into_iter().zip([2.1, 3.3, 2.8, 4.0, 2.5, 2.7]).collect(),
                 paper_mean: paper::sifid(view).mean,
                 paper_std: paper::sifid(view).std,
                 verdict: Verdict::within(comparable, 2.9, paper::sifid(view)),
+                why: None,
+                passing: Some(0.84),
             })
             .collect(),
         heatmap: View::ALL
             .into_iter()
-            .map(|view| HeatmapScore { view, mean_difference: 7.4, foreground_real: 0.47, foreground_synthetic: 0.44 })
+            .map(|view| HeatmapScore {
+                view,
+                mean_difference: Some(7.4),
+                foreground_real: Some(0.47),
+                foreground_synthetic: Some(0.44),
+                why: None,
+                passing: Some(0.84),
+            })
             .collect(),
         generators: View::ALL
             .into_iter()
             .flat_map(|view| Dataset::A.classes().map(|class| (view, class)))
-            .map(|(view, class)| Generator { view, class, samples: 25, empty: 1, foreground: 0.4 })
+            .map(|(view, class)| Generator {
+                view,
+                class,
+                samples: 25,
+                empty: 1,
+                foreground: 0.4,
+                passed: Some(21),
+                faults: [(Fault::Empty, 1), (Fault::Several, 3)].into(),
+                drawn: None,
+                learnt: None,
+                black: None,
+            })
             .collect(),
         ddpm: vec![DdpmScore {
             model: "SUR".to_owned(),
-            drift: vec![("Brightness".to_owned(), 0.123, 0.045)],
-            sifid: 0.0625,
-            mean_difference: 12.5,
+            drift: vec![("Brightness".to_owned(), Some(0.123), Some(0.045))],
+            sifid: Some(0.0625),
+            mean_difference: Some(12.5),
+            why: Default::default(),
+            passing: Some(0.5),
         }],
         trainings: View::ALL
             .into_iter()
@@ -204,7 +245,7 @@ fn the_page_has_every_cell_and_loads_only_what_is_beside_it() {
         assert!(html.contains(&cell.id), "{}", cell.id);
     }
     let links = links(&html);
-    assert_eq!(links.len(), 4 + 2 * (3 + 6 + 6));
+    assert_eq!(links.len(), 6 + 2 * (3 + 6 + 6));
     for path in links {
         assert!(root.path().join("outputs").join(path).is_file(), "{path}");
     }
@@ -242,6 +283,31 @@ fn of_many_milestones_the_first_the_last_and_some_between_are_shown() {
     assert_eq!(spread_out(paths(0)), paths(0));
     let shown: Vec<String> = spread_out(paths(50)).iter().map(|path| path.display().to_string()).collect();
     assert_eq!(shown, ["0", "9", "19", "29", "39", "49"]);
+}
+
+#[test]
+fn beside_every_number_that_rests_on_synthetic_pictures_stands_how_many_pass() {
+    let results = results(&[]);
+    let html = report(study(&results, true).path());
+    let row = |start: &str| html.split(start).nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
+    for cell in &results.cells {
+        let rests_on_b = cell.training.contains('B') || cell.tested_on.contains(&Dataset::B);
+        assert_eq!(
+            row(&format!("<td>{}</td>", cell.id)).contains("<td class=\"num\">84 %</td>"),
+            rests_on_b,
+            "{}",
+            cell.id
+        );
+    }
+    for property in paper::DRIFT_PROPERTIES {
+        assert!(row(&format!("<td>{property}</td>")).contains("84 %"), "{property}");
+    }
+    assert_eq!(html.matches("126 of 150</b><span>synthetic pictures of S").count(), 2);
+    assert_eq!(html.matches("25 pictures, 21 of which pass the gate, 1 all dark").count(), 12);
+    let note = "B of SEC: 126 of 150 synthetic pictures (84 %) show one central object as the pictures that their \
+                models learnt from do; of the others, 6 without an object that stands out, 18 in several pieces.";
+    assert!(html.contains(note), "{html}");
+    assert_eq!(html.matches("SUR</td><td>Brightness").count(), 1);
 }
 
 #[test]
@@ -290,12 +356,13 @@ fn a_study_without_numbers_still_has_a_page() {
         (cell.mean, cell.std, cell.std_over_classes, cell.n) = (None, None, None, 0);
         (cell.per_class, cell.runs, cell.verdict) = (Vec::new(), Vec::new(), Verdict::NotRun);
         (cell.interval, cell.difference, cell.image_accuracy) = (None, None, None);
+        (cell.detectable_difference, cell.equivalence_std, cell.within_printed_std) = (None, None, None);
     }
     (empty.drift, empty.sifid, empty.heatmap, empty.generators) = Default::default();
     for training in &mut empty.trainings {
         (training.steps, training.final_loss, training.curve) = (0, 0.0, LossCurve::default());
     }
-    empty.claims = Claim::all(&empty.cells, true);
+    empty.claims = claims(&empty.cells, true);
     let root = study(&empty, false);
     let html = report(root.path());
     assert!(html.contains("0 of 72") && html.contains("NOT RUN") && !html.contains("NaN"));
@@ -308,4 +375,36 @@ fn a_study_without_numbers_still_has_a_page() {
 fn the_same_results_give_the_same_page() {
     let root = study(&results(&["drawn pictures"]), true);
     assert_eq!(report(root.path()), report(root.path()));
+}
+
+#[test]
+fn less_drift_is_no_fault_and_absent_scores_have_their_reason() {
+    let mut results = results(&[]);
+    results.cells.iter_mut().for_each(|cell| cell.verdict = Verdict::Consistent);
+    results.drift[0].verdict = Verdict::Lower;
+    results.sifid[0].verdict = Verdict::Lower;
+    for score in &mut results.drift[5..] {
+        (score.ks, score.emd, score.interval, score.passed) = (None, None, None, None);
+        (score.verdict, score.why) = (Verdict::NotRun, Some("needs at least 10 values of each, has 2".to_owned()));
+    }
+    (results.sifid[1].mean, results.sifid[1].why) = (None, Some("IVa: too small".to_owned()));
+    (results.heatmap[1].mean_difference, results.heatmap[1].why) = (None, Some("no pictures".to_owned()));
+    results.ddpm[0].drift[0].1 = None;
+    results.ddpm[0].why = [("drift".to_owned(), "has 2 of 10".to_owned())].into();
+    let html = report(study(&results, false).path());
+    assert_eq!(html.matches(r#"<td class="verdict good">LOWER"#).count(), 2, "{html}");
+    assert!(!html.contains(r#"<td class="verdict off">LOWER"#));
+    for said in [
+        "needs at least 10 values of each, has 2",
+        "No mean: IVa: too small",
+        "No maps: no pictures",
+        "drift is absent: has 2 of 10",
+        "Brightness – (0.045)",
+        "U-Nets after Ho et al. (2020), trained in this study",
+        "would find it with a power of 80 % only from 152 on",
+        "How probable it is that a claim of outperformance is false",
+    ] {
+        assert!(html.contains(said), "{said}");
+    }
+    assert!(!html.contains("NaN") && !html.contains("Trained by Ho"));
 }

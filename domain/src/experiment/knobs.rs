@@ -1,0 +1,304 @@
+//! What each knob is to a comparison with the paper, and, where the paper leaves a
+//! choice open, on which of its words the default rests: the ambiguity ledger.
+//!
+//! Each section of the spec lists its own knobs in a table beside its fields.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Experiment, ddpm, evaluation, pad, patch, sinddm, tl, upscale};
+
+/// One knob of the spec.
+#[derive(Debug)]
+pub struct Knob {
+    /// The full name as in `--set`, for instance `sinddm.finest`.
+    pub name: &'static str,
+    /// What a changed value means beside the paper's numbers.
+    pub kind: Kind,
+}
+
+/// What a changed value of a knob means beside the paper's numbers.
+#[derive(Debug)]
+pub enum Kind {
+    /// Where, how fast or from which random numbers a study is computed. It cannot
+    /// change what is measured on given pictures.
+    Execution,
+    /// The paper leaves the choice open. Results stay comparable, and the reading
+    /// stands beside their verdicts.
+    Reading(Reading),
+    /// The paper settles it. A changed value makes results incomparable.
+    Deviation,
+}
+
+/// A choice that the paper leaves open.
+#[derive(Debug)]
+pub struct Reading {
+    /// Section, table or figure of the paper that the choice rests on.
+    pub section: &'static str,
+    /// What the paper says there, in other words.
+    pub paper: &'static str,
+    /// The other values that the paper's words allow.
+    pub alternatives: &'static str,
+    /// Why the default is what it is.
+    pub reason: &'static str,
+    /// Whether the paper's words allow the value that a spec has.
+    pub(super) allows: fn(&Experiment) -> bool,
+}
+
+impl Knob {
+    pub(super) const fn execution(name: &'static str) -> Self {
+        Self { name, kind: Kind::Execution }
+    }
+
+    pub(super) const fn deviation(name: &'static str) -> Self {
+        Self { name, kind: Kind::Deviation }
+    }
+
+    pub(super) const fn reading(name: &'static str, reading: Reading) -> Self {
+        Self { name, kind: Kind::Reading(reading) }
+    }
+}
+
+impl Kind {
+    /// The name in documents.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Execution => "execution",
+            Kind::Reading(_) => "reading",
+            Kind::Deviation => "deviation",
+        }
+    }
+}
+
+/// Knobs of the study as a whole.
+const ROOT: &[Knob] = &[
+    Knob::execution("seed"),
+    // Stand-ins are drawn only where no pictures are given, and nothing that is
+    // measured on them is compared.
+    Knob::execution("phantom.size_a"),
+    Knob::execution("phantom.size_c"),
+    Knob::execution("phantom.share"),
+];
+
+/// Every knob, section by section in the order of the spec.
+pub fn all() -> impl Iterator<Item = &'static Knob> {
+    let sections =
+        [ROOT, pad::KNOBS, sinddm::KNOBS, ddpm::KNOBS, upscale::KNOBS, evaluation::KNOBS, patch::KNOBS, tl::KNOBS];
+    sections.into_iter().flatten()
+}
+
+/// A knob with another value than the paper's.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The knob.
+    pub knob: &'static Knob,
+    /// Its value as in `--set`; absent where it is left to a rule.
+    pub value: Option<&'a Value>,
+    /// The paper's, or what is taken for it.
+    pub default: Option<&'a Value>,
+}
+
+impl std::fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} = {} ({})", self.knob.name, text(self.value), text(self.default))
+    }
+}
+
+/// A value as `--set` takes it.
+pub fn text(value: Option<&Value>) -> String {
+    match value {
+        None => "unset".to_owned(),
+        Some(Value::String(word)) => word.clone(),
+        Some(Value::Array(values)) => {
+            format!("[{}]", values.iter().map(within).collect::<Vec<_>>().join(", "))
+        }
+        Some(Value::Object(entries)) => {
+            let entries = entries.iter().map(|(name, value)| format!("{name} = {}", within(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Some(value) => value.to_string(),
+    }
+}
+
+/// A value within another one, where words have quotes.
+fn within(value: &Value) -> String {
+    match value {
+        Value::String(_) => value.to_string(),
+        value => text(Some(value)),
+    }
+}
+
+/// A spec as JSON.
+pub(super) fn json(experiment: &Experiment) -> Value {
+    serde_json::to_value(experiment).unwrap_or_default()
+}
+
+/// The value of every knob that has one, by full name.
+pub fn values(experiment: &Experiment) -> BTreeMap<String, Value> {
+    fn below(value: Value, name: String, values: &mut BTreeMap<String, Value>) {
+        match value {
+            // A knob may be a table itself, such as a colour.
+            Value::Object(section) if !all().any(|knob| knob.name == name) => {
+                for (key, value) in section {
+                    let name = if name.is_empty() { key } else { format!("{name}.{key}") };
+                    below(value, name, values);
+                }
+            }
+            value => drop(values.insert(name, value)),
+        }
+    }
+    let mut values = BTreeMap::new();
+    below(json(experiment), String::new(), &mut values);
+    values
+}
+
+impl Experiment {
+    /// Whether a changed value of this knob makes its numbers incomparable with the
+    /// paper's: of a deviation always, of a reading where the paper's words do not allow it.
+    pub(super) fn is_deviation(&self, knob: &Knob) -> bool {
+        match &knob.kind {
+            Kind::Execution => false,
+            Kind::Reading(reading) => !(reading.allows)(self),
+            Kind::Deviation => true,
+        }
+    }
+
+    /// The readings that differ from the defaults, as `knob = value (default)`. Knobs
+    /// without effect beside the others are left out.
+    pub fn readings(&self) -> Vec<String> {
+        let effective = self.effective();
+        effective.changes(|change| {
+            let is_open = matches!(change.knob.kind, Kind::Reading(_)) && !effective.is_deviation(change.knob);
+            is_open.then(|| change.to_string())
+        })
+    }
+
+    /// What `of` makes of each knob that differs from its default, in the order of the spec.
+    pub(super) fn changes<T>(&self, of: impl Fn(Change<'_>) -> Option<T>) -> Vec<T> {
+        let (own, paper) = (values(self), values(&Experiment::default()));
+        let change = |knob: &'static Knob| {
+            let (value, default) = (own.get(knob.name), paper.get(knob.name));
+            (value != default).then_some(Change { knob, value, default }).and_then(&of)
+        };
+        all().filter_map(change).collect()
+    }
+}
+
+/// One line of the ledger as `lithogen config ledger --json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// The knob.
+    pub knob: &'static str,
+    /// `execution`, `reading` or `deviation`.
+    pub kind: &'static str,
+    /// The default as in `--set`; `unset` where it is left to a rule.
+    pub default: String,
+    /// For a reading: section, table or figure of the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section: Option<&'static str>,
+    /// For a reading: what the paper says there, in other words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paper: Option<&'static str>,
+    /// For a reading: the other values that the paper's words allow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternatives: Option<&'static str>,
+    /// For a reading: why the default is what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+/// The ledger: every knob with its kind, and every reading with what it rests on.
+pub fn ledger() -> Vec<Entry> {
+    let defaults = values(&Experiment::default());
+    let entry = |knob: &'static Knob| {
+        let reading = match &knob.kind {
+            Kind::Reading(reading) => Some(reading),
+            Kind::Execution | Kind::Deviation => None,
+        };
+        Entry {
+            knob: knob.name,
+            kind: knob.kind.name(),
+            default: text(defaults.get(knob.name)),
+            section: reading.map(|reading| reading.section),
+            paper: reading.map(|reading| reading.paper),
+            alternatives: reading.map(|reading| reading.alternatives),
+            reason: reading.map(|reading| reading.reason),
+        }
+    };
+    all().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names of all leaves of a schema, below a name.
+    fn leaves(schema: &Value, root: &Value, name: String, found: &mut BTreeSet<String>) {
+        let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(&path[1..]));
+        let schema = target.unwrap_or(schema);
+        match schema.get("properties").and_then(Value::as_object) {
+            Some(properties) => {
+                for (key, property) in properties {
+                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                    leaves(property, root, name, found);
+                }
+            }
+            None => drop(found.insert(name)),
+        }
+    }
+
+    #[test]
+    fn every_knob_of_the_schema_has_one_kind() {
+        let schema = serde_json::to_value(schemars::schema_for!(Experiment)).unwrap();
+        let mut found = BTreeSet::new();
+        leaves(&schema, &schema, String::new(), &mut found);
+        // Names a preset; its values are knobs of their own.
+        found.remove("scale");
+        let listed: BTreeSet<String> = all().map(|knob| knob.name.to_owned()).collect();
+        assert_eq!(found, listed);
+        assert_eq!(all().count(), listed.len(), "a knob is listed twice");
+    }
+
+    #[test]
+    fn knobs_are_named_and_written_as_overrides_take_them() {
+        let set = |sets: &[String]| crate::overrides::resolve(crate::experiment::Scale::Paper, None, sets).unwrap();
+        let given = [
+            "tl.lr=[0.1, 0.2]",
+            "sinddm.fit=stretch",
+            "patch.max_overlap=20",
+            "tl.protocol=[\"resplit\"]",
+            "pad.fill={rgb=[1, 2, 3]}",
+        ];
+        let spec = set(&given.map(str::to_owned));
+        let knobs = values(&spec);
+        let of = |name: &str| text(knobs.get(name));
+        assert_eq!([of("tl.lr"), of("sinddm.fit"), of("patch.max_overlap")], ["[0.1, 0.2]", "stretch", "20"]);
+        assert_eq!(of("pad.fill"), "{rgb = [1, 2, 3]}");
+        assert_eq!(spec.readings().last().unwrap(), "tl.protocol = [\"resplit\"] ([\"repeated_cv\"])");
+        let named = knobs.keys().filter(|name| *name != "scale");
+        let sets: Vec<String> = named.map(|name| format!("{name}={}", text(knobs.get(name)))).collect();
+        assert_eq!(set(&sets), spec);
+        // As it may come from elsewhere.
+        let huge = Experiment { seed: u64::MAX, ..spec };
+        assert_eq!(text(values(&huge).get("seed")), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn every_default_is_what_the_paper_allows_and_every_reading_is_whole() {
+        let paper = Experiment::default();
+        for knob in all() {
+            if let Kind::Reading(reading) = &knob.kind {
+                assert!((reading.allows)(&paper), "{}", knob.name);
+                for text in [reading.section, reading.paper, reading.alternatives, reading.reason] {
+                    assert!(!text.is_empty() && !text.contains('|') && !text.ends_with('.'), "{}: {text}", knob.name);
+                }
+            }
+        }
+        let entry = ledger().into_iter().find(|entry| entry.knob == "sinddm.finest").unwrap();
+        assert_eq!((entry.kind, entry.default.as_str(), entry.section), ("reading", "[264, 200]", Some("V-A")));
+    }
+}

@@ -1,0 +1,139 @@
+//! Cutting pictures into patches (ALGORITHM 6).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Whiten;
+use super::knobs::{Knob, Reading};
+
+/// Patches (ALGORITHM 6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Patch {
+    /// Width and height in pixels.
+    pub size: u32,
+    /// Patches of each class of a view, training and test together.
+    pub per_class_view: u32,
+    /// Share of patches, and with one fold of images, kept for testing.
+    pub test_fraction: f64,
+    /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
+    /// 0.5 where a picture has too few such places.
+    pub coverage: f64,
+    /// What classifiers subtract from patches and divide them by.
+    pub whiten: Whiten,
+    /// Most pixels by which two patches of a picture overlap along both sides; a class
+    /// may then get fewer patches. Absent: as many as their number needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_overlap: Option<u32>,
+    /// How patches are chosen among the places found.
+    pub method: PatchMethod,
+    /// What the patches of A are cut from.
+    pub source_a: PatchSource,
+    /// Chooses which pictures are tested, in all three data sets; absent: follows from
+    /// `seed`. What the diffusion models learn from does not depend on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
+}
+
+impl Default for Patch {
+    fn default() -> Self {
+        Self {
+            size: 256,
+            per_class_view: 1000,
+            test_fraction: 0.2,
+            coverage: 0.9,
+            whiten: Whiten::None,
+            max_overlap: None,
+            method: PatchMethod::AdaptiveGrid,
+            source_a: PatchSource::Original,
+            split_seed: None,
+        }
+    }
+}
+
+/// See [`Patch::method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchMethod {
+    /// The first at random, then always the one farthest from all chosen.
+    AdaptiveGrid,
+    /// At random.
+    Random,
+}
+
+/// See [`Patch::source_a`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchSource {
+    /// The pictures as given.
+    Original,
+    /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch
+    /// is cut from the padding.
+    Padded,
+}
+
+impl Patch {
+    /// Patches of one class and view on the (training, test) side.
+    pub fn quota(&self) -> (u32, u32) {
+        let test = (f64::from(self.per_class_view) * self.test_fraction).round() as u32;
+        (self.per_class_view - test, test)
+    }
+}
+
+/// How densely patches lie and which of them are taken.
+const PLACES: Reading = Reading {
+    section: "V-B",
+    paper: "1000 patches per class are cut; where from is not said, and the overlap of earlier work leaves room for too few",
+    alternatives: "another coverage; an upper limit of the overlap; random places",
+    reason: "a grid as dense as the number needs, of places that show stone, spread far apart",
+    allows: |_| true,
+};
+
+/// The knobs of [`Patch`].
+pub(super) const KNOBS: &[Knob] = &[
+    Knob::deviation("patch.size"),
+    Knob::reading(
+        "patch.per_class_view",
+        Reading {
+            section: "V-B",
+            paper: "12 000 patches, 1000 per class; whether for each data set or for all is not said",
+            alternatives: "none: 1000 × 6 classes × 2 views are 12 000 for each data set",
+            reason: "six classes in two views of one data set make 12 000",
+            allows: |it| it.patch.per_class_view == 1000,
+        },
+    ),
+    Knob::reading(
+        "patch.test_fraction",
+        Reading {
+            section: "V-B",
+            paper: "20 % of the patches are for testing, 200 per class; per view or for both is not said",
+            alternatives: "none: 200 of 1000 per class and view",
+            reason: "a fifth of the patches of each class and view",
+            allows: |it| it.patch.test_fraction == 0.2,
+        },
+    ),
+    Knob::reading("patch.coverage", PLACES),
+    Knob::reading(
+        "patch.whiten",
+        Reading {
+            section: "V-B",
+            paper: "how patches are normalised is not said; earlier work whitened each, later code takes ImageNet's mean and deviation",
+            alternatives: "per_patch; per_dataset",
+            reason: "the weights that networks start from expect ImageNet's",
+            allows: |_| true,
+        },
+    ),
+    Knob::reading("patch.max_overlap", PLACES),
+    Knob::reading("patch.method", PLACES),
+    Knob::reading(
+        "patch.source_a",
+        Reading {
+            section: "V-A; V-B",
+            paper: "pictures of A are padded for the diffusion models; whether patches come from these is not said",
+            alternatives: "padded",
+            reason: "padding is for the generators",
+            allows: |_| true,
+        },
+    ),
+    Knob::execution("patch.split_seed"),
+];
