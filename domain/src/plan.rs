@@ -1,10 +1,10 @@
 //! The study as a graph of tasks.
 //!
 //! A task's key is the digest of everything that determines its result: stage,
-//! version, parameters that its results depend on, inputs and seed. An input that another task makes is
-//! named by that task's key, so the whole graph and what of it is already done
-//! are known before anything runs, and equal work is one task: the sixteen rows
-//! of Table I share nine trainings per view, repeat and fold.
+//! version, parameters that its results depend on, inputs and seed. An input that
+//! another task makes is named by that task's key, so the whole graph and what of it is
+//! already done are known before anything runs, and equal work is one task: the sixteen
+//! rows of Table I share nine trainings per view, repeat and fold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -238,13 +238,12 @@ pub fn short_generators(experiment: &Experiment, data: &Data) -> Vec<String> {
     let asked = experiment.sinddm.images_per_model;
     let of_a = data.classes.iter().filter(|raw| raw.dataset == Dataset::A);
     let short = of_a.filter_map(|raw| {
-        let spare = match experiment.sinddm.pick {
-            Pick::RandomFromAll => raw.images,
-            Pick::RandomFromTrainSplit => raw.spare(),
-        };
+        let learnable = raw.learnable(experiment.sinddm.pick);
         let RawClass { view, class, images, .. } = raw;
-        (spare < asked).then(|| {
-            format!("the diffusion model of {view}/{class} learns from {spare} pictures, not {asked}: the class has {images}")
+        (learnable < asked).then(|| {
+            format!(
+                "the diffusion model of {view}/{class} learns from {learnable} pictures, not {asked}: the class has {images}"
+            )
         })
     });
     short.collect()

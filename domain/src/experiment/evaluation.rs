@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::MultiImage;
 use super::knobs::{Knob, Reading};
 use crate::pretrained::Pretrained;
 
@@ -208,9 +207,7 @@ pub(super) const KNOBS: &[Knob] = &[
             paper: "synthetic pictures are compared with the CCD pictures of their view; with all or with the 48 learnt from is not said",
             alternatives: "all_a",
             reason: "a generator can be judged by what it was shown only",
-            allows: |it| {
-                it.drift.reference == DriftReference::SinddmTrain || it.sinddm.multi_image != MultiImage::Mosaic
-            },
+            allows: |_| true,
         },
     ),
     Knob::reading(

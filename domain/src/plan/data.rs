@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::experiment::Pick;
 use crate::paper;
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset, View};
@@ -37,8 +38,15 @@ impl RawClass {
         Self { dataset, view, class, artifact, images, masks: None, stones: BTreeMap::new() }
     }
 
-    /// Pictures that a diffusion model may learn from, when the stone with fewest
-    /// pictures is left to test.
+    /// Pictures that a diffusion model may learn from by this choice.
+    pub fn learnable(&self, pick: Pick) -> u32 {
+        match pick {
+            Pick::RandomFromAll => self.images,
+            Pick::RandomFromTrainSplit => self.spare(),
+        }
+    }
+
+    /// Pictures that are left when the stone with fewest of them is kept for the test.
     pub fn spare(&self) -> u32 {
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
         self.stones.values().for_each(|stone| *counts.entry(*stone).or_default() += 1);

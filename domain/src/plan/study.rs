@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Data, Input, Missing, Plan, Run, Source, TaskSpec, WEIGHTS_FILE, stand_ins, training_name, trainings};
 use crate::digest::Digest;
 use crate::experiment::{
-    Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Pick, Whiten,
+    Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Whiten,
 };
 use crate::lineage::{self, Lineage};
 use crate::pretrained::Pretrained;
@@ -226,18 +226,14 @@ impl Study<'_> {
             return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
         }
         // A small class may have fewer pictures than asked for.
-        let raw = self.data.get(Dataset::A, view, class)?;
-        let spare = match sinddm.pick {
-            Pick::RandomFromAll => raw.images,
-            Pick::RandomFromTrainSplit => raw.spare(),
-        };
+        let learnable = self.data.get(Dataset::A, view, class)?.learnable(sinddm.pick);
         let model = |image: u32| {
             let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
             let subject = format!("{subject} picture {image}");
             let train = self.add(subject.clone(), stage.clone(), InputMap::from([("pad".to_owned(), pad)]), &subject);
             (format!("model.{image}"), only(train, &MODEL))
         };
-        Ok((0..sinddm.images_per_model.min(spare.max(1))).map(model).collect())
+        Ok((0..sinddm.images_per_model.min(learnable.max(1))).map(model).collect())
     }
 
     /// Inputs with the published weights that a task reads, if it reads any.

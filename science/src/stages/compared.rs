@@ -55,10 +55,7 @@ pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compar
     let of = |input: PathBuf| {
         let files = folder::paths(&input)?;
         let Some(mosaic) = mosaic else {
-            return Ok(files
-                .into_iter()
-                .map(|file| Compared { files: vec![file], mosaic: None, counts: None })
-                .collect());
+            return Ok(each(files, None));
         };
         let record: PadRecord = records::read(&input.join("pad.json"))?;
         let color = record.colors.first().copied().unwrap_or_default();
@@ -78,10 +75,14 @@ pub(super) fn synthetic(folder: &Folder) -> Result<Vec<Compared>, Failure> {
             true => records::read::<UpscaleRecord>(&record)?.counts,
             false => None,
         };
-        let files = folder::paths(&input)?.into_iter();
-        Ok(files.map(|file| Compared { files: vec![file], mosaic: None, counts }).collect())
+        Ok(each(folder::paths(&input)?, counts))
     };
     each_input(folder, "synthetic", of)
+}
+
+/// Pictures of one file each, of which so much counts.
+fn each(files: Vec<PathBuf>, counts: Option<[u32; 2]>) -> Vec<Compared> {
+    files.into_iter().map(|file| Compared { files: vec![file], mosaic: None, counts }).collect()
 }
 
 /// The pictures of one kind of input: `<kind>`, or `<kind>.<class>` of every class.

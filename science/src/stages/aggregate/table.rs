@@ -91,7 +91,7 @@ impl Table<'_> {
         };
         let full: Vec<f64> = metrics.iter().filter(|run| tests_all(run)).map(|run| run.accuracy).collect();
         let untested = untested(&metrics, &run_names);
-        let rests_on_b = row.rests_on(second, Dataset::B).then_some(());
+        let gate = Gate::of(self.generators, row.view).filter(|_| row.rests_on(second, Dataset::B));
         let draws = &mut random::stream(self.seed, &format!("bootstrap {} {name}", row.view), 0);
         let difference = mean(&accuracies).map(|ours| ours - printed.mean);
         let mut cell = Cell {
@@ -119,7 +119,7 @@ impl Table<'_> {
             runs: accuracies,
             untested,
             leaks,
-            passing: rests_on_b.and_then(|()| Gate::of(self.generators, row.view)).map(Gate::passing),
+            passing: gate.map(Gate::passing),
             ..Cell::blank(row, second, printed)
         };
         if let Some(ours) = estimate {
