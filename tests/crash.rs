@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::harness::program::{Running, attempts, processes_about, results, run_in, study, turn};
+use serde_json::Value;
+
+use crate::harness::program::{Running, attempts, changes, processes_about, results, run_in, study, turn};
 use crate::harness::{PATIENCE, eventually};
 
 /// The results of a run that nobody disturbs.
@@ -87,5 +89,15 @@ fn an_interrupted_study_drains_and_says_how_to_go_on() {
     nothing_is_left(folder.path());
     run_in(folder.path(), "reproduce --scale smoke").is_done();
     assert_eq!(results(folder.path()), expected);
-    assert_eq!(attempts(folder.path()), 118, "what was drained is not run again");
+    let changes = changes(folder.path());
+    let is_cut_off = |change: &&Value| !["leased", "succeeded"].contains(&change["state"].as_str().unwrap());
+    for cut_off in changes.iter().filter(is_cut_off) {
+        // What leaves checkpoints is handed back, and goes on from one.
+        let label = cut_off["label"].as_str().unwrap();
+        assert!(
+            cut_off["state"] == "preempted" && (label.contains("train") || label.contains("sample")),
+            "what was drained ran again: {cut_off}"
+        );
+    }
+    assert_eq!(changes.iter().filter(|change| change["state"] == "succeeded").count(), 118);
 }

@@ -124,12 +124,18 @@ pub(crate) fn results(state: &Path) -> String {
 /// How often anything was started in a state folder.
 #[track_caller]
 pub(crate) fn attempts(state: &Path) -> usize {
+    changes(state).iter().filter(|change| change["state"] == "leased").count()
+}
+
+/// All that happened to tasks in a state folder.
+#[track_caller]
+pub(crate) fn changes(state: &Path) -> Vec<serde_json::Value> {
     let ended = run_in(state, "watch --jsonl");
-    let changes = ended.out.lines().flat_map(|line| {
+    let changes = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         line["changes"].as_array().unwrap().clone()
-    });
-    changes.filter(|change| change["state"] == "leased").count()
+    };
+    ended.out.lines().flat_map(changes).collect()
 }
 
 /// A command under way, in a process group of its own. Killed when this is dropped.

@@ -56,6 +56,12 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let _ = tokio::fs::remove_dir_all(&folder).await;
 }
 
+/// Gives a lease back whose attempt has not begun.
+pub(crate) async fn hand_back(shared: &Shared, grant: &Grant) {
+    let revoked = CancellationToken::new();
+    conclude(shared, &revoked, grant, &Outcome::Stopped, Path::new("")).await;
+}
+
 /// Tells how an attempt ended, if anybody still wants to know.
 async fn conclude(shared: &Shared, revoked: &CancellationToken, grant: &Grant, outcome: &Outcome, outputs: &Path) {
     if let Outcome::Failed(failure) = outcome {

@@ -27,7 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause = BACKOFF;
     while !shared.draining.is_cancelled() {
         let answer = tokio::select! {
-            answer = acquire(&shared, request) => answer,
+            answer = acquire(&shared, request, LEASES_MAX, WAIT) => answer,
             () = shared.draining.cancelled() => break,
         };
         match answer {
@@ -51,15 +51,23 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
+    // Leases may have been on their way to the call that was given up.
+    if let Some(Ok(grants)) = shared.out_of_time.run_until_cancelled(acquire(&shared, request, 0, Duration::ZERO)).await
+    {
+        for grant in grants {
+            let shared = shared.clone();
+            attempts.spawn(async move { attempt::hand_back(&shared, &grant).await });
+        }
+    }
     attempts.close();
     attempts.wait().await;
 }
 
-async fn acquire(shared: &Shared, request: u64) -> Result<Vec<Grant>, Status> {
-    let wait_ms = u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX);
+async fn acquire(shared: &Shared, request: u64, max: u32, wait: Duration) -> Result<Vec<Grant>, Status> {
+    let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     let worker_id = shared.id.0.clone();
-    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request, max: LEASES_MAX, wait_ms });
-    message.set_timeout(WAIT + CALL_DEADLINE);
+    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request, max, wait_ms });
+    message.set_timeout(wait + CALL_DEADLINE);
     let answer = WorkerServiceClient::new(shared.channel.clone()).acquire_leases(message).await?;
     answer.into_inner().leases.into_iter().map(Grant::try_from).collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%error, "a lease does not decode; is the coordinator newer than this worker?");
