@@ -20,6 +20,7 @@ mod devices;
 mod faults;
 mod memory;
 mod process;
+mod recompute;
 mod security;
 mod simulation;
 mod standby;

@@ -9,7 +9,7 @@ use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::Data;
 use domain::results::Results;
-use proto::channel::{call, refused, socket_path};
+use proto::channel::{blob_call, call, refused, socket_path};
 use proto::transfer::{Transfer, entry, scan};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
@@ -188,6 +188,22 @@ impl Remote {
     pub async fn task(&self, key: &str) -> anyhow::Result<v1::ExplainTaskResponse> {
         let request = v1::ExplainTaskRequest { task_key: key.to_owned() };
         let answer = self.experiments().explain_task(call(request)).await;
+        Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
+    /// Has results computed again: those of these tasks, by the first digits of their
+    /// keys, and with `lost` all that are not stored.
+    ///
+    /// # Errors
+    /// If the coordinator is away, or one of the tasks cannot be computed again.
+    pub async fn recompute(
+        &self,
+        task_keys: &[String],
+        lost: bool,
+        dry_run: bool,
+    ) -> anyhow::Result<v1::RecomputeTasksResponse> {
+        let request = v1::RecomputeTasksRequest { task_keys: task_keys.to_owned(), lost, dry_run };
+        let answer = self.experiments().recompute_tasks(blob_call(request)).await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 

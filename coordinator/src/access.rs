@@ -71,6 +71,7 @@ const METHODS: &[(&str, Allowed)] = &[
     ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS),
     ("/lithogen.v1.ExperimentService/ReadLog", READERS),
     ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS),
+    ("/lithogen.v1.ExperimentService/RecomputeTasks", ADMINS),
     ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS),
     ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS),
     ("/lithogen.v1.ExperimentService/WatchRun", READERS),

@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime};
 use domain::digest::Digest;
 use domain::plan::Source;
 use domain::scheduler::Scheduler;
-use domain::task::State;
 use proto::encoding::Check;
 use tokio_util::sync::CancellationToken;
 
@@ -61,12 +60,8 @@ pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
             Source::Artifact(artifact) => Some(artifact),
             Source::Task(_) => None,
         });
-        let made = match task.state {
-            State::Committed { artifact, .. } => Some(artifact),
-            _ => None,
-        };
         let checkpoint = task.checkpoint.as_ref().map(|checkpoint| checkpoint.artifact);
-        for artifact in given.chain(made).chain(checkpoint) {
+        for artifact in given.chain(task.artifact()).chain(checkpoint) {
             roots.entry(artifact).or_default().insert(task.spec.key);
         }
     }

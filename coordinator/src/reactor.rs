@@ -12,7 +12,7 @@ use domain::registry::{self, Registry};
 use domain::resources::Offer;
 use domain::scheduler::{Reject, Request, Scheduler};
 use domain::stage::Progress;
-use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, State, Task, WorkerId};
+use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, WorkerId};
 use tokio::sync::oneshot;
 
 use crate::config::Patience;
@@ -278,10 +278,7 @@ impl Reactor {
         let scheduler = &self.knowledge.scheduler;
         let artifact = |source: Source| match source {
             Source::Artifact(artifact) => Some(artifact),
-            Source::Task(key) => match scheduler.task(key).ok()?.state {
-                State::Committed { artifact, .. } => Some(artifact),
-                _ => None,
-            },
+            Source::Task(key) => scheduler.task(key).ok()?.artifact(),
         };
         let input = |(name, input): (&str, &Input)| {
             Some(GrantedInput { name: name.to_owned(), artifact: artifact(input.from)?, only: input.only.clone() })
@@ -330,13 +327,21 @@ impl Reactor {
 
     /// Decides, applies, and tells workers whose attempts are over.
     fn request(&mut self, now: Now, request: Request, batch: &mut Batch) -> Result<(), Reject> {
-        let calls_off = matches!(request, Request::Cancel { .. } | Request::Pause { .. } | Request::Prune { .. });
         let drained = match &request {
             Request::Drain { worker } => Some(worker.clone()),
             _ => None,
         };
         let decided = self.knowledge.scheduler.decide(now.ms, request)?;
-        let before: Vec<(WorkerId, Digest, FencingToken)> = match calls_off && !decided.is_empty() {
+        let calls_off = |event: &Event| {
+            matches!(
+                event,
+                Event::RunCancelled { .. }
+                    | Event::RunPaused { .. }
+                    | Event::TasksPruned { .. }
+                    | Event::ResultsInvalidated { .. }
+            )
+        };
+        let before: Vec<(WorkerId, Digest, FencingToken)> = match decided.iter().any(calls_off) {
             true => {
                 let leases = self.knowledge.scheduler.leases();
                 leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()

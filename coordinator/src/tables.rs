@@ -228,6 +228,17 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             let tasks = tasks.iter().filter_map(|key| scheduler.task(*key).ok());
             tasks.flat_map(|task| closed(task, "pruned")).collect()
         }
+        Event::ResultsInvalidated { tasks } => {
+            let is_wanted = |key| scheduler.runs_of(key).any(|run| run.phase != Phase::Cancelled);
+            let reopened = tasks.iter().filter_map(|key| scheduler.task(*key).ok()).map(|task| match task.spec.key {
+                key if is_wanted(key) => open(&task.spec),
+                key => task_ended(key, "cancelled"),
+            });
+            let cut_off = tasks.iter().flat_map(|key| scheduler.dependents_of(*key)).filter_map(Task::lease);
+            let cut_off: BTreeMap<FencingToken, Row> =
+                cut_off.map(|lease| (lease.token, ended(lease.token, "preempted"))).collect();
+            reopened.chain(cut_off.into_values()).collect()
+        }
         Event::CheckpointSaved { .. }
         | Event::RunPaused { .. }
         | Event::RunResumed { .. }
@@ -246,11 +257,12 @@ fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iter
         Ok(task) => matches!(task.state, State::Failed(_) | State::Cancelled | State::Pruned),
         Err(_) => true,
     };
-    tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| Row::Task {
-        task: spec.key,
-        stage: spec.stage.name().to_owned(),
-        subject: stored(&spec.subject),
-    })
+    tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| open(spec))
+}
+
+/// The row of a task that is to be computed.
+fn open(spec: &TaskSpec) -> Row {
+    Row::Task { task: spec.key, stage: spec.stage.name().to_owned(), subject: stored(&spec.subject) }
 }
 
 impl Attempt {

@@ -127,6 +127,12 @@ pub enum Event {
         /// Their keys.
         tasks: Vec<Digest>,
     },
+    /// Results that are gone or hold no more. Their tasks are computed again; so are tasks under
+    /// way that read one of them, once it is there again.
+    ResultsInvalidated {
+        /// Keys of the tasks that made them.
+        tasks: Vec<Digest>,
+    },
     /// A worker is there, or says anew what it has.
     WorkerJoined {
         /// Who.

@@ -122,6 +122,12 @@ impl Scheduler {
         entry.into_iter().flat_map(|entry| entry.runs.iter().map(|run| &self.runs[*run as usize]))
     }
 
+    /// The tasks that read a task's result.
+    pub fn dependents_of(&self, key: Digest) -> impl Iterator<Item = &Task> {
+        let entry = self.ids.get(&key).map(|id| &self.tasks[id as usize]);
+        entry.into_iter().flat_map(|entry| entry.dependents.iter().map(|id| &self.tasks[*id as usize].task))
+    }
+
     /// A worker.
     ///
     /// # Errors

@@ -132,6 +132,10 @@ pub struct Task {
     pub checkpoint: Option<Box<Checkpoint>>,
     /// Workers on which it failed: others are asked first.
     pub failed_on: Vec<WorkerId>,
+    /// The result that it had, while it is computed again. Should another come out, what was
+    /// made from this one holds no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub had: Option<Digest>,
 }
 
 impl Task {
@@ -139,6 +143,14 @@ impl Task {
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
             State::Leased(lease) => Some(lease),
+            _ => None,
+        }
+    }
+
+    /// Its result.
+    pub fn artifact(&self) -> Option<Digest> {
+        match self.state {
+            State::Committed { artifact, .. } => Some(artifact),
             _ => None,
         }
     }

@@ -67,20 +67,29 @@ impl Story {
     }
 
     fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.pick() {
+                return event;
+            }
+        }
+    }
+
+    /// What happens to whatever the dice show; nothing if nothing can.
+    fn pick(&mut self) -> Option<Event> {
         let which = self.below(2) as u32;
         let run = Self::runs()[which as usize];
         let choice = self.below(200);
         if self.scheduler.run(run).is_err() || choice == 0 {
             let first = which * TASKS / 2;
             let tasks: Vec<TaskSpec> = (first..first + TASKS).map(task).collect();
-            return event(json!({ "event": "run_submitted", "run": run, "experiment": small(),
-                "data": data(Digest::of(b"")), "tasks": tasks }));
+            return Some(event(json!({ "event": "run_submitted", "run": run, "experiment": small(),
+                "data": data(Digest::of(b"")), "tasks": tasks })));
         }
         if choice == 1 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
-            return event(json!({ "event": "run_cancelled", "run": run }));
+            return Some(event(json!({ "event": "run_cancelled", "run": run })));
         }
         if choice == 2 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
-            return event(json!({ "event": "run_submitted_again", "run": run }));
+            return Some(event(json!({ "event": "run_submitted_again", "run": run })));
         }
         let known: Vec<Task> = Self::tasks().filter_map(|key| self.scheduler.task(key).ok().cloned()).collect();
         let picked = &known[self.below(known.len() as u64) as usize];
@@ -88,11 +97,14 @@ impl Story {
         match &picked.state {
             State::Ready => {
                 self.tokens += 1;
-                event(json!({ "event": "lease_granted", "task": key, "worker": "bench-1-a-b", "token": self.tokens,
-                    "attempt": picked.attempts + 1, "request": self.tokens }))
+                Some(event(json!({ "event": "lease_granted", "task": key, "worker": "bench-1-a-b",
+                    "token": self.tokens, "attempt": picked.attempts + 1, "request": self.tokens })))
             }
-            State::Leased(lease) => self.end(key, lease.token),
-            _ => self.next(),
+            State::Leased(lease) => Some(self.end(key, lease.token)),
+            State::Committed { .. } if self.below(8) == 0 => {
+                Some(event(json!({ "event": "results_invalidated", "tasks": [key] })))
+            }
+            _ => None,
         }
     }
 

@@ -35,6 +35,7 @@ impl Invariants {
                 assert_eq!(self.committed.insert(*task, *token), None, "a second result");
                 self.commits += 1;
             }
+            Event::ResultsInvalidated { tasks } => self.committed.retain(|task, _| !tasks.contains(task)),
             _ => {}
         }
     }

@@ -105,6 +105,30 @@ pub enum TaskCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Compute results again that are gone, and say what that takes
+    #[command(after_help = "Examples:\n  \
+                            lithogen task recompute 9a0f706a\n  \
+                            lithogen task recompute --lost --yes")]
+    Recompute {
+        /// The first digits of the tasks' keys
+        #[arg(value_name = "TASK", required_unless_present = "lost")]
+        tasks: Vec<String>,
+        /// All results that are not stored whole; `lithogen artifact verify` finds what is damaged
+        #[arg(long)]
+        lost: bool,
+        /// Do it, rather than say what it would do
+        #[arg(long)]
+        yes: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+        /// Where it lives, without a coordinator.
+        #[command(flatten)]
+        state: State,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what an attempt said
     Logs {
         /// Which task.

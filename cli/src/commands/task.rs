@@ -1,4 +1,4 @@
-//! `lithogen task list`, `why`, `logs` and `rerun`.
+//! `lithogen task list`, `why`, `logs`, `recompute` and `rerun`.
 
 use std::io::Write;
 
@@ -21,6 +21,12 @@ pub async fn run(command: &TaskCommand) -> anyhow::Result<()> {
         TaskCommand::Why { task, json } => why(task, *json).await,
         #[cfg(feature = "worker")]
         TaskCommand::Rerun { task, out } => super::rerun::run(task, out).await,
+        TaskCommand::Recompute { tasks, lost, yes, remote, state, json } => {
+            let again = local::ask(remote.coordinator.as_deref(), &state.state, |remote| async move {
+                remote.recompute(tasks, *lost, !yes).await
+            });
+            recomputed(&again.await?, *yes, *json)
+        }
         TaskCommand::Logs { task, attempt, follow } => logs(task, *attempt, *follow).await,
     }
 }
@@ -85,6 +91,39 @@ async fn why(task: &TaskOf, as_json: bool) -> anyhow::Result<()> {
     }
     for difference in &answer.differences {
         out::line(format_args!("  {difference}"));
+    }
+    Ok(())
+}
+
+fn recomputed(again: &v1::RecomputeTasksResponse, done: bool, as_json: bool) -> anyhow::Result<()> {
+    let v1::RecomputeTasksResponse { tasks, made_from, made_from_count } = again;
+    if as_json {
+        let task = |task: &v1::RecomputedTask| json!({ "task": task.task_key, "label": task.label, "why": task.why });
+        let tasks: Vec<_> = tasks.iter().map(task).collect();
+        let document = json!({ "schema_version": 1, "done": done, "tasks": tasks, "made_from": made_from,
+            "made_from_count": made_from_count });
+        out::line(serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    if tasks.is_empty() {
+        out::line("no result is lost");
+        return Ok(());
+    }
+    out::line(if done { "computed again" } else { "would be computed again" });
+    for v1::RecomputedTask { task_key, label, why } in tasks {
+        out::line(format_args!("  {} {label}: {why}", short(task_key)));
+    }
+    if *made_from_count > 0 {
+        let more = made_from_count - made_from.len() as u64;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        out::line(format_args!(
+            "{made_from_count} results were made from these and stay if they come out the same, as they do on the CPU; \
+             otherwise they are computed again: {}{more}",
+            made_from.join(", ")
+        ));
+    }
+    if !done {
+        eprintln!("nothing has changed; the same with --yes does it");
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use crate::api::tasks;
+use crate::api::{recompute, tasks};
 use crate::blobs::Blobs;
 use crate::driver::Handle;
 use crate::logs::Logs;
@@ -163,10 +163,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     };
     let failures = scheduler.tasks_of(run).filter_map(failure).take(counts.failed.min(FAILURES)).collect();
     let result_of = |wanted: fn(&Stage) -> bool| {
-        let made = |task: &Task| match task.state {
-            State::Committed { artifact, .. } if wanted(&task.spec.stage) => Some(artifact.to_string()),
-            _ => None,
-        };
+        let made = |task: &Task| task.artifact().filter(|_| wanted(&task.spec.stage)).map(|made| made.to_string());
         match run.work {
             Work::Study { .. } => scheduler.tasks_of(run).find_map(made).unwrap_or_default(),
             Work::Commands { .. } => String::new(),
@@ -474,6 +471,13 @@ impl ExperimentService for Experiments {
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
         Ok(Response::new(tasks::explain(&self.driver, request.into_inner().task_key).await?))
+    }
+
+    async fn recompute_tasks(
+        &self,
+        request: Request<v1::RecomputeTasksRequest>,
+    ) -> Result<Response<v1::RecomputeTasksResponse>, Status> {
+        Ok(Response::new(recompute::recompute(&self.driver, &self.blobs, request.into_inner()).await?))
     }
 
     type ReadLogStream = ReceiverStream<Result<v1::ReadLogResponse, Status>>;

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod experiments;
+mod recompute;
 mod registration;
 mod tasks;
 mod workers;

@@ -58,11 +58,8 @@ fn state_name(state: &State) -> &'static str {
 }
 
 /// The digest of a task's result, or nothing.
-fn artifact_of(state: &State) -> String {
-    match state {
-        State::Committed { artifact, .. } => artifact.to_string(),
-        _ => String::new(),
-    }
+fn artifact_of(task: &Task) -> String {
+    task.artifact().map_or_else(String::new, |artifact| artifact.to_string())
 }
 
 /// A page of the tasks of a run.
@@ -87,7 +84,7 @@ pub(super) fn list(
         worker: task.lease().map_or_else(String::new, |lease| {
             scheduler.worker(&lease.worker).map_or_else(|_| lease.worker.to_string(), |worker| worker.name.clone())
         }),
-        artifact: artifact_of(&task.state),
+        artifact: artifact_of(task),
     };
     let tasks = page.filter(|task| state.is_empty() || state_name(&task.state) == state).map(described).collect();
     let next = from.saturating_add(PAGE);
@@ -112,7 +109,7 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
                 changes: vec![],
                 // A spec that came from JSON goes back to it.
                 spec_json: serde_json::to_string(&task.spec).unwrap_or_default(),
-                artifact: artifact_of(&task.state),
+                artifact: artifact_of(task),
             })
         };
         explained().map(|answer| (task.spec.key, answer)).map_err(|reject: Reject| of_reject(&reject))

@@ -35,7 +35,7 @@ impl Writer {
                  SELECT task, stage, subject, 'open', 0, 0, 0
                  FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[]) WITH ORDINALITY AS n (task, stage, subject, place) ORDER BY place
                  ON CONFLICT (task) DO UPDATE SET state = 'open', code = NULL, message = NULL, failures = 0, losses = 0,
-                 ended_ms = NULL",
+                 ended_ms = NULL, artifact = NULL",
             )?,
             run: client.prepare(
                 "INSERT INTO runs (run, submitted_ms, scale) VALUES ($1, $2, $3)

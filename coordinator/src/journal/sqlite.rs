@@ -316,7 +316,7 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             "INSERT INTO tasks (task, stage, subject, state, attempts, failures, losses)
              VALUES (?1, ?2, ?3, 'open', 0, 0, 0)
              ON CONFLICT (task) DO UPDATE SET state = 'open', code = NULL, message = NULL, failures = 0, losses = 0,
-             ended_ms = NULL",
+             ended_ms = NULL, artifact = NULL",
             params![task.to_string(), stage, subject],
         )?,
         Row::Run { run, at_ms, scale, tasks } => {

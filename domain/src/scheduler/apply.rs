@@ -67,6 +67,7 @@ impl Scheduler {
                 let entry = &mut self.tasks[id as usize];
                 entry.task.checkpoint = None;
                 entry.task.failed_on = vec![];
+                entry.task.had = None;
                 self.set_state(id, State::Committed { token: *token, artifact: *artifact });
                 let dependents = std::mem::take(&mut self.tasks[id as usize].dependents);
                 for dependent in &dependents {
@@ -114,6 +115,9 @@ impl Scheduler {
                 for id in tasks.iter().filter_map(|task| self.ids.get(task)).collect::<Vec<_>>() {
                     self.close(id, State::Pruned);
                 }
+            }
+            Event::ResultsInvalidated { tasks } => {
+                self.invalidate(tasks);
             }
             Event::WorkerJoined { worker, name, offer } => {
                 let mut joined = Worker::new(name.clone(), offer.clone(), &self.classes);
@@ -219,6 +223,7 @@ impl Scheduler {
             last_ended: None,
             checkpoint: None,
             failed_on: vec![],
+            had: None,
         };
         self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![] });
         self.ids.insert(spec.key, id);
@@ -235,6 +240,38 @@ impl Scheduler {
         match entry.needs.len() - entry.needs.iter().filter(is_met).count() {
             0 => State::Ready,
             unmet => State::Waiting { unmet },
+        }
+    }
+
+    /// Takes results back. What reads one of them waits for it, also what was under way.
+    fn invalidate(&mut self, tasks: &[Digest]) {
+        let mut taken_back = vec![];
+        for id in tasks.iter().filter_map(|task| self.ids.get(task)) {
+            let task = &mut self.tasks[id as usize].task;
+            if let Some(artifact) = task.artifact() {
+                task.had = Some(artifact);
+                (task.failures, task.losses) = (0, 0);
+                taken_back.push(id);
+            }
+        }
+        for id in &taken_back {
+            // None of them is an input of another any more.
+            self.set_state(*id, State::Cancelled);
+        }
+        for id in taken_back {
+            let next = self.open_state(id);
+            self.set_state(id, next);
+            for dependent in self.tasks[id as usize].dependents.clone() {
+                let task = &self.tasks[dependent as usize].task;
+                if !task.is_open() {
+                    continue;
+                }
+                if let Some(token) = task.lease().map(|lease| lease.token) {
+                    self.end_lease(dependent, token);
+                }
+                let next = self.open_state(dependent);
+                self.set_state(dependent, next);
+            }
         }
     }
 

@@ -40,6 +40,10 @@ impl Scheduler {
                 let open = self.prunable(run, &tasks)?;
                 Ok(if open.is_empty() { vec![] } else { vec![Event::TasksPruned { run, tasks: open }] })
             }
+            Request::Invalidate { tasks } => {
+                let tasks = tasks.into_iter().map(|key| self.task(key)).collect::<Result<Vec<_>, _>>()?;
+                Ok(invalidated(tasks))
+            }
             Request::Join { worker, name, offer } => match self.workers.get(&worker) {
                 Some(known) if known.offer == offer && known.name == name => Ok(vec![]),
                 _ => Ok(vec![Event::WorkerJoined { worker, name, offer }]),
@@ -79,7 +83,12 @@ impl Scheduler {
             }
             Request::Commit { task: key, token, artifact } => match &self.task(key)?.state {
                 State::Leased(lease) if lease.token == token => {
-                    Ok(vec![Event::TaskCommitted { task: key, token, artifact }])
+                    let mut events = vec![Event::TaskCommitted { task: key, token, artifact }];
+                    if self.task(key)?.had.is_some_and(|had| had != artifact) {
+                        // What was made from the other result is not what its key says.
+                        events.extend(invalidated(self.dependents_of(key)));
+                    }
+                    Ok(events)
                 }
                 State::Committed { token: winner, .. } if *winner == token => Ok(vec![]), // the commit that won, again
                 State::Waiting { .. }
@@ -204,6 +213,13 @@ impl Scheduler {
             _ => Err(Reject::Fenced { task: task.spec.key, token }),
         }
     }
+}
+
+/// What takes the results of these tasks back; nothing if there are none.
+fn invalidated<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Vec<Event> {
+    let made = tasks.into_iter().filter(|task| task.artifact().is_some());
+    let tasks: BTreeSet<Digest> = made.map(|task| task.spec.key).collect();
+    if tasks.is_empty() { vec![] } else { vec![Event::ResultsInvalidated { tasks: tasks.into_iter().collect() }] }
 }
 
 /// Whether trying again can only give the same.

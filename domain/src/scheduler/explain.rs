@@ -34,6 +34,9 @@ impl Scheduler {
             State::Cancelled => vec!["every run that it is part of was called off".to_owned()],
             State::Pruned => vec!["a search dropped it".to_owned()],
         };
+        if task.had.is_some() {
+            reasons.push("its result was taken back, and is computed again".to_owned());
+        }
         if task.failures > 0 && task.is_open() {
             let on: Vec<&str> = task.failed_on.iter().map(|worker| self.name_of(worker)).collect();
             reasons.push(format!("it failed {} times, on {}", task.failures, on.join(", ")));

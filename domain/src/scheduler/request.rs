@@ -42,6 +42,11 @@ pub enum Request {
         /// Their keys, with all that needs them.
         tasks: Vec<Digest>,
     },
+    /// Results that are gone or shall count no more: their tasks are computed again.
+    Invalidate {
+        /// Keys of the tasks that made them.
+        tasks: Vec<Digest>,
+    },
     /// A worker is there, or says anew what it has.
     Join {
         /// Who.

@@ -103,8 +103,16 @@ impl World {
         self.scheduler.task(held.0).unwrap().spec.subject.clone()
     }
 
-    fn commit(&mut self, (task, token): Held) -> Result<usize, Reject> {
-        self.request(Request::Commit { task, token, artifact: Digest::of(b"result") })
+    fn commit(&mut self, held: Held) -> Result<usize, Reject> {
+        self.commit_other(held, b"result")
+    }
+
+    fn commit_other(&mut self, (task, token): Held, result: &[u8]) -> Result<usize, Reject> {
+        self.request(Request::Commit { task, token, artifact: Digest::of(result) })
+    }
+
+    fn invalidate(&mut self, task: Digest) -> Result<usize, Reject> {
+        self.request(Request::Invalidate { tasks: vec![task] })
     }
 
     fn fail(&mut self, (task, token): Held, code: FailureCode) -> Result<usize, Reject> {
@@ -518,6 +526,77 @@ fn a_large_submission_is_many_events() {
     assert_eq!(world.counts(run).ready, 2500);
 }
 
+/// Three tasks, each of which reads the one before.
+fn chain() -> Plan {
+    let spec = |name: &str, input: Option<&str>| CommandSpec {
+        name: name.to_owned(),
+        argv: vec!["true".to_owned()],
+        inputs: input.map(|input| ("i".to_owned(), format!("task:{input}"))).into_iter().collect(),
+        ..CommandSpec::default()
+    };
+    let command = vec![spec("first", None), spec("second", Some("first")), spec("third", Some("second"))];
+    command::plan(&Commands { id: String::new(), command }).unwrap()
+}
+
+#[test]
+fn a_result_that_is_gone_is_computed_again_and_what_was_made_from_it_stays() {
+    let mut world = World::with(&["a"], 1);
+    let run = world.submit_plan(chain(), 0);
+    let [first, second] = std::array::from_fn(|_| {
+        let lease = world.acquire("a").unwrap();
+        world.commit(lease).unwrap();
+        lease
+    });
+    let third = world.acquire("a").unwrap();
+    assert_eq!(world.invalidate(first.0), Ok(1));
+    assert_eq!(world.invalidate(first.0), Ok(0), "it has none any more");
+    assert_eq!((world.counts(run).committed, world.counts(run).leased), (1, 1), "the third reads the second only");
+    world.commit(third).unwrap();
+    let again = world.acquire("a").unwrap();
+    assert_eq!(again.0, first.0);
+    assert_eq!(world.commit(first), Err(Reject::Fenced { task: first.0, token: first.1 }));
+    assert_eq!(world.commit(again), Ok(1), "the same bytes");
+    assert!(world.counts(run).is_complete());
+    assert!(matches!(world.state(second), State::Committed { token, .. } if *token == second.1));
+}
+
+#[test]
+fn another_result_than_before_takes_back_what_was_made_from_that() {
+    let mut world = World::with(&["a"], 1);
+    let run = world.submit_plan(chain(), 0);
+    let leases: [Held; 3] = std::array::from_fn(|_| {
+        let lease = world.acquire("a").unwrap();
+        world.commit(lease).unwrap();
+        lease
+    });
+    world.invalidate(leases[0].0).unwrap();
+    let first = world.acquire("a").unwrap();
+    assert_eq!(world.commit_other(first, b"other"), Ok(2));
+    let second = world.acquire("a").unwrap();
+    assert_eq!(second.0, leases[1].0);
+    assert_eq!(world.counts(run).committed, 2, "whether the third still holds is not known yet");
+    assert_eq!(world.commit_other(second, b"other"), Ok(2));
+    let third = world.acquire("a").unwrap();
+    assert_eq!(third.0, leases[2].0);
+    assert_eq!(world.commit_other(third, b"other"), Ok(1));
+    assert!(world.counts(run).is_complete());
+    assert_eq!(world.scheduler.task(third.0).unwrap().had, None);
+}
+
+#[test]
+fn what_reads_a_result_that_is_taken_back_waits_for_it() {
+    let mut world = World::with(&["a"], 1);
+    let run = world.submit_plan(chain(), 0);
+    let first = world.acquire("a").unwrap();
+    world.commit(first).unwrap();
+    let second = world.acquire("a").unwrap();
+    world.invalidate(first.0).unwrap();
+    assert_eq!(world.commit(second), Err(Reject::Fenced { task: second.0, token: second.1 }));
+    assert_eq!(*world.state(second), State::Waiting { unmet: 1 });
+    world.finish();
+    assert!(world.counts(run).is_complete());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -525,7 +604,7 @@ proptest! {
     /// or loading a snapshot gives the same state, and once they behave every
     /// run ends.
     #[test]
-    fn any_history_replays_and_heals(actions in prop::collection::vec((0..14u8, 0..4usize), 1..200)) {
+    fn any_history_replays_and_heals(actions in prop::collection::vec((0..15u8, 0..4usize), 1..200)) {
         let names = ["a", "b", "c", "d"];
         let mut world = World::with(&names, 3);
         let run = world.submit();
@@ -535,7 +614,7 @@ proptest! {
             let some = (!held.is_empty()).then(|| held[pick % held.len()]);
             match (action, some) {
                 (0..=2, _) if world.scheduler.worker(&id(names[pick])).is_ok() => held.extend(world.acquire(names[pick])),
-                (3, Some(lease)) => drop(world.commit(lease)),
+                (3, Some(lease)) => drop(world.commit_other(lease, &[pick as u8])),
                 (4, Some(lease)) => drop(world.fail(lease, FailureCode::Crashed)),
                 (5, Some(lease)) => drop(world.release(lease, Released::Lost)),
                 (6, Some(lease)) => drop(world.release(lease, Released::Preempted)),
@@ -554,6 +633,7 @@ proptest! {
                     _ => Request::Readmit { worker: id("a") },
                 })),
                 (13, Some((task, _))) => drop(world.request(Request::Prune { run: other, tasks: vec![task] })),
+                (14, Some((task, _))) => drop(world.request(Request::Invalidate { tasks: vec![task] })),
                 _ => {}
             }
         }

@@ -1,0 +1,156 @@
+//! Results that are gone, or are not trusted: which tasks have to run again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::digest::Digest;
+use domain::plan::{Input, Source};
+use domain::scheduler::{Phase, Request, Scheduler};
+use domain::task::Task;
+use proto::status::{MISSING_BLOB, of_reject, status};
+use proto::v1;
+use tonic::{Code, Status};
+
+use super::tasks;
+use crate::blobs::{Blobs, Error};
+use crate::driver::Handle;
+use crate::reactor::Knowledge;
+
+/// Results made from what is computed again that an answer names; it counts all.
+const NAMED: usize = 20;
+
+/// A result and what it was made from.
+#[derive(Clone)]
+struct Made {
+    task: Digest,
+    label: String,
+    result: Digest,
+    /// Artifacts that were given, by the input's name.
+    given: Vec<(String, Digest)>,
+    /// Results that it reads, by the key of the task that made each.
+    read: Vec<Digest>,
+}
+
+/// Finds what has to run again, and has it run unless it is only asked what that
+/// would be. With `lost`, all that a run needs and that is not stored.
+///
+/// # Errors
+/// If a task that is named is not known or has no result, or if what it was given is
+/// gone as well.
+pub(super) async fn recompute(
+    driver: &Handle,
+    blobs: &Blobs,
+    request: v1::RecomputeTasksRequest,
+) -> Result<v1::RecomputeTasksResponse, Status> {
+    let v1::RecomputeTasksRequest { task_keys, lost, dry_run } = request;
+    let named = move |knowledge: &Knowledge| -> Result<Vec<Made>, Status> {
+        task_keys.iter().map(|key| named(knowledge, key)).collect()
+    };
+    let named = driver.read(named).await??;
+    let mut again: BTreeMap<Digest, (Made, &str)> =
+        named.into_iter().map(|made| (made.task, (made, "asked for"))).collect();
+    if lost {
+        let wanted = driver.read(|knowledge| wanted(&knowledge.scheduler)).await?;
+        for made in wanted {
+            if !is_whole(blobs, made.result).await? {
+                again.entry(made.task).or_insert((made, "its result is lost"));
+            }
+        }
+    }
+    let mut open: Vec<Digest> = again.keys().copied().collect();
+    while let Some(task) = open.pop() {
+        let made = again[&task].0.clone();
+        for (name, artifact) in &made.given {
+            if !is_whole(blobs, *artifact).await? {
+                let problem = format!(
+                    "{} cannot be computed again: its input {name} is not stored whole either; hand its study in again \
+                     with the data, or store {artifact} again with `lithogen artifact put`",
+                    made.label
+                );
+                return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
+            }
+        }
+        let read = made.read;
+        let inputs = driver.read(move |knowledge| {
+            let inputs = read.into_iter().filter_map(|key| self::made(knowledge.scheduler.task(key).ok()?));
+            inputs.collect::<Vec<Made>>()
+        });
+        for input in inputs.await? {
+            if !again.contains_key(&input.task) && !is_whole(blobs, input.result).await? {
+                open.push(input.task);
+                again.insert(input.task, (input, "its result is lost, and one of these reads it"));
+            }
+        }
+    }
+    let keys: BTreeSet<Digest> = again.keys().copied().collect();
+    let made_from = driver.read(move |knowledge| made_from(&knowledge.scheduler, &keys)).await?;
+    let tasks = again.values().map(|(made, why)| v1::RecomputedTask {
+        task_key: made.task.to_string(),
+        label: made.label.clone(),
+        why: (*why).to_owned(),
+    });
+    let answer = v1::RecomputeTasksResponse {
+        tasks: tasks.collect(),
+        made_from: made_from.iter().take(NAMED).cloned().collect(),
+        made_from_count: made_from.len() as u64,
+    };
+    if !dry_run {
+        let request = Request::Invalidate { tasks: again.into_keys().collect() };
+        driver.request(request).await?.map_err(|reject| of_reject(&reject))?;
+    }
+    Ok(answer)
+}
+
+fn named(knowledge: &Knowledge, key: &str) -> Result<Made, Status> {
+    let task = tasks::find(knowledge, key)?;
+    made(task).ok_or_else(|| {
+        let problem = format!("{} has no result that could be computed again", task.spec.label());
+        status(Code::FailedPrecondition, "NO_RESULT", problem)
+    })
+}
+
+fn made(task: &Task) -> Option<Made> {
+    let given = |(name, input): (&str, &Input)| match input.from {
+        Source::Artifact(artifact) => Some((name.to_owned(), artifact)),
+        Source::Task(_) => None,
+    };
+    Some(Made {
+        task: task.spec.key,
+        label: task.spec.label(),
+        result: task.artifact()?,
+        given: task.spec.inputs.iter().filter_map(given).collect(),
+        read: task.spec.needs().collect(),
+    })
+}
+
+/// The results of all runs that were not called off.
+fn wanted(scheduler: &Scheduler) -> Vec<Made> {
+    let is_wanted = |task: &&Task| scheduler.runs_of(task.spec.key).any(|run| run.phase != Phase::Cancelled);
+    scheduler.tasks().filter(is_wanted).filter_map(made).collect()
+}
+
+/// Whether all files of an artifact are stored, as far as can be said without
+/// reading them.
+async fn is_whole(blobs: &Blobs, artifact: Digest) -> Result<bool, Status> {
+    match blobs.first_missing_of(artifact).await {
+        Ok(missing) => Ok(missing.is_none()),
+        Err(Error::Unknown(_) | Error::Damaged { .. } | Error::NotAManifest { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Labels of the results that were made from these, directly or through others.
+fn made_from(scheduler: &Scheduler, tasks: &BTreeSet<Digest>) -> Vec<String> {
+    let mut seen = tasks.clone();
+    let mut open: Vec<Digest> = tasks.iter().copied().collect();
+    let mut labels = vec![];
+    while let Some(key) = open.pop() {
+        for task in scheduler.dependents_of(key) {
+            if task.artifact().is_some() && seen.insert(task.spec.key) {
+                open.push(task.spec.key);
+                labels.push(task.spec.label());
+            }
+        }
+    }
+    labels.sort();
+    labels
+}
