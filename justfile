@@ -19,6 +19,10 @@ fast:
 e2e:
     cargo test --release --workspace --test integration
 
+# Millions of damaged inputs for all that reads any: hours
+fuzz:
+    LITHOGEN_FUZZ_EXECUTIONS=${LITHOGEN_FUZZ_EXECUTIONS:-10000000} cargo test --release --workspace --test fuzz -- --nocapture
+
 # Warnings are errors
 lint:
     cargo clippy --release --workspace --all-targets -- -D warnings

@@ -6,6 +6,7 @@ use std::process::Command;
 use domain::experiment::Scale;
 use domain::overrides::{self, SpecFile};
 use serde_json::Value;
+use spdx::{Expression, Licensee, ParseMode};
 
 use crate::harness::workspace;
 
@@ -78,6 +79,73 @@ fn only_the_science_and_what_starts_it_know_burn() {
     }
     for with in ["science", "cli"] {
         assert!(burns(with), "this test no longer finds burn where it is");
+    }
+}
+
+/// `deny.toml`, which `cargo deny` reads as well.
+fn policy() -> toml::Table {
+    std::fs::read_to_string(workspace().join("deny.toml")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_is_allowed() {
+    let policy = policy();
+    let allowed: Vec<Licensee> = policy["licenses"]["allow"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| Licensee::parse(it.as_str().unwrap()).unwrap())
+        .collect();
+    let is_allowed = |text: &str| {
+        let terms = Expression::parse_mode(text, ParseMode::LAX).unwrap_or_else(|error| panic!("{error}"));
+        terms.evaluate(|wanted| allowed.iter().any(|it| it.satisfies(wanted)))
+    };
+    assert!(is_allowed("MIT/Apache-2.0") && is_allowed("GPL-3.0-only OR MIT"));
+    assert!(!is_allowed("GPL-3.0-only") && !is_allowed("MIT AND GPL-3.0-only"));
+    let clarified: BTreeMap<&str, &str> = policy["licenses"]["clarify"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["crate"].as_str().unwrap(), it["expression"].as_str().unwrap()))
+        .collect();
+    let metadata = metadata();
+    let terms = |package: &Value| {
+        let name = package["name"].as_str().unwrap();
+        package["license"].as_str().or(clarified.get(name).copied()).unwrap_or("none").to_owned()
+    };
+    let refused: Vec<String> = list(&metadata, "packages")
+        .iter()
+        .filter(|package| terms(package) == "none" || !is_allowed(&terms(package)))
+        .map(|package| format!("{} {}: {}", package["name"], package["version"], terms(package)))
+        .collect();
+    assert!(refused.is_empty(), "deny.toml does not allow {refused:#?}");
+}
+
+/// Of every build: with any features, on any system.
+#[test]
+fn every_dependency_is_of_the_registry_and_of_a_version() {
+    let policy = policy();
+    for source in ["unknown-registry", "unknown-git"] {
+        assert_eq!(policy["sources"][source].as_str(), Some("deny"));
+    }
+    let lock: toml::Table = std::fs::read_to_string(workspace().join("Cargo.lock")).unwrap().parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let sources: BTreeSet<&str> = packages.iter().filter_map(|package| package.get("source")?.as_str()).collect();
+    assert_eq!(sources.into_iter().collect::<Vec<_>>(), ["registry+https://github.com/rust-lang/crates.io-index"]);
+    let unsourced = packages.iter().filter(|package| package.get("source").is_none());
+    let metadata = metadata();
+    let members = list(&metadata, "workspace_members");
+    assert_eq!(unsourced.count(), members.len());
+    for package in list(&metadata, "packages").iter().filter(|package| members.contains(&package["id"])) {
+        for dependency in list(package, "dependencies") {
+            let is_ours = dependency["path"].is_string();
+            assert!(
+                is_ours || dependency["req"] != "*",
+                "{} of any version in {}",
+                dependency["name"],
+                package["name"]
+            );
+        }
     }
 }
 

@@ -30,13 +30,17 @@ pub enum InvalidManifest {
     /// Two files at one path, or a file where another path needs a folder.
     #[error("two files at {0:?}")]
     Twice(String),
+    /// Lengths of files that cannot be added up.
+    #[error("the files up to {0:?} are longer together than can be counted")]
+    Length(String),
 }
 
 impl Manifest {
     /// A manifest of these files, in any order.
     ///
     /// # Errors
-    /// Names the first path that is not plain or that stands twice.
+    /// Names the first path that is not plain, that stands twice, or with which the
+    /// files together have more bytes than 64 bits count.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, InvalidManifest> {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         if let Some(entry) = entries.iter().find(|entry| !is_plain(&entry.path)) {
@@ -49,6 +53,10 @@ impl Manifest {
         }
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return Err(InvalidManifest::Twice(pair[0].path.clone()));
+        }
+        let mut length = 0u64;
+        for entry in &entries {
+            length = length.checked_add(entry.size).ok_or_else(|| InvalidManifest::Length(entry.path.clone()))?;
         }
         Ok(Self(entries))
     }
@@ -99,6 +107,13 @@ mod tests {
 
     fn entry(path: &str) -> Entry {
         Entry { path: path.to_owned(), digest: Digest::of(path.as_bytes()), size: 1 }
+    }
+
+    #[test]
+    fn files_that_are_longer_than_can_be_counted_are_refused() {
+        let long = |path: &str| Entry { size: 1 << 63, ..entry(path) };
+        assert_eq!(Manifest::new(vec![long("a"), entry("b")]).unwrap().size(), (1 << 63) + 1);
+        assert_eq!(Manifest::new(vec![long("a"), long("b")]), Err(InvalidManifest::Length("b".to_owned())));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::seed::Seed;
 use crate::stone::{Class, Dataset, View};
 
 mod attempt;
+mod check;
 
 pub use attempt::{Cadence, Failure, FailureCode, Folder, Monitor, Progress, Unwatched};
 

@@ -15,7 +15,7 @@ use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::records;
+use crate::records::{self, Misfit, Record};
 use crate::weights::{self, Arrays};
 
 /// Raised when the files or the names in them change their meaning.
@@ -46,6 +46,21 @@ struct Header {
 #[derive(Deserialize)]
 struct Format {
     format: u32,
+}
+
+impl Record for Format {
+    fn check(&self) -> Result<(), Misfit> {
+        Ok(())
+    }
+}
+
+impl Record for Header {
+    fn check(&self) -> Result<(), Misfit> {
+        match Digest::of_json(&self.parameters) == self.config {
+            true => Ok(()),
+            false => Err(Misfit { field: "parameters".to_owned(), problem: "are not those of `config`".to_owned() }),
+        }
+    }
 }
 
 /// The checkpoints of one attempt.

@@ -1,7 +1,9 @@
 //! The JSON that one stage leaves for the next and for people.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use domain::experiment::Fill;
@@ -11,11 +13,17 @@ use domain::stage::{Failure, FailureCode, Split};
 use domain::stats::classification::Score;
 use domain::stone::{Class, Dataset, View};
 use image::RgbImage;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::data::canvas;
 use crate::data::gate::{Limits, Traits};
+
+pub(crate) mod check;
+
+pub use check::{Misfit, Record};
+
+/// Largest record that is read, bytes: a hundred thousand pictures take a tenth of it.
+const BYTES_MAX: u64 = 256 << 20;
 
 /// `images.json` of `ingest`: the images of one view, by class in label order,
 /// by file name within a class.
@@ -416,11 +424,36 @@ pub struct ImageOutcome {
 /// Reads a record of an input.
 ///
 /// # Errors
-/// If the file is missing or not of that form.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())))
+/// If the file is missing, not of that form, or holds what no stage leaves; names the
+/// file and the field.
+pub fn read<T: Record>(path: &Path) -> Result<T, Failure> {
+    let unread = |error: &std::io::Error| Failure::io("read", path, error);
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| unread(&error))?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unread(&error))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(unusable(path, format!("has more than {BYTES_MAX} bytes")));
+    }
+    let record = serde_json::from_slice(&bytes).map_err(|error| unusable(path, error))?;
+    checked(record, path)
+}
+
+/// The record of that file, if it can be used.
+///
+/// # Errors
+/// Names the file and the field that cannot be.
+pub(crate) fn checked<T: Record>(record: T, path: &Path) -> Result<T, Failure> {
+    match record.check() {
+        Ok(()) => Ok(record),
+        Err(misfit) => {
+            Err(unusable(path, format!("{misfit}; the file was altered or damaged: run the task again that leaves it")))
+        }
+    }
+}
+
+/// What is wrong with the file of a record.
+pub(crate) fn unusable(path: &Path, problem: impl Display) -> Failure {
+    Failure::new(FailureCode::Internal, format!("{}: {problem}", path.display()))
 }
 
 /// Writes a record, its folders included.

@@ -19,7 +19,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::data::pyramid::Geometry;
 use crate::models::diffusion::Schedule;
-use crate::records::{Determinism, DiffusionRecord};
+use crate::records::{self, Determinism, DiffusionRecord, Misfit, Record};
 use crate::weights::{Array, Arrays};
 
 /// Where a checkpoint keeps the network among the schedule.
@@ -96,8 +96,8 @@ pub(crate) fn load(path: &Path, tensor: &Tensor) -> Result<Array, Failure> {
 /// scales, so those are made as for pictures of the size `finest`.
 ///
 /// # Errors
-/// `InvalidInput` if the tensors are not those of such a model, or if its scales
-/// are not as many as the size asks for.
+/// `InvalidInput` if the tensors are not those of such a model, if sizes or times are
+/// out of range, or if its scales are not as many as the size asks for.
 pub fn import(
     mut arrays: Arrays,
     finest: [u32; 2],
@@ -106,14 +106,23 @@ pub fn import(
 ) -> Result<(Arrays, DiffusionRecord), Failure> {
     let missing = |name: &str| Failure::invalid_input(format!("the checkpoint holds no {name}"));
     let gammas = arrays.remove("gammas").ok_or_else(|| missing("gammas"))?;
-    let [_, timesteps] = *gammas.shape else { return Err(missing("gammas for each scale and time")) };
+    let [scales, timesteps] = *gammas.shape else { return Err(missing("gammas for each scale and time")) };
     let net: Arrays =
         arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(NETWORK)?.to_owned(), array))).collect();
     let widest = net.get("l2.net.0.weight").and_then(|array| array.shape.first());
-    let dim = *widest.ok_or_else(|| missing("denoise_fn.l2.net.0.weight"))? as u32;
-    let schedule = Schedule::new(timesteps as u32, &[]);
+    let dim = *widest.ok_or_else(|| missing("denoise_fn.l2.net.0.weight"))?;
+    // What does not fit is out of range.
+    let [dim, timesteps] = [dim, timesteps].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    let sinddm = Sinddm { finest: finest.into(), timesteps, dim, scale_factor, coarsest, ..Sinddm::default() };
+    let unfit = |misfit: Misfit| Failure::invalid_input(format!("the checkpoint cannot be sampled from: {misfit}"));
+    // Before anything is made of what the shapes only claim.
+    records::check::sinddm(&sinddm).map_err(unfit)?;
+    if scales.checked_mul(timesteps as usize) != Some(gammas.values.len()) {
+        return Err(missing("gammas for each scale and time"));
+    }
+    let schedule = Schedule::new(timesteps, &[]);
     let rescale_losses: Vec<f64> =
-        gammas.values.chunks_exact(timesteps.max(1)).map(|row| schedule.rescale_loss(row)).collect();
+        gammas.values.chunks_exact(timesteps as usize).map(|row| schedule.rescale_loss(row)).collect();
     let geometry = Geometry::new(finest, scale_factor, coarsest);
     if geometry.sizes.len() != rescale_losses.len() + 1 {
         return Err(Failure::invalid_input(format!(
@@ -124,8 +133,6 @@ pub fn import(
             geometry.sizes.len()
         )));
     }
-    let sinddm =
-        Sinddm { finest: finest.into(), timesteps: timesteps as u32, dim, scale_factor, coarsest, ..Sinddm::default() };
     let record = DiffusionRecord {
         sinddm,
         sizes: geometry.sizes,
@@ -140,6 +147,7 @@ pub fn import(
         reals: Vec::new(),
         determinism: Determinism::Statistical,
     };
+    record.check().map_err(unfit)?;
     Ok((net, record))
 }
 

@@ -66,32 +66,26 @@ pub fn check(arrays: &Arrays, expected: &Shapes) -> Result<(), Failure> {
 /// Why a tensor cannot be had from what was found under its name.
 fn misfit(name: &str, found: Option<&Array>, shape: &[usize]) -> Option<String> {
     let Some(array) = found else { return Some(format!("tensor {name} is missing")) };
-    let values = shape.iter().product::<usize>();
     if array.shape != shape {
-        Some(format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape))
-    } else if array.values.len() != values {
-        Some(format!("tensor {name} has {} values, has to have {values}", array.values.len()))
-    } else {
-        None
+        return Some(format!("tensor {name} has shape {:?}, has to be {shape:?}", array.shape));
     }
+    let (found, wanted) = (array.values.len(), shape.iter().product::<usize>());
+    (found != wanted).then(|| format!("tensor {name} has {found} values, has to have {wanted}"))
 }
 
 fn stranger(name: &str) -> String {
     format!("tensor {name} does not belong to this network")
 }
 
-/// The module with all its tensors replaced.
+/// The module with all its tensors replaced. Nothing is made room for before all names
+/// and shapes are found to be the module's: a blank one has no values yet, whatever its
+/// size.
 ///
 /// # Errors
 /// If a name is missing, left over or has another shape; names the first one.
 pub fn apply<M: Module>(module: M, arrays: Arrays) -> Result<M, Failure> {
-    let mut filler = Filler { trail: Trail::default(), arrays, problem: None };
-    let module = module.map(&mut filler);
-    match (filler.problem, filler.arrays.keys().next()) {
-        (Some(problem), _) => Err(Failure::invalid_input(problem)),
-        (None, Some(name)) => Err(Failure::invalid_input(stranger(name))),
-        (None, None) => Ok(module),
-    }
+    check(&arrays, &shapes(&module))?;
+    Ok(module.map(&mut Filler { trail: Trail::default(), arrays }))
 }
 
 /// [`apply`] in the middle of a training: every tensor is copied into rows, as
@@ -358,8 +352,8 @@ impl ModuleMapper for Copier {
 
 struct Filler {
     trail: Trail,
+    /// By all names of the module, in its shapes.
     arrays: Arrays,
-    problem: Option<String>,
 }
 
 impl ModuleMapper for Filler {
@@ -372,28 +366,14 @@ impl ModuleMapper for Filler {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.trail.name();
-        let transposed = self.trail.transposed();
+        let Some(array) = self.arrays.remove(&self.trail.name()) else { return param };
         let old = param.val();
-        let mut shape = old.dims();
-        if transposed {
-            shape.reverse();
-        }
-        let found = self.arrays.remove(&name);
-        match (misfit(&name, found.as_ref(), &shape), found) {
-            (None, Some(array)) => {
-                let data = TensorData::new(array.values, array.shape);
-                let new = Tensor::<D>::from_data(data, &old.device());
-                // Copied after transposing, since products read it row by row.
-                let new = if transposed { Tensor::cat(vec![new.transpose()], 0) } else { new };
-                let learnt = old.is_require_grad();
-                param.map(|_| new.detach().set_require_grad(learnt))
-            }
-            (misfit, _) => {
-                self.problem = self.problem.take().or(misfit);
-                param
-            }
-        }
+        let data = TensorData::new(array.values, array.shape);
+        let new = Tensor::<D>::from_data(data, &old.device());
+        // Copied after transposing, since products read it row by row.
+        let new = if self.trail.transposed() { Tensor::cat(vec![new.transpose()], 0) } else { new };
+        let learnt = old.is_require_grad();
+        param.map(|_| new.detach().set_require_grad(learnt))
     }
 }
 

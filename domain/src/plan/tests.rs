@@ -400,3 +400,15 @@ fn losses_reach_the_results_and_sheets_of_milestones_the_report() {
     assert_eq!((sheets.len(), sheets["milestones.SUR.IVa"].as_slice()), (12, &expected[..]));
     assert_eq!(inputs(|it| it.sinddm.milestones.clear(), "report", "milestones.").len(), 0);
 }
+
+#[test]
+fn the_parameters_of_every_planned_stage_are_in_range() {
+    for scale in crate::experiment::Scale::ALL {
+        for sets in [&[][..], &["ddpm.models=per_view".to_owned(), "sinddm.multi_image=mosaic".to_owned()]] {
+            let experiment = crate::overrides::resolve(scale, None, sets).unwrap();
+            for task in plan(&experiment, &Data::of_the_paper()).unwrap().tasks {
+                assert_eq!(task.stage.check(), Ok(()), "{} of {}", task.label(), scale.name());
+            }
+        }
+    }
+}

@@ -20,7 +20,7 @@ use super::resize::{Filter, resize};
 use crate::records;
 
 /// Widest and highest picture that is opened, in pixels.
-const MAX_SIDE: u32 = 32_768;
+pub(crate) const MAX_SIDE: u32 = 32_768;
 
 /// Most bytes that decoding one picture may take, and the largest file read.
 const MAX_BYTES: u64 = 2 << 30;

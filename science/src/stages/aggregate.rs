@@ -25,14 +25,13 @@ use domain::stats::distance::{earth_movers, kolmogorov_smirnov, resampled};
 use domain::stats::kolmogorov::{ks_probability, ks_probability_below};
 use domain::stats::{mean, quantile, sample_std};
 use domain::stone::{Dataset, View};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::table::Table;
 use super::Attempt;
 use crate::random;
 use crate::records::{
-    self, Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, SamplesRecord, SifidRecord,
+    self, Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
 };
 
 /// Bootstrap samples behind an interval over images.
@@ -379,7 +378,7 @@ impl<T> Score<T> {
 
 /// Reads the record of an evaluation, if it was run. A number that is none, which JSON
 /// writes as null, makes it an absent one.
-fn score<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<Score<T>>, Failure> {
+fn score<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<Option<Score<T>>, Failure> {
     let path = folder.input(name).join(file);
     if !folder.input(name).exists() {
         return Ok(None);
@@ -388,14 +387,17 @@ fn score<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result
     if let Ok(Absent { absent }) = serde_json::from_value(value.clone()) {
         return Ok(Some(Score::Absent(absent)));
     }
-    let is_number = |error| match null_entry(&value) {
+    let is_number = |error: serde_json::Error| match null_entry(&value) {
         Some(entry) => Ok(Some(Score::Absent(format!("{entry} is not a number; see {file} of that task")))),
-        None => Err(Failure::new(FailureCode::Internal, format!("{}: {error}", path.display()))),
+        None => Err(records::unusable(&path, error)),
     };
-    serde_json::from_value(value.clone()).map(|record| Some(Score::Is(record))).or_else(is_number)
+    match serde_json::from_value(value.clone()) {
+        Ok(record) => Ok(Some(Score::Is(records::checked(record, &path)?))),
+        Err(error) => is_number(error),
+    }
 }
 
-fn read_if_there<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {
+fn read_if_there<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {
     let input = folder.input(name);
     if !input.exists() {
         return Ok(None);
@@ -405,15 +407,15 @@ fn read_if_there<T: DeserializeOwned>(folder: &Folder, name: &str, file: &str) -
 
 /// Reads a record all of whose numbers are numbers: JSON has no NaN and writes
 /// it as null.
-fn read<T: DeserializeOwned>(input: &Path, file: &str, name: &str) -> Result<T, Failure> {
+fn read<T: Record>(input: &Path, file: &str, name: &str) -> Result<T, Failure> {
     let path = input.join(file);
     let value: Value = records::read(&path)?;
     if let Some(entry) = null_entry(&value) {
         let message = format!("{name}: {entry} is not a number; see {file} of that task");
         return Err(Failure::new(FailureCode::NotANumber, message));
     }
-    serde_json::from_value(value)
-        .map_err(|error| Failure::new(FailureCode::Internal, format!("{}: {error}", path.display())))
+    let record = serde_json::from_value(value).map_err(|error| records::unusable(&path, error))?;
+    records::checked(record, &path)
 }
 
 /// Where the first null is, if any.

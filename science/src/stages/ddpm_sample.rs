@@ -41,7 +41,8 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
 
     let stage = Stage::DdpmSample { sampling: sampling.clone() };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
-    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done));
+    let each = Each { steps: times.len() as u64, batch: sampling.batch.max(1), all: all.len(), side };
+    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &each));
     let Made { done, x: mut begun, mut images } = resumed.unwrap_or_default();
     let (mut step, mut reported) = (0, Instant::now());
     for numbers in all.chunks(sampling.batch.max(1) as usize) {
@@ -110,13 +111,42 @@ struct Made {
     images: Vec<RgbImage>,
 }
 
+/// What there is of each sample.
+struct Each {
+    /// Steps of a batch.
+    steps: u64,
+    /// Samples of a batch.
+    batch: u32,
+    /// Samples.
+    all: usize,
+    /// Width and height in pixels.
+    side: usize,
+}
+
+impl Each {
+    /// How many samples are finished and how many are at hand after so many steps.
+    fn after(&self, done: u64) -> [usize; 2] {
+        let batch = self.batch as usize;
+        let finished = usize::try_from(done / self.steps).unwrap_or(usize::MAX).saturating_mul(batch).min(self.all);
+        let at_hand = if done.is_multiple_of(self.steps) { 0 } else { batch.min(self.all - finished) };
+        [finished, at_hand]
+    }
+}
+
 impl Made {
     /// From the [`state`] after so many steps.
-    fn of(mut state: Arrays, done: u64) -> Result<Self, Failure> {
+    fn of(mut state: Arrays, done: u64, each: &Each) -> Result<Self, Failure> {
         let images = weights::take(&mut state, "images");
         let images: Option<Vec<RgbImage>> = images.values().map(weights::to_picture).collect();
-        let images = images.ok_or_else(|| Failure::invalid_input("its samples do not fit"))?;
-        Ok(Self { done, x: state.remove("x").map(|array| array.values), images })
+        let (images, x) = (images.unwrap_or_default(), state.remove("x"));
+        let sides = (each.side as u32, each.side as u32);
+        let [finished, at_hand] = each.after(done);
+        let shape = x.as_ref().map_or_else(Vec::new, |x| x.shape.clone());
+        let expected = if at_hand == 0 { vec![] } else { vec![at_hand, 3, each.side, each.side] };
+        if images.len() != finished || images.iter().any(|image| image.dimensions() != sides) || shape != expected {
+            return Err(Failure::invalid_input(format!("its samples are not those of {done} steps")));
+        }
+        Ok(Self { done, x: x.map(|array| array.values), images })
     }
 }
 

@@ -41,8 +41,9 @@ pub struct Attempt<'a> {
 /// Runs one stage to its end.
 ///
 /// # Errors
-/// Why there is no result.
+/// Why there is no result; names the parameter if one is out of range.
 pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
+    stage.check().map_err(|knob| Failure::invalid_input(format!("order.json: {knob}")))?;
     match stage {
         Stage::Ingest(ingest) => ingest::run(ingest, attempt),
         Stage::Pad(canvases) => pad::run(canvases, attempt),

@@ -45,7 +45,8 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
 
     let stage = Stage::SinddmSample { sampling: sampling.clone(), reject_empty };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
-    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, attempt.device));
+    let sizes: Vec<[u32; 2]> = samplers.iter().flat_map(|sampler| sampler.sizes.clone()).collect();
+    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &sizes, attempt.device));
     let Made { done, mut canvas, mut samples } = resumed.unwrap_or_default();
     let mut watch = Watch { monitor: attempt.monitor, done: 0, total: 0, reported: Instant::now() };
 
@@ -67,6 +68,9 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
                     continue; // made before the stop
                 }
                 checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &samples)))?;
+                if canvas.as_ref().is_some_and(|canvas| canvas.x.dims()[..2] != [batch.numbers.len(), 3]) {
+                    return Err(Failure::invalid_input("the checkpoint is damaged: its batch is another one"));
+                }
                 let purpose = purpose(round, step);
                 canvas = Some(sampler.step(canvas, step, batch.numbers.len(), &mut |shape| {
                     normals(attempt.seed, &purpose, &batch.numbers, shape, attempt.device)
@@ -87,6 +91,9 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
         }
     }
 
+    if !samples.keys().copied().eq(0..u64::from(sampling.per_model)) {
+        return Err(Failure::invalid_input("the checkpoint is damaged: samples are missing or too many"));
+    }
     let draws = if reject_empty { samples.values().map(|sample| sample.draws).collect() } else { vec![] };
     let images: Vec<RgbImage> = samples.into_values().map(|sample| sample.image).collect();
     watch.monitor.log(&gate.summary(&images));
@@ -222,21 +229,31 @@ struct Made {
 
 impl Made {
     /// From the [`state`] after so many steps.
-    fn of(mut state: Arrays, done: u64, device: &Device) -> Result<Self, Failure> {
+    fn of(mut state: Arrays, done: u64, sizes: &[[u32; 2]], device: &Device) -> Result<Self, Failure> {
         let unfit = || Failure::invalid_input("its samples do not fit");
         let finished = weights::take(&mut state, "images").into_iter().map(|(name, array)| {
             let (draws, number) = name.split_once('.')?;
             let sample = Sample { draws: draws.parse().ok()?, image: weights::to_picture(&array)? };
             Some((number.parse().ok()?, sample))
         });
-        let samples = finished.collect::<Option<_>>().ok_or_else(unfit)?;
+        let samples: BTreeMap<u64, Sample> = finished.collect::<Option<_>>().ok_or_else(unfit)?;
         let mut tensor = |name: &str| {
             let Array { shape, values } = state.remove(name)?;
             let shape: [usize; 4] = shape.try_into().ok()?;
             Some(Tensor::<4>::from_data(TensorData::new(values, shape), device))
         };
         let coarser = tensor("coarser");
-        Ok(Self { done, canvas: tensor("x").map(|x| Canvas { x, coarser }), samples })
+        let canvas = tensor("x").map(|x| Canvas { x, coarser });
+        let fits = |canvas: &Canvas| {
+            let [_, _, height, width] = canvas.x.dims();
+            let coarser = canvas.coarser.as_ref().is_none_or(|coarser| coarser.dims() == canvas.x.dims());
+            coarser && sizes.contains(&[width as u32, height as u32])
+        };
+        let is_whole = |sample: &Sample| sizes.contains(&sample.image.dimensions().into()) && sample.draws <= DRAWS;
+        match canvas.as_ref().is_none_or(fits) && samples.values().all(is_whole) {
+            true => Ok(Self { done, canvas, samples }),
+            false => Err(unfit()),
+        }
     }
 }
 

@@ -169,7 +169,13 @@ impl Pictures {
             let mut pictures = vec![];
             let places = records::read::<PadRecord>(&input.join("pad.json"))?.places;
             for (path, place) in folder::paths(&input)?.iter().zip(places) {
-                let picture = inside(&open_rgb8(path)?.image, place, size);
+                let canvas = open_rgb8(path)?.image;
+                let [left, top, width, height] = place;
+                if left + width > canvas.width() || top + height > canvas.height() {
+                    let problem = format!("places: {place:?} is not on the canvas {}", path.display());
+                    return Err(records::unusable(&input.join("pad.json"), problem));
+                }
+                let picture = inside(&canvas, place, size);
                 let least = FACTOR * training.crop;
                 if picture.width() < least || picture.height() < least {
                     return Err(Failure::invalid_input(format!(

@@ -1,7 +1,7 @@
 //! `upscale`: enlarges the samples of one model by Swin2SR, published or trained
 //! here, or by a fixed filter, which stands in for it (ALGORITHM 3).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use domain::experiment::{Swin2srVariant, Upscale, UpscaleMethod};
@@ -11,7 +11,7 @@ use image::RgbImage;
 
 use super::{Attempt, swin2sr_train};
 use crate::data::batch;
-use crate::data::picture::{files, open_rgb8, save_png, size};
+use crate::data::picture::{MAX_SIDE, files, open_rgb8, save_png, size};
 use crate::data::resize::{Filter, resize};
 use crate::models::swin2sr::script::{Script, Tiling};
 use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
@@ -30,6 +30,9 @@ const PIXEL_BYTES: u64 = 8600;
 pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder.input("samples").join("images");
     let samples: Vec<(usize, PathBuf)> = files(&folder)?.into_iter().enumerate().collect();
+    for (_, path) in &samples {
+        small_enough(path, upscale.factor)?;
+    }
     let outputs = attempt.folder;
     let save = |number: usize, large: &RgbImage| {
         save_png(&outputs.output(&format!("images/{number:03}.png")), large)?;
@@ -67,6 +70,18 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
     let counts = samples.first().map(|(_, path)| self::size(path)).transpose()?.map(enlarged);
     let record = UpscaleRecord { method: upscale.method, size, counts, images: sizes.len() as u32 };
     records::write(&outputs.output("upscale.json"), &record)
+}
+
+/// Refuses a sample that would be larger than what is opened.
+fn small_enough(path: &Path, factor: u32) -> Result<(), Failure> {
+    let [width, height] = size(path)?;
+    match u64::from(width.max(height)) * u64::from(factor) <= u64::from(MAX_SIDE) {
+        true => Ok(()),
+        false => Err(Failure::invalid_input(format!(
+            "{} has {width}x{height} pixels: {factor} times as wide and high it has more than {MAX_SIDE} a side",
+            path.display()
+        ))),
+    }
 }
 
 /// The network of the input `weights` or `model`.
@@ -116,6 +131,16 @@ mod tests {
     use image::Rgb;
 
     use super::*;
+
+    #[test]
+    fn a_sample_that_would_be_too_large_is_refused_before_it_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("000.png");
+        save_png(&path, &RgbImage::new(9000, 1)).unwrap();
+        small_enough(&path, 3).unwrap();
+        let message = small_enough(&path, 4).unwrap_err().message;
+        assert!(message.ends_with("000.png has 9000x1 pixels: 4 times as wide and high it has more than 32768 a side"));
+    }
 
     #[test]
     fn every_sample_grows_by_the_factor() {

@@ -18,6 +18,10 @@ use zip::ZipArchive;
 /// thousand tensors take a tenth of a megabyte.
 const PICKLE_MAX: u64 = 16 << 20;
 
+/// Most instructions of a pickle, and most values that it notes for later: each makes
+/// room for one value. Those of a thousand tensors are a tenth of that.
+const INSTRUCTIONS_MAX: u64 = 1 << 20;
+
 /// What the parts of a file may unpack to, as a multiple of its size. PyTorch
 /// packs nothing, and weights do not pack well.
 const EXPANSION_MAX: u64 = 4;
@@ -103,7 +107,7 @@ fn pickle(reader: &mut impl BufRead) -> Result<(), String> {
     let mut top: [Word; 2] = [None, None];
     let mut notes: HashMap<u64, Word> = HashMap::new();
     let mut noted = 0u64;
-    loop {
+    for _ in 0..INSTRUCTIONS_MAX {
         let mut word: Word = None;
         match byte(reader)? {
             b'.' => return Ok(()),
@@ -175,6 +179,7 @@ fn pickle(reader: &mut impl BufRead) -> Result<(), String> {
         top.swap(0, 1);
         top[1] = word;
     }
+    Err(format!("the pickle has more than {INSTRUCTIONS_MAX} instructions, as no checkpoint does"))
 }
 
 /// Whether a name is one of those that tensors, numbers and lists are made with.

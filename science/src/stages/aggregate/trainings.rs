@@ -8,10 +8,9 @@ use domain::lineage::input_of;
 use domain::results::{Enlarging, LossCurve, ModelTraining};
 use domain::stage::{Failure, FailureCode, Folder};
 use domain::stone::{Class, Dataset, View};
-use serde::de::DeserializeOwned;
 
 use crate::losses;
-use crate::records::{self, DiffusionRecord, PlainRecord, Swin2srRecord};
+use crate::records::{self, DiffusionRecord, PlainRecord, Record, Swin2srRecord};
 
 const SINDDM: &str = "sinddm.train";
 const DDPM: &str = "ddpm.train";
@@ -82,6 +81,6 @@ fn read(
     Ok(Some(training))
 }
 
-fn record<T: DeserializeOwned>(input: &Path) -> Result<T, Failure> {
+fn record<T: Record>(input: &Path) -> Result<T, Failure> {
     records::read(&input.join("training.json"))
 }
