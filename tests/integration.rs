@@ -24,6 +24,7 @@ mod recompute;
 mod security;
 mod simulation;
 mod standby;
+mod submissions;
 mod tidy;
 mod versions;
 mod wire;

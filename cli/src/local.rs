@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -125,6 +126,26 @@ pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
 /// Whether a coordinator could not start as another has its folder.
 pub fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<coordinator::Error>(), Some(coordinator::Error::InUse(_)))
+}
+
+/// Ends the program with an error so long after the first interrupt or termination
+/// signal, whatever it does by then: a thread that computes or waits for a disk hears
+/// no signal.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn surely_end_within(grace: Duration) -> std::io::Result<()> {
+    let timer = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wait = move || {
+        timer.block_on(async {
+            stop_signal().await;
+            tokio::time::sleep(grace).await;
+        });
+        eprintln!("error: it did not end within {} s after it was told to", grace.as_secs());
+        std::process::exit(i32::from(exit::ERROR));
+    };
+    std::thread::Builder::new().name("end".to_owned()).spawn(wait)?;
+    Ok(())
 }
 
 /// Ready at the first interrupt or termination signal.

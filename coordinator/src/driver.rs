@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::digest::Digest;
@@ -18,7 +18,7 @@ use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
 use domain::scheduler::{Reject, Request, Scheduler};
 use domain::stage::Progress;
 use domain::task::{FencingToken, Grant, WorkerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::journal::snapshot::{self, Snapshot};
@@ -139,9 +139,9 @@ impl Handle {
         &self,
         ask: impl FnOnce(&mut dyn Tables) -> Result<T, journal::Error> + Send + 'static,
     ) -> Result<Result<T, journal::Error>, Gone> {
-        let tables = self.tables.clone();
-        let asked =
-            tokio::task::spawn_blocking(move || ask(tables.lock().unwrap_or_else(PoisonError::into_inner).as_mut()));
+        // Who waits for others occupies no thread.
+        let mut tables = self.tables.clone().lock_owned().await;
+        let asked = tokio::task::spawn_blocking(move || ask(tables.as_mut()));
         asked.await.map_err(|_| Gone)
     }
 

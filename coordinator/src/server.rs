@@ -79,12 +79,18 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Largest message taken: a spec or a plan's data.
+/// Largest message taken from workers.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest submission taken: a spec with its data, or commands.
+const SUBMISSION_MAX: usize = 8 * 1024 * 1024;
 
 /// Time in which clients may hear that the coordinator ends. One that does not
 /// let go of a stream must not keep it alive.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// Time in which the driver has to write what it was asked before the end.
+const LAST_WRITE: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown` is ready. Open streams are ended, calls under way are
 /// answered, and the journal is closed before it returns.
@@ -152,7 +158,7 @@ pub async fn run(
         .layer(Guard)
         .add_service(health)
         .add_service(reflection)
-        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(SUBMISSION_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(RegistrationServiceServer::new(registration))
         .add_service(Artifacts::new(driver.clone(), blobs).server())
@@ -177,8 +183,15 @@ pub async fn run(
         }
     };
     drop(serving);
-    driver.end().await;
-    driver_end.await.unwrap_or(Ok(()))?;
+    let ended = async {
+        driver.end().await;
+        driver_end.await.unwrap_or(Ok(()))
+    };
+    match tokio::time::timeout(LAST_WRITE, ended).await {
+        Ok(ended) => ended?,
+        // As if it had been killed: what is answered is on disk.
+        Err(_) => tracing::warn!("ends although the journal is being written; what was not answered may be lost"),
+    }
     turn.release().await;
     Ok(served?)
 }

@@ -25,10 +25,49 @@ fn main() {
     for tasks in [10_000, 100_000, 1_000_000] {
         measure(tasks);
     }
+    questions();
 }
 
-/// Two arrays of the same length, the second reading the first element by element.
-fn graph(tasks: u64) -> Commands {
+/// What a question costs the one thread that has the state: 200 000 tasks in 100 runs.
+fn questions() {
+    const RUNS: u64 = 100;
+    let mut scheduler = Scheduler::default();
+    for part in 0..RUNS {
+        let commands = graph(part, 2000);
+        let plan = command::plan(&commands).expect("a plan");
+        let (run, work) = (plan.digest(), Work::Commands { commands: Arc::new(commands) });
+        decide(&mut scheduler, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
+    }
+    let keys: Vec<Digest> = scheduler.tasks().rev().take(1000).map(|task| task.spec.key).collect();
+    let run = scheduler.runs().next().expect("a run");
+    let each = |what: &str, question: &dyn Fn(Digest) -> usize| {
+        let began = Instant::now();
+        let said: usize = keys.iter().map(|key| question(*key)).sum();
+        let micros = began.elapsed().as_secs_f64() * 1e6 / keys.len() as f64;
+        println!("  {what}: {micros:.1} us ({said})");
+    };
+    println!("{} tasks in {RUNS} runs, each question on average:", scheduler.tasks().len());
+    each("a key by its first digits", &|key| {
+        let prefix = key.short().parse().expect("digits");
+        scheduler.tasks_beginning(&prefix).take(2).count()
+    });
+    each("why a task stands where it stands", &|key| scheduler.reasons(key).map_or(0, |reasons| reasons.len()));
+    each("what to compare it with", &|key| usize::from(scheduler.comparison(key).is_ok()));
+    each("how a run stands", &|_| {
+        scheduler.leases_in(run).count() + scheduler.failed_in(run).count() + scheduler.attention(run).len()
+    });
+    each("a page of 4096 tasks", &|_| {
+        scheduler.tasks_from(run, 0).take(4096).map(|task| task.spec.clone()).collect::<Vec<_>>().len()
+    });
+}
+
+/// Submissions of two arrays of the same length, the second reading the first element by
+/// element.
+fn graphs(tasks: u64) -> impl Iterator<Item = Commands> {
+    (0..tasks.div_ceil(command::TASKS_MAX)).map(move |part| graph(part, tasks.min(command::TASKS_MAX)))
+}
+
+fn graph(part: u64, tasks: u64) -> Commands {
     let half = tasks / 2;
     let spec = |name: &str| CommandSpec {
         name: name.to_owned(),
@@ -38,20 +77,22 @@ fn graph(tasks: u64) -> Commands {
     };
     let mut second = spec("second");
     second.inputs.insert("in".to_owned(), "task:first".to_owned());
-    Commands { id: "bench".to_owned(), command: vec![spec("first"), second] }
+    Commands { id: format!("bench-{part}"), command: vec![spec("first"), second] }
 }
 
 fn measure(tasks: u64) {
-    let commands = graph(tasks);
     let before = memory_mib();
-    let plan = command::plan(&commands).expect("a plan");
     let mut scheduler = Scheduler::default();
     let mut journal = Journal::default();
-    let run = plan.digest();
-    let began = Instant::now();
-    let work = Work::Commands { commands: Arc::new(commands) };
-    act(&mut scheduler, &mut journal, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
-    let submitted = began.elapsed().as_secs_f64();
+    let mut submitted = 0.0;
+    for commands in graphs(tasks) {
+        let plan = command::plan(&commands).expect("a plan");
+        let run = plan.digest();
+        let began = Instant::now();
+        let work = Work::Commands { commands: Arc::new(commands) };
+        act(&mut scheduler, &mut journal, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
+        submitted += began.elapsed().as_secs_f64();
+    }
     let stages = [("command".to_owned(), 1)].into_iter().collect();
     let offer = Offer { stages, slots: 1, ..Offer::default() };
     let names: Vec<WorkerId> = (0..WORKERS).map(|number| WorkerId(format!("worker-{number}"))).collect();

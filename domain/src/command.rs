@@ -1,20 +1,43 @@
 //! Any program as a task: what `lithogen exec` and `[[command]]` in a spec ask
 //! for, and the tasks that follow from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::plan::{Input, Plan, Source, TaskSpec};
+use crate::plan::{DIGEST_BYTES, FIELD_BYTES, Input, Plan, Source, TaskSpec};
 use crate::resources::{InvalidResources, Resources};
 use crate::seed::Seed;
 use crate::stage::{Command, Stage};
 
-/// Most tasks of one submission.
-pub const TASKS_MAX: u64 = 1_000_000;
+/// Most commands of one submission.
+pub const COMMANDS_MAX: usize = 10_000;
+
+/// Most tasks of one submission: it is decided and written at once, and nobody else is
+/// answered meanwhile.
+pub const TASKS_MAX: u64 = 100_000;
+
+/// Most inputs of all tasks of one submission together.
+pub const INPUTS_MAX: u64 = 1_000_000;
+
+/// Most bytes of one task's arguments, environment, line, labels and inputs: a worker
+/// gets them in one message.
+pub const TASK_BYTES_MAX: u64 = 2 << 20;
+
+/// Most bytes of the same of all tasks of one submission together: the journal holds
+/// them for each task.
+pub const BYTES_MAX: u64 = 64 << 20;
+
+/// Most different demands on workers that the tasks of one submission have: a worker
+/// that asks for work looks at each.
+pub const DEMANDS_MAX: usize = 64;
+
+/// Most bytes of a submission's id.
+pub const ID_MAX: usize = 100;
 
 /// Commands that are submitted together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,8 +100,20 @@ pub enum Problem {
     Both,
     /// The last index is smaller than the first.
     Range,
-    /// More tasks than [`TASKS_MAX`].
-    Many,
+    /// With those above it, more commands than [`COMMANDS_MAX`].
+    Commands(usize),
+    /// The submission's id has more bytes than [`ID_MAX`].
+    Id(usize),
+    /// With those of the commands above, more tasks than [`TASKS_MAX`].
+    Tasks(u64),
+    /// With those of the commands above, more inputs than [`INPUTS_MAX`].
+    Inputs(u64),
+    /// Each of its tasks, or one of them, has more bytes than [`TASK_BYTES_MAX`].
+    TaskBytes(u64),
+    /// With those of the commands above, more bytes than [`BYTES_MAX`].
+    Bytes(u64),
+    /// With those of the commands above, more different demands than [`DEMANDS_MAX`].
+    Demands,
     /// An input's name or source.
     Input(String),
     /// What it asks for.
@@ -95,7 +130,35 @@ impl fmt::Display for Problem {
             Problem::Empty => f.write_str("argv names no program"),
             Problem::Both => f.write_str("has both an array and lines; give one of them"),
             Problem::Range => f.write_str("the array's last index is smaller than its first"),
-            Problem::Many => write!(f, "makes more than {TASKS_MAX} tasks; submit it in parts"),
+            Problem::Commands(count) => {
+                write!(f, "is one of {count} commands, a submission has at most {COMMANDS_MAX}; submit them in parts")
+            }
+            Problem::Id(bytes) => write!(f, "the id of its submission has {bytes} bytes, at most {ID_MAX} are taken"),
+            Problem::Tasks(count) => write!(
+                f,
+                "makes {count} tasks with those of the commands above, a submission has at most {TASKS_MAX}; \
+                 submit it in parts"
+            ),
+            Problem::Inputs(count) => write!(
+                f,
+                "its tasks read {count} inputs with those of the commands above, a submission has at most \
+                 {INPUTS_MAX}; let one task gather what others read, or submit it in parts"
+            ),
+            Problem::TaskBytes(bytes) => write!(
+                f,
+                "a task of it has {bytes} bytes of arguments, environment, labels and inputs, at most \
+                 {TASK_BYTES_MAX} are taken; let it read a file as an input, or gather inputs in steps"
+            ),
+            Problem::Bytes(bytes) => write!(
+                f,
+                "all tasks down to its own have {bytes} bytes of arguments, environment, labels and inputs, at most \
+                 {BYTES_MAX} are taken; let them read a file as an input, or submit them in parts"
+            ),
+            Problem::Demands => write!(
+                f,
+                "its resources are others than those of the commands above, of which there are {DEMANDS_MAX} \
+                 different ones, as many as a submission may have"
+            ),
             Problem::Input(input) => write!(
                 f,
                 "input {input}: a name without slashes and `artifact:<digest>` or `task:<name of a command above>`"
@@ -114,34 +177,33 @@ impl fmt::Display for Problem {
 /// The tasks of a submission. An array that reads an array of the same length
 /// reads it element by element; otherwise all elements are read, as `<input>.<index>`.
 ///
+/// What they come to is counted first: nothing is made of what is too large.
+///
 /// # Errors
 /// Names the first command that is wrong.
 pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
+    measure(commands)?;
+    let id: Arc<str> = commands.id.as_str().into();
     let mut plan = Plan { tasks: vec![] };
     let mut made: BTreeMap<&str, Vec<(String, Digest)>> = BTreeMap::new();
     let mut seen: BTreeMap<Digest, &str> = BTreeMap::new();
     for spec in &commands.command {
         let wrong = |problem| InvalidCommand { name: spec.name.clone(), problem };
-        check(spec).map_err(wrong)?;
-        if made.contains_key(spec.name.as_str()) {
-            return Err(wrong(Problem::Twice));
-        }
-        let elements = elements(spec);
-        if plan.tasks.len() as u64 + elements.len() as u64 > TASKS_MAX {
-            return Err(wrong(Problem::Many));
-        }
-        let mut keys = Vec::with_capacity(elements.len());
-        for (place, (index, line)) in elements.iter().enumerate() {
-            let inputs = inputs(spec, place, elements.len(), &made).map_err(wrong)?;
-            let (argv, environment) = (spec.argv.clone(), spec.environment.clone());
-            let id = commands.id.clone();
-            let stage = Stage::Command(Command { id, argv, environment, index: *index, line: line.clone() });
+        let (argv, environment): (Arc<[String]>, _) = (spec.argv.as_slice().into(), Arc::new(spec.environment.clone()));
+        let resources = Arc::new(spec.resources.clone());
+        let count = spec.elements();
+        let mut keys = Vec::with_capacity(count as usize);
+        for place in 0..count {
+            let inputs = inputs(spec, place as usize, count as usize, &made).map_err(wrong)?;
+            let (index, line) = spec.element(place);
+            let (id, argv, environment) = (id.clone(), argv.clone(), environment.clone());
+            let stage = Stage::Command(Command { id, argv, environment, index, line });
             let (subject, suffix) = match index {
                 None => (spec.name.clone(), String::new()),
                 Some(index) => (format!("{}.{index}", spec.name), index.to_string()),
             };
             let mut task = TaskSpec::new(subject, stage, inputs, Seed(index.unwrap_or(0)));
-            task.resources = spec.resources.clone();
+            task.resources = resources.clone();
             if let Some(other) = seen.insert(task.key, &spec.name) {
                 return Err(wrong(Problem::Same(other.to_owned())));
             }
@@ -151,6 +213,98 @@ pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
         made.insert(&spec.name, keys);
     }
     Ok(plan)
+}
+
+/// Counts what commands come to, without making any of it.
+fn measure(commands: &Commands) -> Result<(), InvalidCommand> {
+    let (mut tasks, mut inputs, mut bytes) = (0, 0, 0);
+    let mut made: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut demands = BTreeSet::new();
+    for spec in &commands.command {
+        let mut measure = || {
+            if commands.command.len() > COMMANDS_MAX {
+                return Err(Problem::Commands(commands.command.len()));
+            }
+            if commands.id.len() > ID_MAX {
+                return Err(Problem::Id(commands.id.len()));
+            }
+            check(spec)?;
+            demands.insert(&spec.resources);
+            if demands.len() > DEMANDS_MAX {
+                return Err(Problem::Demands);
+            }
+            let count = spec.elements();
+            tasks += count;
+            let each = Size::of(spec, commands.id.len(), &made)?;
+            inputs += count * each.inputs;
+            bytes += count * each.bytes + spec.lines.iter().map(|line| line.len() as u64).sum::<u64>();
+            if made.insert(&spec.name, count).is_some() {
+                return Err(Problem::Twice);
+            }
+            let longest_line = spec.lines.iter().map(String::len).max().unwrap_or(0) as u64;
+            match each.bytes + longest_line {
+                _ if tasks > TASKS_MAX => Err(Problem::Tasks(tasks)),
+                _ if inputs > INPUTS_MAX => Err(Problem::Inputs(inputs)),
+                one if one > TASK_BYTES_MAX => Err(Problem::TaskBytes(one)),
+                _ if bytes > BYTES_MAX => Err(Problem::Bytes(bytes)),
+                _ => Ok(()),
+            }
+        };
+        measure().map_err(|problem| InvalidCommand { name: spec.name.clone(), problem })?;
+    }
+    Ok(())
+}
+
+/// What each task of a command comes to, lines aside.
+struct Size {
+    inputs: u64,
+    bytes: u64,
+}
+
+impl Size {
+    /// `made` has the number of tasks of each command above.
+    fn of(spec: &CommandSpec, id: usize, made: &BTreeMap<&str, u64>) -> Result<Self, Problem> {
+        let pairs = spec.environment.iter().chain(&spec.resources.labels).flat_map(|(name, value)| [name, value]);
+        let texts = spec.argv.iter().chain(pairs).map(|text| text.len() + FIELD_BYTES);
+        let mut size = Self { inputs: 0, bytes: (id + texts.sum::<usize>()) as u64 };
+        for (name, source) in &spec.inputs {
+            let read = match Reads::parse(name, source)? {
+                Reads::Artifact(_) => 1,
+                Reads::Command(task) => match made.get(task) {
+                    None => return Err(Reads::wrong(name, source)),
+                    Some(count) if *count == spec.elements() => 1,
+                    Some(count) => *count,
+                },
+            };
+            size.inputs += read;
+            size.bytes += read * (name.len() + DIGEST_BYTES) as u64;
+        }
+        Ok(size)
+    }
+}
+
+/// What an input of a command is read from.
+enum Reads<'a> {
+    Artifact(Digest),
+    /// The command of that name.
+    Command(&'a str),
+}
+
+impl<'a> Reads<'a> {
+    fn parse(name: &str, source: &'a str) -> Result<Self, Problem> {
+        let parsed = match source.split_once(':') {
+            _ if !is_plain(name) => None,
+            Some(("artifact", digest)) => digest.parse().ok().map(Reads::Artifact),
+            Some(("task", task)) => Some(Reads::Command(task)),
+            _ => None,
+        };
+        parsed.ok_or_else(|| Self::wrong(name, source))
+    }
+
+    fn wrong(name: &str, source: &str) -> Problem {
+        let shown = |text: &str| text.chars().take(80).collect::<String>();
+        Problem::Input(format!("{} = {:?}", shown(name), shown(source)))
+    }
 }
 
 fn check(spec: &CommandSpec) -> Result<(), Problem> {
@@ -164,22 +318,36 @@ fn check(spec: &CommandSpec) -> Result<(), Problem> {
     match spec.array {
         Some(_) if !spec.lines.is_empty() => Err(Problem::Both),
         Some([first, last]) if last < first => Err(Problem::Range),
-        Some([first, last]) if last - first >= TASKS_MAX => Err(Problem::Many),
+        Some([first, last]) if last - first >= TASKS_MAX => Err(Problem::Tasks((last - first).saturating_add(1))),
         _ => Ok(()),
+    }
+}
+
+impl CommandSpec {
+    /// Number of its tasks, of one that is checked.
+    fn elements(&self) -> u64 {
+        match self.array {
+            Some([first, last]) => last - first + 1,
+            None if self.lines.is_empty() => 1,
+            None => self.lines.len() as u64,
+        }
+    }
+
+    /// Index and line of the task at a place, counted from 0.
+    fn element(&self, place: u64) -> (Option<u64>, Option<String>) {
+        match self.array {
+            Some([first, _]) => (Some(first + place), None),
+            None => match self.lines.get(place as usize) {
+                Some(line) => (Some(place + 1), Some(line.clone())),
+                None => (None, None),
+            },
+        }
     }
 }
 
 fn is_plain(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=60).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
-}
-
-fn elements(spec: &CommandSpec) -> Vec<(Option<u64>, Option<String>)> {
-    match spec.array {
-        Some([first, last]) => (first..=last).map(|index| (Some(index), None)).collect(),
-        None if spec.lines.is_empty() => vec![(None, None)],
-        None => (1..).zip(&spec.lines).map(|(index, line)| (Some(index), Some(line.clone()))).collect(),
-    }
 }
 
 fn inputs(
@@ -190,18 +358,11 @@ fn inputs(
 ) -> Result<BTreeMap<String, Input>, Problem> {
     let mut inputs = BTreeMap::new();
     for (name, source) in &spec.inputs {
-        let wrong = || Problem::Input(format!("{name} = {source:?}"));
-        if !is_plain(name) {
-            return Err(wrong());
-        }
         let whole = |from| Input { from, only: vec![] };
-        match source.split_once(':') {
-            Some(("artifact", digest)) => {
-                let digest = digest.parse().map_err(|_| wrong())?;
-                inputs.insert(name.clone(), whole(Source::Artifact(digest)));
-            }
-            Some(("task", task)) => match made.get(task).map(Vec::as_slice) {
-                None => return Err(wrong()),
+        match Reads::parse(name, source)? {
+            Reads::Artifact(digest) => drop(inputs.insert(name.clone(), whole(Source::Artifact(digest)))),
+            Reads::Command(task) => match made.get(task).map(Vec::as_slice) {
+                None => return Err(Reads::wrong(name, source)),
                 Some([(_, key)]) => drop(inputs.insert(name.clone(), whole(Source::Task(*key)))),
                 Some(keys) if keys.len() == count => {
                     inputs.insert(name.clone(), whole(Source::Task(keys[place].1)));
@@ -212,7 +373,6 @@ fn inputs(
                     inputs.extend(keys.iter().map(named));
                 }
             },
-            _ => return Err(wrong()),
         }
     }
     Ok(inputs)
@@ -223,6 +383,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Event;
 
     fn echo(name: &str) -> CommandSpec {
         CommandSpec { name: name.to_owned(), argv: vec!["echo".to_owned()], ..CommandSpec::default() }
@@ -273,7 +434,7 @@ mod tests {
         assert_eq!(problem(|spec| spec.name = "../a".to_owned()), Problem::Name);
         assert_eq!(problem(|spec| spec.argv.clear()), Problem::Empty);
         assert_eq!(problem(|spec| spec.array = Some([2, 1])), Problem::Range);
-        assert_eq!(problem(|spec| spec.array = Some([0, u64::MAX])), Problem::Many);
+        assert_eq!(problem(|spec| spec.array = Some([0, u64::MAX])), Problem::Tasks(u64::MAX));
         assert_eq!(problem(|spec| spec.resources.slots = 0), Problem::Resources(InvalidResources::NoSlot));
         let both = |spec: &mut CommandSpec| {
             spec.array = Some([1, 2]);
@@ -289,6 +450,97 @@ mod tests {
             assert!(matches!(input(source), Problem::Input(_)), "{source}");
         }
         assert_eq!(plan(&of(vec![echo("a"), echo("a")])).unwrap_err().problem, Problem::Twice);
+    }
+
+    fn refused(commands: &Commands) -> String {
+        plan(commands).unwrap_err().to_string()
+    }
+
+    /// An array of so many tasks that reads another one.
+    fn array(name: &str, last: u64, reads: Option<&str>) -> CommandSpec {
+        let mut spec = echo(name);
+        spec.array = Some([1, last]);
+        spec.inputs = reads.map(|other| ("in".to_owned(), format!("task:{other}"))).into_iter().collect();
+        spec
+    }
+
+    #[test]
+    fn arguments_of_an_array_are_in_memory_once() {
+        let mut spec = array("a", 1000, None);
+        spec.argv.push("x".repeat(10_000));
+        spec.environment = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
+        spec.resources.labels = spec.environment.clone();
+        let plan = plan(&of(vec![spec])).unwrap();
+        let Stage::Command(first) = &plan.tasks[0].stage else { panic!("a command") };
+        assert_eq!((Arc::strong_count(&first.argv), Arc::strong_count(&first.environment)), (1000, 1000));
+        assert_eq!((Arc::strong_count(&first.id), Arc::strong_count(&plan.tasks[0].resources)), (1000, 1000));
+    }
+
+    #[test]
+    fn what_a_journal_says_of_an_array_is_in_memory_once_again() {
+        let mut other = array("b", 2, None);
+        other.array = Some([11, 12]);
+        let plan = plan(&of(vec![array("a", 3, None), other])).unwrap();
+        let tasks = plan.tasks.iter().cloned().map(Arc::new).collect();
+        let written = serde_json::to_string(&Event::TasksAdded { run: plan.digest(), tasks }).unwrap();
+        let Ok(Event::TasksAdded { tasks, .. }) = serde_json::from_str(&written) else { panic!("{written}") };
+        assert!(tasks.iter().map(|task| &**task).eq(&plan.tasks));
+        let argv = |place: usize| match &tasks[place].stage {
+            Stage::Command(command) => &command.argv,
+            other => panic!("{other:?}"),
+        };
+        assert!((1..5).all(|place| Arc::ptr_eq(argv(0), argv(place)) && Arc::strong_count(argv(place)) == 5));
+    }
+
+    #[test]
+    fn an_array_that_reads_another_whole_is_counted_before_it_is_made() {
+        let square = of(vec![array("a", 40_000, None), array("b", 50_000, Some("a"))]);
+        assert_eq!(
+            refused(&square),
+            "command \"b\": its tasks read 2000000000 inputs with those of the commands above, a submission has at \
+             most 1000000; let one task gather what others read, or submit it in parts"
+        );
+        let element_by_element = of(vec![array("a", 1000, None), array("b", 1000, Some("a"))]);
+        assert_eq!(plan(&element_by_element).unwrap().tasks.len(), 2000);
+    }
+
+    #[test]
+    fn long_arguments_of_an_array_are_counted_before_it_is_made() {
+        let mut spec = array("a", 100_000, None);
+        spec.argv.push("x".repeat(1_000_000));
+        // Four around each argument, and `echo`.
+        let expected = "command \"a\": all tasks down to its own have 100001200000 bytes of arguments";
+        assert!(refused(&of(vec![spec])).starts_with(expected));
+    }
+
+    #[test]
+    fn what_no_worker_could_be_told_in_one_message_is_refused() {
+        let mut spec = echo("a");
+        spec.argv.push("x".repeat(3 << 20));
+        let expected = "command \"a\": a task of it has 3145740 bytes of arguments, environment, labels and inputs, at most 2097152";
+        assert!(refused(&of(vec![spec])).starts_with(expected));
+        let gather = of(vec![array("a", 50_000, None), array("b", 1, Some("a"))]);
+        assert!(refused(&gather).starts_with("command \"b\": a task of it has 3700008 bytes"), "{}", refused(&gather));
+        let mut lines = echo("a");
+        lines.lines = vec!["short".to_owned(), "x".repeat(3 << 20)];
+        assert!(matches!(plan(&of(vec![lines])).unwrap_err().problem, Problem::TaskBytes(3_145_736)));
+    }
+
+    #[test]
+    fn too_many_tasks_commands_and_demands_are_counted() {
+        let tasks = of(vec![array("a", 60_000, None), array("b", 60_000, None)]);
+        assert!(refused(&tasks).starts_with("command \"b\": makes 120000 tasks with those"), "{}", refused(&tasks));
+        let many = of((0..10_001).map(|number| echo(&number.to_string())).collect());
+        assert!(refused(&many).starts_with("command \"0\": is one of 10001 commands, a submission has at most 10000"));
+        let demand = |number: u32| {
+            let mut spec = echo(&number.to_string());
+            (spec.resources.slots, spec.argv) = (number, vec![number.to_string()]);
+            spec
+        };
+        assert!(plan(&of((1..=64).map(demand).collect())).is_ok());
+        assert_eq!(plan(&of((1..=65).map(demand).collect())).unwrap_err().problem, Problem::Demands);
+        let id = Commands { id: "x".repeat(101), command: vec![echo("a")] };
+        assert_eq!(plan(&id).unwrap_err().problem, Problem::Id(101));
     }
 
     proptest! {

@@ -1,16 +1,28 @@
 //! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
 
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
 use crate::experiment::{
     DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem, Swin2srTraining, Swin2srVariant, UpscaleMethod,
 };
 use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
 
-/// Floating-point operations of one task, a multiply-add counted as two.
+/// Floating-point operations of each task of a plan in its order, a multiply-add counted
+/// as two.
 ///
 /// Stages that move pictures rather than multiply get a flat figure that stands
 /// for their time on a processor of 10 GFLOP/s.
-pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
+pub fn flops(plan: &Plan) -> Vec<f64> {
+    let made: Made<'_> = plan.tasks.iter().map(|task| (task.key, task)).collect();
+    plan.tasks.iter().map(|task| flop(task, &made)).collect()
+}
+
+/// The tasks of a plan, by their keys.
+type Made<'a> = BTreeMap<Digest, &'a TaskSpec>;
+
+fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
     const MOVING_PICTURES: f64 = 5e9;
     match &task.stage {
         Stage::SinddmTrain { sinddm } => {
@@ -20,7 +32,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             let pixels = pixels(sinddm) * mean_share;
             6.0 * diffusion_mac(sinddm) * pixels * f64::from(sinddm.batch) * f64::from(sinddm.steps)
         }
-        Stage::SinddmSample { sampling, .. } => match trained_with(task, plan) {
+        Stage::SinddmSample { sampling, .. } => match trained_with(task, made) {
             // The coarsest scale takes all diffusion steps, each finer one about a third.
             Some(sinddm) => {
                 let passes = 0.8 * f64::from(sinddm.timesteps);
@@ -32,7 +44,7 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
         Stage::DdpmTrain { training } => {
             6.0 * unet_mac(training) * f64::from(training.batch) * f64::from(training.steps)
         }
-        Stage::DdpmSample { sampling } => match needed(task, plan).find_map(|task| match &task.stage {
+        Stage::DdpmSample { sampling } => match needed(task, made).find_map(|task| match &task.stage {
             Stage::DdpmTrain { training } => Some(training),
             _ => None,
         }) {
@@ -50,8 +62,8 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
             6.0 * small_swin2sr_mac(training) * pixels * f64::from(training.steps)
         }
         Stage::ClassifyTrain(training) => {
-            let size = patch_size(task, plan);
-            let (train, test) = patch_quota(task, plan);
+            let size = patch_size(task, made);
+            let (train, test) = patch_quota(task, made);
             let (train, test) = (6.0 * f64::from(train), 6.0 * f64::from(test));
             let sets = training.datasets.len() as f64;
             let validation = training.val_fraction * train;
@@ -61,12 +73,12 @@ pub fn flop(task: &TaskSpec, plan: &Plan) -> f64 {
         Stage::EvaluateSifid(_) => 10.0 * MOVING_PICTURES,
         Stage::Ingest(_) | Stage::Patches(_) => 4.0 * MOVING_PICTURES,
         Stage::Upscale { upscale } if upscale.method == UpscaleMethod::Swin2sr => {
-            let trained = needed(task, plan).find_map(|task| match &task.stage {
+            let trained = needed(task, made).find_map(|task| match &task.stage {
                 Stage::Swin2srTrain { training, .. } => Some(small_swin2sr_mac(training)),
                 _ => None,
             });
-            let sampled = needed(task, plan).find_map(|sample| match &sample.stage {
-                Stage::SinddmSample { sampling, .. } => Some((sampling, trained_with(sample, plan)?)),
+            let sampled = needed(task, made).find_map(|sample| match &sample.stage {
+                Stage::SinddmSample { sampling, .. } => Some((sampling, trained_with(sample, made)?)),
                 _ => None,
             });
             let pictures = sampled.map_or(0.0, |(sampling, sinddm)| {
@@ -190,18 +202,15 @@ pub fn network_mac(network: &Network, size: u32) -> f64 {
     for (stage, &blocks) in network.blocks.iter().enumerate() {
         let inner = width * f64::from(1 << stage.min(16));
         let to = 4.0 * inner;
-        for block in 0..blocks {
-            let before = side;
-            if block == 0 && stage > 0 {
-                side /= 2.0;
-            }
-            let area = side * side;
-            mac += before * before * from * inner + area * (9.0 * inner * inner + inner * to);
-            if block == 0 {
-                mac += area * from * to;
-            }
-            from = to;
+        let before = side * side;
+        if stage > 0 {
+            side /= 2.0;
         }
+        let area = side * side;
+        let first = before * from * inner + area * from * to;
+        let others = (f64::from(blocks) - 1.0) * area * to * inner;
+        mac += first + others + f64::from(blocks) * area * (9.0 * inner * inner + inner * to);
+        from = to;
     }
     for &to in network.head.iter().chain([&6]) {
         mac += from * f64::from(to);
@@ -210,30 +219,30 @@ pub fn network_mac(network: &Network, size: u32) -> f64 {
     mac
 }
 
-fn needed<'a>(task: &'a TaskSpec, plan: &'a Plan) -> impl Iterator<Item = &'a TaskSpec> {
-    task.needs().filter_map(|need| plan.tasks.iter().find(|task| task.key == need))
+fn needed<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> impl Iterator<Item = &'a TaskSpec> {
+    task.needs().filter_map(|need| made.get(&need).copied())
 }
 
-fn trained_with<'a>(task: &'a TaskSpec, plan: &'a Plan) -> Option<&'a Sinddm> {
-    needed(task, plan).find_map(|task| match &task.stage {
+fn trained_with<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> Option<&'a Sinddm> {
+    needed(task, made).find_map(|task| match &task.stage {
         Stage::SinddmTrain { sinddm } => Some(sinddm),
         _ => None,
     })
 }
 
-fn patches_of<'a>(task: &'a TaskSpec, plan: &'a Plan) -> Option<&'a crate::experiment::Patch> {
-    needed(task, plan).find_map(|task| match &task.stage {
+fn patches_of<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> Option<&'a crate::experiment::Patch> {
+    needed(task, made).find_map(|task| match &task.stage {
         Stage::Patches(patches) => Some(&patches.patch),
         _ => None,
     })
 }
 
-fn patch_size(task: &TaskSpec, plan: &Plan) -> u32 {
-    patches_of(task, plan).map_or(0, |patch| patch.size)
+fn patch_size(task: &TaskSpec, made: &Made<'_>) -> u32 {
+    patches_of(task, made).map_or(0, |patch| patch.size)
 }
 
-fn patch_quota(task: &TaskSpec, plan: &Plan) -> (u32, u32) {
-    patches_of(task, plan).map_or((0, 0), crate::experiment::Patch::quota)
+fn patch_quota(task: &TaskSpec, made: &Made<'_>) -> (u32, u32) {
+    patches_of(task, made).map_or((0, 0), crate::experiment::Patch::quota)
 }
 
 #[cfg(test)]
@@ -248,6 +257,13 @@ mod tests {
         let resnet = network_mac(&Network::default(), 256);
         assert!((resnet / 5.34e9 - 1.0).abs() < 0.01, "{resnet}");
         assert_eq!(scale_count(&Sinddm::default()), 5);
+    }
+
+    #[test]
+    fn blocks_are_counted_and_not_walked_through() {
+        let of = |blocks: u32| network_mac(&Network { blocks: vec![blocks], ..Network::default() }, 256);
+        let each = of(3) - of(2);
+        assert!(((of(u32::MAX) - of(2)) / (f64::from(u32::MAX - 2) * each) - 1.0).abs() < 1e-9);
     }
 
     #[test]
@@ -273,8 +289,10 @@ mod tests {
         // The paper's five trainings of each model.
         experiment.tl.protocol = vec![Protocol::FixedSplit];
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let flops = flops(&plan);
         let total = |stage: &str| -> f64 {
-            plan.tasks.iter().filter(|task| task.stage.name() == stage).map(|task| flop(task, &plan)).sum()
+            let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.name() == stage);
+            of_stage.map(|(_, flop)| flop).sum()
         };
         assert!((total("sinddm.train") / 6.04e18 - 1.0).abs() < 0.02, "{}", total("sinddm.train"));
         assert!((total("upscale") / 4.5e14 - 1.0).abs() < 0.02, "{}", total("upscale"));

@@ -42,10 +42,14 @@ pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
     for (stage, version) in studies.iter().flat_map(|study| &study.versions) {
         versions.entry(stage).or_default().insert(*version);
     }
+    let mut shared: BTreeMap<(&String, Option<&String>), usize> = BTreeMap::new();
+    for (asked, name) in all.iter().flat_map(|asked| names.iter().map(move |name| (asked, *name))) {
+        *shared.entry((name, asked.get(name))).or_default() += 1;
+    }
     let of = |(study, asked): (&Study, &BTreeMap<String, String>)| {
         let value = |name: &String| asked.get(name).map_or("none", String::as_str);
         let mut own = names.clone();
-        own.sort_by_key(|name| all.iter().filter(|other| other.get(*name) == asked.get(*name)).count());
+        own.sort_by_key(|name| shared.get(&(*name, asked.get(*name))));
         let knobs = own.into_iter().map(|name| format!("{name}={}", value(name)));
         let several = study.versions.iter().filter(|(stage, _)| versions[*stage].len() > 1);
         knobs.chain(several.map(|(stage, version)| format!("{stage} version={version}"))).collect()

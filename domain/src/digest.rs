@@ -1,6 +1,7 @@
 //! Names made from content.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -99,9 +100,50 @@ impl From<Digest> for String {
     }
 }
 
+/// The first digits of digests, for people who do not type all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    first: Digest,
+    last: Digest,
+}
+
+impl Prefix {
+    /// The digests that begin so.
+    pub fn range(&self) -> RangeInclusive<Digest> {
+        self.first..=self.last
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidDigest;
+
+    /// Up to 64 lower-case hexadecimal digits; none for all digests.
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let filled = |digit| match text.len() <= 64 {
+            true => format!("{text}{}", String::from(digit).repeat(64 - text.len())).parse(),
+            false => text.parse(),
+        };
+        Ok(Self { first: filled('0')?, last: filled('f')? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_holds_what_begins_with_it() {
+        let digest = Digest::of(b"stone");
+        let text = digest.to_string();
+        for digits in [0, 1, 7, 64] {
+            assert!(text[..digits].parse::<Prefix>().unwrap().range().contains(&digest), "{digits}");
+        }
+        let other = if text.starts_with('0') { "1" } else { "0" };
+        assert!(!other.parse::<Prefix>().unwrap().range().contains(&digest));
+        for bad in ["g", "A", &"0".repeat(65), "é"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn text_round_trips() {

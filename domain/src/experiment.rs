@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pretrained::Pretrained;
 use crate::stone::{Dataset, View};
+use range::{Checked, SIDE_MAX, refuse, size, within};
 
 mod ddpm;
 mod effect;
@@ -18,6 +19,7 @@ mod evaluation;
 pub mod knobs;
 mod pad;
 mod patch;
+mod range;
 mod sinddm;
 mod tl;
 mod upscale;
@@ -142,6 +144,14 @@ impl Default for Phantom {
     }
 }
 
+impl Phantom {
+    fn check(&self) -> Checked {
+        size("phantom.size_a", self.size_a, 8..=SIDE_MAX)?;
+        size("phantom.size_c", self.size_c, 8..=SIDE_MAX)?;
+        within("phantom.share", self.share, 0.0..=10.0)
+    }
+}
+
 /// Most pictures of one class that are numbered within a view.
 pub const PICTURES_MAX: u32 = 100_000;
 
@@ -156,180 +166,44 @@ pub struct InvalidKnob {
 }
 
 impl Experiment {
-    /// Checks ranges and the knobs that depend on each other.
+    /// Checks the range of every knob, and the knobs that depend on each other.
     ///
     /// # Errors
     /// The first knob that cannot be.
     pub fn check(&self) -> Result<(), InvalidKnob> {
-        let fail = |key: &str, problem: String| Err(InvalidKnob { key: key.to_owned(), problem });
-        let at_least = |key: &str, value: u32, least: u32| match value >= least {
-            true => Ok(()),
-            false => fail(key, format!("is {value}, has to be at least {least}")),
-        };
-        let within = |key: &str, value: f64, low: f64, high: f64| match (low..=high).contains(&value) {
-            true => Ok(()),
-            false => fail(key, format!("is {value}, has to lie between {low} and {high}")),
-        };
-        let at_most = |key: &str, value: u32, most: u32| match value <= most {
-            true => Ok(()),
-            false => fail(key, format!("is {value}, has to be at most {most}")),
-        };
-        for (key, [width, height]) in [
-            ("phantom.size_a", self.phantom.size_a),
-            ("phantom.size_c", self.phantom.size_c),
-            ("pad.target", self.pad.target.nominal()),
-            ("sinddm.finest", self.finest()),
-        ] {
-            at_least(key, width.min(height), 8)?;
-            at_most(key, width.max(height), 32_768)?;
-        }
-        within("phantom.share", self.phantom.share, 0.0, 10.0)?;
-        at_least("sinddm.images_per_model", self.sinddm.images_per_model, 1)?;
+        self.phantom.check()?;
+        self.pad.check()?;
+        self.sinddm.check()?;
+        self.sampling.check()?;
+        self.ddpm.check()?;
+        self.upscale.check()?;
+        self.drift.check()?;
+        self.sifid.check()?;
+        self.patch.check()?;
+        self.tl.check()?;
+        self.check_together()
+    }
+
+    /// Knobs that depend on those of other sections.
+    fn check_together(&self) -> Checked {
+        let [width, height] = self.finest();
+        size("sinddm.finest", [width, height], 8..=8192)?;
         if let Some(coarsest) = self.sinddm.coarsest {
-            at_least("sinddm.coarsest", coarsest, 4)?;
-            at_most("sinddm.coarsest", coarsest, self.finest()[0].min(self.finest()[1]))?;
+            within("sinddm.coarsest", coarsest, 4..=width.min(height))?;
         }
-        within("sinddm.scale_factor", self.sinddm.scale_factor, 1.05, 8.0)?;
-        at_least("sinddm.timesteps", self.sinddm.timesteps, 2)?;
-        at_most("sinddm.timesteps", self.sinddm.timesteps, 10_000)?;
-        at_least("sinddm.dim", self.sinddm.dim, 2)?;
-        if !self.sinddm.dim.is_multiple_of(2) {
-            return fail("sinddm.dim", format!("is {}, has to be even", self.sinddm.dim));
-        }
-        at_least("sinddm.batch", self.sinddm.batch, 1)?;
-        at_least("sinddm.micro_batch", self.sinddm.micro_batch.unwrap_or(1), 1)?;
-        at_least("sinddm.steps", self.sinddm.steps, 1)?;
-        within("sinddm.lr", self.sinddm.lr, 0.0, 1.0)?;
-        within("sinddm.lr_gamma", self.sinddm.lr_gamma, 0.0, 1.0)?;
-        within("sinddm.ema", self.sinddm.ema, 0.0, 1.0)?;
-        at_least("sinddm.ema_every", self.sinddm.ema_every, 1)?;
-        at_least("sampling.per_model", self.sampling.per_model, 2)?;
-        at_most("sampling.per_model", self.sampling.per_model, PICTURES_MAX)?;
-        at_least("sampling.batch", self.sampling.batch, 1)?;
-        within("sampling.omega", self.sampling.omega, 0.0, 1.0)?;
-        within("sampling.gamma_clip", self.sampling.gamma_clip, 0.0, 0.99)?;
-        within("sampling.scale_mul", self.sampling.scale_mul[0], 0.1, 10.0)?;
-        within("sampling.scale_mul", self.sampling.scale_mul[1], 0.1, 10.0)?;
-        let ddpm = &self.ddpm.training;
-        at_least("ddpm.training.size", ddpm.size, 8)?;
-        at_most("ddpm.training.size", ddpm.size, 4096)?;
-        if !(1..=8).contains(&ddpm.mults.len()) || ddpm.mults.contains(&0) {
-            return fail("ddpm.training.mults", "has to name one to eight levels, none of width 0".to_owned());
-        }
-        let halvings = 1 << (ddpm.mults.len() - 1);
-        if !ddpm.size.is_multiple_of(halvings) {
-            return fail("ddpm.training.size", format!("is {}, has to be a multiple of {halvings}", ddpm.size));
-        }
-        if ddpm.dim == 0 || !ddpm.dim.is_multiple_of(8) {
-            return fail("ddpm.training.dim", format!("is {}, has to be a multiple of 8", ddpm.dim));
-        }
-        at_least("ddpm.training.timesteps", ddpm.timesteps, 2)?;
-        at_most("ddpm.training.timesteps", ddpm.timesteps, 10_000)?;
-        at_least("ddpm.training.batch", ddpm.batch, 1)?;
-        at_least("ddpm.training.steps", ddpm.steps, 1)?;
-        within("ddpm.training.lr", ddpm.lr, 0.0, 1.0)?;
-        within("ddpm.training.clip", ddpm.clip, 1e-6, 1e6)?;
-        within("ddpm.training.ema", ddpm.ema, 0.0, 1.0)?;
-        at_least("ddpm.training.ema_every", ddpm.ema_every, 1)?;
-        at_least("ddpm.sampling.per_class_view", self.ddpm.sampling.per_class_view, 2)?;
-        at_most("ddpm.sampling.per_class_view", self.ddpm.sampling.per_class_view, PICTURES_MAX)?;
-        at_least("ddpm.sampling.batch", self.ddpm.sampling.batch, 1)?;
-        at_least("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 1)?;
-        at_most("ddpm.sampling.ddim_steps", self.ddpm.sampling.ddim_steps, 10_000)?;
-        at_least("upscale.factor", self.upscale.factor, 1)?;
-        at_most("upscale.factor", self.upscale.factor, 16)?;
-        if self.upscale.method == UpscaleMethod::Swin2sr && self.upscale.factor != 4 {
-            let problem = format!("is {}, has to be 4 for Swin2SR", self.upscale.factor);
-            return fail("upscale.factor", problem);
-        }
-        if !self.upscale.tile.is_multiple_of(8) {
-            return fail("upscale.tile", format!("is {}, has to be 0 or a multiple of 8", self.upscale.tile));
-        }
-        at_most("upscale.tile", self.upscale.tile, 4096)?;
-        if self.upscale.tile > 0 && self.upscale.overlap >= self.upscale.tile {
-            let problem = format!("is {}, has to be less than upscale.tile", self.upscale.overlap);
-            return fail("upscale.overlap", problem);
-        }
-        let training = &self.upscale.training;
-        if training.heads == 0 || !training.embed_dim.is_multiple_of(training.heads) || training.embed_dim > 1024 {
-            let problem =
-                format!("is {}, has to be a multiple of upscale.training.heads up to 1024", training.embed_dim);
-            return fail("upscale.training.embed_dim", problem);
-        }
-        if training.depths.is_empty() || training.depths.iter().any(|depth| !(1..=24).contains(depth)) {
-            return fail("upscale.training.depths", "has to name stages of 1 to 24 blocks".to_owned());
-        }
-        if training.crop == 0 || !training.crop.is_multiple_of(8) {
-            return fail("upscale.training.crop", format!("is {}, has to be a multiple of 8", training.crop));
-        }
-        at_least("upscale.training.batch", training.batch, 1)?;
-        at_least("upscale.training.steps", training.steps, 1)?;
-        within("upscale.training.lr", training.lr, 0.0, 1.0)?;
-        within("upscale.training.ema", training.ema, 0.0, 1.0)?;
-        within("drift.margin", self.drift.margin, 0.0, 0.4)?;
-        within("drift.threshold", self.drift.threshold, 0.0, 1.0)?;
         if self.drift.reference == DriftReference::AllA && self.sinddm.multi_image == MultiImage::Mosaic {
             let problem = "is all_a, but a mosaic of all pictures is too large: choose sinddm_train, or another \
                            sinddm.multi_image";
-            return fail("drift.reference", problem.to_owned());
+            return refuse("drift.reference", problem);
         }
-        if let SifidSize::Size([width, height]) = self.sifid.size {
-            at_least("sifid.size", width.min(height), 23)?;
-            at_most("sifid.size", width.max(height), 32_768)?;
-        }
-        if ![64, 192].contains(&self.sifid.block) {
-            return fail("sifid.block", format!("is {}, has to be 64 or 192", self.sifid.block));
-        }
-        at_least("patch.size", self.patch.size, 16)?;
-        at_least("patch.per_class_view", self.patch.per_class_view, 10)?;
-        within("patch.test_fraction", self.patch.test_fraction, 0.05, 0.5)?;
-        within("patch.coverage", self.patch.coverage, 0.5, 1.0)?;
-        at_most("patch.max_overlap", self.patch.max_overlap.unwrap_or(0), self.patch.size - 1)?;
-        let [width, height] = self.sampling.size(self.finest());
-        let finest = width.min(height).saturating_mul(self.upscale.factor);
+        let [width, height] = self.sampling.size([width, height]);
+        let finest = width.min(height) * self.upscale.factor;
         if self.patch.size > finest {
-            return fail(
-                "patch.size",
-                format!("is {}, larger than a synthetic picture ({finest} pixels after upscaling)", self.patch.size),
-            );
+            let size = self.patch.size;
+            let problem = format!("is {size}, larger than a synthetic picture ({finest} pixels after upscaling)");
+            return refuse("patch.size", problem);
         }
-        at_least("tl.network.width", self.tl.network.width, 1)?;
-        let blocks = &self.tl.network.blocks;
-        if !(1..=4).contains(&blocks.len()) || blocks.contains(&0) {
-            return fail("tl.network.blocks", "has to name one to four stages, each of at least one block".to_owned());
-        }
-        if self.tl.network.head.contains(&0) {
-            return fail("tl.network.head", "has a layer of width 0".to_owned());
-        }
-        within("tl.network.dropout", self.tl.network.dropout, 0.0, 0.95)?;
-        if self.tl.init == Init::Imagenet && !self.tl.network.is_resnet50() {
-            let problem = "is imagenet, whose weights are those of ResNet50, which tl.network is not: \
-                           choose tl.init=random, or leave tl.network as it is at scale paper";
-            return fail("tl.init", problem.to_owned());
-        }
-        at_least("tl.batch", self.tl.batch, 2)?;
-        at_least("tl.epochs", self.tl.epochs[0].min(self.tl.epochs[1]), 1)?;
-        within("tl.lr", self.tl.lr[0], 0.0, 10.0)?;
-        within("tl.lr", self.tl.lr[1], 0.0, 10.0)?;
-        within("tl.momentum", self.tl.momentum, 0.0, 0.999)?;
-        at_least("tl.lr_step", self.tl.lr_step, 1)?;
-        within("tl.lr_gamma", self.tl.lr_gamma, 0.0, 1.0)?;
-        within("tl.val_fraction", self.tl.val_fraction, 0.0, 0.5)?;
-        if self.tl.select == Select::Best && self.tl.val_fraction == 0.0 {
-            let problem = "is best, which needs patches for validation: raise tl.val_fraction";
-            return fail("tl.select", problem.to_owned());
-        }
-        let protocols: BTreeSet<Protocol> = self.tl.protocol.iter().copied().collect();
-        if protocols.is_empty() || protocols.len() < self.tl.protocol.len() {
-            return fail("tl.protocol", "has to name at least one protocol, and each once".to_owned());
-        }
-        for (key, repeats) in [("tl.repeats", self.tl.repeats), ("tl.seeds", self.tl.seeds)] {
-            at_least(key, repeats, 1)?;
-            at_most(key, repeats, 1_000)?;
-        }
-        at_least("tl.folds", self.tl.folds, 1)?;
-        at_most("tl.folds", self.tl.folds, 10)?;
-        within("tl.margin", self.tl.margin, 0.01, 50.0)
+        Ok(())
     }
 
     /// What makes its numbers incomparable with the paper's, in words: methods that stand
@@ -388,6 +262,8 @@ impl Experiment {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -418,6 +294,109 @@ mod tests {
         assert_eq!(experiment.check().unwrap_err().key, "upscale.overlap");
         (experiment.upscale.overlap, experiment.upscale.factor) = (8, 2);
         assert_eq!(experiment.check().unwrap_err().key, "upscale.factor");
+    }
+
+    /// Every number in a value, by the way to it.
+    fn numbers(value: &Value, way: String, found: &mut Vec<String>) {
+        match value {
+            Value::Number(_) => found.push(way),
+            Value::Array(values) => {
+                (0..).zip(values).for_each(|(place, value)| numbers(value, format!("{way}/{place}"), found));
+            }
+            Value::Object(values) => {
+                values.iter().for_each(|(name, value)| numbers(value, format!("{way}/{name}"), found));
+            }
+            _ => {}
+        }
+    }
+
+    /// A spec in which every knob has a value, also those that are left to a rule.
+    fn spelt() -> Value {
+        let mut experiment = Experiment::default();
+        (experiment.sinddm.coarsest, experiment.sinddm.micro_batch) = (Some(20), Some(4));
+        experiment.patch.max_overlap = Some(20);
+        experiment.sifid.size = SifidSize::Size([264, 200]);
+        serde_json::to_value(experiment).unwrap()
+    }
+
+    fn refused(spec: Value) -> Option<InvalidKnob> {
+        serde_json::from_value::<Experiment>(spec).unwrap().check().err()
+    }
+
+    #[test]
+    fn every_number_has_an_upper_bound_whose_refusal_names_the_knob() {
+        let (spelt, mut ways) = (spelt(), vec![]);
+        assert_eq!(refused(spelt.clone()), None);
+        numbers(&spelt, String::new(), &mut ways);
+        // Roots of random numbers: any will do.
+        ways.retain(|way| way != "/seed");
+        assert!(ways.len() > 80, "{ways:?}");
+        for way in ways {
+            let mut spec = spelt.clone();
+            let place = spec.pointer_mut(&way).unwrap();
+            *place = if place.is_u64() { u32::MAX.into() } else { 1e300.into() };
+            let knob =
+                way[1..].split('/').take_while(|part| part.parse::<u32>().is_err()).collect::<Vec<_>>().join(".");
+            assert_eq!(refused(spec).map(|refused| refused.key), Some(knob));
+        }
+    }
+
+    #[test]
+    fn no_number_of_zeros_or_of_less_is_taken_where_a_network_would_have_no_weights() {
+        for way in [
+            "sinddm.dim",
+            "ddpm.training.dim",
+            "upscale.training.embed_dim",
+            "upscale.training.heads",
+            "upscale.training.depths",
+            "upscale.training.crop",
+            "tl.network.width",
+            "tl.network.blocks",
+            "tl.network.head",
+            "ddpm.training.mults",
+            "ddpm.training.size",
+            "patch.size",
+        ] {
+            let mut spec = spelt();
+            let place = spec.pointer_mut(&format!("/{}", way.replace('.', "/"))).unwrap();
+            *place = if place.is_array() { vec![0].into() } else { 0.into() };
+            assert_eq!(refused(spec).map(|refused| refused.key).as_deref(), Some(way));
+        }
+    }
+
+    #[test]
+    fn every_list_has_a_longest_length_and_a_refusal_that_counts() {
+        for (way, most) in [
+            ("sinddm.milestones", 100),
+            ("ddpm.training.mults", 8),
+            ("upscale.training.depths", 16),
+            ("tl.network.blocks", 4),
+            ("tl.network.head", 16),
+        ] {
+            let mut spec = spelt();
+            *spec.pointer_mut(&format!("/{}", way.replace('.', "/"))).unwrap() = vec![1; most + 1].into();
+            let refused = refused(spec).unwrap().to_string();
+            assert!(refused.starts_with(&format!("{way}: has {} entries, has to have ", most + 1)), "{refused}");
+            assert!(refused.ends_with(&format!(" to {most}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_attention_cannot_divide_among_its_heads_is_refused() {
+        let mut experiment = Experiment::default();
+        (experiment.upscale.training.embed_dim, experiment.upscale.training.heads) = (60, 7);
+        let expected = "upscale.training.embed_dim: is 60, has to be a multiple of upscale.training.heads, which is 7";
+        assert_eq!(experiment.check().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn all_protocols_together_have_a_largest_number_of_runs() {
+        let mut experiment = Experiment::default();
+        (experiment.tl.repeats, experiment.tl.folds) = (51, 10);
+        let refused = experiment.check().unwrap_err().to_string();
+        assert_eq!(refused, "tl.repeats: makes 510 runs with tl.folds, tl.seeds and tl.protocol, has to make 1 to 500");
+        experiment.tl.repeats = 50;
+        assert_eq!(experiment.check(), Ok(()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::stone::{Dataset, View};
 mod data;
 mod study;
 
-pub use data::{Data, Missing, RawClass, WEIGHTS_FILE};
+pub use data::{Data, InvalidData, Missing, RawClass, WEIGHTS_FILE};
 pub use study::plan;
 
 /// Where an input comes from.
@@ -88,7 +88,8 @@ impl Inputs {
 
     /// The input of that name.
     pub fn get(&self, name: &str) -> Option<&Input> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, input)| input)
+        let place = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        Some(&self.0[place].1)
     }
 }
 
@@ -128,7 +129,7 @@ pub struct TaskSpec {
     pub seed: Seed,
     /// What an attempt occupies. Not part of the key.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub resources: Resources,
+    pub resources: Arc<Resources>,
     /// Arithmetic of the longest chain of tasks that begins with this one, in
     /// millions of floating-point operations: what has more behind it goes first. Not part
     /// of the key.
@@ -140,12 +141,18 @@ fn is_default(resources: &Resources) -> bool {
     *resources == Resources::default()
 }
 
+/// Bytes that a digest takes in a message, with those around it.
+pub(crate) const DIGEST_BYTES: usize = 72;
+
+/// Bytes around a text in a message.
+pub(crate) const FIELD_BYTES: usize = 4;
+
 impl TaskSpec {
     /// A task of default resources.
     pub fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
         let (version, inputs) = (stage.version(), Inputs::from(inputs));
         let key = Self::key_of(&stage, version, &inputs, seed);
-        Self { key, subject, stage, version, inputs, seed, resources: Resources::default(), chain_mflop: 0 }
+        Self { key, subject, stage, version, inputs, seed, resources: Arc::default(), chain_mflop: 0 }
     }
 
     /// See [`Stage::identity`] for what of the parameters counts.
@@ -169,6 +176,36 @@ impl TaskSpec {
             Source::Task(key) => Some(key),
             Source::Artifact(_) => None,
         })
+    }
+
+    /// Holds what it has in common with another task once, as tasks of one array have
+    /// their arguments when they are planned. Nothing of what it says changes.
+    pub fn share(&mut self, other: &TaskSpec) {
+        fn once<T: PartialEq + ?Sized>(own: &mut Arc<T>, other: &Arc<T>) {
+            if own == other {
+                own.clone_from(other);
+            }
+        }
+        once(&mut self.resources, &other.resources);
+        if let (Stage::Command(own), Stage::Command(other)) = (&mut self.stage, &other.stage) {
+            once(&mut own.id, &other.id);
+            once(&mut own.argv, &other.argv);
+            once(&mut own.environment, &other.environment);
+        }
+    }
+
+    /// Bytes of what a worker is told of it, apart from its parameters if it is a stage of
+    /// the study: these are few.
+    pub fn told_bytes(&self) -> u64 {
+        let inputs = self.inputs.iter().map(|(name, input)| {
+            let files: usize = input.only.iter().map(|file| file.len() + FIELD_BYTES).sum();
+            name.len() + DIGEST_BYTES + files
+        });
+        let command = match &self.stage {
+            Stage::Command(command) => command.told_bytes(),
+            _ => 0,
+        };
+        (inputs.sum::<usize>() + command) as u64
     }
 
     /// Stage and subject, for people.
@@ -197,9 +234,9 @@ impl Plan {
     /// Finds the longest chain that begins with each task.
     fn weigh(&mut self) {
         let mut longest_after: BTreeMap<Digest, u64> = BTreeMap::new();
-        for place in (0..self.tasks.len()).rev() {
-            let own = (cost::flop(&self.tasks[place], self) / 1e6) as u64;
-            let task = &mut self.tasks[place];
+        let flops = cost::flops(self);
+        for (task, flop) in self.tasks.iter_mut().zip(flops).rev() {
+            let own = (flop / 1e6) as u64;
             task.chain_mflop = own.saturating_add(longest_after.get(&task.key).copied().unwrap_or(0));
             for need in task.needs() {
                 let longest = longest_after.entry(need).or_default();

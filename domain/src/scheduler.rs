@@ -33,7 +33,7 @@ pub use worker::Worker;
 
 use std::collections::BTreeMap;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Prefix};
 use crate::task::{FencingToken, Lease, Task, WorkerId};
 use ids::Ids;
 use queue::{Classes, Queues};
@@ -82,6 +82,8 @@ struct Entry {
     dependents: Vec<Id>,
     /// The runs that it is part of, cancelled ones included.
     runs: Vec<RunId>,
+    /// The task before it that is probably of the same stage and subject.
+    like_it: Option<Id>,
 }
 
 impl Scheduler {
@@ -93,8 +95,15 @@ impl Scheduler {
         self.ids.get(&key).map(|id| &self.tasks[id as usize].task).ok_or(Reject::UnknownTask(key))
     }
 
+    /// The tasks whose keys begin so, by their keys but for those that begin alike.
+    pub fn tasks_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Task> {
+        let keys = prefix.range();
+        let near = self.ids.near(keys.clone()).map(|id| &self.tasks[id as usize].task);
+        near.filter(move |task| keys.contains(&task.spec.key))
+    }
+
     /// All tasks, oldest first.
-    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Task> {
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Task> + DoubleEndedIterator {
         self.tasks.iter().map(|entry| &entry.task)
     }
 
@@ -106,14 +115,35 @@ impl Scheduler {
         self.run_ids.get(&run).map(|id| &self.runs[*id as usize]).ok_or(Reject::UnknownRun(run))
     }
 
+    /// The runs whose digests begin so, by their digests.
+    pub fn runs_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Run> {
+        self.run_ids.range(prefix.range()).map(|(_, id)| &self.runs[*id as usize])
+    }
+
     /// All runs, oldest submission first.
     pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
         self.run_order.iter().map(|run| &self.runs[*run as usize])
     }
 
     /// The tasks of a run, each after all that it needs.
-    pub fn tasks_of<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a Task> {
-        run.tasks.iter().map(|id| &self.tasks[*id as usize].task)
+    pub fn tasks_of<'a>(&'a self, run: &'a Run) -> impl DoubleEndedIterator<Item = &'a Task> {
+        self.tasks_from(run, 0)
+    }
+
+    /// The same from a place on, counted from 0.
+    pub fn tasks_from<'a>(&'a self, run: &'a Run, place: usize) -> impl DoubleEndedIterator<Item = &'a Task> {
+        run.tasks.iter().skip(place).map(|id| &self.tasks[*id as usize].task)
+    }
+
+    /// The tasks of a run that are under way, with their leases.
+    pub fn leases_in<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = (&'a Task, &'a Lease)> {
+        let leased = run.leased.iter().map(|id| &self.tasks[*id as usize].task);
+        leased.filter_map(|task| Some((task, task.lease()?)))
+    }
+
+    /// The tasks of a run that are given up.
+    pub fn failed_in<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a Task> {
+        run.failed.iter().map(|id| &self.tasks[*id as usize].task)
     }
 
     /// The runs that a task is part of, cancelled ones included.

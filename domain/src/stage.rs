@@ -5,6 +5,7 @@
 //! raises its number, and nothing computed before is mistaken for the new.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::experiment::{
     Swin2srTraining, Upscale, UpscaleMethod, Validation, Whiten,
 };
 use crate::lineage::Lineage;
+use crate::plan::FIELD_BYTES;
 use crate::seed::Seed;
 use crate::stone::{Class, Dataset, View};
 
@@ -159,19 +161,29 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// Sets it apart from the same command in other submissions.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
-    /// The program and its arguments.
-    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub id: Arc<str>,
+    /// The program and its arguments. All tasks of an array have the same in memory, as
+    /// they have the fields beside it.
+    pub argv: Arc<[String]>,
     /// Variables set for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub environment: BTreeMap<String, String>,
+    pub environment: Arc<BTreeMap<String, String>>,
     /// Which element of an array it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
     /// The line of that element.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
+}
+
+impl Command {
+    /// Bytes of its texts, with those around them.
+    pub(crate) fn told_bytes(&self) -> usize {
+        let environment = self.environment.iter().flat_map(|(name, value)| [name, value]);
+        let texts = self.argv.iter().chain(environment).chain(&self.line);
+        self.id.len() + texts.map(|text| text.len() + FIELD_BYTES).sum::<usize>()
+    }
 }
 
 /// Parameters of [`Stage::Ingest`].

@@ -55,7 +55,7 @@ pub(crate) async fn run(
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .current_dir(&work)
-        .envs(&command.environment)
+        .envs(command.environment.iter())
         // Last: which GPUs it has is not its own choice.
         .envs(environment.iter().cloned())
         .env("LITHOGEN_INPUTS", folder.root().join("inputs"))

@@ -1,13 +1,18 @@
 //! `lithogen coordinator`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::args::Coordinator;
-use crate::local::{address_file, stop_signal};
+use crate::local::{address_file, stop_signal, surely_end_within};
 use crate::remote::Remote;
+
+/// Time in which it ends when it is told to: streams get their goodbye and the journal is
+/// closed in less.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Serves until told to stop.
 ///
@@ -28,6 +33,7 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     if let Some(server) = args.journal {
         config.journal = coordinator::journal::Location::Postgres(server);
     }
+    surely_end_within(GRACE)?;
     let serving = coordinator::run(config, listener, stop_signal());
     let announce = async {
         // The state folder is this process's only once it serves.

@@ -42,10 +42,11 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         let tasks: Vec<_> = plan
             .tasks
             .iter()
-            .map(|task| {
+            .zip(cost::flops(&plan))
+            .map(|(task, flop)| {
                 serde_json::json!({
                     "key": task.key, "stage": task.stage.name(), "subject": task.subject,
-                    "needs": task.needs().collect::<Vec<_>>(), "flop": cost::flop(task, &plan),
+                    "needs": task.needs().collect::<Vec<_>>(), "flop": flop,
                 })
             })
             .collect();
@@ -62,9 +63,10 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     out::line(format_args!("memory   {}", memory(&experiment)));
     out::line(format_args!("plan     {} tasks", plan.tasks.len()));
     out::line(format_args!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic"));
+    let flops = cost::flops(&plan);
     for (stage, tasks) in plan.by_stage() {
-        let of_stage = plan.tasks.iter().filter(|task| task.stage.name() == stage);
-        let flop: f64 = of_stage.map(|task| cost::flop(task, &plan)).sum();
+        let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.name() == stage);
+        let flop: f64 = of_stage.map(|(_, flop)| flop).sum();
         out::line(format_args!("         {stage:<17} {tasks:>6} {:>12}", arithmetic(flop)));
     }
     let flop = total_flop(&plan);
@@ -158,7 +160,7 @@ fn memory(experiment: &Experiment) -> String {
 
 /// All arithmetic of a plan.
 pub fn total_flop(plan: &plan::Plan) -> f64 {
-    plan.tasks.iter().map(|task| cost::flop(task, plan)).sum()
+    cost::flops(plan).iter().sum()
 }
 
 /// Seconds that a plan takes on so many cores, within a factor of two.

@@ -1,6 +1,7 @@
 //! `lithogen reproduce`: the whole study in one command.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use domain::experiment::Experiment;
@@ -18,12 +19,15 @@ use worker::devices::Device;
 use crate::args::{OnFailure, Reproduce};
 use crate::data::Found;
 use crate::exit::{self, Problem};
-use crate::local::{Local, address_file, stop_signal};
+use crate::local::{Local, address_file, stop_signal, surely_end_within};
 use crate::out;
 use crate::progress::{Counter, View};
 use crate::remote::{Remote, short};
 use crate::table;
 use crate::weights::{Folder, Needed};
+
+/// Time in which it ends when it is told to: attempts have thirty seconds of it.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// How a followed run ended.
 enum Ended {
@@ -124,6 +128,7 @@ async fn study(
         });
     }
     tracker.close();
+    surely_end_within(GRACE)?;
     let ended = watch(remote, &status, args.on_failure, quiet).await;
     if let Ok(Ended::Interrupted) = &ended {
         say("draining: what runs may end within 30 s; ^C again ends at once".to_owned());

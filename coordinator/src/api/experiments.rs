@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::command::{self, Commands};
@@ -22,6 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use crate::access::Caller;
+use crate::api::budget::{Budget, Limits};
 use crate::api::{recompute, tasks};
 use crate::blobs::Blobs;
 use crate::driver::Handle;
@@ -31,8 +34,33 @@ use crate::reactor::Knowledge;
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
+/// Looks whether a run is over between two answers of one watch: a busy cluster writes
+/// more often than that.
+const LOOKS: u32 = 16;
+
 /// Failed tasks that a status names; all are listed by ListTasks.
 const FAILURES: usize = 100;
+
+/// Attempts under way that a status names.
+const ATTEMPTS: usize = 1000;
+
+/// Runs that ListRuns names, those submitted last.
+const RUNS: usize = 1000;
+
+/// Tasks that one call drops.
+const KEYS: usize = 10_000;
+
+/// Submissions that are read and planned at a time: each holds its message, what it says,
+/// and its plan.
+const PLANS: Limits = Limits { what: "submissions", all: 2, each: 1, waiting: 31, patience: Duration::from_secs(20) };
+
+/// Questions and decisions about runs and tasks: what the driver's thread has to do at
+/// most before others have their turn.
+const CALLS: Limits = Limits { what: "calls", all: 64, each: 8, waiting: 248, patience: Duration::from_secs(20) };
+
+/// Answers that go on: runs that are watched, and logs.
+const STREAMS: Limits =
+    Limits { what: "watched runs and logs", all: 1024, each: 64, waiting: 0, patience: Duration::from_secs(1) };
 
 /// Events whose changes are asked from the tables at once: an answer stays far
 /// below the largest message.
@@ -45,12 +73,16 @@ pub struct Experiments {
     blobs: Blobs,
     logs: Logs,
     closing: CancellationToken,
+    plans: Budget,
+    calls: Budget,
+    streams: Budget,
 }
 
 impl Experiments {
     /// On that driver and those stores.
     pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken) -> Self {
-        Self { driver, blobs, logs, closing }
+        let [plans, calls, streams] = [PLANS, CALLS, STREAMS].map(Budget::new);
+        Self { driver, blobs, logs, closing, plans, calls, streams }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -69,20 +101,18 @@ impl Experiments {
 
 /// The run whose name begins so; the one submitted last for an empty name.
 fn find(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
-    let mut matching =
-        knowledge.scheduler.runs().rev().map(|run| run.id).filter(|run| run.to_string().starts_with(text));
     let unknown = |message: String| status(Code::NotFound, "UNKNOWN_RUN", message);
-    let Some(first) = matching.next() else {
-        let none = if text.is_empty() {
-            "there are no runs yet; submit one".to_owned()
-        } else {
-            format!("no run begins with {text}")
-        };
-        return Err(unknown(none));
-    };
-    match matching.next() {
-        Some(_) if !text.is_empty() => Err(unknown(format!("several runs begin with {text}; give more digits"))),
-        _ => Ok(first),
+    if text.is_empty() {
+        let last = knowledge.scheduler.runs().next_back();
+        return last.map(|run| run.id).ok_or_else(|| unknown("there are no runs yet; submit one".to_owned()));
+    }
+    let none = || unknown(format!("no run begins with {}", tasks::shown(text)));
+    let prefix = text.parse().map_err(|_| none())?;
+    let mut matching = knowledge.scheduler.runs_beginning(&prefix);
+    match (matching.next(), matching.next()) {
+        (Some(run), None) => Ok(run.id),
+        (None, _) => Err(none()),
+        (Some(_), Some(_)) => Err(unknown(format!("several runs begin with {text}; give more digits"))),
     }
 }
 
@@ -149,8 +179,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         running: counts.leased as u32,
         failed: counts.failed as u32,
     };
-    let is_of_run = |task: &Task| scheduler.runs_of(task.spec.key).any(|other| other.id == run.id);
-    let leases = scheduler.leases().filter(|(task, _)| is_of_run(task));
+    let leases = scheduler.leases_in(run).take(ATTEMPTS);
     let failure = |task: &Task| match &task.state {
         State::Failed(failure) => Some(v1::TaskFailure {
             task_key: task.spec.key.to_string(),
@@ -161,11 +190,12 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         }),
         _ => None,
     };
-    let failures = scheduler.tasks_of(run).filter_map(failure).take(counts.failed.min(FAILURES)).collect();
+    let failures = scheduler.failed_in(run).filter_map(failure).take(FAILURES).collect();
     let result_of = |wanted: fn(&Stage) -> bool| {
         let made = |task: &Task| task.artifact().filter(|_| wanted(&task.spec.stage)).map(|made| made.to_string());
-        match run.work {
-            Work::Study { .. } => scheduler.tasks_of(run).find_map(made).unwrap_or_default(),
+        match *run.work {
+            // The last two tasks of a study make them.
+            Work::Study { .. } => scheduler.tasks_of(run).rev().take(2).find_map(made).unwrap_or_default(),
             Work::Commands { .. } => String::new(),
         }
     };
@@ -191,29 +221,32 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     }
 }
 
-/// What a run's results follow from, if it is a study.
-fn study(knowledge: &Knowledge, run: &Run) -> Option<Study> {
-    match &run.work {
-        Work::Study { experiment, data } => {
-            let tasks = knowledge.scheduler.tasks_of(run);
-            let versions = tasks.map(|task| (task.spec.stage.name(), task.spec.version)).collect();
-            Some(Study { experiment: (**experiment).clone(), data: data.clone(), versions })
-        }
-        Work::Commands { .. } => None,
+/// How a run stands in a list of many, with what its results follow from.
+struct Listed {
+    status: v1::RunStatus,
+    work: Arc<Work>,
+    versions: BTreeMap<&'static str, u32>,
+}
+
+impl Listed {
+    fn of(knowledge: &Knowledge, run: &Run) -> Self {
+        let status = v1::RunStatus { attempts: vec![], failures: vec![], ..run_status(knowledge, run) };
+        Self { status, work: run.work.clone(), versions: run.versions.clone() }
     }
 }
 
 /// Says of each study by what it differs from the others of its title.
-fn tell_apart(runs: Vec<(v1::RunStatus, Option<Study>)>) -> Vec<v1::RunStatus> {
-    let (mut statuses, studies): (Vec<v1::RunStatus>, Vec<Option<Study>>) = runs.into_iter().unzip();
+fn tell_apart(runs: Vec<Listed>) -> Vec<v1::RunStatus> {
     let mut by_title: BTreeMap<String, (Vec<usize>, Vec<Study>)> = BTreeMap::new();
-    for (place, study) in studies.into_iter().enumerate() {
-        if let Some(study) = study {
-            let (places, studies) = by_title.entry(statuses[place].scale.clone()).or_default();
+    for (place, Listed { status, work, versions }) in runs.iter().enumerate() {
+        if let Work::Study { experiment, data } = &**work {
+            let (places, studies) = by_title.entry(status.scale.clone()).or_default();
+            let (experiment, data, versions) = ((**experiment).clone(), data.clone(), versions.clone());
             places.push(place);
-            studies.push(study);
+            studies.push(Study { experiment, data, versions });
         }
     }
+    let mut statuses: Vec<v1::RunStatus> = runs.into_iter().map(|run| run.status).collect();
     for (places, studies) in by_title.into_values() {
         for (place, differences) in places.into_iter().zip(differences(&studies)) {
             statuses[place].differences = differences;
@@ -236,6 +269,22 @@ fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAtte
     }
 }
 
+/// A submission, understood and planned.
+struct Planned {
+    work: Work,
+    run: Digest,
+    plan: Plan,
+    /// The artifacts that it starts from, each with a task that reads it.
+    sources: BTreeMap<Digest, String>,
+}
+
+impl Planned {
+    fn new(request: &v1::SubmitRequest) -> Result<Self, Status> {
+        let (work, plan) = parse_submission(request)?;
+        Ok(Self { work, run: plan.digest(), sources: sources(&plan), plan })
+    }
+}
+
 fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), Status> {
     let refused = |field, problem: &dyn ToString| of_invalid(&invalid(field, problem.to_string()));
     if !request.commands_json.is_empty() {
@@ -249,20 +298,21 @@ fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), Status>
         serde_json::from_str(&request.experiment_json).map_err(|error| refused("experiment_json", &error))?;
     experiment.check().map_err(|error| refused("experiment_json", &error))?;
     let data: Data = serde_json::from_str(&request.data_json).map_err(|error| refused("data_json", &error))?;
+    data.check().map_err(|error| refused("data_json", &error))?;
     let plan = plan::plan(&experiment, &data).map_err(|error| refused("data_json", &error))?;
     Ok((Work::Study { experiment: Box::new(experiment), data }, plan))
 }
 
-/// The artifacts that a plan starts from, each with a task that reads it.
 fn sources(plan: &Plan) -> BTreeMap<Digest, String> {
-    let of = |task: &domain::plan::TaskSpec| -> Vec<(Digest, String)> {
-        let artifact = |(name, input): (&str, &plan::Input)| match input.from {
-            Source::Artifact(artifact) => Some((artifact, format!("{name} of {}", task.label()))),
-            Source::Task(_) => None,
-        };
-        task.inputs.iter().filter_map(artifact).collect()
-    };
-    plan.tasks.iter().flat_map(of).collect()
+    let mut sources = BTreeMap::new();
+    for task in &plan.tasks {
+        for (name, input) in task.inputs.iter() {
+            if let Source::Artifact(artifact) = input.from {
+                sources.entry(artifact).or_insert_with(|| format!("{name} of {}", task.label()));
+            }
+        }
+    }
+    sources
 }
 
 /// The worker of that id, or the only one of that name.
@@ -301,24 +351,29 @@ fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
 #[tonic::async_trait]
 impl ExperimentService for Experiments {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let share = self.plans.share(&Caller::of(&request)).await?;
         let request = request.into_inner();
-        let (work, plan) = parse_submission(&request)?;
+        let priority = request.priority;
+        // What is given up by its caller is planned to its end, and counts until then.
+        let planning = tokio::task::spawn_blocking(move || (Planned::new(&request), share));
+        let (planned, _share) = planning.await.map_err(|error| Status::internal(error.to_string()))?;
+        let Planned { work, run, plan, sources } = planned?;
         // What is found now must not be collected before the journal names it.
         let _lease = self.blobs.lease().await;
-        for (artifact, name) in sources(&plan) {
+        for (artifact, name) in sources {
             if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
                 let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
                 return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
             }
         }
-        let run = plan.digest();
-        let submit = SchedulerRequest::Submit { work, run, tasks: plan.tasks, priority: request.priority };
+        let submit = SchedulerRequest::Submit { work, run, tasks: plan.tasks, priority };
         self.decide(submit).await?;
         let status = self.status_of(run).await?;
         Ok(Response::new(v1::SubmitResponse { run_id: run.to_string(), status: Some(status) }))
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         Ok(Response::new(v1::GetRunResponse { status: Some(self.status_of(run).await?) }))
     }
@@ -326,12 +381,14 @@ impl ExperimentService for Experiments {
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
+        let share = self.streams.share(&Caller::of(&request)).await?;
         let v1::WatchRunRequest { run_id, mut from_change, status_only } = request.into_inner();
         let run = self.find(run_id).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         let mut changed = driver.changed();
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
+            let _share = share;
             let mut last = None;
             loop {
                 changed.mark_unchanged();
@@ -358,7 +415,7 @@ impl ExperimentService for Experiments {
                 }
                 // People cannot read faster; that it is over they may know at once.
                 let rested = tokio::time::Instant::now() + WATCH_PAUSE;
-                let mut is_news = false;
+                let (mut is_news, mut looks) = (false, 0..LOOKS);
                 loop {
                     tokio::select! {
                         more = changed.changed() => {
@@ -366,7 +423,8 @@ impl ExperimentService for Experiments {
                                 return;
                             }
                             is_news = true;
-                            if tokio::time::Instant::now() >= rested || is_over(&driver, run).await {
+                            let is_rested = tokio::time::Instant::now() >= rested;
+                            if is_rested || looks.next().is_some() && is_over(&driver, run).await {
                                 break;
                             }
                         }
@@ -388,7 +446,13 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::CancelRunRequest>,
     ) -> Result<Response<v1::CancelRunResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let v1::CancelRunRequest { run_id, task_keys } = request.into_inner();
+        if task_keys.len() > KEYS {
+            let problem =
+                format!("names {} tasks, at most {KEYS} are taken; name them in several calls", task_keys.len());
+            return Err(of_invalid(&invalid("task_keys", problem)));
+        }
         let run = self.find(run_id).await?;
         let find = |knowledge: &Knowledge, key: &String| Ok(tasks::find(knowledge, key)?.spec.key);
         let named = move |knowledge: &Knowledge| -> Result<Vec<Digest>, Status> {
@@ -404,6 +468,7 @@ impl ExperimentService for Experiments {
     }
 
     async fn pause_run(&self, request: Request<v1::PauseRunRequest>) -> Result<Response<v1::PauseRunResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         self.decide(SchedulerRequest::Pause { run }).await?;
         Ok(Response::new(v1::PauseRunResponse { status: Some(self.status_of(run).await?) }))
@@ -413,23 +478,28 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::ResumeRunRequest>,
     ) -> Result<Response<v1::ResumeRunResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         self.decide(SchedulerRequest::Resume { run }).await?;
         Ok(Response::new(v1::ResumeRunResponse { status: Some(self.status_of(run).await?) }))
     }
 
-    async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let read = |knowledge: &Knowledge| {
-            let runs = knowledge.scheduler.runs().rev();
-            runs.map(|run| (run_status(knowledge, run), study(knowledge, run))).collect::<Vec<_>>()
+            let runs = knowledge.scheduler.runs().rev().take(RUNS);
+            runs.map(|run| Listed::of(knowledge, run)).collect::<Vec<_>>()
         };
-        Ok(Response::new(v1::ListRunsResponse { runs: tell_apart(self.driver.read(read).await?) }))
+        let listed = self.driver.read(read).await?;
+        let runs = tokio::task::spawn_blocking(move || tell_apart(listed)).await;
+        Ok(Response::new(v1::ListRunsResponse { runs: runs.map_err(|error| Status::internal(error.to_string()))? }))
     }
 
     async fn list_workers(
         &self,
-        _: Request<v1::ListWorkersRequest>,
+        request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let read = |knowledge: &Knowledge| {
             knowledge.scheduler.workers().map(|(id, known)| worker(knowledge, id, known)).collect()
         };
@@ -460,16 +530,17 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         let v1::ListTasksRequest { run_id, state, from } = request.into_inner();
         let run = self.find(run_id).await?;
-        let list = move |knowledge: &Knowledge| tasks::list(knowledge, run, &state, from);
-        Ok(Response::new(self.driver.read(list).await??))
+        Ok(Response::new(tasks::list(&self.driver, run, state, from).await?))
     }
 
     async fn explain_task(
         &self,
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        let _share = self.calls.share(&Caller::of(&request)).await?;
         Ok(Response::new(tasks::explain(&self.driver, request.into_inner().task_key).await?))
     }
 
@@ -484,6 +555,7 @@ impl ExperimentService for Experiments {
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
         let (driver, logs, closing) = (self.driver.clone(), self.logs.clone(), self.closing.clone());
-        Ok(Response::new(tasks::read_log(driver, logs, closing, request.into_inner()).await?))
+        let share = self.streams.share(&Caller::of(&request)).await?;
+        Ok(Response::new(tasks::read_log(driver, logs, closing, share, request.into_inner()).await?))
     }
 }

@@ -1,6 +1,7 @@
 //! The gRPC services, one per file: decode, ask the driver, encode.
 
 mod artifacts;
+mod budget;
 mod experiments;
 mod recompute;
 mod registration;

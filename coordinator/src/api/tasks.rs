@@ -1,11 +1,13 @@
 //! Single tasks: which there are, why they stand where they stand, what their
 //! attempts said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::digest::Digest;
+use domain::plan::TaskSpec;
 use domain::scheduler::Reject;
-use domain::task::{State, Task};
+use domain::task::{State, Task, WorkerId};
 use proto::status::{of_reject, status};
 use proto::v1;
 use tokio::sync::mpsc;
@@ -13,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::budget::Share;
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
@@ -36,12 +39,19 @@ pub(super) fn find<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task,
     if let Ok(key) = text.parse() {
         return knowledge.scheduler.task(key).map_err(|reject| of_reject(&reject));
     }
-    let mut matching = knowledge.scheduler.tasks().filter(|task| task.spec.key.to_string().starts_with(text));
+    let none = || unknown(format!("no task begins with {:?}", shown(text)));
+    let prefix = text.parse().map_err(|_| none())?;
+    let mut matching = knowledge.scheduler.tasks_beginning(&prefix);
     match (matching.next(), matching.next()) {
         (Some(task), None) => Ok(task),
-        (None, _) => Err(unknown(format!("no task begins with {text:?}"))),
+        (None, _) => Err(none()),
         (Some(_), Some(_)) => Err(unknown(format!("several tasks begin with {text:?}; give more digits"))),
     }
+}
+
+/// As much of a text that somebody sent as an answer has room for.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// The state of a task in a word.
@@ -66,29 +76,61 @@ fn artifact_of(task: &Task) -> String {
 ///
 /// # Errors
 /// If there is no such run.
-pub(super) fn list(
-    knowledge: &Knowledge,
+pub(super) async fn list(
+    driver: &Handle,
     run: Digest,
-    state: &str,
+    state: String,
     from: u64,
 ) -> Result<v1::ListTasksResponse, Status> {
-    let scheduler = &knowledge.scheduler;
-    let run = scheduler.run(run).map_err(|reject| of_reject(&reject))?;
     let from = usize::try_from(from).unwrap_or(usize::MAX);
-    let page = scheduler.tasks_of(run).skip(from).take(PAGE);
-    let described = |task: &Task| v1::TaskStatus {
-        task_key: task.spec.key.to_string(),
-        label: task.spec.label(),
-        state: state_name(&task.state).to_owned(),
-        attempts: task.attempts,
-        worker: task.lease().map_or_else(String::new, |lease| {
-            scheduler.worker(&lease.worker).map_or_else(|_| lease.worker.to_string(), |worker| worker.name.clone())
-        }),
-        artifact: artifact_of(task),
+    let read = move |knowledge: &Knowledge| {
+        let scheduler = &knowledge.scheduler;
+        let run = scheduler.run(run)?;
+        let page = scheduler.tasks_from(run, from).take(PAGE);
+        let wanted = page.filter(|task| state.is_empty() || state_name(&task.state) == state);
+        let seen: Vec<Seen> = wanted.map(|task| Seen::of(knowledge, task)).collect();
+        Ok((seen, run.counts.total))
     };
-    let tasks = page.filter(|task| state.is_empty() || state_name(&task.state) == state).map(described).collect();
+    let (seen, total) = driver.read(read).await?.map_err(|reject: Reject| of_reject(&reject))?;
     let next = from.saturating_add(PAGE);
-    Ok(v1::ListTasksResponse { tasks, next: if next < run.counts.total { next as u64 } else { 0 } })
+    let tasks = seen.into_iter().map(Seen::told).collect();
+    Ok(v1::ListTasksResponse { tasks, next: if next < total { next as u64 } else { 0 } })
+}
+
+/// What the driver's thread looks up of a task; others make text of it.
+struct Seen {
+    spec: Arc<TaskSpec>,
+    state: &'static str,
+    attempts: u32,
+    worker: Option<String>,
+    artifact: String,
+}
+
+impl Seen {
+    fn of(knowledge: &Knowledge, task: &Task) -> Self {
+        let name_of = |worker: &WorkerId| {
+            let known = knowledge.scheduler.worker(worker);
+            known.map_or_else(|_| worker.to_string(), |worker| worker.name.clone())
+        };
+        Self {
+            spec: task.spec.clone(),
+            state: state_name(&task.state),
+            attempts: task.attempts,
+            worker: task.lease().map(|lease| name_of(&lease.worker)),
+            artifact: artifact_of(task),
+        }
+    }
+
+    fn told(self) -> v1::TaskStatus {
+        v1::TaskStatus {
+            task_key: self.spec.key.to_string(),
+            label: self.spec.label(),
+            state: self.state.to_owned(),
+            attempts: self.attempts,
+            worker: self.worker.unwrap_or_default(),
+            artifact: self.artifact,
+        }
+    }
 }
 
 /// Where a task stands and why, and what became of its attempts.
@@ -98,27 +140,27 @@ pub(super) fn list(
 pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::ExplainTaskResponse, Status> {
     let read = move |knowledge: &Knowledge| {
         let task = find(knowledge, &text)?;
-        let explained = || {
-            let key = task.spec.key;
-            Ok(v1::ExplainTaskResponse {
-                task_key: key.to_string(),
-                label: task.spec.label(),
-                state: state_name(&task.state).to_owned(),
-                reasons: knowledge.scheduler.reasons(key)?,
-                differences: knowledge.scheduler.differences(key)?,
-                changes: vec![],
-                // A spec that came from JSON goes back to it.
-                spec_json: serde_json::to_string(&task.spec).unwrap_or_default(),
-                artifact: artifact_of(task),
-            })
-        };
-        explained().map(|answer| (task.spec.key, answer)).map_err(|reject: Reject| of_reject(&reject))
+        let scheduler = &knowledge.scheduler;
+        let looked_up = || Ok((scheduler.reasons(task.spec.key)?, scheduler.comparison(task.spec.key)?));
+        let (reasons, comparison) = looked_up().map_err(|reject: Reject| of_reject(&reject))?;
+        Ok::<_, Status>((Seen::of(knowledge, task), reasons, comparison))
     };
-    let (key, mut answer) = driver.read(read).await??;
+    let (seen, reasons, comparison) = driver.read(read).await??;
+    let key = seen.spec.key;
     let attempts = driver.ask(move |tables| tables.attempts(key)).await?;
     let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
-    answer.changes = changes(&attempts, 0, u64::MAX);
-    Ok(answer)
+    let written = tokio::task::spawn_blocking(move || v1::ExplainTaskResponse {
+        task_key: key.to_string(),
+        label: seen.spec.label(),
+        state: seen.state.to_owned(),
+        reasons,
+        differences: comparison.lines(),
+        changes: changes(&attempts, 0, u64::MAX),
+        // A spec that came from JSON goes back to it.
+        spec_json: serde_json::to_string(&seen.spec).unwrap_or_default(),
+        artifact: seen.artifact,
+    });
+    written.await.map_err(|error| Status::internal(error.to_string()))
 }
 
 /// What an attempt said, piece by piece.
@@ -129,6 +171,7 @@ pub(super) async fn read_log(
     driver: Handle,
     logs: Logs,
     closing: CancellationToken,
+    share: Share,
     request: v1::ReadLogRequest,
 ) -> Result<ReceiverStream<Result<v1::ReadLogResponse, Status>>, Status> {
     let v1::ReadLogRequest { task_key, attempt, mut offset, follow } = request;
@@ -146,6 +189,7 @@ pub(super) async fn read_log(
     let (token, attempt) = (chosen.token, chosen.attempt);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
+        let _share = share;
         // The last lines come after the end.
         let mut looks_after_end = if follow { LAST_LOOKS } else { 0 };
         loop {

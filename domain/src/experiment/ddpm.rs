@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::PICTURES_MAX;
 use super::knobs::{Knob, Reading};
+use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, list, multiple, within};
 
 /// The plain diffusion model (ALGORITHM 5): evaluated as SinDDM is, on the same
 /// pictures. The study does not need it.
@@ -56,6 +58,35 @@ pub(super) const KNOBS: &[Knob] = &[
     Knob::reading("ddpm.sampling.method", UNSTATED),
     Knob::reading("ddpm.sampling.ddim_steps", UNSTATED),
 ];
+
+impl Ddpm {
+    pub(super) fn check(&self) -> Checked {
+        self.training.check()?;
+        let sampling = &self.sampling;
+        within("ddpm.sampling.per_class_view", sampling.per_class_view, 2..=PICTURES_MAX)?;
+        within("ddpm.sampling.batch", sampling.batch, 1..=BATCH_MAX)?;
+        within("ddpm.sampling.ddim_steps", sampling.ddim_steps, 1..=TIMESTEPS_MAX)
+    }
+}
+
+impl DdpmTraining {
+    fn check(&self) -> Checked {
+        within("ddpm.training.size", self.size, 8..=4096)?;
+        list("ddpm.training.mults", &self.mults, 1..=8, 1..=64)?;
+        // Each level but the last halves the picture.
+        multiple("ddpm.training.size", self.size, 1 << (self.mults.len() - 1))?;
+        within("ddpm.training.dim", self.dim, 8..=1024)?;
+        multiple("ddpm.training.dim", self.dim, 8)?;
+        within("ddpm.training.timesteps", self.timesteps, 2..=TIMESTEPS_MAX)?;
+        within("ddpm.training.batch", self.batch, 1..=BATCH_MAX)?;
+        within("ddpm.training.steps", self.steps, 1..=STEPS_MAX)?;
+        within("ddpm.training.lr", self.lr, 0.0..=1.0)?;
+        within("ddpm.training.clip", self.clip, 1e-6..=1e6)?;
+        within("ddpm.training.ema", self.ema, 0.0..=1.0)?;
+        within("ddpm.training.ema_every", self.ema_every, 1..=STEPS_MAX)?;
+        within("ddpm.training.ema_start", self.ema_start, 0..=STEPS_MAX)
+    }
+}
 
 /// See [`Ddpm::models`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, Reading};
+use super::range::{Checked, SIDE_MAX, refuse, size, within};
 use crate::pretrained::Pretrained;
 
 /// Image property drift (ALGORITHM 4.1). Both the Kolmogorov–Smirnov statistic
@@ -32,6 +33,13 @@ impl Default for Drift {
             margin: 0.025,
             threshold: 0.2,
         }
+    }
+}
+
+impl Drift {
+    pub(super) fn check(&self) -> Checked {
+        within("drift.margin", self.margin, 0.0..=0.4)?;
+        within("drift.threshold", self.threshold, 0.0..=1.0)
     }
 }
 
@@ -127,6 +135,16 @@ impl Default for Sifid {
 }
 
 impl Sifid {
+    pub(super) fn check(&self) -> Checked {
+        if let SifidSize::Size(sides) = self.size {
+            size("sifid.size", sides, 23..=SIDE_MAX)?;
+        }
+        match self.block {
+            64 | 192 => Ok(()),
+            block => refuse("sifid.block", format!("is {block}, has to be 64 or 192")),
+        }
+    }
+
     /// The weights that it needs.
     pub fn weights(&self) -> Option<Pretrained> {
         (self.features == Features::Imagenet).then_some(Pretrained::InceptionV3)

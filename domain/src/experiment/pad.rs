@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, Reading};
+use super::range::{Checked, SIDE_MAX, size};
 
 /// Canvas that all pictures of A are pasted on (ALGORITHM 1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +23,12 @@ pub struct Pad {
 impl Default for Pad {
     fn default() -> Self {
         Self { target: Canvas::Size([4288, 2848]), anchor: Anchor::Center, fill: Fill::Black, oversize: Oversize::Fit }
+    }
+}
+
+impl Pad {
+    pub(super) fn check(&self) -> Checked {
+        size("pad.target", self.target.nominal(), 8..=SIDE_MAX)
     }
 }
 

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Whiten;
 use super::knobs::{Knob, Reading};
+use super::range::{Checked, within};
+use super::{PICTURES_MAX, Whiten};
 
 /// Patches (ALGORITHM 6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +74,14 @@ pub enum PatchSource {
 }
 
 impl Patch {
+    pub(super) fn check(&self) -> Checked {
+        within("patch.size", self.size, 16..=4096)?;
+        within("patch.per_class_view", self.per_class_view, 10..=PICTURES_MAX)?;
+        within("patch.test_fraction", self.test_fraction, 0.05..=0.5)?;
+        within("patch.coverage", self.coverage, 0.5..=1.0)?;
+        within("patch.max_overlap", self.max_overlap.unwrap_or(0), 0..=self.size - 1)
+    }
+
     /// Patches of one class and view on the (training, test) side.
     pub fn quota(&self) -> (u32, u32) {
         let test = (f64::from(self.per_class_view) * self.test_fraction).round() as u32;

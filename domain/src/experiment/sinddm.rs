@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::PICTURES_MAX;
 use super::knobs::{Knob, Reading};
+use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, list, refuse, within};
 
 /// Pyramid, network and training of one diffusion model (ALGORITHM 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -225,6 +227,25 @@ pub(super) const KNOBS: &[Knob] = &[
 ];
 
 impl Sinddm {
+    pub(super) fn check(&self) -> Checked {
+        within("sinddm.images_per_model", self.images_per_model, 1..=200)?;
+        within("sinddm.scale_factor", self.scale_factor, 1.05..=8.0)?;
+        within("sinddm.timesteps", self.timesteps, 2..=TIMESTEPS_MAX)?;
+        within("sinddm.dim", self.dim, 2..=2048)?;
+        if !self.dim.is_multiple_of(2) {
+            return refuse("sinddm.dim", format!("is {}, has to be even", self.dim));
+        }
+        within("sinddm.batch", self.batch, 1..=BATCH_MAX)?;
+        within("sinddm.micro_batch", self.micro_batch.unwrap_or(1), 1..=BATCH_MAX)?;
+        within("sinddm.steps", self.steps, 1..=STEPS_MAX)?;
+        within("sinddm.lr", self.lr, 0.0..=1.0)?;
+        list("sinddm.milestones", &self.milestones, 0..=100, 0..=STEPS_MAX)?;
+        within("sinddm.lr_gamma", self.lr_gamma, 0.0..=1.0)?;
+        within("sinddm.ema", self.ema, 0.0..=1.0)?;
+        within("sinddm.ema_every", self.ema_every, 1..=STEPS_MAX)?;
+        within("sinddm.ema_start", self.ema_start, 0..=STEPS_MAX)
+    }
+
     /// The aspect, as width and height, to which canvases are extended with the colour
     /// of the padding before they are shrunk to the finest scale; absent where they
     /// are stretched to it, or where the finest scale has the canvas's aspect anyway.
@@ -422,6 +443,14 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    pub(super) fn check(&self) -> Checked {
+        within("sampling.per_model", self.per_model, 2..=PICTURES_MAX)?;
+        within("sampling.batch", self.batch, 1..=BATCH_MAX)?;
+        within("sampling.omega", self.omega, 0.0..=1.0)?;
+        within("sampling.gamma_clip", self.gamma_clip, 0.0..=0.99)?;
+        self.scale_mul.into_iter().try_for_each(|share| within("sampling.scale_mul", share, 0.1..=10.0))
+    }
+
     /// Width and height of a sample where the model has that size.
     pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
         let side = |pixels: u32, share: f64| ((f64::from(pixels) * share) as u32).max(1);

@@ -1,11 +1,13 @@
 //! Classifiers: baselines and two-step transfer learning (ALGORITHM 7).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::knobs::{Knob, Reading};
+use super::range::{BATCH_MAX, Checked, list, refuse, within};
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset};
 
@@ -270,6 +272,13 @@ impl Default for Network {
 }
 
 impl Network {
+    fn check(&self) -> Checked {
+        within("tl.network.width", self.width, 1..=1024)?;
+        list("tl.network.blocks", &self.blocks, 1..=4, 1..=100)?;
+        list("tl.network.head", &self.head, 0..=16, 1..=16_384)?;
+        within("tl.network.dropout", self.dropout, 0.0..=0.95)
+    }
+
     /// Whether all but its head is ResNet50.
     pub fn is_resnet50(&self) -> bool {
         let paper = Network::default();
@@ -308,7 +317,53 @@ pub enum ImagenetWeights {
     V1,
 }
 
+/// Most epochs of a step, and most after which the learning rate falls.
+const EPOCHS_MAX: u32 = 100_000;
+
+/// Most runs of all protocols together: each is eighteen trainings, whose numbers one
+/// task brings together.
+const RUNS_MAX: u32 = 500;
+
 impl TransferLearning {
+    pub(super) fn check(&self) -> Checked {
+        self.network.check()?;
+        if self.init == Init::Imagenet && !self.network.is_resnet50() {
+            let problem = "is imagenet, whose weights are those of ResNet50, which tl.network is not: \
+                           choose tl.init=random, or leave tl.network as it is at scale paper";
+            return refuse("tl.init", problem);
+        }
+        within("tl.batch", self.batch, 2..=BATCH_MAX)?;
+        self.epochs.into_iter().try_for_each(|epochs| within("tl.epochs", epochs, 1..=EPOCHS_MAX))?;
+        self.lr.into_iter().try_for_each(|lr| within("tl.lr", lr, 0.0..=10.0))?;
+        within("tl.momentum", self.momentum, 0.0..=0.999)?;
+        within("tl.lr_step", self.lr_step, 1..=EPOCHS_MAX)?;
+        within("tl.lr_gamma", self.lr_gamma, 0.0..=1.0)?;
+        within("tl.val_fraction", self.val_fraction, 0.0..=0.5)?;
+        if self.select == Select::Best && self.val_fraction == 0.0 {
+            return refuse("tl.select", "is best, which needs patches for validation: raise tl.val_fraction");
+        }
+        within("tl.margin", self.margin, 0.01..=50.0)?;
+        self.check_runs()
+    }
+
+    fn check_runs(&self) -> Checked {
+        let protocols: BTreeSet<Protocol> = self.protocol.iter().copied().collect();
+        if protocols.is_empty() || protocols.len() < self.protocol.len() {
+            return refuse("tl.protocol", "has to name at least one protocol, and each once");
+        }
+        within("tl.repeats", self.repeats, 1..=RUNS_MAX)?;
+        within("tl.seeds", self.seeds, 1..=RUNS_MAX)?;
+        within("tl.folds", self.folds, 1..=10)?;
+        let runs: u32 = self.rounds().iter().map(|rounds| rounds.repeats * rounds.folds).sum();
+        match runs <= RUNS_MAX {
+            true => Ok(()),
+            false => {
+                let with = "with tl.folds, tl.seeds and tl.protocol";
+                refuse("tl.repeats", format!("makes {runs} runs {with}, has to make 1 to {RUNS_MAX}"))
+            }
+        }
+    }
+
     /// The weights that the first step needs.
     pub fn pretrained(&self) -> Option<Pretrained> {
         let which = match self.weights {

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, Reading};
+use super::range::{BATCH_MAX, Checked, STEPS_MAX, list, multiple, refuse, within};
 use crate::pretrained::Pretrained;
 
 /// Super-resolution of synthetic pictures.
@@ -48,6 +49,9 @@ impl Default for Upscale {
         }
     }
 }
+
+/// Longest side of a square, in pixels of the small picture.
+const TILE_MAX: u32 = 4096;
 
 /// The knobs of [`Upscale`].
 pub(super) const KNOBS: &[Knob] = &[
@@ -107,6 +111,20 @@ const TILES: Reading = Reading {
 };
 
 impl Upscale {
+    pub(super) fn check(&self) -> Checked {
+        within("upscale.factor", self.factor, 1..=16)?;
+        if self.method == UpscaleMethod::Swin2sr && self.factor != 4 {
+            return refuse("upscale.factor", format!("is {}, has to be 4 for Swin2SR", self.factor));
+        }
+        within("upscale.tile", self.tile, 0..=TILE_MAX)?;
+        multiple("upscale.tile", self.tile, 8)?;
+        within("upscale.overlap", self.overlap, 0..=TILE_MAX)?;
+        if self.tile > 0 && self.overlap >= self.tile {
+            return refuse("upscale.overlap", format!("is {}, has to be less than upscale.tile", self.overlap));
+        }
+        self.training.check()
+    }
+
     /// The published weights that it needs.
     pub fn pretrained(&self) -> Option<Pretrained> {
         let is_published = self.method == UpscaleMethod::Swin2sr && self.weights == UpscaleWeights::Published;
@@ -181,6 +199,25 @@ impl Default for Swin2srTraining {
             lr: 2e-4,
             ema: 0.999,
         }
+    }
+}
+
+impl Swin2srTraining {
+    fn check(&self) -> Checked {
+        within("upscale.training.heads", self.heads, 1..=64)?;
+        within("upscale.training.embed_dim", self.embed_dim, 1..=1024)?;
+        if !self.embed_dim.is_multiple_of(self.heads) {
+            let (dim, heads) = (self.embed_dim, self.heads);
+            let problem = format!("is {dim}, has to be a multiple of upscale.training.heads, which is {heads}");
+            return refuse("upscale.training.embed_dim", problem);
+        }
+        list("upscale.training.depths", &self.depths, 1..=16, 1..=24)?;
+        within("upscale.training.crop", self.crop, 8..=1024)?;
+        multiple("upscale.training.crop", self.crop, 8)?;
+        within("upscale.training.batch", self.batch, 1..=BATCH_MAX)?;
+        within("upscale.training.steps", self.steps, 1..=STEPS_MAX)?;
+        within("upscale.training.lr", self.lr, 0.0..=1.0)?;
+        within("upscale.training.ema", self.ema, 0.0..=1.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::experiment::Pick;
+use crate::experiment::{PICTURES_MAX, Pick};
 use crate::paper;
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset, View};
@@ -71,6 +71,25 @@ pub struct Data {
     pub unpublished: BTreeSet<Pretrained>,
 }
 
+/// Most bytes of all names in [`RawClass::stones`] together.
+const NAMES_MAX: usize = 1 << 20;
+
+/// Most bytes of one such name.
+const NAME_MAX: usize = 255;
+
+/// Most bytes of [`Data::stand_in`].
+const STAND_IN_MAX: usize = 1000;
+
+/// What is wrong with data that were handed in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidData {
+    /// Where, for instance `classes A/SUR/Ia images`.
+    pub field: String,
+    /// What it has to be.
+    pub problem: String,
+}
+
 /// The file of an artifact of published weights.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
@@ -100,6 +119,36 @@ impl Data {
                 .into_iter()
                 .flat_map(move |view| dataset.classes().into_iter().map(move |class| (dataset, view, class)))
         })
+    }
+
+    /// Checks that there is no more of anything than a study can have.
+    ///
+    /// # Errors
+    /// The first field that cannot be.
+    pub fn check(&self) -> Result<(), InvalidData> {
+        let most = |field: &dyn Fn() -> String, value: usize, most: usize, unit: &str| match value <= most {
+            true => Ok(()),
+            false => {
+                Err(InvalidData { field: field(), problem: format!("is {value}{unit}, has to be at most {most}") })
+            }
+        };
+        let stand_in = self.stand_in.as_deref().map_or(0, str::len);
+        most(&|| "stand_in".to_owned(), stand_in, STAND_IN_MAX, " bytes long")?;
+        let (mut places, mut bytes) = (BTreeSet::new(), 0);
+        for raw in &self.classes {
+            let RawClass { dataset, view, class, .. } = raw;
+            let field = |name: &str| format!("classes {dataset}/{view}/{class}{name}");
+            if !places.insert((*dataset, *view, *class)) {
+                return Err(InvalidData { field: field(""), problem: "stands twice".to_owned() });
+            }
+            most(&|| field(" images"), raw.images as usize, PICTURES_MAX as usize, "")?;
+            most(&|| field(" stones"), raw.stones.len(), PICTURES_MAX as usize, " long")?;
+            for name in raw.stones.keys() {
+                most(&|| field(" stones, a name"), name.len(), NAME_MAX, " bytes long")?;
+                bytes += name.len();
+            }
+        }
+        most(&|| "classes, the names of all stones together".to_owned(), bytes, NAMES_MAX, " bytes long")
     }
 
     /// Data with the paper's counts and no pictures behind them, to plan with.
@@ -159,5 +208,33 @@ impl Data {
     pub(super) fn get(&self, dataset: Dataset, view: View, class: Class) -> Result<&RawClass, Missing> {
         let found = self.classes.iter().find(|raw| (raw.dataset, raw.view, raw.class) == (dataset, view, class));
         found.ok_or(Missing::Class { dataset, view, class })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(spoil: impl FnOnce(&mut Data)) -> String {
+        let mut data = Data::of_the_paper();
+        assert_eq!(data.check(), Ok(()));
+        spoil(&mut data);
+        data.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_there_is_too_much_of_is_named_and_counted() {
+        assert_eq!(refused(|data| data.classes.extend(data.classes[..1].to_vec())), "classes A/SUR/IVa: stands twice");
+        let images = refused(|data| data.classes[0].images = u32::MAX);
+        assert_eq!(images, "classes A/SUR/IVa images: is 4294967295, has to be at most 100000");
+        let stand_in = refused(|data| data.stand_in = Some("x".repeat(1001)));
+        assert_eq!(stand_in, "stand_in: is 1001 bytes long, has to be at most 1000");
+        let name = refused(|data| data.classes[0].stones = BTreeMap::from([("x".repeat(256), 1)]));
+        assert_eq!(name, "classes A/SUR/IVa stones, a name: is 256 bytes long, has to be at most 255");
+        let names = refused(|data| {
+            data.classes[0].stones = (0..5000).map(|number| (format!("{number:0>250}"), number)).collect();
+        });
+        let expected = "classes, the names of all stones together: is 1250000 bytes long, has to be at most 1048576";
+        assert_eq!(names, expected);
     }
 }

@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
 use super::*;
 use crate::experiment::{DdpmModels, MultiImage, PatchSource, Protocol};
 use crate::pretrained::Pretrained;
@@ -409,6 +412,54 @@ fn the_parameters_of_every_planned_stage_are_in_range() {
             for task in plan(&experiment, &Data::of_the_paper()).unwrap().tasks {
                 assert_eq!(task.stage.check(), Ok(()), "{} of {}", task.label(), scale.name());
             }
+        }
+    }
+}
+
+/// Values at which sizes, counts and products change their nature.
+fn edge() -> impl Strategy<Value = Value> {
+    let whole = [0, 1, 2, 3, 4, 7, 8, 16, 24, 64, 100, 500, 1000, 4096, 10_000, 100_000, u32::MAX - 1, u32::MAX];
+    prop_oneof![
+        4 => prop::sample::select(whole.to_vec()).prop_map(Value::from),
+        1 => prop::sample::select(vec![-1.0, 0.0, 1e-300, 0.05, 0.5, 0.99, 1.0, 1.05, 10.0, 1e300]).prop_map(Value::from),
+        1 => prop::collection::vec(prop::sample::select(whole.to_vec()), 0..6).prop_map(Value::from),
+        1 => prop::sample::select(vec![
+            "per_image", "mosaic", "auto50000", "auto_max", "aspect:1000/1", "stretch", "small", "random", "lanczos",
+            "trained", "per_view", "per_class_view", "ddim", "all_a", "padded", "resplit", "fixed_split",
+        ])
+        .prop_map(Value::from),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for, it is refused or planned, and nothing overflows on the way.
+    #[test]
+    fn any_spec_is_refused_or_planned(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), edge()), 1..8),
+        images in prop::sample::select(vec![0u32, 1, 2, 8, 1000, 100_000, u32::MAX]),
+    ) {
+        let scale = crate::experiment::Scale::Smoke;
+        let mut spec = serde_json::to_value(crate::overrides::resolve(scale, None, &[]).unwrap()).unwrap();
+        let knobs: Vec<&str> = crate::experiment::knobs::all().map(|knob| knob.name).collect();
+        for (place, value) in changes {
+            let mut trial = spec.clone();
+            let knob: &str = knobs[place.index(knobs.len())];
+            let (section, name) = knob.rsplit_once('.').unwrap_or(("", knob));
+            let way = if section.is_empty() { String::new() } else { format!("/{}", section.replace('.', "/")) };
+            trial.pointer_mut(&way).unwrap()[name] = value;
+            if serde_json::from_value::<Experiment>(trial.clone()).is_ok() {
+                spec = trial;
+            }
+        }
+        let experiment: Experiment = serde_json::from_value(spec).unwrap();
+        let mut data = Data::of_the_paper();
+        data.classes.iter_mut().for_each(|raw| raw.images = images);
+        if experiment.check().is_ok() && data.check().is_ok() {
+            let plan = plan(&experiment, &data).unwrap();
+            prop_assert!(plan.tasks.len() < 20_000);
+            prop_assert!(plan.tasks.iter().all(|task| task.told_bytes() < crate::command::TASK_BYTES_MAX));
         }
     }
 }

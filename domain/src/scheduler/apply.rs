@@ -157,7 +157,7 @@ impl Scheduler {
     fn begin_run(&mut self, run: Digest, work: &Work, priority: i32) -> RunId {
         let id = *self.run_ids.entry(run).or_insert(self.runs.len() as RunId);
         if id as usize == self.runs.len() {
-            self.runs.push(Run::new(run, work.clone()));
+            self.runs.push(Run::new(run, Arc::new(work.clone())));
         }
         self.put_last(id);
         let known = &mut self.runs[id as usize];
@@ -183,7 +183,7 @@ impl Scheduler {
                 self.tasks[id as usize].runs.push(run);
                 let known = &mut self.runs[run as usize];
                 known.tasks.push(id);
-                known.count(&self.tasks[id as usize].task);
+                known.count(id, &self.tasks[id as usize].task);
             }
             match self.tasks[id as usize].task.state {
                 State::Committed { .. } => self.runs[run as usize].cached += 1,
@@ -225,8 +225,8 @@ impl Scheduler {
             failed_on: vec![],
             had: None,
         };
-        self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![] });
-        self.ids.insert(spec.key, id);
+        let like_it = self.ids.insert(spec, id);
+        self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![], like_it });
         id
     }
 
@@ -321,7 +321,7 @@ impl Scheduler {
     fn set_state(&mut self, id: Id, state: State) {
         let entry = &mut self.tasks[id as usize];
         for run in &entry.runs {
-            self.runs[*run as usize].recount(&entry.task, &state);
+            self.runs[*run as usize].recount(id, &entry.task, &state);
         }
         if let State::Leased(lease) = &state {
             self.leases.insert(lease.token, id);

@@ -1,14 +1,29 @@
 //! Why a task is not running, why it ran again, and what changed about it.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Entry, Id, Phase, Reject, Scheduler, Worker};
 use crate::digest::Digest;
-use crate::plan::{Source, TaskSpec};
-use crate::task::{State, WorkerId};
+use crate::plan::{Input, Source, TaskSpec};
+use crate::task::{State, Task, WorkerId};
 
-/// Inputs and differences that are named one by one.
+/// Inputs, workers and differences that are named one by one.
 const NAMED_MAX: usize = 20;
+
+/// Tasks that are looked at for one of the same stage and subject.
+const LOOKED_MAX: usize = 16;
+
+/// Pairs of tasks that are compared to say what sets two apart.
+const PAIRS_MAX: usize = 1000;
+
+/// Inputs that are looked at for that.
+const INPUTS_MAX: usize = 100_000;
+
+/// Characters of a difference.
+const DIFFERENCE_MAX: usize = 500;
 
 impl Scheduler {
     /// Why a task stands where it stands, one reason a line.
@@ -50,30 +65,43 @@ impl Scheduler {
         Ok(reasons)
     }
 
-    /// What sets a task apart from the one of the same stage and subject before
-    /// it, whose result it therefore does not have; one difference a line. Empty
-    /// if there is none before it.
+    /// A task and the one of the same stage and subject before it, whose result it does
+    /// not have, with what both come from as far as it differs: [`Comparison::lines`]
+    /// says what it is.
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
-    pub fn differences(&self, key: Digest) -> Result<Vec<String>, Reject> {
+    pub fn comparison(&self, key: Digest) -> Result<Comparison, Reject> {
         let id = self.ids.get(&key).ok_or(Reject::UnknownTask(key))?;
-        let spec = &self.tasks[id as usize].task.spec;
-        let like_it = |entry: &&Entry| {
-            let other = &entry.task.spec;
-            other.key != key && other.subject == spec.subject && other.stage.name() == spec.stage.name()
+        let (spec, mut comparison) = (&self.tasks[id as usize].task.spec, Comparison::default());
+        let is_like_it = |other: &&Arc<TaskSpec>| is_of_the_same(other, spec);
+        let before = std::iter::successors(Some(id), |id| self.tasks[*id as usize].like_it).skip(1).take(LOOKED_MAX);
+        let Some(before) = before.map(|id| &self.tasks[id as usize].task.spec).find(is_like_it) else {
+            return Ok(comparison);
         };
-        let mut lines = vec![];
-        if let Some(before) = self.tasks[..id as usize].iter().rev().find(like_it) {
-            self.compare(&before.task.spec, spec, &mut lines);
+        let (mut waiting, mut looked) = (VecDeque::from([(before, spec)]), 0);
+        while let Some((before, after)) = waiting.pop_front() {
+            comparison.pairs.push((before.clone(), after.clone()));
+            for (name, input) in after.inputs.iter().take(INPUTS_MAX - looked) {
+                looked += 1;
+                let Some((old, new)) = both_made(before.inputs.get(name), input) else { continue };
+                let (Ok(Task { spec: before, .. }), Ok(Task { spec: after, .. })) = (self.task(old), self.task(new))
+                else {
+                    continue;
+                };
+                let has_room = comparison.followed.len() < PAIRS_MAX;
+                if has_room && is_of_the_same(before, after) && comparison.followed.insert((old, new)) {
+                    waiting.push_back((before, after));
+                }
+            }
         }
-        Ok(lines)
+        Ok(comparison)
     }
 
     fn missing(&self, entry: &Entry) -> Vec<String> {
-        let unmet = entry.needs.iter().map(|need| &self.tasks[*need as usize].task);
-        let unmet: Vec<_> = unmet.filter(|task| !matches!(task.state, State::Committed { .. })).collect();
-        let line = |task: &&crate::task::Task| {
+        let needs = entry.needs.iter().map(|need| &self.tasks[*need as usize].task);
+        let unmet = needs.filter(|task| !matches!(task.state, State::Committed { .. }));
+        let line = |task: &Task| {
             let state = match &task.state {
                 State::Failed(failure) => format!("failed ({}: {})", failure.code.name(), failure.message),
                 State::Leased(lease) => format!("runs on {}", self.name_of(&lease.worker)),
@@ -84,9 +112,11 @@ impl Scheduler {
             };
             format!("waits for {} ({}), which {state}", task.spec.label(), task.spec.key.short())
         };
-        let mut lines: Vec<String> = unmet.iter().take(NAMED_MAX).map(line).collect();
-        if unmet.len() > NAMED_MAX {
-            lines.push(format!("and for {} more", unmet.len() - NAMED_MAX));
+        let mut lines: Vec<String> = unmet.take(NAMED_MAX).map(line).collect();
+        if let State::Waiting { unmet } = entry.task.state
+            && unmet > NAMED_MAX
+        {
+            lines.push(format!("and for {} more", unmet - NAMED_MAX));
         }
         lines
     }
@@ -96,20 +126,15 @@ impl Scheduler {
         if self.workers.is_empty() {
             return vec!["no worker is there: start one with `lithogen worker`".to_owned()];
         }
-        let (spec, mut busy) = (&self.tasks[id as usize].task.spec, 0);
-        let mut lines = vec![];
-        for worker in self.workers.values() {
-            match self.obstacle(spec, worker) {
-                Some(obstacle) => lines.push(format!("{}: {obstacle}", worker.name)),
-                None => busy += 1,
-            }
-        }
-        lines.truncate(NAMED_MAX);
-        match busy {
-            0 => lines.insert(0, "no worker that is there can run it".to_owned()),
-            _ => lines.insert(0, format!("{busy} workers could run it; they are busy with what goes before it")),
-        }
-        lines
+        let Entry { task, class, .. } = &self.tasks[id as usize];
+        let could = |worker: &&Worker| worker.takes_work() && worker.could_run[*class as usize];
+        let first = match self.workers.values().filter(could).count() {
+            0 => "no worker that is there can run it".to_owned(),
+            busy => format!("{busy} workers could run it; they are busy with what goes before it"),
+        };
+        let others = self.workers.values().filter(|worker| !could(worker)).take(NAMED_MAX);
+        let obstacle = |worker: &Worker| Some(format!("{}: {}", worker.name, self.obstacle(&task.spec, worker)?));
+        [first].into_iter().chain(others.filter_map(obstacle)).collect()
     }
 
     fn obstacle(&self, spec: &TaskSpec, worker: &Worker) -> Option<String> {
@@ -127,7 +152,63 @@ impl Scheduler {
         self.workers.get(worker).map_or(&worker.0, |worker| &worker.name)
     }
 
-    /// Follows differences of inputs to the tasks where they begin.
+    /// What needs somebody's attention about a run, one matter a line.
+    pub fn attention(&self, run: &super::Run) -> Vec<String> {
+        let mut lines = vec![];
+        if run.phase == Phase::Active && run.counts.ready > 0 && run.counts.leased == 0 {
+            // What another run is handed out for is told there.
+            let ready = self.run_ids.get(&run.id).and_then(|run| self.queues.first_of(*run));
+            lines.extend(ready.map(|id| {
+                let entry = &self.tasks[id as usize];
+                let first = self.idle(id).into_iter().next().unwrap_or_default();
+                format!("of {} ready tasks none runs: {} ({first})", run.counts.ready, entry.task.spec.label())
+            }));
+        }
+        let quarantined = self.workers.values().filter_map(|worker| Some((&worker.name, worker.quarantined.as_ref()?)));
+        lines.extend(quarantined.take(NAMED_MAX).map(|(name, why)| {
+            format!("worker {name} is quarantined: {why}; mend it, then `lithogen worker readmit {name}`")
+        }));
+        lines
+    }
+}
+
+fn is_of_the_same(one: &TaskSpec, other: &TaskSpec) -> bool {
+    one.subject == other.subject && one.stage.name() == other.stage.name()
+}
+
+/// The keys of the tasks that an input came from and comes from, if these are two.
+fn both_made(before: Option<&Input>, after: &Input) -> Option<(Digest, Digest)> {
+    match (before?.from, after.from) {
+        (Source::Task(old), Source::Task(new)) if old != new => Some((old, new)),
+        _ => None,
+    }
+}
+
+/// Tasks with those that they are compared with; what a scheduler knew of them.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// Before and after, nearest first.
+    pairs: Vec<(Arc<TaskSpec>, Arc<TaskSpec>)>,
+    /// The keys of all pairs but the first.
+    followed: BTreeSet<(Digest, Digest)>,
+}
+
+impl Comparison {
+    /// What sets a task apart from the one before it, told of the tasks where it begins;
+    /// one difference a line, the first twenty or a few more. Empty if there is none
+    /// before it.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![];
+        for (before, after) in &self.pairs {
+            if lines.len() >= NAMED_MAX {
+                break;
+            }
+            self.compare(before, after, &mut lines);
+        }
+        lines.dedup();
+        lines
+    }
+
     fn compare(&self, before: &TaskSpec, after: &TaskSpec, lines: &mut Vec<String>) {
         let label = after.label();
         if before.version != after.version {
@@ -138,50 +219,24 @@ impl Scheduler {
         }
         let of = |spec: &TaskSpec| serde_json::to_value(&spec.stage).unwrap_or_default();
         compare_values(&label, "", &of(before), &of(after), lines);
-        for (name, input) in after.inputs.iter() {
-            if lines.len() >= NAMED_MAX {
-                return;
-            }
-            match (before.inputs.get(name).map(|input| input.from), input.from) {
-                (None, _) => lines.push(format!("{label}: reads {name}, which it did not")),
-                (Some(old), new) if old == new => {}
-                (Some(Source::Task(old)), Source::Task(new)) => match (self.task(old), self.task(new)) {
-                    (Ok(old), Ok(new)) if old.spec.label() == new.spec.label() => {
-                        self.compare(&old.spec, &new.spec, lines);
-                    }
-                    _ => lines.push(format!("{label}: {name} comes from another task")),
-                },
+        let told = |(name, input): (&str, &Input)| {
+            let known = before.inputs.get(name);
+            let both = both_made(known, input);
+            let problem = match (known.map(|known| known.from), input.from) {
+                (None, _) => format!("reads {name}, which it did not"),
+                (Some(old), new) if old == new => return None,
+                _ if both.is_some_and(|both| self.followed.contains(&both)) => return None,
+                (Some(Source::Task(_)), Source::Task(_)) => format!("{name} comes from another task"),
                 (Some(Source::Artifact(old)), Source::Artifact(new)) => {
-                    lines.push(format!("{label}: {name} has other files ({} -> {})", old.short(), new.short()));
+                    format!("{name} has other files ({} -> {})", old.short(), new.short())
                 }
-                _ => lines.push(format!("{label}: {name} comes from elsewhere")),
-            }
-        }
+                _ => format!("{name} comes from elsewhere"),
+            };
+            Some(format!("{label}: {problem}"))
+        };
+        lines.extend(after.inputs.iter().filter_map(told).take(NAMED_MAX));
         let gone = before.inputs.iter().filter(|(name, _)| after.inputs.get(name).is_none());
-        lines.extend(gone.map(|(name, _)| format!("{label}: reads {name} no longer")));
-        lines.dedup();
-    }
-
-    /// What needs somebody's attention about a run, one matter a line.
-    pub fn attention(&self, run: &super::Run) -> Vec<String> {
-        let mut lines = vec![];
-        if run.phase == Phase::Active && run.counts.ready > 0 && run.counts.leased == 0 {
-            let ready = run.tasks.iter().find(|id| self.tasks[**id as usize].task.state == State::Ready);
-            lines.extend(ready.map(|id| {
-                let entry = &self.tasks[*id as usize];
-                let first = self.idle(*id).into_iter().next().unwrap_or_default();
-                format!("of {} ready tasks none runs: {} ({first})", run.counts.ready, entry.task.spec.label())
-            }));
-        }
-        for worker in self.workers.values() {
-            if let Some(why) = &worker.quarantined {
-                let name = &worker.name;
-                lines.push(format!(
-                    "worker {name} is quarantined: {why}; mend it, then `lithogen worker readmit {name}`"
-                ));
-            }
-        }
-        lines
+        lines.extend(gone.take(NAMED_MAX).map(|(name, _)| format!("{label}: reads {name} no longer")));
     }
 }
 
@@ -194,7 +249,11 @@ fn compare_values(label: &str, path: &str, before: &Value, after: &Value, lines:
             }
         }
         _ if before == after => {}
-        _ => lines.push(format!("{label}: {path} {before} -> {after}")),
+        _ if lines.len() >= NAMED_MAX => {}
+        _ => {
+            let line = format!("{label}: {path} {before} -> {after}");
+            lines.push(line.chars().take(DIFFERENCE_MAX).collect());
+        }
     }
 }
 
@@ -277,8 +336,49 @@ mod tests {
         let mut scheduler = Scheduler::default();
         let [_, before] = submit(&mut scheduler, "a", Resources::default());
         let [_, after] = submit(&mut scheduler, "b", Resources::default());
-        assert!(scheduler.differences(before).unwrap().is_empty());
+        assert!(scheduler.comparison(before).unwrap().lines().is_empty());
         let expected = r#"command make: argv ["echo","a"] -> ["echo","b"]"#;
-        assert_eq!(scheduler.differences(after).unwrap(), [expected]);
+        assert_eq!(scheduler.comparison(after).unwrap().lines(), [expected]);
+    }
+
+    /// Layers of two tasks that read both of the layer before: as many ways as there are
+    /// numbers of so many bits.
+    #[test]
+    fn differences_behind_many_ways_and_long_chains_are_followed_once() {
+        let submit = |scheduler: &mut Scheduler, argument: &str, layers: usize| {
+            let mut command = vec![];
+            for layer in 0..layers {
+                for side in ["a", "b"] {
+                    let mut spec = CommandSpec { name: format!("{side}{layer}"), ..CommandSpec::default() };
+                    spec.argv = vec![if layer == 0 { argument } else { "same" }.to_owned(), spec.name.clone()];
+                    if layer > 0 {
+                        let input = |side: &str| (side.to_owned(), format!("task:{side}{}", layer - 1));
+                        spec.inputs = BTreeMap::from([input("a"), input("b")]);
+                    }
+                    command.push(spec);
+                }
+            }
+            let commands = Commands { id: String::new(), command };
+            let plan = command::plan(&commands).unwrap();
+            let last = plan.tasks.last().unwrap().key;
+            let work = Work::Commands { commands: commands.into() };
+            act(scheduler, Request::Submit { work, run: plan.digest(), tasks: plan.tasks, priority: 0 });
+            last
+        };
+        let mut scheduler = Scheduler::default();
+        submit(&mut scheduler, "one", 200);
+        let last = submit(&mut scheduler, "two", 200);
+        let lines = scheduler.comparison(last).unwrap().lines();
+        assert_eq!(
+            lines,
+            [r#"command a0: argv ["one","a0"] -> ["two","a0"]"#, r#"command b0: argv ["one","b0"] -> ["two","b0"]"#]
+        );
+        submit(&mut scheduler, "one", 2000);
+        let last = submit(&mut scheduler, "two", 2000);
+        let comparison = scheduler.comparison(last).unwrap();
+        assert_eq!(comparison.pairs.len(), super::PAIRS_MAX + 1);
+        let lines = comparison.lines();
+        assert_eq!(lines.len(), 4, "where it was not followed any further: {lines:?}");
+        assert!(lines[0].ends_with(": a comes from another task"), "{lines:?}");
     }
 }

@@ -5,23 +5,47 @@
     reason = "looked up, never iterated; a million keys in a tree cost three times as much"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::RangeInclusive;
 
 use crate::digest::Digest;
+use crate::plan::TaskSpec;
 
 /// Where each task is.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Ids(HashMap<Digest, u32, BuildHasherDefault<First8>>);
+pub(super) struct Ids {
+    places: HashMap<Digest, u32, BuildHasherDefault<First8>>,
+    /// By the beginning of the key, for those who type no more than that.
+    order: BTreeSet<(u64, u32)>,
+    /// The newest task of each stage and subject, by the beginning of a digest of both.
+    newest: HashMap<u64, u32, BuildHasherDefault<First8>>,
+}
 
 impl Ids {
     pub(super) fn get(&self, key: &Digest) -> Option<u32> {
-        self.0.get(key).copied()
+        self.places.get(key).copied()
     }
 
-    pub(super) fn insert(&mut self, key: Digest, id: u32) {
-        self.0.insert(key, id);
+    /// Where tasks are whose keys may lie in a range: all that do are among them.
+    pub(super) fn near(&self, keys: RangeInclusive<Digest>) -> impl Iterator<Item = u32> {
+        let places = (head(keys.start()), u32::MIN)..=(head(keys.end()), u32::MAX);
+        self.order.range(places).map(|(_, id)| *id)
     }
+
+    /// Notes a task; returns the one before it that is probably of the same stage and
+    /// subject.
+    pub(super) fn insert(&mut self, spec: &TaskSpec, id: u32) -> Option<u32> {
+        self.places.insert(spec.key, id);
+        self.order.insert((head(&spec.key), id));
+        let label = format!("{}\0{}", spec.stage.name(), spec.subject);
+        self.newest.insert(head(&Digest::of(label.as_bytes())), id)
+    }
+}
+
+/// Orders digests as they are ordered, but for those that begin alike.
+fn head(digest: &Digest) -> u64 {
+    digest.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// A digest is as good a hash as any: its first bytes will do.

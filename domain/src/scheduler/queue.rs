@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::run::RunId;
 use super::{Id, Scheduler, Worker};
@@ -27,7 +28,7 @@ pub(super) struct Classes {
 struct Class {
     stage: &'static str,
     version: u32,
-    resources: Resources,
+    resources: Arc<Resources>,
 }
 
 impl Classes {
@@ -66,6 +67,12 @@ type Place = (Reverse<u64>, Id);
 impl Queues {
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// A task that is handed out on account of a run, if there is any.
+    pub(super) fn first_of(&self, run: RunId) -> Option<Id> {
+        let (_, queue) = self.queues.range((run, u32::MIN)..=(run, u32::MAX)).next()?;
+        queue.first().map(|(_, id)| *id)
     }
 
     /// Puts a task in the queue of a run, or in none.

@@ -1,9 +1,11 @@
 //! One submission and how its tasks stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Id;
 use crate::digest::Digest;
 use crate::plan::Work;
 use crate::task::{State, Task};
@@ -17,7 +19,7 @@ pub struct Run {
     /// Digest of the plan.
     pub id: Digest,
     /// What was planned.
-    pub work: Work,
+    pub work: Arc<Work>,
     /// Whether it goes on.
     pub phase: Phase,
     /// Runs with more go first.
@@ -28,8 +30,14 @@ pub struct Run {
     pub counts: Counts,
     /// The same for each stage, by its name.
     pub stages: BTreeMap<&'static str, Counts>,
+    /// The version of each of its stages.
+    pub versions: BTreeMap<&'static str, u32>,
     /// Its tasks, each after all that it needs.
-    pub(super) tasks: Vec<u32>,
+    pub(super) tasks: Vec<Id>,
+    /// Those under way.
+    pub(super) leased: BTreeSet<Id>,
+    /// Those given up.
+    pub(super) failed: BTreeSet<Id>,
 }
 
 /// Whether a run goes on.
@@ -45,22 +53,52 @@ pub enum Phase {
 }
 
 impl Run {
-    pub(super) fn new(id: Digest, work: Work) -> Self {
-        let (phase, counts, stages) = (Phase::Active, Counts::default(), BTreeMap::new());
-        Self { id, work, phase, priority: 0, cached: 0, counts, stages, tasks: vec![] }
+    pub(super) fn new(id: Digest, work: Arc<Work>) -> Self {
+        Self {
+            id,
+            work,
+            phase: Phase::Active,
+            priority: 0,
+            cached: 0,
+            counts: Counts::default(),
+            stages: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            tasks: vec![],
+            leased: BTreeSet::new(),
+            failed: BTreeSet::new(),
+        }
     }
 
     /// Counts a task that it did not have.
-    pub(super) fn count(&mut self, task: &Task) {
+    pub(super) fn count(&mut self, id: Id, task: &Task) {
         self.counts.add(&task.state);
         self.stages.entry(task.spec.stage.name()).or_default().add(&task.state);
+        self.versions.insert(task.spec.stage.name(), task.spec.version);
+        if let Some(listed) = self.listed(&task.state) {
+            listed.insert(id);
+        }
     }
 
     /// Counts a task of it that changes its state.
-    pub(super) fn recount(&mut self, task: &Task, next: &State) {
+    pub(super) fn recount(&mut self, id: Id, task: &Task, next: &State) {
         for counts in [&mut self.counts, self.stages.entry(task.spec.stage.name()).or_default()] {
             counts.remove(&task.state);
             counts.add(next);
+        }
+        if let Some(listed) = self.listed(&task.state) {
+            listed.remove(&id);
+        }
+        if let Some(listed) = self.listed(next) {
+            listed.insert(id);
+        }
+    }
+
+    /// Where tasks in a state are listed one by one, if they are.
+    fn listed(&mut self, state: &State) -> Option<&mut BTreeSet<Id>> {
+        match state {
+            State::Leased(_) => Some(&mut self.leased),
+            State::Failed(_) => Some(&mut self.failed),
+            _ => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! All of it as data: what bounds the time of a restart.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct RunData {
     id: Digest,
-    work: Work,
+    work: Arc<Work>,
     phase: Phase,
     priority: i32,
     cached: usize,
@@ -103,10 +104,13 @@ impl TryFrom<Snapshot> for Scheduler {
             return Err(InvalidSnapshot("run"));
         }
         scheduler.run_order = snapshot.run_order;
-        for (task, runs) in snapshot.tasks {
+        for (mut task, runs) in snapshot.tasks {
+            if let Some(before) = scheduler.tasks.last() {
+                Arc::make_mut(&mut task.spec).share(&before.task.spec);
+            }
             let id = scheduler.add(&task.spec);
             for run in &runs {
-                scheduler.runs[*run as usize].count(&task);
+                scheduler.runs[*run as usize].count(id, &task);
             }
             if let Some(lease) = task.lease() {
                 scheduler.leases.insert(lease.token, id);
