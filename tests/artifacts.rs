@@ -130,6 +130,12 @@ async fn an_interrupted_download_goes_on_where_it_was_cut_off() {
     assert!(std::fs::read(&path).unwrap() == bytes);
 }
 
+/// Where a file gathers that is on its way to a place.
+fn half(digest: Digest, place: &Path) -> PathBuf {
+    let key = format!("{digest}{}", place.file_name().unwrap().to_str().unwrap());
+    place.with_file_name(format!(".lithogen:{}.0", Digest::of(key.as_bytes())))
+}
+
 /// Another process of the client finds what the first left.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_download_left_is_used_and_what_is_of_another_file_is_not() {
@@ -140,14 +146,19 @@ async fn what_an_earlier_download_left_is_used_and_what_is_of_another_file_is_no
     let proxy = Proxy::start(cluster.address()).await;
     let transfer = Transfer::new(through(&proxy.url()));
     let path = cluster.path("weights");
-    std::fs::write(cluster.path("weights.partial"), &bytes[..6 * MIB as usize]).unwrap();
+    let half = half(Digest::of(&bytes), &path);
+    std::fs::write(&half, &bytes[..6 * MIB as usize]).unwrap();
     transfer.get_file(Digest::of(&bytes), &path).await.unwrap();
     assert!(proxy.down() < 3 * MIB, "{} bytes were sent", proxy.down());
     assert!(std::fs::read(&path).unwrap() == bytes);
-    std::fs::write(cluster.path("weights.partial"), noise(9, MIB)).unwrap();
+    std::fs::write(&half, noise(9, MIB)).unwrap();
     transfer.get_file(Digest::of(&bytes), &path).await.unwrap();
     assert!(std::fs::read(&path).unwrap() == bytes);
-    assert!(!cluster.path("weights.partial").exists());
+    assert!(!half.exists());
+    // More than there is: of another form, perhaps.
+    std::fs::write(&half, noise(9, 9 * MIB)).unwrap();
+    transfer.get_file(Digest::of(&bytes), &path).await.unwrap();
+    assert!(std::fs::read(&path).unwrap() == bytes && !half.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

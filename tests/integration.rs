@@ -17,6 +17,7 @@ mod commands;
 mod crash;
 mod determinism;
 mod devices;
+mod disk;
 mod faults;
 mod memory;
 mod process;

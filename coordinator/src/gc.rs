@@ -15,14 +15,23 @@ use std::time::{Duration, SystemTime};
 use domain::digest::Digest;
 use domain::plan::Source;
 use domain::scheduler::Scheduler;
-use proto::encoding::Check;
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::{self, Blobs, Stored};
+use crate::blobs::upload::GIVEN_UP;
+use crate::blobs::{self, Blobs, Looked, Stored};
 use crate::driver::{Gone, Handle};
 
 /// Blobs removed while nobody can ask for any.
 const BATCH: usize = 64;
+
+/// Tasks that are named with one problem.
+const NAMED: usize = 20;
+
+/// Longest time that the task which made a lost blob is looked for.
+const LOOK_FOR_MAKER: Duration = Duration::from_secs(2);
+
+/// How often uploads are looked for that were given up.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
 /// What is kept without being needed, unless somebody says otherwise.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -38,13 +47,13 @@ pub enum Error {
     Gone(#[from] Gone),
     /// What a manifest lists is not known, and so not what is needed.
     #[error(
-        "nothing was removed: the list of files of artifact {artifact}, which {task} needs, cannot be read ({source}); \
-         see `lithogen artifact verify`"
+        "nothing was removed: the list of files of artifact {artifact}, which {task} made or needs, cannot be read \
+         ({source}); `lithogen artifact verify` says what else is wrong, and what computes it again"
     )]
     Unreadable {
         /// The artifact.
         artifact: Digest,
-        /// A task that needs it, for people.
+        /// Tasks that made or need it, for people.
         task: String,
         /// Why.
         source: blobs::Error,
@@ -66,6 +75,17 @@ pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
         }
     }
     roots
+}
+
+/// Every artifact that is a task's result, with the tasks whose result it is.
+fn results(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
+    let mut results: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+    for task in scheduler.tasks() {
+        if let State::Committed { artifact, .. } = task.state {
+            results.entry(artifact).or_default().insert(task.spec.key);
+        }
+    }
+    results
 }
 
 /// What a collection did, or would do.
@@ -115,6 +135,23 @@ pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: b
     Ok(Collected { removed, removed_uploads, kept_files, kept_bytes })
 }
 
+/// Removes uploads that were given up, now and then until told to stop; what goes
+/// wrong is logged.
+pub async fn keep_tidy(blobs: Blobs, closing: CancellationToken) {
+    let mut every = tokio::time::interval(TIDY_EVERY);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = closing.cancelled() => return,
+        }
+        let blobs = blobs.clone();
+        let since = SystemTime::now().checked_sub(GIVEN_UP).unwrap_or(SystemTime::UNIX_EPOCH);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || blobs.remove_uploads(since, false)).await {
+            tracing::warn!(%error, "uploads that were given up stay");
+        }
+    }
+}
+
 /// Collects once in each period until told to stop; what goes wrong is logged.
 pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration, closing: CancellationToken) {
     loop {
@@ -139,6 +176,9 @@ pub enum Kind {
     Corrupt,
     /// A task needs it, and it is not there.
     Missing,
+    /// It could not be read, or is not the list of files that it should be. It stays
+    /// where it is.
+    Unreadable,
 }
 
 /// A blob that cannot be read.
@@ -148,8 +188,12 @@ pub struct Problem {
     pub digest: Digest,
     /// What is wrong.
     pub kind: Kind,
+    /// More of what is wrong, for people; empty if the kind says all.
+    pub why: String,
     /// Tasks that made or need it, for people.
     pub tasks: Vec<String>,
+    /// Tasks whose result it is or belongs to: any of them can make it again.
+    pub makers: Vec<Digest>,
 }
 
 /// How far a check is.
@@ -163,12 +207,15 @@ pub struct Progress {
     pub checked_bytes: u64,
 }
 
+/// What a check has found so far: the kind of each problem and why.
+type Found = BTreeMap<Digest, (Kind, String)>;
+
 /// Reads every blob again, moves aside what is damaged, and names what tasks
 /// need and lack. `tell` hears after each blob how far it is, and ends the check
 /// by returning false.
 ///
 /// # Errors
-/// If the store cannot be listed.
+/// If the store cannot be listed, or does not answer.
 pub async fn verify(
     driver: &Handle,
     blobs: &Blobs,
@@ -176,12 +223,16 @@ pub async fn verify(
 ) -> Result<Vec<Problem>, Error> {
     let listed = blobs.list().await?;
     let mut progress = Progress { total_files: listed.len() as u64, ..Progress::default() };
-    let mut corrupt = BTreeSet::new();
+    let mut found = Found::new();
     for blob in listed {
-        if !is_whole(blobs, blob).await? {
-            // Stored again in the other form, perhaps: the reader takes either.
-            blobs.damaged(blob.digest).await;
-            corrupt.insert(blob.digest);
+        match blobs.look(blob.digest, blob.encoding).await {
+            Ok(Looked::Whole | Looked::Gone) => {}
+            Ok(Looked::Damaged) => {
+                found.insert(blob.digest, (Kind::Corrupt, String::new()));
+            }
+            Err(error) => {
+                found.insert(blob.digest, (Kind::Unreadable, only_this_one(error)?));
+            }
         }
         progress.checked_files += 1;
         progress.checked_bytes += blob.size;
@@ -189,36 +240,77 @@ pub async fn verify(
             return Ok(vec![]);
         }
     }
-    let mut lacking: BTreeMap<Digest, BTreeSet<Digest>> = corrupt.iter().map(|digest| (*digest, [].into())).collect();
-    for (artifact, tasks) in driver.read(|knowledge| roots(&knowledge.scheduler)).await? {
-        let lacks = match blobs.manifest(artifact).await {
-            Ok(manifest) => blobs.missing(manifest.entries().iter().map(|entry| entry.digest).collect()).await?,
-            Err(_) => vec![artifact],
-        };
-        for digest in lacks {
-            lacking.entry(digest).or_default().extend(&tasks);
+    let (roots, results) =
+        driver.read(|knowledge| (roots(&knowledge.scheduler), results(&knowledge.scheduler))).await?;
+    let (mut needed, mut made) = (BTreeMap::new(), BTreeMap::new());
+    for (artifact, tasks) in roots {
+        for digest in wrong_of(blobs, artifact, &mut found).await? {
+            needed.entry(digest).or_insert_with(BTreeSet::new).extend(&tasks);
+            made.entry(digest).or_insert_with(BTreeSet::new).extend(results.get(&artifact).into_iter().flatten());
         }
     }
     let mut problems = Vec::new();
-    for (digest, tasks) in lacking {
-        let kind = if corrupt.contains(&digest) { Kind::Corrupt } else { Kind::Missing };
-        problems.push(Problem { digest, kind, tasks: labels(driver, tasks).await? });
+    for (digest, (kind, why)) in found {
+        let tasks = labels(driver, needed.remove(&digest).unwrap_or_default()).await?;
+        let makers = made.remove(&digest).unwrap_or_default().into_iter().take(NAMED).collect();
+        problems.push(Problem { digest, kind, why, tasks, makers });
     }
     Ok(problems)
 }
 
-async fn is_whole(blobs: &Blobs, blob: Stored) -> Result<bool, Error> {
-    let reader = match blobs.reader(blob.digest).await {
-        // Removed since it was listed.
-        Err(blobs::Error::Unknown(_)) => return Ok(true),
-        reader => reader?,
+/// Blobs of an artifact with which something is wrong; notes what, if that is new.
+async fn wrong_of(blobs: &Blobs, artifact: Digest, found: &mut Found) -> Result<Vec<Digest>, Error> {
+    if found.contains_key(&artifact) {
+        return Ok(vec![artifact]);
+    }
+    let manifest = match blobs.manifest(artifact).await {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            let what = match error {
+                blobs::Error::Unknown(_) => (Kind::Missing, String::new()),
+                blobs::Error::Damaged { .. } => (Kind::Corrupt, String::new()),
+                blobs::Error::NotAManifest { problem, .. } => (Kind::Unreadable, problem),
+                error => (Kind::Unreadable, only_this_one(error)?),
+            };
+            found.insert(artifact, what);
+            return Ok(vec![artifact]);
+        }
     };
-    let read = tokio::task::spawn_blocking(move || {
-        let mut check = Check::new(reader.encoding, u64::MAX)?;
-        check.update_reader(reader.bytes)?;
-        check.finish()
-    });
-    Ok(read.await.map_err(blobs::Error::from)?.is_ok_and(|(digest, _)| digest == blob.digest))
+    let files: BTreeSet<Digest> = manifest.entries().iter().map(|entry| entry.digest).collect();
+    for digest in blobs.missing(files.iter().copied().collect()).await? {
+        found.entry(digest).or_insert((Kind::Missing, String::new()));
+    }
+    Ok(files.into_iter().filter(|digest| found.contains_key(digest)).collect())
+}
+
+/// What to say of a blob that cannot be read where others can; an error if the store
+/// as a whole does not answer.
+fn only_this_one(error: blobs::Error) -> Result<String, blobs::Error> {
+    match error {
+        blobs::Error::Unreadable { problem, .. } => Ok(problem),
+        blobs::Error::Io { .. } => Ok(error.to_string()),
+        error => Err(error),
+    }
+}
+
+/// Says which task a lost blob is of and what computes it again, if that is found
+/// within [`LOOK_FOR_MAKER`].
+pub async fn way_back(driver: &Handle, blobs: &Blobs, digest: Digest) -> Option<String> {
+    let look = async {
+        for (artifact, tasks) in driver.read(|knowledge| results(&knowledge.scheduler)).await.ok()? {
+            let lists =
+                |manifest: domain::artifact::Manifest| manifest.entries().iter().any(|one| one.digest == digest);
+            if artifact == digest || blobs.manifest(artifact).await.is_ok_and(lists) {
+                let key = *tasks.first()?;
+                let label = labels(driver, [key].into()).await.ok()?.pop()?;
+                return Some(format!(
+                    "it is of the result of {label}: `lithogen task recompute {key}` computes it again"
+                ));
+            }
+        }
+        None
+    };
+    tokio::time::timeout(LOOK_FOR_MAKER, look).await.ok().flatten()
 }
 
 /// The first tasks of these, by stage and subject.
@@ -226,5 +318,5 @@ async fn labels(driver: &Handle, tasks: BTreeSet<Digest>) -> Result<Vec<String>,
     let label = |knowledge: &crate::reactor::Knowledge, key: Digest| {
         knowledge.scheduler.task(key).ok().map(|task| format!("{} ({})", task.spec.label(), key.short()))
     };
-    driver.read(move |knowledge| tasks.into_iter().take(20).filter_map(|key| label(knowledge, key)).collect()).await
+    driver.read(move |knowledge| tasks.into_iter().take(NAMED).filter_map(|key| label(knowledge, key)).collect()).await
 }

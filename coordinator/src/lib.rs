@@ -13,6 +13,7 @@
 //! | [`blobs`] | files by digest, in a folder or a bucket |
 //! | [`gc`] | removes what no task needs, and looks for what one lacks |
 //! | [`logs`] | what attempts said |
+//! | [`room`] | how much can still be written to a disk |
 //! | [`sessions`] | which workers are connected and what they said last |
 //! | [`standby`] | waiting until this coordinator leads |
 //! | [`tables`] | what people ask about runs, tasks and attempts |
@@ -29,6 +30,7 @@ pub mod listen;
 pub mod logs;
 pub mod pki;
 pub mod reactor;
+pub mod room;
 pub mod server;
 pub mod sessions;
 pub mod standby;

@@ -54,6 +54,9 @@ pub enum Error {
     /// The blob store cannot be opened.
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
+    /// The logs of attempts cannot be looked at.
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
     /// The certificate authority cannot be used.
     #[error(transparent)]
     Pki(#[from] pki::Error),
@@ -138,8 +141,9 @@ pub async fn run(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
-    let logs = Logs::new(config.state.join("logs"));
-    tokio::spawn(logs::keep_trimmed(logs.clone(), closing.clone()));
+    let logs = config.state.join("logs");
+    let logs = tokio::task::spawn_blocking(move || Logs::open(logs)).await??;
+    tokio::spawn(gc::keep_tidy(blobs.clone(), closing.clone()));
     let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone());
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, closing.clone());

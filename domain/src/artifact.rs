@@ -21,44 +21,80 @@ pub struct Entry {
 #[serde(into = "Vec<Entry>", try_from = "Vec<Entry>")]
 pub struct Manifest(Vec<Entry>);
 
+/// Most files of an artifact.
+pub const ENTRIES_MAX: usize = 100_000;
+
+/// Most bytes of a manifest's JSON form: it travels in one message, of 16 MiB at most.
+pub const MANIFEST_MAX: usize = 15 * 1024 * 1024;
+
+/// Most bytes of a file's path within an artifact.
+pub const PATH_MAX: usize = 1024;
+
+/// Most bytes of a name between two `/`: what common file systems can hold.
+pub const NAME_MAX: usize = 255;
+
 /// The list of files cannot be an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidManifest {
     /// A path that could leave the artifact's folder, or that no file system holds.
     #[error("{0:?} is not a plain relative path")]
     Path(String),
+    /// A path that is longer than file systems allow.
+    #[error(
+        "the path that begins with {0:?} is too long: a path has at most {PATH_MAX} bytes, and a name in it at most \
+         {NAME_MAX}"
+    )]
+    Long(String),
     /// Two files at one path, or a file where another path needs a folder.
     #[error("two files at {0:?}")]
     Twice(String),
-    /// Lengths of files that cannot be added up.
-    #[error("the files up to {0:?} are longer together than can be counted")]
-    Length(String),
+    /// More files than one artifact has.
+    #[error("there are {0} files, and an artifact has at most {ENTRIES_MAX}; pack them into archives")]
+    Entries(usize),
+    /// A longer list than is read into memory.
+    #[error(
+        "the list of files has {0} bytes, at most {MANIFEST_MAX} are taken; give the files shorter names, or fewer"
+    )]
+    Bytes(usize),
+    /// Sizes that no disk holds together.
+    #[error("the sizes of the files add up to more than a number of 64 bits")]
+    Size,
+    /// It is not the JSON form of a list of files.
+    #[error("{0}")]
+    Form(String),
 }
 
 impl Manifest {
     /// A manifest of these files, in any order.
     ///
     /// # Errors
-    /// Names the first path that is not plain, that stands twice, or with which the
-    /// files together have more bytes than 64 bits count.
+    /// Names the first path that is not plain, too long or stands twice, or the limit
+    /// that the whole is beyond.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, InvalidManifest> {
+        if entries.len() > ENTRIES_MAX {
+            return Err(InvalidManifest::Entries(entries.len()));
+        }
+        entries.iter().try_for_each(|entry| check_path(&entry.path))?;
+        entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size)).ok_or(InvalidManifest::Size)?;
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        if let Some(entry) = entries.iter().find(|entry| !is_plain(&entry.path)) {
-            return Err(InvalidManifest::Path(entry.path.clone()));
+        check_places(&entries)?;
+        let manifest = Self(entries);
+        match manifest.to_bytes().len() {
+            0..=MANIFEST_MAX => Ok(manifest),
+            bytes => Err(InvalidManifest::Bytes(bytes)),
         }
-        let paths: std::collections::BTreeSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
-        let folder_of_none = |path: &str| path.match_indices('/').all(|(slash, _)| !paths.contains(&path[..slash]));
-        if let Some(entry) = entries.iter().find(|entry| !folder_of_none(&entry.path)) {
-            return Err(InvalidManifest::Twice(entry.path.clone()));
+    }
+
+    /// A manifest from the form in which it is stored and sent.
+    ///
+    /// # Errors
+    /// If the bytes are too many, no list of files, or one that [`Manifest::new`] refuses.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidManifest> {
+        if bytes.len() > MANIFEST_MAX {
+            return Err(InvalidManifest::Bytes(bytes.len()));
         }
-        if let Some(pair) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
-            return Err(InvalidManifest::Twice(pair[0].path.clone()));
-        }
-        let mut length = 0u64;
-        for entry in &entries {
-            length = length.checked_add(entry.size).ok_or_else(|| InvalidManifest::Length(entry.path.clone()))?;
-        }
-        Ok(Self(entries))
+        let entries = serde_json::from_slice(bytes).map_err(|error| InvalidManifest::Form(error.to_string()))?;
+        Self::new(entries)
     }
 
     /// The files, sorted by path.
@@ -82,9 +118,26 @@ impl Manifest {
     }
 }
 
-fn is_plain(path: &str) -> bool {
-    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0', ':']);
-    path.len() <= 1024 && path.split('/').all(part)
+fn check_path(path: &str) -> Result<(), InvalidManifest> {
+    if path.len() > PATH_MAX || path.split('/').any(|name| name.len() > NAME_MAX) {
+        return Err(InvalidManifest::Long(path.chars().take(80).collect()));
+    }
+    let plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains(['\\', '\0', ':']);
+    if path.split('/').all(plain) { Ok(()) } else { Err(InvalidManifest::Path(path.to_owned())) }
+}
+
+/// Names the first of these paths that stands twice or is a folder of another.
+fn check_places(entries: &[Entry]) -> Result<(), InvalidManifest> {
+    // With `/` before all else, what lies in a folder follows the folder's name at once.
+    let by_folder = |path: &str| path.bytes().map(|byte| if byte == b'/' { 0 } else { byte }).collect::<Vec<u8>>();
+    let mut paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    paths.sort_by_cached_key(|path| by_folder(path));
+    let clash =
+        |pair: &&[&str]| pair[1].strip_prefix(pair[0]).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match paths.windows(2).find(clash) {
+        Some(pair) => Err(InvalidManifest::Twice(pair[1].to_owned())),
+        None => Ok(()),
+    }
 }
 
 impl TryFrom<Vec<Entry>> for Manifest {
@@ -135,8 +188,45 @@ mod tests {
 
     #[test]
     fn one_path_cannot_be_two_things() {
-        for bad in [["a", "a"], ["a", "a/b"]] {
-            assert!(matches!(Manifest::new(bad.map(entry).to_vec()), Err(InvalidManifest::Twice(_))));
+        for (bad, at) in [(vec!["a", "a"], "a"), (vec!["a/b", "a"], "a/b"), (vec!["a", "a-b", "a.b", "a/b/c"], "a/b/c")]
+        {
+            let entries = bad.into_iter().map(entry).collect();
+            assert_eq!(Manifest::new(entries), Err(InvalidManifest::Twice(at.to_owned())));
         }
+        assert!(Manifest::new(["a", "a-b", "ab", "a.b/c", "b/a"].map(entry).to_vec()).is_ok());
+    }
+
+    #[test]
+    fn names_and_paths_that_no_disk_holds_are_refused() {
+        // Two bytes each: it is bytes that disks count.
+        let names = [("ü".repeat(127) + "x", true), ("ü".repeat(128), false)];
+        let deep = |length: usize| format!("{}/b", "a/".repeat(length / 2 - 2) + "a");
+        for (path, fits) in names.into_iter().chain([(deep(PATH_MAX), true), (deep(PATH_MAX + 2), false)]) {
+            match Manifest::new(vec![entry(&path)]) {
+                Ok(_) => assert!(fits, "{path}"),
+                Err(error) => assert!(!fits && matches!(error, InvalidManifest::Long(_)), "{error}"),
+            }
+        }
+        assert!(InvalidManifest::Long("x".to_owned()).to_string().contains("at most 255"));
+    }
+
+    #[test]
+    fn the_number_of_files_and_the_length_of_their_list_are_bounded() {
+        let many = |count: usize, folder: &str| {
+            (0..count).map(|number| Entry { path: format!("{folder}{number}"), ..entry("x") }).collect::<Vec<_>>()
+        };
+        assert_eq!(Manifest::new(many(ENTRIES_MAX, "")).unwrap().entries().len(), ENTRIES_MAX);
+        assert_eq!(Manifest::new(many(ENTRIES_MAX + 1, "")), Err(InvalidManifest::Entries(ENTRIES_MAX + 1)));
+        let folder = "long/".repeat(200);
+        assert!(matches!(Manifest::new(many(MANIFEST_MAX / 1000, &folder)), Err(InvalidManifest::Bytes(_))));
+        let bytes = vec![b' '; MANIFEST_MAX + 1];
+        assert_eq!(Manifest::from_bytes(&bytes), Err(InvalidManifest::Bytes(MANIFEST_MAX + 1)));
+    }
+
+    #[test]
+    fn sizes_that_add_up_to_no_number_are_refused() {
+        let huge = |path| Entry { size: u64::MAX, ..entry(path) };
+        assert_eq!(Manifest::new(vec![huge("a")]).unwrap().size(), u64::MAX);
+        assert_eq!(Manifest::new(vec![huge("a"), entry("b")]), Err(InvalidManifest::Size));
     }
 }

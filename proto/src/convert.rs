@@ -74,7 +74,7 @@ pub fn manifest(artifact: Digest, bytes: &[u8]) -> Result<Option<Manifest>, Inva
     if Digest::of(bytes) != artifact {
         return Err(invalid("manifest", "is not the one that `artifact` names"));
     }
-    serde_json::from_slice(bytes).map(Some).map_err(|error| invalid("manifest", error))
+    Manifest::from_bytes(bytes).map(Some).map_err(|error| invalid("manifest", error))
 }
 
 /// What a worker has, from its greeting. Unprintable characters are left out.

@@ -4,6 +4,7 @@
 //! digest is checked where the bytes arrive. A transfer that is cut off goes on
 //! from the byte that arrived last.
 
+mod half;
 mod pull;
 mod push;
 mod scan;
@@ -41,7 +42,7 @@ const TRIES: u32 = 5;
 /// First pause after an interruption; doubled at each further one.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Largest file that is fetched into memory: a manifest of a million files.
+/// Largest file that is fetched into memory.
 const MEMORY_MAX: u64 = 256 * 1024 * 1024;
 
 /// Why an artifact did not arrive.
@@ -78,10 +79,12 @@ pub enum Error {
         problem: String,
     },
     /// A file is too large to be held in memory.
-    #[error("{} is larger than {MEMORY_MAX} bytes; it cannot be a manifest", digest.short())]
+    #[error("{} is larger than {most} bytes, which is the most that is taken into memory", digest.short())]
     TooLarge {
         /// The digest asked for.
         digest: Digest,
+        /// Bytes.
+        most: u64,
     },
     /// The coordinator answered with something else than it promises.
     #[error("the coordinator's answer about {} cannot be used: {problem}", digest.short())]

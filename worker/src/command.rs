@@ -3,13 +3,12 @@
 //! It runs in a folder of its own, finds its inputs in `$LITHOGEN_INPUTS/<name>`
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
 //! `stdout.txt` there. That and what it says on standard error is the attempt's
-//! log. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
+//! log, as far as [`crate::said`] keeps it. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
 //! `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM, and SIGKILL when its time is
 //! over.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -21,13 +20,10 @@ use tokio::time::Instant;
 
 use crate::child::{LOG, STOP_PATIENCE, why};
 use crate::guard::{Guard, MARK};
+use crate::said::Said;
 
 /// Its standard output, among its outputs.
 pub const STDOUT: &str = "stdout.txt";
-
-/// Bytes of its standard output that its log repeats. Coordinators keep no more of
-/// a log; its result is whole.
-const ECHO_MAX: usize = 16 * 1024 * 1024;
 
 /// Runs the program to its end.
 ///
@@ -43,10 +39,11 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let work = folder.root().join("work");
     std::fs::create_dir_all(&work).map_err(|error| Failure::io("create", &work, &error))?;
-    let (output_path, log_path) = (folder.output(STDOUT), folder.root().join(LOG));
-    // Each adds at the end of the log whatever the other has written.
-    let (log, echo) = (append(&log_path)?, append(&log_path)?);
-    let output = append(&output_path)?;
+    let output_path = folder.output(STDOUT);
+    // The program may write there by itself: both add at the end.
+    let output = File::options().create(true).append(true).open(&output_path);
+    let output = output.map_err(|error| Failure::io("create", &output_path, &error))?;
+    let said = Said::create(&folder.root().join(LOG))?;
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Failure::invalid_input("the command names no program"));
     };
@@ -67,7 +64,7 @@ pub(crate) async fn run(
         .envs(command.line.as_ref().map(|line| ("LITHOGEN_LINE", line)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(Stdio::piped())
         // What it starts is of its group, and ends with it.
         .process_group(0)
         .kill_on_drop(true)
@@ -83,8 +80,14 @@ pub(crate) async fn run(
         signal(Signal::KILL);
         no_guard(error)
     })?;
-    let printed = child.stdout.take().ok_or_else(|| Failure::new(FailureCode::Internal, "a command without output"))?;
-    let copy = tee(printed, output.into(), echo.into());
+    let (Some(printed), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(Failure::new(FailureCode::Internal, "a command without output"));
+    };
+    let hear = async {
+        said.hear(errors).await;
+        Ok(())
+    };
+    let copy = async { tokio::try_join!(tee(printed, output.into(), &said), hear).map(drop) };
     tokio::pin!(stop, copy);
     let (mut kill_at, mut copied) = (None, None);
     let status = loop {
@@ -114,6 +117,7 @@ pub(crate) async fn run(
         // What has left the group may hold the pipe open for ever.
         None => tokio::time::timeout(STOP_PATIENCE, copy).await.unwrap_or(Ok(())),
     };
+    said.end().await;
     copied.map_err(|error| Failure::io("write", &output_path, &error))?;
     let status =
         status.map_err(|error| Failure::new(FailureCode::Internal, format!("waiting for a command: {error}")))?;
@@ -125,28 +129,16 @@ pub(crate) async fn run(
     }
 }
 
-/// A file in a folder made anew, to whose end all writers add.
-fn append(path: &Path) -> Result<File, Failure> {
-    File::options().create(true).append(true).open(path).map_err(|error| Failure::io("create", path, &error))
-}
-
-/// Copies what is printed to the result and, as far as that is kept, to the log.
+/// Copies what is printed to the result and to the log.
 ///
 /// # Errors
-/// If the result cannot be written. A log that cannot be is no reason to lose it.
-async fn tee(
-    mut printed: impl AsyncRead + Unpin,
-    mut output: tokio::fs::File,
-    mut log: tokio::fs::File,
-) -> io::Result<()> {
-    let (mut piece, mut room) = (Vec::with_capacity(64 * 1024), ECHO_MAX);
+/// If the result cannot be written.
+async fn tee(mut printed: impl AsyncRead + Unpin, mut output: tokio::fs::File, log: &Said) -> io::Result<()> {
+    let mut piece = Vec::with_capacity(64 * 1024);
     while printed.read_buf(&mut piece).await? > 0 {
         output.write_all(&piece).await?;
         output.flush().await?;
-        let shown = piece.len().min(room);
-        room -= shown;
-        let _ = log.write_all(&piece[..shown]).await;
-        let _ = log.flush().await;
+        log.add(&piece).await;
         piece.clear();
     }
     Ok(())

@@ -14,6 +14,8 @@
 //! | [`reports`] | how attempts ended, several in one call |
 //! | [`command`] | somebody's own program as an attempt |
 //! | [`checkpoint`] | takes away what an attempt leaves to go on from |
+//! | [`said`] | what an attempt says, as far as it is kept |
+//! | [`lines`] | lines of a stream, of bounded length |
 //! | [`logs`] | brings what an attempt says to the coordinator |
 //! | [`guard`] | ends commands whose worker is gone |
 //! | [`child`] | the process of an attempt and the lines it speaks |
@@ -30,9 +32,11 @@ pub mod devices;
 pub mod guard;
 pub mod identity;
 pub mod lease_loop;
+pub mod lines;
 pub mod logs;
 pub mod memory;
 pub mod reports;
+pub mod said;
 pub mod session;
 pub mod store;
 

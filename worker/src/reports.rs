@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proto::channel::call;
 use proto::status::of_verdict;
 use proto::v1;
+use proto::v1::attempt_end::End;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -14,6 +15,10 @@ use crate::Shared;
 
 /// Ends that one call tells.
 const BATCH: usize = 64;
+
+/// Bytes of lists of files from which on no other end goes along: with the largest
+/// list, a call is within what coordinators take.
+const BATCH_BYTES: usize = 512 * 1024;
 
 /// One end and the way back for what the coordinator says to it.
 pub(crate) type Report = (v1::AttemptEnd, oneshot::Sender<Result<(), Status>>);
@@ -27,6 +32,14 @@ pub(crate) async fn tell(shared: &Shared, end: v1::AttemptEnd) -> Result<(), Sta
     answer.await.map_err(|_| gone())?
 }
 
+/// Bytes of the list of files that an end brings.
+fn bytes(end: &v1::AttemptEnd) -> usize {
+    match &end.end {
+        Some(End::Succeeded(succeeded)) => succeeded.manifest.len(),
+        _ => 0,
+    }
+}
+
 /// Sends what comes until nobody is left to report.
 pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
     let mut batch = Vec::with_capacity(BATCH);
@@ -34,7 +47,12 @@ pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>
         // Attempts that end at the same moment are about to report as well.
         tokio::task::yield_now().await;
         batch.push(first);
-        batch.extend(std::iter::from_fn(|| reports.try_recv().ok()).take(BATCH - 1));
+        while batch.len() < BATCH
+            && batch.iter().map(|(end, _)| bytes(end)).sum::<usize>() < BATCH_BYTES
+            && let Ok(next) = reports.try_recv()
+        {
+            batch.push(next);
+        }
         let (attempts, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let mut client = WorkerServiceClient::new(shared.channel.clone());
         let answer = client.end_attempts(call(v1::EndAttemptsRequest { attempts })).await;

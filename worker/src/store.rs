@@ -162,7 +162,7 @@ impl Store {
         self.place(transfer, artifact, &path).await?;
         let bytes = fs::read(&path).await.map_err(io_error("read", &path))?;
         fs::remove_file(&path).await.map_err(io_error("remove", &path))?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
+        Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
     }
 
     /// Puts a file at `path`, fetching it if it is not kept.

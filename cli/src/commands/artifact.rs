@@ -129,7 +129,15 @@ async fn verify(remote: &Remote, json: bool) -> anyhow::Result<()> {
     }
     let found = &end.problems;
     if json {
-        let problem = |problem: &v1::ArtifactProblem| serde_json::json!({ "digest": problem.digest, "kind": problem.kind, "tasks": problem.tasks });
+        let problem = |problem: &v1::ArtifactProblem| {
+            serde_json::json!({
+                "digest": problem.digest,
+                "kind": problem.kind,
+                "why": problem.why,
+                "tasks": problem.tasks,
+                "makers": problem.makers,
+            })
+        };
         let document = serde_json::json!({
             "schema_version": 1,
             "files": end.checked_files,
@@ -138,25 +146,36 @@ async fn verify(remote: &Remote, json: bool) -> anyhow::Result<()> {
         });
         out::line(serde_json::to_string_pretty(&document)?);
     } else {
-        for problem in found {
-            let needed = match problem.tasks.is_empty() {
-                true => "no task needs it".to_owned(),
-                false => format!("needed by {}", problem.tasks.join(", ")),
-            };
-            out::line(format_args!("{} {} {needed}", problem.kind, problem.digest));
-        }
+        found.iter().map(said).for_each(out::line);
     }
     if found.is_empty() {
         eprintln!("{} files, {}: all are whole", end.checked_files, size(end.checked_bytes));
         return Ok(());
     }
     let message = format!(
-        "{} of {} files are damaged or missing; what is damaged was moved aside: store it again with `lithogen artifact \
-         put`, or hand the study in again if they are its pictures",
+        "{} of {} files are damaged, missing or cannot be read; what is damaged was moved aside: store it again with \
+         `lithogen artifact put`, hand the study in again if they are its pictures, or have the task that made it do so \
+         again with `lithogen task recompute KEY`",
         found.len(),
         end.checked_files
     );
     Err(Problem::new(exit::ERROR, message).into())
+}
+
+/// A line about a problem: what is wrong, whom it concerns, what to do.
+fn said(problem: &v1::ArtifactProblem) -> String {
+    let mut line = format!("{} {}", problem.kind, problem.digest);
+    if !problem.why.is_empty() {
+        line += &format!(" ({})", problem.why);
+    }
+    line += &match problem.tasks.is_empty() {
+        true => " no task needs it".to_owned(),
+        false => format!(" needed by {}", problem.tasks.join(", ")),
+    };
+    if let Some(maker) = problem.makers.first() {
+        line += &format!("; `lithogen task recompute {maker}` computes it again");
+    }
+    line
 }
 
 async fn gc(remote: &Remote, dry_run: bool, grace: Duration, json: bool) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::digest::Digest;
 use proto::convert::{InvalidField, digest, invalid};
 use proto::encoding::{Check, Encoding};
-use proto::status::of_invalid;
+use proto::status::{of_invalid, reason, status};
 use proto::transfer::{CHUNK, DIGESTS_MAX};
 use proto::v1;
 use proto::v1::artifact_service_server::{ArtifactService, ArtifactServiceServer};
@@ -37,6 +37,10 @@ const STREAMS: usize = 128;
 /// Digests named in the answer to a collection.
 const NAMED: usize = 1000;
 
+/// Silence after which an upload gives up its thread and the room promised to it. It
+/// can go on later.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Least time between two messages that only tell progress.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -46,17 +50,36 @@ pub struct Artifacts {
     driver: Handle,
     blobs: Blobs,
     streams: Arc<Semaphore>,
+    /// One call at a time looks for the task that made what is lost.
+    looking_back: Arc<Semaphore>,
 }
 
 impl Artifacts {
     /// On that driver and store.
     pub fn new(driver: Handle, blobs: Blobs) -> Self {
-        Self { driver, blobs, streams: Arc::new(Semaphore::new(STREAMS)) }
+        let (streams, looking_back) = (Arc::new(Semaphore::new(STREAMS)), Arc::new(Semaphore::new(1)));
+        Self { driver, blobs, streams, looking_back }
     }
 
     /// With its limits.
     pub fn server(self) -> ArtifactServiceServer<Self> {
         ArtifactServiceServer::new(self).max_decoding_message_size(MESSAGE_MAX)
+    }
+}
+
+/// What to say of a blob that cannot be had. If it is lost, that names the task that
+/// made it, unless another call is just looking for one.
+async fn explain(driver: &Handle, blobs: &Blobs, turns: &Semaphore, digest: Digest, error: Error) -> Status {
+    let is_lost = matches!(error, Error::Unknown(_) | Error::Damaged { .. });
+    let refused = Status::from(error);
+    let Ok(_turn) = turns.try_acquire() else { return refused };
+    let way_back = if is_lost { gc::way_back(driver, blobs, digest).await } else { None };
+    match way_back {
+        Some(hint) => {
+            let why = reason(&refused).unwrap_or_default();
+            status(refused.code(), &why, format!("{}; {hint}", refused.message()))
+        }
+        None => refused,
     }
 }
 
@@ -146,7 +169,8 @@ impl ArtifactService for Artifacts {
             Ok::<_, Error>(upload)
         });
         let received = loop {
-            match next(&mut messages).await {
+            let silent = |_| Err(Status::unavailable(format!("no bytes came for {} seconds", SILENCE.as_secs())));
+            match tokio::time::timeout(SILENCE, next(&mut messages)).await.unwrap_or_else(silent) {
                 Ok(None) => break Ok(()),
                 // A closed channel means that the store has given up; it says why below.
                 Ok(Some(data)) => {
@@ -182,7 +206,11 @@ impl ArtifactService for Artifacts {
             _ => Some(Encoding::decode_field(request.encoding).map_err(|error| of_invalid(&error))?),
         };
         let permit = self.streams.clone().acquire_owned().await.map_err(|error| Status::internal(error.to_string()))?;
-        let reader = self.blobs.reader(name).await?;
+        let (driver, blobs, turns) = (self.driver.clone(), self.blobs.clone(), self.looking_back.clone());
+        let reader = match blobs.reader(name).await {
+            Err(error) => return Err(explain(&driver, &blobs, &turns, name, error).await),
+            Ok(reader) => reader,
+        };
         let offset = if had == Some(reader.encoding) { request.offset } else { 0 };
         if offset > reader.size {
             return Err(refuse("offset", format!("is {offset}, but {} bytes are stored", reader.size)));
@@ -190,7 +218,6 @@ impl ArtifactService for Artifacts {
         let start =
             v1::GetBlobStart { encoding: v1::Encoding::from(reader.encoding).into(), stored_size: reader.size, offset };
         let (sender, receiver) = mpsc::channel(4);
-        let blobs = self.blobs.clone();
         tokio::spawn(async move {
             // A closed channel means that the client has gone away.
             if sender.send(Ok(v1::GetBlobResponse { part: Some(Down::Start(start)) })).await.is_err() {
@@ -201,7 +228,7 @@ impl ArtifactService for Artifacts {
             drop(permit);
             let refused = match sent {
                 Ok(Sent::Whole | Sent::Unwanted) => return,
-                Ok(Sent::Damaged) => Status::from(blobs.damaged(name).await),
+                Ok(Sent::Suspect) => explain(&driver, &blobs, &turns, name, blobs.suspect(name).await).await,
                 Ok(Sent::Failed(error)) => Status::unavailable(format!("{}: {error}", name.short())),
                 Err(error) => Status::internal(error.to_string()),
             };
@@ -266,8 +293,8 @@ enum Sent {
     Whole,
     /// The client has gone away.
     Unwanted,
-    /// What is stored is not what the digest names.
-    Damaged,
+    /// What was read is not what the digest names.
+    Suspect,
     Failed(std::io::Error),
 }
 
@@ -285,14 +312,14 @@ fn send(
     let mut position = 0;
     loop {
         let mut data = Vec::with_capacity(CHUNK);
-        if let Err(error) = (&mut reader.bytes).take(CHUNK as u64).read_to_end(&mut data) {
+        if let Err(error) = (&mut reader).take(CHUNK as u64).read_to_end(&mut data) {
             return Sent::Failed(error);
         }
         if data.is_empty() {
             break;
         }
         if check.update(&data).is_err() {
-            return Sent::Damaged;
+            return Sent::Suspect;
         }
         let known = usize::try_from(offset.saturating_sub(position)).unwrap_or(usize::MAX).min(data.len());
         position += data.len() as u64;
@@ -303,7 +330,7 @@ fn send(
     }
     match check.finish() {
         Ok((digest, _)) if digest == name => Sent::Whole,
-        _ => Sent::Damaged,
+        _ => Sent::Suspect,
     }
 }
 
@@ -321,6 +348,13 @@ fn problem(problem: gc::Problem) -> v1::ArtifactProblem {
     let kind = match problem.kind {
         gc::Kind::Corrupt => "corrupt",
         gc::Kind::Missing => "missing",
+        gc::Kind::Unreadable => "unreadable",
     };
-    v1::ArtifactProblem { digest: problem.digest.to_string(), kind: kind.to_owned(), tasks: problem.tasks }
+    v1::ArtifactProblem {
+        digest: problem.digest.to_string(),
+        kind: kind.to_owned(),
+        tasks: problem.tasks,
+        makers: problem.makers.iter().map(Digest::to_string).collect(),
+        why: problem.why,
+    }
 }

@@ -39,7 +39,7 @@ impl From<crate::blobs::Error> for Status {
             Error::Io { source, .. } if is_full(source.kind()) => {
                 proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
             }
-            Error::Bucket { .. } => {
+            Error::Bucket { .. } | Error::Unreadable { .. } => {
                 tracing::error!(message, "blob store");
                 Status::unavailable(message)
             }

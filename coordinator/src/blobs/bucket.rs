@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use domain::digest::Digest;
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use proto::encoding::Encoding;
@@ -39,7 +39,7 @@ const QUARANTINE: &str = "quarantine";
 pub struct Bucket {
     name: String,
     prefix: Path,
-    store: AmazonS3,
+    store: Arc<dyn ObjectStore>,
     opened: SystemTime,
     known: Mutex<HashMap<Digest, Known>>,
 }
@@ -50,6 +50,29 @@ struct Known {
     used: SystemTime,
     /// None: not known to be there.
     encoding: Option<Encoding>,
+    /// Calls that are asking for it or storing it.
+    calls: usize,
+}
+
+/// A call about a blob. Nothing is remembered of one that turned out not to be there.
+#[derive(Debug)]
+struct Call<'a> {
+    bucket: &'a Bucket,
+    digest: Digest,
+    /// What it has found out.
+    found: Option<Encoding>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut all = self.bucket.known();
+        let Some(known) = all.get_mut(&self.digest) else { return };
+        known.calls -= 1;
+        known.encoding = self.found.or(known.encoding);
+        if known.calls == 0 && known.encoding.is_none() {
+            all.remove(&self.digest);
+        }
+    }
 }
 
 impl Bucket {
@@ -72,6 +95,12 @@ impl Bucket {
         }
         let error = |what| bucket_error(name, what);
         let store = builder.build().map_err(error("be opened"))?;
+        Self::of(name, prefix, Arc::new(store)).await
+    }
+
+    /// Sees whether it can be written.
+    pub(super) async fn of(name: &str, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Self, Error> {
+        let error = |what| bucket_error(name, what);
         // Better to find out now than with the first result.
         let probe = prefix.clone().join("probe");
         store.put(&probe, PutPayload::from_static(b"lithogen")).await.map_err(error("be written"))?;
@@ -89,13 +118,20 @@ impl Bucket {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, digest: Digest, encoding: Option<Encoding>) -> Option<Encoding> {
+    /// Blobs of which something is remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.known().len()
+    }
+
+    /// Notes that a blob is used, and that a call is about it; says in which form it is
+    /// known to be there.
+    fn call(&self, digest: Digest) -> (Call<'_>, Option<Encoding>) {
         let now = SystemTime::now();
         let mut known = self.known();
-        let known = known.entry(digest).or_insert(Known { used: now, encoding });
-        known.used = now;
-        known.encoding = encoding.or(known.encoding);
-        known.encoding
+        let known = known.entry(digest).or_insert(Known { used: now, encoding: None, calls: 0 });
+        (known.used, known.calls) = (now, known.calls + 1);
+        (Call { bucket: self, digest, found: None }, known.encoding)
     }
 
     /// Whether a blob is stored; notes that it is used.
@@ -103,13 +139,14 @@ impl Bucket {
     /// # Errors
     /// If the bucket does not answer.
     pub async fn touch(&self, digest: Digest) -> Result<bool, Error> {
-        if self.note(digest, None).is_some() {
+        let (mut call, known) = self.call(digest);
+        if known.is_some() {
             return Ok(true);
         }
         for encoding in Encoding::ALL {
             match self.store.head(&self.key(digest, encoding)).await {
                 Ok(_) => {
-                    self.note(digest, Some(encoding));
+                    call.found = Some(encoding);
                     return Ok(true);
                 }
                 Err(StoreError::NotFound { .. }) => {}
@@ -129,24 +166,28 @@ impl Bucket {
         found.try_filter_map(|missing| async move { Ok(missing) }).try_collect().await
     }
 
-    /// Opens a stored blob. Its bytes are read where that may block.
+    /// Opens a blob that is stored in that form; none if it is not. Its bytes are read
+    /// where that may block.
     ///
     /// # Errors
-    /// [`Error::Unknown`] if it is not stored.
-    pub async fn reader(&self, digest: Digest) -> Result<Reader, Error> {
-        for encoding in Encoding::ALL {
-            match self.store.get(&self.key(digest, encoding)).await {
-                Ok(found) => {
-                    let size = found.meta.size;
-                    let bytes = StreamReader::new(found.into_stream().map_err(io::Error::from));
-                    return Ok(Reader { encoding, size, bytes: Box::new(SyncIoBridge::new(Box::pin(bytes))) });
-                }
-                Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(bucket_error(&self.name, "be read")(error)),
+    /// If the bucket does not answer.
+    pub async fn reader(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {
+        match self.store.get(&self.key(digest, encoding)).await {
+            Ok(found) => {
+                let (size, version) = (found.meta.size, found.meta.e_tag.clone());
+                let bytes = StreamReader::new(found.into_stream().map_err(io::Error::from));
+                Ok(Some(Reader::new(encoding, size, version, SyncIoBridge::new(Box::pin(bytes)))))
             }
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(bucket_error(&self.name, "be read")(error)),
         }
-        self.known().remove(&digest);
-        Err(Error::Unknown(digest))
+    }
+
+    /// Asks the bucket the next time whether a blob is there.
+    pub fn forget(&self, digest: Digest) {
+        if let Some(known) = self.known().get_mut(&digest) {
+            known.encoding = None;
+        }
     }
 
     /// Stores a checked file.
@@ -155,7 +196,7 @@ impl Bucket {
     /// If the bucket does not take it.
     pub async fn publish(&self, checked: &Checked) -> Result<(), Error> {
         // Noted first: a collection that looks from here on leaves it alone.
-        self.note(checked.digest, None);
+        let (mut call, _) = self.call(checked.digest);
         let key = self.key(checked.digest, checked.encoding);
         let error = bucket_error(&self.name, "be written");
         let read_error = |source| io_error("read", &checked.path)(source);
@@ -176,24 +217,29 @@ impl Bucket {
             // Parts of an upload without its end are the bucket's to expire.
             upload.finish().await.map_err(bucket_error(&self.name, "be written"))?;
         }
-        self.note(checked.digest, Some(checked.encoding));
+        call.found = Some(checked.encoding);
         Ok(())
     }
 
-    /// Moves a blob aside.
+    /// Moves a blob aside, unless it is another than the one of that version; returns
+    /// whether it did.
     ///
     /// # Errors
     /// If the bucket does not do it.
-    pub async fn quarantine(&self, digest: Digest) -> Result<(), Error> {
-        self.known().remove(&digest);
-        for encoding in Encoding::ALL {
-            let aside = self.prefix.clone().join(QUARANTINE).join(format!("{digest}{}", encoding.suffix()));
-            match self.store.rename(&self.key(digest, encoding), &aside).await {
-                Ok(()) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(bucket_error(&self.name, "be renamed in")(error)),
-            }
+    pub async fn quarantine(&self, digest: Digest, encoding: Encoding, of: Option<&str>) -> Result<bool, Error> {
+        self.forget(digest);
+        let key = self.key(digest, encoding);
+        let aside = self.prefix.clone().join(QUARANTINE).join(format!("{digest}{}", encoding.suffix()));
+        let moved = match self.store.head(&key).await {
+            Ok(meta) if of.is_some() && meta.e_tag.as_deref() != of => return Ok(false),
+            Ok(_) => self.store.rename(&key, &aside).await,
+            Err(error) => Err(error),
+        };
+        match moved {
+            Ok(()) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(bucket_error(&self.name, "be renamed in")(error)),
         }
-        Ok(())
     }
 
     /// All that is stored.
@@ -221,7 +267,8 @@ impl Bucket {
     /// # Errors
     /// If the bucket does not do it.
     pub async fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
-        let still_unused = |blob: &&Stored| self.known().get(&blob.digest).is_none_or(|known| known.used < since);
+        let is_unused = |known: &Known| known.used < since && known.calls == 0;
+        let still_unused = |blob: &&Stored| self.known().get(&blob.digest).is_none_or(is_unused);
         let unused: Vec<Stored> = unused.iter().filter(still_unused).copied().collect();
         for blob in &unused {
             self.known().remove(&blob.digest);

@@ -7,12 +7,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use domain::digest::Digest;
 use proto::encoding::Encoding;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::io::Errno;
 
 use super::upload::Checked;
 use super::{Error, Reader, Stored, io_error};
@@ -54,30 +56,37 @@ impl Folder {
     }
 
     /// Whether a blob is stored; notes that it is used.
-    pub fn touch(&self, digest: Digest) -> bool {
+    ///
+    /// # Errors
+    /// If the disk does not say.
+    pub fn touch(&self, digest: Digest) -> Result<bool, Error> {
         // Not `UTIME_NOW`: the kernel's own "now" lags by up to a tick, so what is
         // used right after a collection has begun would seem unused since.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
         let now = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };
-        let touch = |path: PathBuf| utimensat(CWD, path, &now, AtFlags::empty()).is_ok();
-        Encoding::ALL.into_iter().any(|encoding| touch(self.path(digest, encoding)))
-    }
-
-    /// Opens a stored blob.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`] if it is not stored.
-    pub fn reader(&self, digest: Digest) -> Result<Reader, Error> {
         for encoding in Encoding::ALL {
             let path = self.path(digest, encoding);
-            match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-                Ok((size, file)) => return Ok(Reader { encoding, size, bytes: Box::new(file) }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error("read", &path)(error)),
+            match utimensat(CWD, &path, &now, AtFlags::empty()) {
+                Ok(()) => return Ok(true),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(io_error("note the use of", &path)(error.into())),
             }
         }
-        Err(Error::Unknown(digest))
+        Ok(false)
+    }
+
+    /// Opens a blob that is stored in that form; none if it is not.
+    ///
+    /// # Errors
+    /// If the disk says no.
+    pub fn reader(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {
+        let path = self.path(digest, encoding);
+        match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
+            Ok((meta, file)) => Ok(Some(Reader::new(encoding, meta.len(), Some(version(&meta)), file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
     }
 
     /// Gives a checked file its name.
@@ -98,21 +107,24 @@ impl Folder {
         sync(path.parent().unwrap_or(&self.root))
     }
 
-    /// Moves a blob aside.
+    /// Moves a blob aside, unless it is another than the one of that version; returns
+    /// whether it did.
     ///
     /// # Errors
     /// If the disk says no.
-    pub fn quarantine(&self, digest: Digest) -> Result<(), Error> {
+    pub fn quarantine(&self, digest: Digest, encoding: Encoding, of: Option<&str>) -> Result<bool, Error> {
         let folder = self.root.join(QUARANTINE);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        for encoding in Encoding::ALL {
-            let path = self.path(digest, encoding);
-            match fs::rename(&path, folder.join(format!("{digest}{}", encoding.suffix()))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("move", &path)(error)),
-                _ => {}
-            }
+        let path = self.path(digest, encoding);
+        let is_same = |meta: &fs::Metadata| of.is_none_or(|known| known == version(meta));
+        let moved = fs::metadata(&path).and_then(|meta| match is_same(&meta) {
+            true => fs::rename(&path, folder.join(format!("{digest}{}", encoding.suffix()))).map(|()| true),
+            false => Ok(false),
+        });
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            moved => moved.map_err(io_error("move", &path)),
         }
-        Ok(())
     }
 
     /// All that is stored.
@@ -161,6 +173,11 @@ pub(super) fn parse(name: &str) -> Option<(Digest, Encoding)> {
         None => (name, Encoding::Raw),
     };
     Some((digits.parse().ok()?, encoding))
+}
+
+/// A file that gets the name of another is another, for as long as that one is open.
+fn version(meta: &fs::Metadata) -> String {
+    format!("{}-{}", meta.dev(), meta.ino())
 }
 
 fn sync(folder: &Path) -> Result<(), Error> {

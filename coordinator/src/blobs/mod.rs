@@ -24,10 +24,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use domain::artifact::Manifest;
+use domain::artifact::{MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
-use proto::encoding::Encoding;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use proto::encoding::{Check, CheckError, Encoding, Invalid};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore};
 use tokio::task::{JoinError, spawn_blocking};
 
 use bucket::Bucket;
@@ -40,8 +40,8 @@ const FEW: usize = 16;
 /// The file of a state folder that says where its blobs lie, if not in it.
 const PLACE: &str = "blobs-place";
 
-/// Largest blob that is read into memory: a manifest.
-const MEMORY_MAX: u64 = 256 * 1024 * 1024;
+/// Blobs read into memory at once, each a manifest. Others wait.
+const IN_MEMORY: usize = 8;
 
 /// Why a blob cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,8 @@ pub enum Error {
     Busy(Digest),
     /// There is no room for it.
     #[error(
-        "the coordinator's disk is full: {} needs {needed} bytes, and {} has {free} free; make room there", digest.short(), path.display()
+        "the coordinator's disk is full: {} needs {needed} bytes, and {} has {free} that are free and promised to no \
+         other upload; make room there", digest.short(), path.display()
     )]
     NoRoom {
         /// What was to be stored.
@@ -91,7 +92,15 @@ pub enum Error {
         /// Its name.
         digest: Digest,
     },
-    /// A stored manifest does not decode.
+    /// It could not be read to its end, which says nothing about what is stored.
+    #[error("{} cannot be read: {problem}; it stays where it is", digest.short())]
+    Unreadable {
+        /// Its name.
+        digest: Digest,
+        /// Why.
+        problem: String,
+    },
+    /// A stored blob is no manifest.
     #[error("{} is not a manifest: {problem}", digest.short())]
     NotAManifest {
         /// Its name.
@@ -145,14 +154,54 @@ pub struct Stored {
     pub used: SystemTime,
 }
 
-/// A stored blob to read from, where that may block.
+/// A stored blob to read from, where that may block. It fails where the store ends
+/// it early.
 pub struct Reader {
     /// The form of its bytes.
     pub encoding: Encoding,
     /// Bytes of that form.
     pub size: u64,
-    /// They.
-    pub bytes: Box<dyn Read + Send>,
+    /// Tells it from what gets the same name later, if the store can.
+    version: Option<String>,
+    left: u64,
+    bytes: Box<dyn Read + Send>,
+}
+
+impl Reader {
+    fn new(encoding: Encoding, size: u64, version: Option<String>, bytes: impl Read + Send + 'static) -> Self {
+        Self { encoding, size, version, left: size, bytes: Box::new(bytes) }
+    }
+
+    /// The digest of the raw bytes, all of which are read.
+    fn digest(&mut self) -> Result<Digest, CheckError> {
+        let mut check = Check::new(self.encoding, u64::MAX).map_err(CheckError::Read)?;
+        check.update_reader(self)?;
+        Ok(check.finish()?.0)
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.bytes.read(&mut buffer[..most])?;
+        if read == 0 && most > 0 {
+            let problem = format!("it ended {} bytes before its end", self.left);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// What reading all of a stored blob has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// It is what its name says.
+    Whole,
+    /// It was not, and was moved aside.
+    Damaged,
+    /// It is not there, or was replaced meanwhile.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -170,6 +219,7 @@ pub struct Blobs {
     gate: Arc<RwLock<()>>,
     /// Shared from a check for missing blobs until the journal names them.
     leases: Arc<RwLock<()>>,
+    in_memory: Arc<Semaphore>,
 }
 
 /// Permission to rely on blobs that were found until the journal names them; a
@@ -211,7 +261,12 @@ impl Blobs {
             let place = absolute.map_or_else(|| place.to_owned(), |path| path.display().to_string());
             std::fs::write(&note, format!("{place}\n")).map_err(io_error("write", &note))?;
         }
-        Ok(Self { backend: Arc::new(backend), staging, gate: Arc::default(), leases: Arc::default() })
+        Ok(Self::of(backend, staging))
+    }
+
+    fn of(backend: Backend, staging: Arc<Staging>) -> Self {
+        let in_memory = Arc::new(Semaphore::new(IN_MEMORY));
+        Self { backend: Arc::new(backend), staging, gate: Arc::default(), leases: Arc::default(), in_memory }
     }
 
     /// To be held from [`Blobs::first_missing`] until the journal names the blobs.
@@ -231,7 +286,7 @@ impl Blobs {
     pub async fn has(&self, digest: Digest) -> Result<bool, Error> {
         let _gate = self.gate.read().await;
         match &*self.backend {
-            Backend::Folder(folder) => Ok(folder.touch(digest)),
+            Backend::Folder(folder) => folder.touch(digest),
             Backend::Bucket(bucket) => bucket.touch(digest).await,
         }
     }
@@ -249,10 +304,11 @@ impl Blobs {
         let backend = self.backend.clone();
         let look = move || {
             let _gate = gate;
-            let Backend::Folder(folder) = &*backend else { return digests };
-            digests.into_iter().filter(|digest| !folder.touch(*digest)).collect()
+            let Backend::Folder(folder) = &*backend else { return Ok(digests) };
+            let missing = |digest| folder.touch(digest).map(|there| (!there).then_some(digest));
+            digests.into_iter().filter_map(|digest| missing(digest).transpose()).collect()
         };
-        if few { Ok(look()) } else { Ok(spawn_blocking(look).await?) }
+        if few { look() } else { spawn_blocking(look).await? }
     }
 
     /// The first file of an artifact that is not stored; notes that all are used.
@@ -268,7 +324,7 @@ impl Blobs {
     /// included; notes that all are used.
     ///
     /// # Errors
-    /// If the manifest is damaged.
+    /// If the manifest cannot be read, or is none.
     pub async fn first_missing_of(&self, artifact: Digest) -> Result<Option<Digest>, Error> {
         if !self.has(artifact).await? {
             return Ok(Some(artifact));
@@ -347,26 +403,55 @@ impl Blobs {
     /// # Errors
     /// [`Error::Unknown`] if it is not stored.
     pub async fn reader(&self, digest: Digest) -> Result<Reader, Error> {
+        for encoding in Encoding::ALL {
+            if let Some(reader) = self.reader_in(digest, encoding).await? {
+                return Ok(reader);
+            }
+        }
+        if let Backend::Bucket(bucket) = &*self.backend {
+            bucket.forget(digest);
+        }
+        Err(Error::Unknown(digest))
+    }
+
+    async fn reader_in(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {
         match &*self.backend {
-            Backend::Folder(folder) => folder.reader(digest),
-            Backend::Bucket(bucket) => bucket.reader(digest).await,
+            Backend::Folder(folder) => folder.reader(digest, encoding),
+            Backend::Bucket(bucket) => bucket.reader(digest, encoding).await,
         }
     }
 
     /// A stored blob in memory, checked.
     ///
     /// # Errors
-    /// If it is not stored, damaged or far too large for a manifest.
+    /// If it is not stored or damaged; [`Error::NotAManifest`] if it is larger than one
+    /// can be, which is found out without reading it.
     pub async fn bytes(&self, digest: Digest) -> Result<Vec<u8>, Error> {
-        let reader = self.reader(digest).await?;
-        let read = spawn_blocking(move || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            reader.encoding.decode(reader.bytes)?.take(MEMORY_MAX).read_to_end(&mut bytes)?;
-            Ok(bytes)
+        let mut reader = self.reader(digest).await?;
+        let too_long = |size: u64| {
+            let problem = format!("it has {size} bytes, and a list of files has at most {MANIFEST_MAX}");
+            Error::NotAManifest { digest, problem }
+        };
+        let (size, encoding) = (reader.size, reader.encoding);
+        if size > encoding.stored_max(MANIFEST_MAX as u64) {
+            return Err(too_long(size));
+        }
+        let _place = self.in_memory.acquire().await;
+        let read = spawn_blocking(move || {
+            let mut stored = Vec::new();
+            reader.read_to_end(&mut stored).map(|_| stored)
         });
-        match read.await? {
+        let unreadable = |error: io::Error| Error::Unreadable { digest, problem: error.to_string() };
+        let stored = read.await?.map_err(unreadable)?;
+        let unpack = spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            encoding.decode(io::Cursor::new(stored))?.take(MANIFEST_MAX as u64 + 1).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        });
+        match unpack.await? {
+            Ok(bytes) if bytes.len() > MANIFEST_MAX => Err(too_long(bytes.len() as u64)),
             Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
-            _ => Err(self.damaged(digest).await),
+            _ => Err(self.suspect(digest).await),
         }
     }
 
@@ -376,18 +461,51 @@ impl Blobs {
     /// If it is not stored, damaged or no manifest.
     pub async fn manifest(&self, digest: Digest) -> Result<Manifest, Error> {
         let bytes = self.bytes(digest).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::NotAManifest { digest, problem: error.to_string() })
+        Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { digest, problem: error.to_string() })
     }
 
-    /// Moves a blob aside whose bytes turned out to be others.
-    pub async fn damaged(&self, digest: Digest) -> Error {
+    /// Reads all of a stored blob, and moves it aside if its bytes are others than its
+    /// name says. Nothing else is a reason to: what cannot be read to its end stays.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if it could not be read; if the store says no.
+    pub async fn look(&self, digest: Digest, encoding: Encoding) -> Result<Looked, Error> {
+        let Some(mut reader) = self.reader_in(digest, encoding).await? else { return Ok(Looked::Gone) };
+        // Open until the end, so that no other file can be taken for it.
+        let (reader, read) = spawn_blocking(move || {
+            let read = reader.digest();
+            (reader, read)
+        })
+        .await?;
+        match read {
+            Ok(found) if found == digest => return Ok(Looked::Whole),
+            Ok(_) | Err(CheckError::Invalid(Invalid::Stream(_))) => {}
+            Err(error) => return Err(Error::Unreadable { digest, problem: error.to_string() }),
+        }
         let _gate = self.gate.write().await;
         let moved = match &*self.backend {
-            Backend::Folder(folder) => folder.quarantine(digest),
-            Backend::Bucket(bucket) => bucket.quarantine(digest).await,
+            Backend::Folder(folder) => folder.quarantine(digest, encoding, reader.version.as_deref())?,
+            Backend::Bucket(bucket) => bucket.quarantine(digest, encoding, reader.version.as_deref()).await?,
         };
-        tracing::error!(%digest, "a stored file is damaged");
-        moved.err().unwrap_or(Error::Damaged { digest })
+        if moved {
+            tracing::error!(%digest, "a stored file is damaged");
+        }
+        Ok(if moved { Looked::Damaged } else { Looked::Gone })
+    }
+
+    /// Looks again at a blob whose bytes seemed to be others; says what to answer.
+    pub async fn suspect(&self, digest: Digest) -> Error {
+        let mut damaged = false;
+        for encoding in Encoding::ALL {
+            match self.look(digest, encoding).await {
+                Ok(looked) => damaged |= looked == Looked::Damaged,
+                Err(error) => return error,
+            }
+        }
+        match damaged {
+            true => Error::Damaged { digest },
+            false => Error::Unreadable { digest, problem: "other bytes came than are stored; try again".to_owned() },
+        }
     }
 
     /// All that is stored.

@@ -4,8 +4,12 @@
 //! clients that send the same bytes do not get into each other's way. When the
 //! connection breaks, the file stays: the client asks how much has arrived and
 //! goes on from there. Whatever else goes wrong, the file is removed.
+//!
+//! Room is promised to an upload when it begins, for all that it may store, and an
+//! upload that finds none left beside the promises is refused at once. What nobody
+//! goes on with gives way to what comes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,15 +18,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use domain::digest::Digest;
-use proto::encoding::{Check, Encoding};
+use proto::encoding::{Check, CheckError, Encoding, Invalid};
 
 use super::{Error, io_error};
+use crate::room;
 
-/// Room that an upload leaves on the disk, for the journal above all.
-const RESERVE: u64 = 16 * 1024 * 1024;
+/// Age at which an upload that was given up is removed.
+pub(crate) const GIVEN_UP: Duration = Duration::from_secs(24 * 3600);
 
-/// Age at which an upload that was given up is removed when the store is opened.
-const GIVEN_UP: Duration = Duration::from_secs(24 * 3600);
+/// Most files that uploads which were cut off leave: the oldest go.
+const HALVES_MAX: usize = 512;
+
+/// Most such files of one session.
+const HALVES_OF_SESSION: usize = 64;
 
 /// What a client announces.
 #[derive(Clone, Debug)]
@@ -43,26 +51,52 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Staging {
     folder: PathBuf,
-    /// Files that a call is writing.
-    open: Arc<Mutex<BTreeSet<PathBuf>>>,
+    open: Promises,
+    /// Bytes that can still be written below a folder.
+    pub(super) free: room::Free,
 }
+
+/// Files that a call is writing, each with the bytes promised to it that have not come yet.
+type Promises = Arc<Mutex<BTreeMap<PathBuf, u64>>>;
 
 /// A file that is written by one call at a time, until this is dropped.
 #[derive(Debug)]
 struct Turn {
     path: PathBuf,
-    open: Arc<Mutex<BTreeSet<PathBuf>>>,
+    open: Promises,
+}
+
+impl Turn {
+    fn promise(&self, bytes: u64) {
+        lock(&self.open).insert(self.path.clone(), bytes);
+    }
+
+    /// So many of the bytes promised have come.
+    fn keep_promise(&self, bytes: u64) {
+        if let Some(promised) = lock(&self.open).get_mut(&self.path) {
+            *promised = promised.saturating_sub(bytes);
+        }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        lock(&self.open).remove(&self.path);
+        let mut open = lock(&self.open);
+        if length(&self.path) == 0 {
+            // Nothing to go on from; gone already if it was given its name.
+            let _ = fs::remove_file(&self.path);
+        }
+        open.remove(&self.path);
     }
 }
 
-fn lock(open: &Mutex<BTreeSet<PathBuf>>) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-    // A set is whole after any panic.
+fn lock(open: &Promises) -> MutexGuard<'_, BTreeMap<PathBuf, u64>> {
+    // A map is whole after any panic.
     open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
 /// A session name for bytes that this process stores itself.
@@ -83,6 +117,21 @@ pub fn check_session(session: &str) -> Result<(), Error> {
     }
 }
 
+/// A file that an upload left which was cut off.
+#[derive(Debug)]
+struct Half {
+    path: PathBuf,
+    written: SystemTime,
+    size: u64,
+}
+
+impl Half {
+    fn is_of(&self, session: &str) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.split('.').nth(1) == Some(session)
+    }
+}
+
 impl Staging {
     /// Opens or makes the folder. Uploads of late stay, so that they go on after a
     /// restart.
@@ -91,7 +140,7 @@ impl Staging {
     /// If it cannot be made.
     pub fn open(folder: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        let this = Self { folder, open: Arc::default() };
+        let this = Self { folder, open: Arc::default(), free: room::free };
         this.remove_older(SystemTime::now() - GIVEN_UP, false)?;
         Ok(this)
     }
@@ -102,45 +151,111 @@ impl Staging {
 
     /// How much of an upload has arrived.
     pub fn arrived(&self, digest: Digest, session: &str, encoding: Encoding) -> u64 {
-        fs::metadata(self.path(digest, session, encoding)).map_or(0, |meta| meta.len())
+        length(&self.path(digest, session, encoding))
     }
 
     /// Begins an upload or goes on with one.
     ///
     /// # Errors
-    /// If it is under way, does not go on where it stopped, or has no room.
+    /// If it is under way, does not go on where it stopped, or has no room; nothing
+    /// of it is kept in that case.
     pub fn begin(&self, start: Start) -> Result<Upload, Error> {
         check_session(&start.session)?;
         let path = self.path(start.digest, &start.session, start.encoding);
-        if !lock(&self.open).insert(path.clone()) {
-            return Err(Error::Busy(start.digest));
-        }
-        let turn = Turn { path: path.clone(), open: self.open.clone() };
-        let arrived = self.arrived(start.digest, &start.session, start.encoding);
+        let turn = self.turn(&path).ok_or(Error::Busy(start.digest))?;
+        let arrived = length(&path);
         if start.offset > arrived {
             let problem = format!("is {}, but {arrived} bytes have arrived", start.offset);
             return Err(Error::Invalid { field: "offset", problem });
         }
-        let free = free(&self.folder)?;
-        let needed = start.size.saturating_sub(arrived).saturating_add(RESERVE);
-        if needed > free {
-            return Err(Error::NoRoom { digest: start.digest, needed, free, path: self.folder.clone() });
-        }
-        let open = || -> io::Result<(File, Check)> {
-            let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-            file.set_len(start.offset)?;
-            let mut check = Check::new(start.encoding, start.size)?;
-            check.update_reader(&mut file)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok((file, check))
+        let upload = || {
+            self.thin_out(&start.session)?;
+            self.make_room(&turn, start.encoding.stored_max(start.size).saturating_sub(arrived), start.digest)?;
+            open(&path, &start)
         };
-        match open() {
-            Ok((file, check)) => Ok(Upload { start, file, check, turn }),
+        match upload() {
+            Ok((file, check)) => Ok(Upload { start, file, check, turn, free: self.free }),
             Err(error) => {
                 // What had arrived is of no use.
                 let _ = fs::remove_file(&path);
-                Err(of_write(&path, error))
+                Err(error)
             }
+        }
+    }
+
+    /// The right to write a file, unless somebody has it.
+    fn turn(&self, path: &Path) -> Option<Turn> {
+        let mut open = lock(&self.open);
+        if open.contains_key(path) {
+            return None;
+        }
+        open.insert(path.to_owned(), 0);
+        Some(Turn { path: path.to_owned(), open: self.open.clone() })
+    }
+
+    /// Promises room to an upload. If there is too little, what was cut off goes, the
+    /// oldest first, as long as that helps.
+    fn make_room(&self, turn: &Turn, bytes: u64, digest: Digest) -> Result<(), Error> {
+        let needed = bytes.saturating_add(room::RESERVE);
+        loop {
+            let halves = self.halves()?;
+            let left = {
+                let mut open = lock(&self.open);
+                let promised = open.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+                let free = (self.free)(&self.folder).map_err(io_error("ask for the room in", &self.folder))?;
+                let left = free.saturating_sub(promised);
+                if needed <= left {
+                    open.insert(turn.path.clone(), bytes);
+                    return Ok(());
+                }
+                left
+            };
+            let could_go: u64 = halves.iter().map(|half| half.size).sum();
+            match halves.first() {
+                Some(oldest) if needed <= left.saturating_add(could_go) => self.remove(&oldest.path)?,
+                _ => return Err(Error::NoRoom { digest, needed, free: left, path: self.folder.clone() }),
+            };
+        }
+    }
+
+    /// Removes the oldest of what was cut off if there are too many, in all or of a session.
+    fn thin_out(&self, session: &str) -> Result<(), Error> {
+        let halves = self.halves()?;
+        let of_session: Vec<&Half> = halves.iter().filter(|half| half.is_of(session)).collect();
+        let too_many = |count: usize, most: usize| (count + 1).saturating_sub(most);
+        let oldest = halves.iter().take(too_many(halves.len(), HALVES_MAX));
+        let own = of_session.iter().copied().take(too_many(of_session.len(), HALVES_OF_SESSION));
+        for half in oldest.chain(own) {
+            self.remove(&half.path)?;
+        }
+        Ok(())
+    }
+
+    /// What uploads left which were cut off, the oldest first.
+    fn halves(&self) -> Result<Vec<Half>, Error> {
+        let mut halves = Vec::new();
+        for item in fs::read_dir(&self.folder).map_err(io_error("list", &self.folder))? {
+            let path = item.map_err(io_error("list", &self.folder))?.path();
+            // It may have gone meanwhile.
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            let written = meta.modified().map_err(io_error("read", &path))?;
+            halves.push(Half { path, written, size: meta.len() });
+        }
+        let open = lock(&self.open);
+        halves.retain(|half| !open.contains_key(&half.path));
+        halves.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
+        Ok(halves)
+    }
+
+    /// Removes what was cut off, unless somebody goes on with it; returns whether it did.
+    fn remove(&self, half: &Path) -> Result<bool, Error> {
+        let open = lock(&self.open);
+        if open.contains_key(half) {
+            return Ok(false);
+        }
+        match fs::remove_file(half) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true).map_err(io_error("remove", half)),
         }
     }
 
@@ -150,20 +265,27 @@ impl Staging {
     /// If the disk says no.
     pub fn remove_older(&self, since: SystemTime, dry_run: bool) -> Result<u64, Error> {
         let mut removed = 0;
-        for item in fs::read_dir(&self.folder).map_err(io_error("list", &self.folder))? {
-            let path = item.map_err(io_error("list", &self.folder))?.path();
-            let open = lock(&self.open);
-            let old = fs::metadata(&path).and_then(|meta| meta.modified()).is_ok_and(|written| written < since);
-            if !old || open.contains(&path) {
-                continue;
-            }
-            removed += 1;
-            if !dry_run {
-                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        for half in self.halves()?.iter().take_while(|half| half.written < since) {
+            if dry_run || self.remove(&half.path)? {
+                removed += 1;
             }
         }
         Ok(removed)
     }
+}
+
+/// Opens the file of an upload and checks what it holds up to where it goes on.
+fn open(path: &Path, start: &Start) -> Result<(File, Check), Error> {
+    let options = || File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = options().map_err(io_error("open", path))?;
+    file.set_len(start.offset).map_err(io_error("write", path))?;
+    let mut check = Check::new(start.encoding, start.size).map_err(io_error("unpack", path))?;
+    check.update_reader(&mut file).map_err(|error| match error {
+        CheckError::Read(error) => io_error("read", path)(error),
+        CheckError::Invalid(invalid) => of_bytes(&invalid),
+    })?;
+    file.seek(SeekFrom::End(0)).map_err(io_error("read", path))?;
+    Ok((file, check))
 }
 
 /// An upload under way.
@@ -173,6 +295,7 @@ pub struct Upload {
     file: File,
     check: Check,
     turn: Turn,
+    free: room::Free,
 }
 
 /// An upload that holds what its digest names.
@@ -201,12 +324,26 @@ impl Upload {
     /// If they cannot be written, are no zstd stream, or are more than announced;
     /// nothing is kept then.
     pub fn write(&mut self, stored: &[u8]) -> Result<(), Error> {
-        let path = self.turn.path.clone();
-        let written = self.check.update(stored).and_then(|()| self.file.write_all(stored));
-        written.map_err(|error| {
+        let written = self.add(stored);
+        if written.is_err() {
             self.discard();
-            of_write(&path, error)
-        })
+        }
+        written
+    }
+
+    fn add(&mut self, stored: &[u8]) -> Result<(), Error> {
+        let (path, bytes) = (&self.turn.path, stored.len() as u64);
+        let folder = path.parent().unwrap_or(path);
+        self.check.update(stored).map_err(|invalid| of_bytes(&invalid))?;
+        // Others write to this disk as well, whatever was promised.
+        let free = (self.free)(folder).map_err(io_error("ask for the room in", folder))?;
+        let needed = bytes.saturating_add(room::RESERVE);
+        if needed > free {
+            return Err(Error::NoRoom { digest: self.start.digest, needed, free, path: folder.to_owned() });
+        }
+        self.file.write_all(stored).map_err(io_error("write", path))?;
+        self.turn.keep_promise(bytes);
+        Ok(())
     }
 
     /// Checks the whole.
@@ -216,8 +353,10 @@ impl Upload {
     /// is kept then.
     pub fn finish(self) -> Result<Checked, Error> {
         let Self { start, check, turn, .. } = self;
+        // No more will come.
+        turn.promise(0);
         let checked = Checked { digest: start.digest, encoding: start.encoding, path: turn.path.clone(), turn };
-        let (got, size) = check.finish().map_err(|error| of_write(&checked.path, error))?;
+        let (got, size) = check.finish().map_err(|invalid| of_bytes(&invalid))?;
         match got == start.digest {
             true if size == start.size => Ok(checked),
             true => Err(Error::Invalid { field: "size", problem: format!("is {}, but {size} bytes came", start.size) }),
@@ -231,24 +370,6 @@ impl Upload {
     }
 }
 
-/// The bytes are wrong, or the disk says no.
-fn of_write(path: &Path, error: io::Error) -> Error {
-    use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
-    match error.kind() {
-        InvalidData | Other | UnexpectedEof => Error::Invalid { field: "data", problem: error.to_string() },
-        _ => io_error("write", path)(error),
-    }
-}
-
-/// Bytes that can still be written below a folder.
-#[cfg(unix)]
-fn free(folder: &Path) -> Result<u64, Error> {
-    let stat = rustix::fs::statvfs(folder).map_err(|error| io_error("ask for the room in", folder)(error.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Not known beforehand: a full disk shows when it is written.
-#[cfg(not(unix))]
-fn free(_: &Path) -> Result<u64, Error> {
-    Ok(u64::MAX)
+fn of_bytes(invalid: &Invalid) -> Error {
+    Error::Invalid { field: "data", problem: invalid.to_string() }
 }

@@ -1,16 +1,18 @@
 //! Files on their way from the coordinator.
 
-use std::ffi::OsString;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
 
-use domain::artifact::{Entry, Manifest};
+use domain::artifact::{Entry, MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
 use tokio::fs;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tonic::Code;
 
-use super::{CHUNK, Error, MEMORY_MAX, Transfer, Tries, in_parallel, io_error};
+use super::half::Half;
+use super::{Error, MEMORY_MAX, Transfer, Tries, in_parallel, io_error};
 use crate::channel::blob_call;
 use crate::encoding::Encoding;
 use crate::status::is_final;
@@ -23,8 +25,8 @@ impl Transfer {
     /// # Errors
     /// If it is not stored or not a manifest.
     pub async fn manifest(&self, artifact: Digest) -> Result<Manifest, Error> {
-        let bytes = self.bytes(artifact).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
+        let bytes = self.bytes_up_to(artifact, MANIFEST_MAX as u64).await?;
+        Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
     }
 
     /// A small file, whole.
@@ -32,31 +34,39 @@ impl Transfer {
     /// # Errors
     /// If it is not stored, damaged, or too large.
     pub async fn bytes(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+        self.bytes_up_to(digest, MEMORY_MAX).await
+    }
+
+    async fn bytes_up_to(&self, digest: Digest, most: u64) -> Result<Vec<u8>, Error> {
         let mut tries = Tries::new();
         loop {
-            match self.bytes_once(digest).await {
+            match self.bytes_once(digest, most).await {
                 Err(Error::Rpc(status)) if !is_final(&status) => tries.again(status.into()).await?,
                 ended => return ended,
             }
         }
     }
 
-    async fn bytes_once(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+    async fn bytes_once(&self, digest: Digest, most: u64) -> Result<Vec<u8>, Error> {
         let (start, mut chunks) = self.get(digest, 0, Encoding::Raw).await?;
+        let stored_max = start.encoding.stored_max(most);
+        if start.stored_size > stored_max {
+            return Err(Error::TooLarge { digest, most });
+        }
         let mut stored = Vec::new();
         while let Some(data) = next(&mut chunks, digest).await? {
             stored.extend_from_slice(&data);
-            if stored.len() as u64 > MEMORY_MAX {
-                return Err(Error::TooLarge { digest });
+            if stored.len() as u64 > stored_max {
+                return Err(Error::TooLarge { digest, most });
             }
         }
         let mut bytes = Vec::new();
         let damaged = |_| Error::Damaged { digest };
         let raw = start.encoding.decode(io::Cursor::new(stored)).map_err(damaged)?;
-        raw.take(MEMORY_MAX + 1).read_to_end(&mut bytes).map_err(damaged)?;
+        raw.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(damaged)?;
         match Digest::of(&bytes) == digest {
+            _ if bytes.len() as u64 > most => Err(Error::TooLarge { digest, most }),
             true => Ok(bytes),
-            false if bytes.len() as u64 > MEMORY_MAX => Err(Error::TooLarge { digest }),
             false => Err(Error::Damaged { digest }),
         }
     }
@@ -72,7 +82,7 @@ impl Transfer {
         if start.offset > offset {
             return Err(problem("it begins too late".to_owned()));
         }
-        Ok((Start { encoding, offset: start.offset }, chunks))
+        Ok((Start { encoding, offset: start.offset, stored_size: start.stored_size }, chunks))
     }
 
     /// Writes a file to `path`: under another name first, so that a file that
@@ -81,51 +91,52 @@ impl Transfer {
     /// # Errors
     /// If it is not stored, damaged, or cannot be written.
     pub async fn get_file(&self, digest: Digest, path: &Path) -> Result<(), Error> {
+        let target = path.to_owned();
+        let half = Arc::new(spawn_blocking(move || Half::take(digest, &target)).await??);
         let mut tries = Tries::new();
         loop {
-            let had = partial(path).1;
-            let ended = match self.get_rest(digest, path).await {
-                Ok(rest) => {
-                    let target = path.to_owned();
-                    match spawn_blocking(move || publish(digest, rest, &target)).await? {
-                        // What was there before may have been another file's.
-                        Err(Error::Damaged { .. }) if rest.offset > 0 => continue,
+            let had = half.arrived();
+            let ended = match self.get_rest(digest, &half, had).await {
+                Ok(encoding) => {
+                    let gathered = half.clone();
+                    match spawn_blocking(move || gathered.publish(encoding)).await? {
+                        // What was there before may have been spoilt, by a loss of power for instance.
+                        Err(Error::Damaged { .. }) if had.1 > 0 => continue,
                         ended => return ended,
                     }
+                }
+                // More than is stored, perhaps: it was stored anew in another form.
+                Err(Error::Rpc(status)) if status.code() == Code::InvalidArgument && had.1 > 0 => {
+                    half.clear();
+                    continue;
                 }
                 Err(Error::Rpc(status)) if !is_final(&status) => Error::Rpc(status),
                 Err(error) => return Err(error),
             };
-            if partial(path).1 > had {
+            if half.arrived().1 > had.1 {
                 tries = Tries::new();
             }
             tries.again(ended).await?;
         }
     }
 
-    /// Fetches what is not there yet.
-    async fn get_rest(&self, digest: Digest, path: &Path) -> Result<Rest, Error> {
-        let (had, offset) = partial(path);
+    /// Fetches what is not there yet; returns the form in which all of it is there.
+    async fn get_rest(
+        &self,
+        digest: Digest,
+        half: &Arc<Half>,
+        (had, offset): (Encoding, u64),
+    ) -> Result<Encoding, Error> {
         let (start, mut chunks) = self.get(digest, offset, had).await?;
-        let name = partial_name(path, start.encoding);
+        let (gathering, name) = (half.clone(), half.name(start.encoding));
         let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(4);
-        // Written and hashed while the next bytes are on their way.
-        let writer = spawn_blocking(move || -> Result<Option<Digest>, Error> {
-            let mut open = std::fs::OpenOptions::new();
-            let file = open.read(true).write(true).create(true).truncate(false).open(&name);
-            let mut file = file.map_err(io_error("create", &name))?;
-            file.set_len(start.offset).map_err(io_error("write", &name))?;
-            // What is packed is hashed when it is unpacked.
-            let mut hasher = (start.encoding == Encoding::Raw).then(blake3::Hasher::new);
-            if let Some(hasher) = &mut hasher {
-                hasher.update_reader(&mut file).map_err(io_error("read", &name))?;
-            }
-            file.seek(SeekFrom::End(0)).map_err(io_error("read", &name))?;
+        // Written while the next bytes are on their way.
+        let writer = spawn_blocking(move || -> Result<(), Error> {
+            let mut file = gathering.writer(start.encoding, start.offset)?;
             while let Some(data) = receiver.blocking_recv() {
                 file.write_all(&data).map_err(io_error("write", &name))?;
-                hasher.as_mut().map(|hasher| hasher.update(&data));
             }
-            Ok(hasher.map(|hasher| hasher.finalize().into()))
+            Ok(())
         });
         let received = loop {
             match next(&mut chunks, digest).await {
@@ -142,9 +153,9 @@ impl Transfer {
         };
         drop(sender);
         // In any case: the next try begins where this one stopped writing.
-        let hashed = writer.await??;
+        writer.await??;
         received?;
-        Ok(Rest { encoding: start.encoding, offset: start.offset, hashed })
+        Ok(start.encoding)
     }
 
     /// Writes an artifact's files below `root`, or those at the paths given.
@@ -174,16 +185,7 @@ type Chunks = tonic::Streaming<v1::GetBlobResponse>;
 struct Start {
     encoding: Encoding,
     offset: u64,
-}
-
-/// A file that has gathered, if it is what it should be.
-#[derive(Clone, Copy)]
-struct Rest {
-    encoding: Encoding,
-    /// Where the last call began.
-    offset: u64,
-    /// Of the whole, unless it is packed.
-    hashed: Option<Digest>,
+    stored_size: u64,
 }
 
 /// The next bytes; none at the end.
@@ -192,60 +194,5 @@ async fn next(chunks: &mut Chunks, digest: Digest) -> Result<Option<Vec<u8>>, Er
         None => Ok(None),
         Some(Some(Down::Data(data))) => Ok(Some(data)),
         Some(_) => Err(Error::Answer { digest, problem: "it starts twice".to_owned() }),
-    }
-}
-
-/// Where the stored form of a file gathers.
-fn partial_name(path: &Path, encoding: Encoding) -> PathBuf {
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
-    name.push(".partial");
-    name.push(encoding.suffix());
-    path.with_file_name(name)
-}
-
-/// What has gathered of a file so far, and in which form.
-fn partial(path: &Path) -> (Encoding, u64) {
-    let length = |encoding| std::fs::metadata(partial_name(path, encoding)).map_or(0, |meta| meta.len());
-    let some = Encoding::ALL.into_iter().find(|encoding| length(*encoding) > 0);
-    some.map_or((Encoding::Raw, 0), |encoding| (encoding, length(encoding)))
-}
-
-/// Makes a file of what has gathered, if that is what the digest names.
-fn publish(digest: Digest, rest: Rest, path: &Path) -> Result<(), Error> {
-    let raw = partial_name(path, Encoding::Raw);
-    let whole = match rest.encoding {
-        Encoding::Raw => rest.hashed == Some(digest),
-        Encoding::Zstd => {
-            let packed = partial_name(path, Encoding::Zstd);
-            let file = std::fs::File::open(&packed).map_err(io_error("read", &packed))?;
-            unpack(file, &raw)? == Some(digest)
-        }
-    };
-    if whole {
-        std::fs::rename(&raw, path).map_err(io_error("rename", &raw))?;
-    }
-    for encoding in Encoding::ALL {
-        // Gone already if it was renamed.
-        let _ = std::fs::remove_file(partial_name(path, encoding));
-    }
-    if whole { Ok(()) } else { Err(Error::Damaged { digest }) }
-}
-
-/// Unpacks a file to another; returns the digest of what came out, none if it
-/// is no whole zstd stream.
-fn unpack(packed: std::fs::File, path: &Path) -> Result<Option<Digest>, Error> {
-    let mut file = std::fs::File::create(path).map_err(io_error("create", path))?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; CHUNK];
-    let Ok(mut raw) = Encoding::Zstd.decode(packed) else { return Ok(None) };
-    loop {
-        match raw.read(&mut buffer) {
-            Err(_) => return Ok(None),
-            Ok(0) => return Ok(Some(hasher.finalize().into())),
-            Ok(length) => {
-                hasher.update(&buffer[..length]);
-                file.write_all(&buffer[..length]).map_err(io_error("write", path))?;
-            }
-        }
     }
 }
