@@ -25,6 +25,7 @@ mod recompute;
 mod security;
 mod simulation;
 mod standby;
+mod strangers;
 mod submissions;
 mod tidy;
 mod versions;

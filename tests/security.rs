@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use crate::harness::cluster::{Cluster, Worker};
 use crate::harness::soon;
 
-const HOUR_MS: u64 = 3_600_000;
+pub(crate) const HOUR_MS: u64 = 3_600_000;
 
 /// A coordinator that asks everybody for a certificate.
 async fn secure() -> Cluster {
@@ -38,12 +38,12 @@ async fn short_lived(life: Duration) -> Cluster {
 }
 
 /// Joins as somebody with that role.
-async fn join(cluster: &Cluster, role: Role, name: &str) -> Identity {
+pub(crate) async fn join(cluster: &Cluster, role: Role, name: &str) -> Identity {
     let token = cluster.token(role, 1, HOUR_MS).await;
     Identity::join(cluster.url(), &token, name, &cluster.path(&format!("identity of {name}"))).await.unwrap()
 }
 
-fn channel(cluster: &Cluster, identity: &Identity) -> Channel {
+pub(crate) fn channel(cluster: &Cluster, identity: &Identity) -> Channel {
     connect(cluster.url(), &Credentials::new(identity.config().unwrap())).unwrap()
 }
 

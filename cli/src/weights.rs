@@ -12,7 +12,7 @@ use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::{Data, WEIGHTS_FILE};
 use domain::pretrained::Pretrained;
-use proto::transfer;
+use proto::{private, transfer};
 use serde::{Deserialize, Serialize};
 
 use crate::args::WeightsPlace;
@@ -82,6 +82,17 @@ impl Folder {
     /// Where these weights are, or will be.
     pub fn of(&self, which: Pretrained) -> PathBuf {
         self.root.join(which.name())
+    }
+
+    /// Before something is put there: a state folder that it lies in is for its owner alone.
+    ///
+    /// # Errors
+    /// If the state folder is somebody else's.
+    pub fn make(&self) -> Result<(), private::Error> {
+        match self.root.parent() {
+            Some(state) if self.option.is_empty() => private::folder(state),
+            _ => Ok(()),
+        }
     }
 
     /// What is known of these weights; `None` if they were not imported.

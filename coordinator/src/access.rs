@@ -1,16 +1,31 @@
 //! Who calls, and what they may: one table for all methods.
 
-use std::future::{Ready, ready};
+use std::fmt;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
 use http::{Request, Response};
-use proto::status::{ROLE, WHO, status};
-use tokio_util::either::Either;
+use proto::status::{BUSY, ROLE, WHO, status};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+
+use crate::crowd::Network;
+use crate::intake::{Answer, Intake};
+use crate::seats::Hall;
+use Load::{Download, Large, Medium, Small, Stream, Upload, Waiting};
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// Who is there.
+    pub(crate) caller: Caller,
+    /// Where that is; nowhere for the Unix socket.
+    pub(crate) network: Option<Network>,
+}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +47,8 @@ pub enum Caller {
     Nameless,
     /// In plaintext where encryption is spoken.
     Plaintext,
+    /// Somebody who has joined and has as many connections as may be.
+    Crowded(IdentityId),
 }
 
 /// Who may call a method.
@@ -43,6 +60,42 @@ enum Allowed {
     Roles(&'static [Role]),
 }
 
+/// What a call asks of the coordinator besides its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// A request of at most 64 KiB.
+    Small,
+    /// A request of at most 2 MiB.
+    Medium,
+    /// A request of at most 16 MiB: a spec, or lists of files.
+    Large,
+    /// A small request whose answer may take as long as it likes.
+    Waiting,
+    /// A file from the caller, in messages of at most 2 MiB.
+    Upload,
+    /// A file to the caller.
+    Download,
+    /// Messages both ways, for as long as the caller likes.
+    Stream,
+}
+
+impl Load {
+    /// Bytes of the largest message.
+    fn message_max(self) -> usize {
+        match self {
+            Self::Small | Self::Waiting | Self::Download => 64 * 1024,
+            // A heartbeat names all attempts of its worker.
+            Self::Medium | Self::Upload | Self::Stream => 2 * 1024 * 1024,
+            Self::Large => 16 * 1024 * 1024,
+        }
+    }
+
+    /// Whether the caller may be silent though the request has not come to its end.
+    fn may_be_silent(self) -> bool {
+        self == Self::Stream
+    }
+}
+
 const WORKERS: Allowed = Allowed::Roles(&[Role::Worker]);
 const SUBMITTERS: Allowed = Allowed::Roles(&[Role::Submitter]);
 const READERS: Allowed = Allowed::Roles(&[Role::Submitter, Role::Viewer]);
@@ -50,51 +103,57 @@ const WRITERS: Allowed = Allowed::Roles(&[Role::Worker, Role::Submitter]);
 const JOINED: Allowed = Allowed::Roles(&Role::ALL);
 const ADMINS: Allowed = Allowed::Roles(&[]);
 
-/// Every method that is served. What is not here is for administrators.
-const METHODS: &[(&str, Allowed)] = &[
-    ("/grpc.health.v1.Health/Check", Allowed::Anybody),
-    ("/grpc.health.v1.Health/Watch", JOINED),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", JOINED),
-    ("/lithogen.v1.ArtifactService/CollectGarbage", ADMINS),
-    ("/lithogen.v1.ArtifactService/FindMissing", WRITERS),
-    ("/lithogen.v1.ArtifactService/GetBlob", JOINED),
-    ("/lithogen.v1.ArtifactService/GetUploadOffset", WRITERS),
-    ("/lithogen.v1.ArtifactService/PutBlob", WRITERS),
-    ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS),
-    ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS),
-    ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS),
-    ("/lithogen.v1.ExperimentService/ListTasks", READERS),
-    ("/lithogen.v1.ExperimentService/ExplainTask", READERS),
-    ("/lithogen.v1.ExperimentService/GetRun", READERS),
-    ("/lithogen.v1.ExperimentService/ListRuns", READERS),
-    ("/lithogen.v1.ExperimentService/ListWorkers", READERS),
-    ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS),
-    ("/lithogen.v1.ExperimentService/ReadLog", READERS),
-    ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS),
-    ("/lithogen.v1.ExperimentService/RecomputeTasks", ADMINS),
-    ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS),
-    ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS),
-    ("/lithogen.v1.ExperimentService/WatchRun", READERS),
-    ("/lithogen.v1.RegistrationService/CreateToken", ADMINS),
-    ("/lithogen.v1.RegistrationService/Enrol", Allowed::Anybody),
-    ("/lithogen.v1.RegistrationService/GetServerInfo", Allowed::Anybody),
-    ("/lithogen.v1.RegistrationService/ListIdentities", READERS),
-    ("/lithogen.v1.RegistrationService/ListTokens", ADMINS),
-    ("/lithogen.v1.RegistrationService/Renew", JOINED),
-    ("/lithogen.v1.RegistrationService/RevokeIdentity", ADMINS),
-    ("/lithogen.v1.RegistrationService/RevokeToken", ADMINS),
-    ("/lithogen.v1.WorkerService/AcquireLeases", WORKERS),
-    ("/lithogen.v1.WorkerService/AppendLog", WORKERS),
-    ("/lithogen.v1.WorkerService/EndAttempts", WORKERS),
-    ("/lithogen.v1.WorkerService/SaveCheckpoint", WORKERS),
-    ("/lithogen.v1.WorkerService/Session", WORKERS),
+/// Every method that is served, with who may call it and what that asks. What is not
+/// here is for administrators.
+const METHODS: &[(&str, Allowed, Load)] = &[
+    ("/grpc.health.v1.Health/Check", Allowed::Anybody, Small),
+    ("/grpc.health.v1.Health/Watch", JOINED, Waiting),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", JOINED, Stream),
+    ("/lithogen.v1.ArtifactService/CollectGarbage", ADMINS, Waiting),
+    ("/lithogen.v1.ArtifactService/FindMissing", WRITERS, Medium),
+    ("/lithogen.v1.ArtifactService/GetBlob", JOINED, Download),
+    ("/lithogen.v1.ArtifactService/GetUploadOffset", WRITERS, Small),
+    ("/lithogen.v1.ArtifactService/PutBlob", WRITERS, Upload),
+    ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS, Waiting),
+    ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS, Medium),
+    ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS, Small),
+    ("/lithogen.v1.ExperimentService/ListTasks", READERS, Small),
+    ("/lithogen.v1.ExperimentService/ExplainTask", READERS, Small),
+    ("/lithogen.v1.ExperimentService/GetRun", READERS, Small),
+    ("/lithogen.v1.ExperimentService/ListRuns", READERS, Small),
+    ("/lithogen.v1.ExperimentService/ListWorkers", READERS, Small),
+    ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS, Small),
+    ("/lithogen.v1.ExperimentService/ReadLog", READERS, Waiting),
+    ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS, Small),
+    ("/lithogen.v1.ExperimentService/RecomputeTasks", ADMINS, Waiting),
+    ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS, Small),
+    ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS, Large),
+    ("/lithogen.v1.ExperimentService/WatchRun", READERS, Waiting),
+    ("/lithogen.v1.RegistrationService/CreateToken", ADMINS, Small),
+    ("/lithogen.v1.RegistrationService/Enrol", Allowed::Anybody, Small),
+    ("/lithogen.v1.RegistrationService/GetServerInfo", Allowed::Anybody, Small),
+    ("/lithogen.v1.RegistrationService/ListIdentities", READERS, Small),
+    ("/lithogen.v1.RegistrationService/ListTokens", ADMINS, Small),
+    ("/lithogen.v1.RegistrationService/Renew", JOINED, Small),
+    ("/lithogen.v1.RegistrationService/RevokeIdentity", ADMINS, Small),
+    ("/lithogen.v1.RegistrationService/RevokeToken", ADMINS, Small),
+    ("/lithogen.v1.WorkerService/AcquireLeases", WORKERS, Waiting),
+    ("/lithogen.v1.WorkerService/AppendLog", WORKERS, Medium),
+    ("/lithogen.v1.WorkerService/EndAttempts", WORKERS, Large),
+    ("/lithogen.v1.WorkerService/SaveCheckpoint", WORKERS, Large),
+    ("/lithogen.v1.WorkerService/Session", WORKERS, Stream),
 ];
 
 impl Caller {
     /// Whoever sent a request.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         // Requests come over connections, each of which says who it is.
-        request.extensions().get().cloned().unwrap_or(Self::Nameless)
+        request.extensions().get().map_or(Self::Nameless, |peer: &Peer| peer.caller.clone())
+    }
+
+    /// Where whoever sent a request is.
+    pub(crate) fn network_of<T>(request: &tonic::Request<T>) -> Option<Network> {
+        request.extensions().get::<Peer>()?.network
     }
 
     /// Checks that the caller may speak for a worker process.
@@ -111,21 +170,27 @@ impl Caller {
         }
     }
 
-    fn check(&self, method: &str) -> Result<(), Status> {
-        let listed = METHODS.iter().find(|(listed, _)| *listed == method);
-        let allowed = listed.map_or(ADMINS, |(_, allowed)| *allowed);
+    /// What a call asks for, if the caller may make it.
+    fn check(&self, method: &str) -> Result<Load, Status> {
+        let listed = METHODS.iter().find(|(listed, ..)| *listed == method);
+        let (allowed, load) = listed.map_or((ADMINS, Load::Small), |(_, allowed, load)| (*allowed, *load));
         let unknown = |problem: String| Err(status(Code::Unauthenticated, WHO, problem));
         match self {
-            Self::Local | Self::Joined { role: Role::Admin, .. } => Ok(()),
+            Self::Local | Self::Joined { role: Role::Admin, .. } => Ok(load),
+            Self::Crowded(identity) => {
+                let problem =
+                    format!("{identity} has as many connections open as it may; end some of its commands first");
+                Err(status(Code::ResourceExhausted, BUSY, problem))
+            }
             Self::Plaintext => unknown("this port speaks TLS only; use https:// and join with a token".to_owned()),
-            _ if allowed == Allowed::Anybody => Ok(()),
+            _ if allowed == Allowed::Anybody => Ok(load),
             Self::Joined { identity, role } => match allowed {
                 Allowed::Roles(roles) if !roles.contains(role) => {
                     let (role, method) = (role.name(), method.rsplit('/').next().unwrap_or(method));
                     let problem = format!("{identity} is a {role} and may not call {method}; {}", needed(roles));
                     Err(status(Code::PermissionDenied, ROLE, problem))
                 }
-                Allowed::Roles(_) | Allowed::Anybody => Ok(()),
+                Allowed::Roles(_) | Allowed::Anybody => Ok(load),
             },
             Self::Revoked(identity) => unknown(format!(
                 "identity {identity} was revoked; to join again, remove its identity folder and use a new join token"
@@ -144,39 +209,76 @@ fn needed(roles: &[Role]) -> String {
     format!("it takes the role {}", names.join(" or "))
 }
 
-/// Puts the table in front of all services.
-#[derive(Clone, Copy, Debug)]
-pub struct Guard;
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("this machine"),
+            Self::Nameless | Self::Plaintext => f.write_str("somebody"),
+            Self::Joined { identity, .. }
+            | Self::Revoked(identity)
+            | Self::Unknown(identity)
+            | Self::Crowded(identity) => identity.fmt(f),
+        }
+    }
+}
+
+/// Puts the table in front of all services, and seats for those who may call.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) hall: Hall,
+    /// Time that a request may keep the coordinator waiting.
+    pub(crate) pause: Duration,
+}
 
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner }
+        Guarded { inner, guard: self.clone() }
     }
 }
 
 /// Services behind the table.
 #[derive(Clone, Debug)]
-pub struct Guarded<S> {
+pub(crate) struct Guarded<S> {
     inner: S,
+    guard: Guard,
 }
 
-impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>> for Guarded<S> {
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let caller = request.extensions().get::<Caller>().unwrap_or(&Caller::Nameless);
-        match caller.check(request.uri().path()) {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
-        }
+        let later = self.inner.clone();
+        // The one that is ready.
+        let mut inner = std::mem::replace(&mut self.inner, later);
+        let guard = self.guard.clone();
+        let caller = request.extensions().get().map_or(Caller::Nameless, |peer: &Peer| peer.caller.clone());
+        let checked = caller.check(request.uri().path());
+        Box::pin(async move {
+            let admitted = async {
+                let load = checked?;
+                Ok::<_, Status>((load, guard.hall.take(&caller, load).await?))
+            };
+            let (load, held) = match admitted.await {
+                Ok(admitted) => admitted,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let pause = (!load.may_be_silent()).then_some(guard.pause);
+            let intake = |body| Body::new(Intake::new(body, load.message_max(), pause));
+            let response = inner.call(request.map(intake)).await?;
+            Ok(response.map(|body| Body::new(Answer { body, _held: held })))
+        })
     }
 }
 
@@ -252,7 +354,7 @@ mod tests {
         }
         served.sort();
         assert!(served.len() > 10, "{served:?}");
-        let mut listed: Vec<&str> = METHODS.iter().map(|(method, _)| *method).collect();
+        let mut listed: Vec<&str> = METHODS.iter().map(|(method, ..)| *method).collect();
         listed.retain(|method| method.starts_with("/lithogen."));
         listed.sort_unstable();
         assert_eq!(listed, served);

@@ -28,6 +28,83 @@ pub struct Config {
     pub certificate_life: Duration,
     /// How long it waits for workers.
     pub patience: Patience,
+    /// What callers may make it hold.
+    pub limits: Limits,
+}
+
+/// What callers may make the coordinator hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections without a certificate in each of three states: silent, in the TLS
+    /// handshake, open.
+    pub strangers: usize,
+    /// Of these, those of one network.
+    pub strangers_of_one: usize,
+    /// Time in which a peer has to say something, and again for the TLS handshake.
+    pub handshake: Duration,
+    /// Life of a connection without a certificate.
+    pub stranger_life: Duration,
+    /// Connections of all who have joined, or of all on loopback in plaintext.
+    pub connections: usize,
+    /// Connections of one identity.
+    pub connections_of_one: usize,
+    /// Calls of one identity that are answered at once; more wait.
+    pub calls_of_one: usize,
+    /// Calls of one identity with messages of up to 16 MiB; more wait.
+    pub large_of_one: usize,
+    /// Sessions, watches, logs and calls for work of one identity; more are refused.
+    pub streams_of_one: usize,
+    /// Files on their way from or to one identity; more wait.
+    pub transfers_of_one: usize,
+    /// Files on their way from or to all identities; more wait.
+    pub transfers: usize,
+    /// Files on their way from or to callers on this machine, who wait for no others.
+    pub local_transfers: usize,
+    /// Time that a request may keep the coordinator waiting for its bytes, beyond that
+    /// which they take at 4 KiB/s.
+    pub request_pause: Duration,
+    /// Time after which a reader that takes nothing of a file loses the stream.
+    pub reader_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            strangers: 256,
+            strangers_of_one: 64,
+            handshake: Duration::from_secs(10),
+            stranger_life: Duration::from_secs(30),
+            connections: 24 * 1024,
+            connections_of_one: 16,
+            calls_of_one: 16,
+            large_of_one: 4,
+            streams_of_one: 32,
+            transfers_of_one: 32,
+            transfers: 512,
+            local_transfers: 128,
+            request_pause: Duration::from_secs(30),
+            // At 10 kB/s, eight files at once are taken a piece of 256 KiB each in 210 s.
+            reader_pause: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Limits {
+    /// Less where the system gives fewer file handles: strangers get three
+    /// sixteenths of them at most, connections of others six, transfers three. What
+    /// is left is for the journal, for what is stored and for the Unix socket.
+    pub(crate) fn within(self, handles: usize) -> Self {
+        let of = |sixteenths: usize| (handles / 16 * sixteenths).max(1);
+        let strangers = self.strangers.min(of(1));
+        Self {
+            strangers,
+            strangers_of_one: self.strangers_of_one.min(strangers.div_ceil(2)),
+            connections: self.connections.min(of(6)),
+            transfers: self.transfers.min(of(2)),
+            local_transfers: self.local_transfers.min(of(1)),
+            ..self
+        }
+    }
 }
 
 /// How long the coordinator waits for workers.
@@ -75,6 +152,7 @@ impl Config {
             tls_names: vec![],
             certificate_life: Duration::from_secs(30 * 86_400),
             patience: Patience::default(),
+            limits: Limits::default(),
         }
     }
 }

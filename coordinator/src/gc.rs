@@ -159,6 +159,8 @@ pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration, closing: Can
             () = tokio::time::sleep(period) => {}
             () = closing.cancelled() => return,
         }
+        // Whoever looks at all blobs now is soon done; the next period is near.
+        let Some(_turn) = blobs.upkeep() else { continue };
         match collect(&driver, &blobs, GRACE, false).await {
             Ok(collected) => {
                 let bytes: u64 = collected.removed.iter().map(|blob| blob.size).sum();

@@ -5,7 +5,10 @@
 //! | [`config`] | where its state lies, how patient it is |
 //! | [`server`] | puts the parts together and serves them until told to stop |
 //! | [`listen`] | connections, and who is at their other end |
-//! | [`access`] | which role may call which method |
+//! | `crowd` | places for connections of those who are not known |
+//! | [`access`] | which role may call which method, and how large the call may be |
+//! | `seats` | how much each identity may have under way |
+//! | `intake` | how large and how slow a request may be |
 //! | [`pki`] | the certificate authority of those who join |
 //! | [`reactor`] | the state machine with its connections: commands in, events and answers out |
 //! | [`driver`] | the one thread that runs it: decide, apply, append, sync, reply |
@@ -23,14 +26,17 @@ pub mod access;
 pub mod api;
 pub mod blobs;
 pub mod config;
+mod crowd;
 pub mod driver;
 pub mod gc;
+mod intake;
 pub mod journal;
 pub mod listen;
 pub mod logs;
 pub mod pki;
 pub mod reactor;
 pub mod room;
+mod seats;
 pub mod server;
 pub mod sessions;
 pub mod standby;

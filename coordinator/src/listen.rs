@@ -1,7 +1,8 @@
 //! Connections, and who is at their other end.
 //!
 //! Who calls is settled once per connection. A connection of an identity is cut
-//! when its certificate ends or its identity is revoked, with all calls on it.
+//! when its certificate ends or its identity is revoked, with all calls on it. One
+//! without a certificate has a short life and a place in a [`Crowd`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,25 +18,24 @@ use domain::registry::IdentityId;
 use proto::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::access::Caller;
+use crate::access::{Caller, Peer};
+use crate::config::Limits;
+use crate::crowd::{Crowd, Network, Place};
 use crate::driver::{Handle, now_ms};
-
-/// Time in which a peer has to say who it is.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Peers that may be saying who they are at once.
-const HANDSHAKES: usize = 256;
 
 /// Pause after the system could give no connection, for instance as all file
 /// descriptors are taken.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the clock is looked at that certificates end by. A timer alone stands
+/// still while the machine sleeps.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// First byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -57,16 +57,20 @@ impl Connections {
         self.lock().get(identity).map_or(0, |(_, open)| *open)
     }
 
-    fn add(&self, identity: IdentityId) -> Counted {
+    /// Counts one more, unless there are `most` already.
+    fn add(&self, identity: IdentityId, most: usize) -> Option<Counted> {
         let mut open = self.lock();
         let (token, count) = open.entry(identity.clone()).or_default();
+        if usize::try_from(*count).is_ok_and(|count| count >= most) {
+            return None;
+        }
         if token.is_cancelled() {
             *token = CancellationToken::new();
         }
         *count += 1;
         let cut = token.clone();
         drop(open);
-        Counted { connections: self.clone(), identity, cut }
+        Some(Counted { connections: self.clone(), identity, cut })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<IdentityId, (CancellationToken, u32)>> {
@@ -98,47 +102,64 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Ready when a connection has to end.
+type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A connection whose other end is known.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
-    caller: Caller,
-    /// Ready when the connection has to end.
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    peer: Peer,
+    cut: Option<Cut>,
+    /// Room for it among those that may last.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn new(stream: impl Stream + 'static, caller: Caller) -> Self {
-        Self { stream: Box::new(stream), caller, cut: None }
+    fn new(stream: impl Stream + 'static, peer: Peer) -> Self {
+        Self { stream: Box::new(stream), peer, cut: None, _room: None }
     }
-}
 
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
+    fn cut(mut self, cut: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.cut = Some(Box::pin(cut));
+        self
     }
-}
 
-impl AsyncRead for Connection {
-    /// A server reads from every connection at all times, so it hears of the cut.
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// An error from the moment on at which it has to end. Asked before reading and
+    /// writing: a server whose client takes nothing may only try to write.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if let Some(cut) = &mut self.cut
             && cut.as_mut().poll(context).is_ready()
         {
             self.cut = Some(Box::pin(std::future::ready(())));
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        Ok(())
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -150,60 +171,91 @@ impl AsyncWrite for Connection {
 /// What is needed to learn who somebody is.
 #[derive(Clone)]
 pub(crate) struct Door {
+    /// Absent: plaintext, for this machine only.
+    guests: Option<Guests>,
+    limits: Limits,
+    /// Connections on which nothing has been said yet.
+    silent: Crowd,
+    /// Connections in the handshake.
+    greeting: Crowd,
+    /// Open connections of those who have not joined.
+    strangers: Crowd,
+    /// Room for those who have.
+    room: Arc<Semaphore>,
+}
+
+/// What is needed to learn who a guest from another machine is.
+#[derive(Clone)]
+pub(crate) struct Guests {
     pub(crate) driver: Handle,
     pub(crate) connections: Connections,
-    /// Absent: plaintext, for this machine only.
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: TlsAcceptor,
 }
 
-/// Where connections come out.
-pub(crate) type Incoming = ReceiverStream<io::Result<Connection>>;
+/// Where connections come out: those of other machines that have no certificate apart,
+/// as they are served in another way.
+pub(crate) struct Incoming {
+    pub(crate) known: ReceiverStream<io::Result<Connection>>,
+    pub(crate) strangers: ReceiverStream<io::Result<Connection>>,
+}
 
-type Sender = mpsc::Sender<io::Result<Connection>>;
+/// The other ends of [`Incoming`].
+#[derive(Clone)]
+struct Outgoing {
+    known: mpsc::Sender<io::Result<Connection>>,
+    strangers: mpsc::Sender<io::Result<Connection>>,
+}
 
-/// Takes connections from both listeners until the stream is dropped.
-pub(crate) fn incoming(tcp: TcpListener, socket: Option<UnixListener>, door: Door) -> Incoming {
-    let (sender, receiver) = mpsc::channel(16);
-    if let Some(socket) = socket {
-        tokio::spawn(accept_local(socket, sender.clone()));
+impl Outgoing {
+    async fn send(&self, connection: Connection) {
+        let is_known = matches!(connection.peer.caller, Caller::Local | Caller::Joined { .. });
+        let sender = if is_known { &self.known } else { &self.strangers };
+        // A server that is ending takes no more connections.
+        let _ = sender.send(Ok(connection)).await;
     }
-    tokio::spawn(accept(tcp, door, sender));
-    ReceiverStream::new(receiver)
 }
 
-async fn accept(tcp: TcpListener, door: Door, sender: Sender) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+/// Takes connections from both listeners until the streams are dropped.
+pub(crate) fn incoming(tcp: TcpListener, socket: Option<UnixListener>, door: Door) -> Incoming {
+    let ((known, known_receiver), (strangers, receiver)) = (mpsc::channel(16), mpsc::channel(16));
+    let outgoing = Outgoing { known, strangers };
+    if let Some(socket) = socket {
+        tokio::spawn(accept_local(socket, outgoing.clone()));
+    }
+    tokio::spawn(accept(tcp, door, outgoing));
+    Incoming { known: ReceiverStream::new(known_receiver), strangers: ReceiverStream::new(receiver) }
+}
+
+async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing) {
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = outgoing.known.closed() => return,
             accepted = tcp.accept() => accepted,
-            () = sender.closed() => return,
         };
-        let Ok((stream, peer)) = accepted else {
+        let Ok((stream, address)) = accepted else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let (door, sender) = (door.clone(), sender.clone());
+        let (door, outgoing, network) = (door.clone(), outgoing.clone(), Network::from(address.ip()));
+        // Now: whoever comes next takes the place of whoever came before.
+        let place = door.silent.enter(network);
         tokio::spawn(async move {
-            let met = tokio::time::timeout(HANDSHAKE, door.meet(stream)).await;
-            drop(permit);
-            match met {
-                // A server that is ending takes no more connections.
-                Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no connection"),
-                Err(_) => tracing::debug!(%peer, "a peer does not say who it is"),
+            match door.meet(stream, network, place).await {
+                Ok(connection) => outgoing.send(connection).await,
+                Err(error) => tracing::debug!(%address, %error, "no connection"),
             }
         });
     }
 }
 
-async fn accept_local(socket: UnixListener, sender: Sender) {
+async fn accept_local(socket: UnixListener, outgoing: Outgoing) {
     let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let owner = path.and_then(|path| std::fs::metadata(path).ok()).map(|file| file.uid());
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = sender.closed() => return,
+            () = outgoing.known.closed() => return,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(PAUSE).await;
@@ -212,56 +264,98 @@ async fn accept_local(socket: UnixListener, sender: Sender) {
         // The file's mode says the same; this also holds while the file is being made.
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
         if peer == Some(0) || peer.is_some() && peer == owner {
-            drop(sender.send(Ok(Connection::new(stream, Caller::Local))).await);
+            outgoing.send(Connection::new(stream, Peer { caller: Caller::Local, network: None })).await;
         }
     }
 }
 
 impl Door {
-    async fn meet(&self, stream: TcpStream) -> io::Result<Connection> {
-        // Small answers must not wait for more to send along with them: 40 ms a call.
-        stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Connection::new(stream, Caller::Local)) };
-        let mut first = [0];
-        stream.peek(&mut first).await?;
-        if first != [TLS_HANDSHAKE] {
-            return Ok(Connection::new(stream, Caller::Plaintext));
-        }
-        let stream = tls.accept(stream).await?;
-        let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
-            return Ok(Connection::new(stream, Caller::Nameless));
-        };
-        let said = tls::read(certificate).map_err(io::Error::other)?;
-        self.know(stream, IdentityId(said.common_name), said.not_after_ms).await
+    /// For guests from other machines, or for this one alone.
+    pub(crate) fn new(guests: Option<Guests>, limits: Limits) -> Self {
+        // This machine is one network.
+        let of_one = if guests.is_some() { limits.strangers_of_one } else { limits.strangers };
+        let crowd = || Crowd::new(limits.strangers, of_one);
+        let room = Arc::new(Semaphore::new(limits.connections));
+        Self { guests, limits, silent: crowd(), greeting: crowd(), strangers: crowd(), room }
     }
 
-    async fn know(
-        &self,
-        stream: TlsStream<TcpStream>,
-        identity: IdentityId,
-        not_after_ms: i64,
-    ) -> io::Result<Connection> {
+    async fn meet(&self, stream: TcpStream, network: Network, place: Place) -> io::Result<Connection> {
+        // Small answers must not wait for more to send along with them: 40 ms a call.
+        stream.set_nodelay(true)?;
+        let mut first = [0];
+        self.in_time(&place, stream.peek(&mut first)).await?;
+        // Whoever has begun to speak is not in the way of those who have not.
+        drop(place);
+        let Some(guests) = &self.guests else {
+            let full = |_| io::Error::other("there are as many connections as may be");
+            let room = self.room.clone().try_acquire_owned().map_err(full)?;
+            let connection = Connection::new(stream, Peer { caller: Caller::Local, network: None });
+            return Ok(Connection { _room: Some(room), ..connection });
+        };
+        if first != [TLS_HANDSHAKE] {
+            return Ok(self.stranger(stream, Caller::Plaintext, network));
+        }
+        let place = self.greeting.enter(network);
+        let stream = self.in_time(&place, guests.tls.accept(stream)).await?;
+        let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
+            return Ok(self.stranger(stream, Caller::Nameless, network));
+        };
+        let said = tls::read(certificate).map_err(io::Error::other)?;
+        let identity = IdentityId(said.common_name);
         // Counted before it is looked up: whoever is revoked in between is cut.
-        let counted = self.connections.add(identity.clone());
+        let counted = guests.connections.add(identity.clone(), self.limits.connections_of_one);
         let id = identity.clone();
-        let known = self
+        let known = guests
             .driver
             .read(move |knowledge| knowledge.registry.identity(&id).map(|known| (known.role, known.revoked)).ok());
-        let caller = match known.await.map_err(io::Error::other)? {
-            None => Caller::Unknown(identity),
-            Some((_, true)) => Caller::Revoked(identity),
-            Some((role, false)) => Caller::Joined { identity, role },
+        let role = match known.await.map_err(io::Error::other)? {
+            None => return Ok(self.stranger(stream, Caller::Unknown(identity), network)),
+            Some((_, true)) => return Ok(self.stranger(stream, Caller::Revoked(identity), network)),
+            Some((role, false)) => role,
         };
-        // It counts to the end of its last second.
-        let left_ms = not_after_ms.saturating_add(1000).saturating_sub(now_ms());
-        let life = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        let (Some(counted), Ok(room)) = (counted, self.room.clone().try_acquire_owned()) else {
+            tracing::warn!(%identity, "has more connections than it may");
+            return Ok(self.stranger(stream, Caller::Crowded(identity), network));
+        };
         let cut = async move {
             tokio::select! {
                 () = counted.cut.cancelled() => {}
-                () = tokio::time::sleep(life) => {}
+                () = end(said.not_after_ms, now_ms) => {}
             }
         };
-        Ok(Connection { stream: Box::new(stream), caller, cut: Some(Box::pin(cut)) })
+        let peer = Peer { caller: Caller::Joined { identity, role }, network: Some(network) };
+        Ok(Connection { _room: Some(room), ..Connection::new(stream, peer).cut(cut) })
+    }
+
+    /// What somebody has to do in time, and as long as there is a place.
+    async fn in_time<T>(&self, place: &Place, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(self.limits.handshake, step) => done?,
+            () = place.lost() => Err(io::Error::other("others who came later have its place")),
+        }
+    }
+
+    /// A connection that lasts as long as there is a place for it, and not for long.
+    fn stranger(&self, stream: impl Stream + 'static, caller: Caller, network: Network) -> Connection {
+        let (place, life) = (self.strangers.enter(network), self.limits.stranger_life);
+        let cut = async move {
+            // Too late or out of place, it ends alike.
+            let _ = tokio::time::timeout(life, place.lost()).await;
+        };
+        Connection::new(stream, Peer { caller, network: Some(network) }).cut(cut)
+    }
+}
+
+/// Ready when a certificate ends by the clock, which counts to the end of its last
+/// second. The clock may be set, and goes on while the machine sleeps.
+async fn end(not_after_ms: i64, now_ms: impl Fn() -> i64) {
+    loop {
+        let left_ms = not_after_ms.saturating_add(1000).saturating_sub(now_ms());
+        match u64::try_from(left_ms) {
+            Ok(left_ms @ 1..) => tokio::time::sleep(LOOK.min(Duration::from_millis(left_ms))).await,
+            _ => return,
+        }
     }
 }
 
@@ -287,14 +381,36 @@ mod tests {
     #[test]
     fn a_cut_reaches_the_connections_that_are_open_and_no_later_ones() {
         let (connections, id) = (Connections::default(), IdentityId("a-1".to_owned()));
-        let (first, second) = (connections.add(id.clone()), connections.add(id.clone()));
+        let add = || connections.add(id.clone(), 3).unwrap();
+        let (first, second) = (add(), add());
         assert_eq!(connections.count(&id), 2);
         connections.cut(&id);
         assert!(first.cut.is_cancelled() && second.cut.is_cancelled());
-        let later = connections.add(id.clone());
+        let later = add();
         assert!(!later.cut.is_cancelled());
         drop((first, second, later));
         assert_eq!(connections.count(&id), 0);
         assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn an_identity_has_so_many_connections() {
+        let (connections, id) = (Connections::default(), IdentityId("a-1".to_owned()));
+        let first = connections.add(id.clone(), 2).unwrap();
+        let _second = connections.add(id.clone(), 2).unwrap();
+        assert!(connections.add(id.clone(), 2).is_none());
+        drop(first);
+        assert!(connections.add(id, 2).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_ends_by_the_clock_also_after_a_sleep_of_the_machine() {
+        let hour_ms = 3_600_000;
+        let looks = std::sync::atomic::AtomicI64::new(0);
+        // The second look finds that an hour has gone by.
+        let clock = || hour_ms * looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let ended = tokio::time::timeout(Duration::from_secs(60), end(hour_ms - 1000, clock));
+        assert!(ended.await.is_ok());
+        assert_eq!(looks.into_inner(), 2);
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use domain::digest::Digest;
 use domain::registry::{Certificate, IdentityId};
-use proto::identity::{make_private, write_private};
 use proto::join_token::Fingerprint;
+use proto::private;
 use proto::tls;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -47,6 +47,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Others could change its files.
+    #[error(transparent)]
+    Private(#[from] private::Error),
     /// What is in its files cannot be used.
     #[error("{} holds no usable CA: {problem}; restore it from a copy, or remove it and have everybody join again", path.display())]
     Unusable {
@@ -95,12 +98,12 @@ impl Pki {
         let folder = state.join("tls");
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
         let file = |path: &Path, source| Error::File { path: path.to_owned(), source };
+        private::folder(&folder)?;
         if !certificate.exists() {
-            make_private(&folder).map_err(|source| file(&folder, source))?;
             let (fresh, fresh_key) = make_ca()?;
-            write_private(&key, &fresh_key.serialize_pem()).map_err(|source| file(&key, source))?;
+            private::write(&key, &fresh_key.serialize_pem()).map_err(|source| file(&key, source))?;
             // Last: with it, the CA is there.
-            write_private(&certificate, &fresh).map_err(|source| file(&certificate, source))?;
+            private::write(&certificate, &fresh).map_err(|source| file(&certificate, source))?;
         }
         let unusable =
             |problem: &dyn fmt::Display| Error::Unusable { path: folder.clone(), problem: problem.to_string() };

@@ -1,6 +1,5 @@
 //! Puts the parts together and serves them until told to stop.
 
-use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -12,9 +11,13 @@ use proto::v1::artifact_service_server::ArtifactServiceServer;
 use proto::v1::experiment_service_server::ExperimentServiceServer;
 use proto::v1::registration_service_server::RegistrationServiceServer;
 use proto::v1::worker_service_server::WorkerServiceServer;
+use proto::{channel, private};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
 
 use crate::access::Guard;
 use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
@@ -23,9 +26,10 @@ use crate::config::Config;
 use crate::driver;
 use crate::gc;
 use crate::journal;
-use crate::listen::{self, Connections, Door};
+use crate::listen::{self, Connections, Door, Guests};
 use crate::logs::{self, Logs};
 use crate::pki::{self, Pki};
+use crate::seats::Hall;
 use crate::standby;
 
 /// Why the coordinator could not start or go on.
@@ -35,13 +39,8 @@ pub enum Error {
     #[error("{} is in use by another coordinator; wait for it to end, or give this one a folder of its own with --state", .0.display())]
     InUse(PathBuf),
     /// The state folder cannot be used.
-    #[error("cannot use the state folder {}: {source}", path.display())]
-    State {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot use the state folder: {0}")]
+    State(#[source] private::Error),
     /// It cannot wait until it leads.
     #[error(transparent)]
     Standby(#[from] standby::Error),
@@ -88,6 +87,9 @@ const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Largest submission taken: a spec with its data, or commands.
 const SUBMISSION_MAX: usize = 8 * 1024 * 1024;
 
+/// File handles that are of use: more than there can be connections and files.
+const HANDLES: u64 = 65_536;
+
 /// Time in which clients may hear that the coordinator ends. One that does not
 /// let go of a stream must not keep it alive.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -105,16 +107,17 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let state_error = |source| Error::State { path: config.state.clone(), source };
-    std::fs::create_dir_all(&config.state).map_err(state_error)?;
-    let lock = File::create(config.state.join("lock")).map_err(state_error)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
-        Err(TryLockError::Error(source)) => return Err(state_error(source)),
-    }
+    let state_error = |error| match error {
+        private::Error::InUse(folder) => Error::InUse(folder),
+        error => Error::State(error),
+    };
+    let limits = config.limits.within(file_handles());
+    private::folder(&config.state).map_err(state_error)?;
+    let _lock = private::lock(&config.state).map_err(state_error)?;
     let mut shutdown = Box::pin(shutdown);
-    let Some((listener, turn)) = standby::wait(&config, listener, shutdown.as_mut()).await? else { return Ok(()) };
+    let Some((listener, turn)) = standby::wait(&config, limits, listener, shutdown.as_mut()).await? else {
+        return Ok(());
+    };
     let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
     let (driver, driver_end) = {
         let (config, open) = (config.clone(), turn.opener());
@@ -129,6 +132,7 @@ pub async fn run(
         async move {
             shutdown.await;
             closing.cancel();
+            Ok(())
         }
     };
     if let Some(period) = config.gc_every {
@@ -155,19 +159,26 @@ pub async fn run(
         None => None,
     };
     let connections = Connections::default();
-    let door = Door { driver: driver.clone(), connections: connections.clone(), tls };
+    let guests = tls.map(|tls| Guests { driver: driver.clone(), connections: connections.clone(), tls });
+    let incoming = listen::incoming(listener, socket, Door::new(guests, limits));
     let registration = Registration::new(driver.clone(), connections, entrance);
-    let incoming = listen::incoming(listener, socket, door);
-    let serving = proto::channel::server()
-        .layer(Guard)
+    let mut routes = Routes::builder();
+    routes
         .add_service(health)
         .add_service(reflection)
         .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(SUBMISSION_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(RegistrationServiceServer::new(registration))
-        .add_service(Artifacts::new(driver.clone(), blobs).server())
-        .serve_with_incoming_shutdown(incoming, stop);
-    let mut serving = Box::pin(serving);
+        .add_service(Artifacts::new(driver.clone(), blobs, &limits).server());
+    let routes = routes.routes();
+    let guard = Guard { hall: Hall::new(limits), pause: limits.request_pause };
+    let serve = |server: Server, incoming| {
+        let router = server.layer(guard.clone()).add_routes(routes.clone());
+        router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned())
+    };
+    let known = serve(channel::server(), incoming.known);
+    let strangers = serve(channel::server_for_strangers(), incoming.strangers);
+    let mut serving = Box::pin(async move { tokio::try_join!(stop, known, strangers).map(drop) });
     tokio::pin!(driver_end);
     let goodbye = async {
         closing.cancelled().await;
@@ -200,6 +211,17 @@ pub async fn run(
     Ok(served?)
 }
 
+/// File handles that this process may have, after it has asked for as many as it can
+/// get and use.
+fn file_handles() -> usize {
+    let given = getrlimit(Resource::Nofile);
+    let wanted = given.maximum.map_or(HANDLES, |maximum| maximum.min(HANDLES));
+    let had = given.current.unwrap_or(HANDLES);
+    // Where it is refused, what it had has to do.
+    let raised = had < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..given }).is_ok();
+    usize::try_from(if raised { wanted } else { had }).unwrap_or(usize::MAX)
+}
+
 /// The CA of a coordinator that other machines can reach. One that only this
 /// machine can reach speaks plaintext and needs none.
 fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Error> {
@@ -217,7 +239,7 @@ fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Er
 /// Where the port asks for certificates, the socket is the only way in for whoever
 /// sits at this machine; elsewhere one can do without it.
 fn local_socket(config: &Config, needed: bool) -> Result<Option<UnixListener>, Error> {
-    let path = proto::channel::socket_path(&config.state);
+    let path = channel::socket_path(&config.state);
     match listen::socket(&path) {
         Ok(socket) => Ok(Some(socket)),
         Err(source) if needed => Err(Error::Socket { path, source }),

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::InterceptorLayer;
-use tonic::transport::server::TcpIncoming;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::journal::leader::{Candidacy, Candidate, Lead};
 use crate::journal::postgres::Server;
 use crate::journal::{self, Journal, Location, Sqlite};
+use crate::listen::{self, Door};
 
 /// Pause between two tries to lead.
 const POLL: Duration = Duration::from_millis(200);
@@ -86,8 +86,9 @@ impl Turn {
 ///
 /// # Errors
 /// If the database cannot be used at first, or the listener at any time.
-pub async fn wait(
+pub(crate) async fn wait(
     config: &Config,
+    limits: Limits,
     listener: TcpListener,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Option<(TcpListener, Turn)>, Error> {
@@ -99,7 +100,7 @@ pub async fn wait(
             let here = || Ok::<_, Error>(format!("{scheme}://{}", listener.local_addr()?));
             let address = config.advertise.clone().map_or_else(here, Ok)?;
             let lead = match is_plain {
-                true => answer_until(listener, |tell| stand(server, address, tell), shutdown).await?,
+                true => answer_until(listener, limits, |tell| stand(server, address, tell), shutdown).await?,
                 false => hang_up_until(listener, stand(server, address, watch::Sender::default()), shutdown).await?,
             };
             Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
@@ -110,6 +111,7 @@ pub async fn wait(
 /// Tells all callers that this coordinator stands by, and who leads, until it leads.
 async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
     listener: TcpListener,
+    limits: Limits,
     stand: impl FnOnce(watch::Sender<String>) -> F,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Option<(TcpListener, Lead)>, Error> {
@@ -118,13 +120,14 @@ async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
     let answering = CancellationToken::new();
     let refuse = move |_| Err::<tonic::Request<()>, _>(Status::unavailable(refusal(&leader.borrow())));
     let (_, health) = tonic_health::server::health_reporter();
-    let incoming = TcpIncoming::from(TcpListener::from_std(listener.try_clone()?)?);
+    // Whoever says nothing is gone as soon as where this coordinator leads.
+    let incoming = listen::incoming(TcpListener::from_std(listener.try_clone()?)?, None, Door::new(None, limits));
     let serving = proto::channel::server()
         // Who knows another address turns to it when the connection ends.
         .max_connection_age(WELCOME)
         .layer(InterceptorLayer::new(refuse))
         .add_service(health)
-        .serve_with_incoming_shutdown(incoming, answering.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming.known, answering.clone().cancelled_owned());
     tokio::pin!(serving);
     let lead = tokio::select! {
         lead = stand(tell) => lead?,

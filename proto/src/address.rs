@@ -78,7 +78,7 @@ impl Address {
         }
         let uri: Uri = url.parse().map_err(|_| unreadable())?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(unreadable)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = unbracketed(host).to_owned();
         let port = uri.port_u16().unwrap_or(PORT);
         match uri.scheme_str() {
             Some("http") if is_loopback(&host) => Ok(Self::Loopback { host, port }),
@@ -89,8 +89,23 @@ impl Address {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+/// Whether a URL's host, without brackets, is this machine: what is called `localhost`,
+/// or an address of loopback. No other name counts, whatever it begins with.
+pub fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether a URL is one of plaintext HTTP to this machine.
+pub fn is_plain_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    // Who is named before an @ is no part of where it leads; none is needed here.
+    let is_bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    is_bare && uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| is_loopback(unbracketed(host)))
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
@@ -119,6 +134,33 @@ mod tests {
     fn plaintext_between_machines_is_refused() {
         let refused = |url| matches!(Address::parse(url), Err(InvalidUrl::Plaintext(_)));
         assert!(refused("http://192.0.2.10:7443") && refused("http://lab:7443") && refused("http://127.0.0.1.lab"));
+        assert!(
+            refused("http://localhost@evil:80")
+                && refused("http://localhost:80@evil")
+                && refused("http://localhost.evil")
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_this_machine_is_another() {
+        for here in ["http://127.0.0.1:9000", "http://localhost", "http://LOCALHOST:1/x", "http://[::1]:9000/x"] {
+            assert!(is_plain_loopback(here), "{here}");
+        }
+        for elsewhere in [
+            "http://10.0.0.1:9000",
+            "http://127.0.0.1.example.org",
+            "http://localhost.example.org",
+            "http://localhost@example.org",
+            "http://localhost:80@example.org",
+            "http://127.0.0.1\\@example.org",
+            "http://example.org/localhost",
+            "http://example.org#localhost",
+            "https://127.0.0.1",
+            "127.0.0.1:9000",
+            "",
+        ] {
+            assert!(!is_plain_loopback(elsewhere), "{elsewhere}");
+        }
     }
 
     #[test]

@@ -39,6 +39,26 @@ pub const BLOB_DEADLINE: Duration = Duration::from_secs(3600);
 /// Time to establish a connection.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Calls on one connection at once: a worker's session and its call for work, and its
+/// files.
+const STREAMS: u32 = 256;
+
+/// Bytes that a server takes of a connection before it has read them.
+const WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of the headers of one call.
+const HEADERS: u32 = 16 * 1024;
+
+/// Calls that a client may take back before the server has looked at them, and that a
+/// stranger may break.
+const RESETS: usize = 64;
+
+/// As [`STREAMS`], of somebody who shows no certificate.
+const STRANGERS_STREAMS: u32 = 4;
+
+/// As [`WINDOW`], of somebody who shows no certificate.
+const STRANGERS_WINDOW: u32 = 64 * 1024;
+
 /// The Unix socket in a coordinator's state folder.
 pub fn socket_path(state: &Path) -> PathBuf {
     state.join("coordinator.sock")
@@ -152,7 +172,17 @@ impl Dialer {
             Ok::<_, io::Error>(tcp)
         };
         match address {
-            Address::Loopback { host, port } => Ok(Box::new(tcp(host, *port).await?)),
+            Address::Loopback { host, port } => {
+                let tcp = tcp(host, *port).await?;
+                // A name server may have its own mind about what `localhost` is.
+                match tcp.peer_addr()?.ip().to_canonical().is_loopback() {
+                    true => Ok(Box::new(tcp)),
+                    false => Err(io::Error::other(Refused {
+                        address: format!("{host}:{port}"),
+                        problem: "that is another machine, and plaintext is for this one only".to_owned(),
+                    })),
+                }
+            }
             Address::Secure { host, port } => {
                 let tcp = tcp(host, *port).await?;
                 let config = self.credentials.get().ok_or_else(|| io::Error::other("there is no identity to show"))?;
@@ -193,11 +223,26 @@ pub async fn handshake(
     })
 }
 
-/// A server with the matching settings.
+/// A server with the matching settings, for those who are known. Of what they send, it
+/// holds as much unread for each connection as [`WINDOW`] says.
 pub fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .http2_max_header_list_size(HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+}
+
+/// As [`server`], for those who show no certificate: room for a signing request.
+pub fn server_for_strangers() -> Server {
+    server()
+        .max_concurrent_streams(STRANGERS_STREAMS)
+        .initial_connection_window_size(STRANGERS_WINDOW)
+        .initial_stream_window_size(STRANGERS_WINDOW)
+        .http2_max_local_error_reset_streams(Some(RESETS))
 }
 
 /// A request that ends in an error after [`CALL_DEADLINE`].

@@ -2,7 +2,7 @@
 //! certificate, and the CA that is believed.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::address::InvalidUrl;
 use crate::channel::{self, Credentials, call};
 use crate::join_token::{Fingerprint, JoinToken};
+use crate::private;
 use crate::tls::{self, Trust};
 use crate::v1;
 use crate::v1::registration_service_client::RegistrationServiceClient;
@@ -27,6 +28,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Others could change what is in it.
+    #[error(transparent)]
+    Private(#[from] private::Error),
     /// What is in the folder, or came from the coordinator, is no identity.
     #[error("{} holds no usable identity: {problem}; remove it and join again with a new join token", path.display())]
     Unusable {
@@ -69,6 +73,10 @@ impl Identity {
     /// # Errors
     /// If it cannot be read.
     pub fn load(folder: &Path) -> Result<Option<Self>, Error> {
+        if !folder.exists() {
+            return Ok(None);
+        }
+        private::folder(folder)?;
         let Some(certificate_pem) = read(&folder.join("cert.pem"))? else { return Ok(None) };
         let missing = |name: &str| unusable(folder, format!("{name} is missing"));
         let key_pem = read(&folder.join("key.pem"))?.ok_or_else(|| missing("key.pem"))?;
@@ -94,7 +102,7 @@ impl Identity {
     /// # Errors
     /// If the coordinator is away, is another than the token's, or refuses.
     pub async fn join(url: &str, token: &JoinToken, name: &str, folder: &Path) -> Result<Self, Error> {
-        make_private(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+        private::folder(folder)?;
         let key_path = folder.join("key.pem");
         let key = match read(&key_path)? {
             Some(pem) => KeyPair::from_pem(&pem).map_err(|error| unusable(folder, error))?,
@@ -167,31 +175,5 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    write_private(path, text).map_err(|source| Error::Folder { path: path.to_owned(), source })
-}
-
-/// A folder that only its owner may enter.
-///
-/// # Errors
-/// If it cannot be made.
-pub fn make_private(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// A file that only its owner may read, whole or not there at all.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let fresh = path.with_extension("new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
+    private::write(path, text).map_err(|source| Error::Folder { path: path.to_owned(), source })
 }

@@ -14,6 +14,7 @@
 //! | [`tls`] | encryption of both sides |
 //! | [`join_token`] | which coordinator to join, and a secret |
 //! | [`identity`] | who somebody is to a coordinator: key, certificate, CA |
+//! | [`private`] | folders and files for their owner alone: state, keys |
 //! | [`transfer`] | artifacts to and from folders |
 
 pub mod address;
@@ -23,6 +24,7 @@ pub mod convert;
 pub mod encoding;
 pub mod identity;
 pub mod join_token;
+pub mod private;
 pub mod status;
 pub mod tls;
 pub mod transfer;

@@ -1,6 +1,7 @@
 //! Refusals as gRPC statuses, in one place, and what a caller may do about them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use domain::registry;
 use domain::scheduler::Reject;
@@ -31,10 +32,27 @@ pub const WHO: &str = "WHO";
 /// `reason` where the caller's role does not allow the call.
 pub const ROLE: &str = "ROLE";
 
+/// `reason` where the caller, or everybody together, has as much under way as may be.
+pub const BUSY: &str = "BUSY";
+
+/// `reason` where a message is larger than the method takes.
+pub const TOO_LARGE: &str = "TOO_LARGE";
+
+/// `reason` where a request or the reader of an answer keeps the coordinator waiting.
+pub const TOO_SLOW: &str = "TOO_SLOW";
+
 /// A status with `google.rpc.ErrorInfo`.
 pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::<String, String>::new());
     Status::with_error_details(code, message.into(), details)
+}
+
+/// A refusal of what may be tried again after some time, which it names as
+/// `google.rpc.RetryInfo` does.
+pub fn again_in(wait: Duration, message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(wait));
+    details.set_error_info(BUSY, DOMAIN, HashMap::<String, String>::new());
+    Status::with_error_details(Code::ResourceExhausted, message.into(), details)
 }
 
 /// The `reason` that a status carries, if it is one of ours.
@@ -110,8 +128,9 @@ pub fn is_final(status: &Status) -> bool {
         | Code::OutOfRange
         | Code::Unimplemented
         | Code::DataLoss
-        | Code::Unauthenticated
-        | Code::ResourceExhausted => true,
+        | Code::Unauthenticated => true,
+        // Unless it says when there will be room.
+        Code::ResourceExhausted => status.get_details_retry_info().is_none(),
         // Nor can a connection with a certificate that is not believed.
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable => {
             crate::channel::refused(status).is_some()
@@ -141,6 +160,14 @@ mod tests {
         let fenced = of_reject(&Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) });
         let back = of_verdict(&verdict(Err(fenced.clone()))).unwrap_err();
         assert_eq!((back.code(), reason(&back), back.message()), (fenced.code(), reason(&fenced), fenced.message()));
+    }
+
+    #[test]
+    fn what_may_be_tried_later_says_when_and_is_not_final() {
+        let later = again_in(Duration::from_secs(7), "too many");
+        assert_eq!(later.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
+        assert_eq!((later.code(), reason(&later).as_deref()), (Code::ResourceExhausted, Some(BUSY)));
+        assert!(!is_final(&later) && is_final(&status(Code::ResourceExhausted, "DISK_FULL", "full")));
     }
 
     #[test]

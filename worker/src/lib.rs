@@ -50,6 +50,7 @@ use domain::digest::Digest;
 use domain::stage::Progress;
 use domain::task::{FencingToken, WorkerId};
 use proto::channel::Credentials;
+use proto::private;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -63,13 +64,8 @@ pub enum Error {
     #[error(transparent)]
     Identity(#[from] proto::identity::Error),
     /// The state folder cannot be used.
-    #[error("cannot use the state folder {}: {source}", path.display())]
-    State {
-        /// The folder.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error("cannot use the state folder: {0}")]
+    State(#[source] private::Error),
     /// Another process has the state folder.
     #[error("{} is in use by another worker; give this one a folder of its own with --state", .0.display())]
     InUse(std::path::PathBuf),
@@ -178,14 +174,13 @@ impl Drop for Listed<'_> {
 /// this worker for good. A coordinator that is away is waited for.
 pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
     let addresses = proto::address::Address::parse_all(&config.coordinator)?;
-    let state_error = |source| Error::State { path: config.state.clone(), source };
-    std::fs::create_dir_all(&config.state).map_err(state_error)?;
-    let lock = std::fs::File::create(config.state.join("lock")).map_err(state_error)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(config.state)),
-        Err(std::fs::TryLockError::Error(source)) => return Err(state_error(source)),
-    }
+    let state_error = |error| match error {
+        private::Error::InUse(folder) => Error::InUse(folder),
+        error => Error::State(error),
+    };
+    private::folder(&config.state).map_err(state_error)?;
+    let _lock = private::lock(&config.state).map_err(state_error)?;
+    let state_error = |source| Error::State(private::Error::Io { path: config.state.clone(), source });
     // Programs of others run in folders of their own and are told where theirs lie.
     let root = std::path::absolute(&config.state).map_err(state_error)?;
     let store = store::Store::open(&root, config.cache_bytes).map_err(state_error)?;

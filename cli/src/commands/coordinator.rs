@@ -22,7 +22,6 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
     let state = args.state.state;
-    std::fs::create_dir_all(&state).with_context(|| format!("cannot use {}", state.display()))?;
     let mut config = coordinator::Config::new(&state);
     (config.blobs, config.gc_every) = (args.blobs, args.gc_every);
     config.tls_always = args.tls;
@@ -39,7 +38,8 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
         // The state folder is this process's only once it serves.
         Remote::of_state(&state)?.wait().await;
         let path = address_file(&state);
-        std::fs::write(&path, format!("{url}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        proto::private::write(&path, &format!("{url}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("coordinator {url} · state {} · ^C ends it, workers wait for it", state.display());
         if encrypted {
             eprintln!("to let a worker join: lithogen token create --state {}", state.display());

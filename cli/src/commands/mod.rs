@@ -111,12 +111,11 @@ pub fn data(
 /// Draws the stand-ins of a spec once; their folder is named by what determines them.
 #[cfg(feature = "worker")]
 fn phantom(experiment: &Experiment, state: &Path, tell: &mut dyn FnMut(u64, u64)) -> anyhow::Result<PathBuf> {
-    use anyhow::Context;
     use domain::digest::Digest;
     use domain::seed::Seed;
     let name = Digest::of_json(&(science::data::phantom::VERSION, &experiment.phantom, experiment.seed)).short();
     let folder = state.join(format!("phantom-{name}"));
-    std::fs::create_dir_all(state).with_context(|| format!("cannot use {}", state.display()))?;
+    proto::private::folder(state)?;
     science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), &folder, tell)?;
     Ok(folder)
 }

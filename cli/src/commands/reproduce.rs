@@ -78,7 +78,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
                 })
                 .await?;
             let path = address_file(state);
-            std::fs::write(&path, format!("{}\n", remote.url()))
+            proto::private::write(&path, &format!("{}\n", remote.url()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let ended = local.with(study(args, &experiment, weights, &remote, quiet)).await;
             // A coordinator that has failed is the error that counts.

@@ -145,6 +145,7 @@ fn import(folder: &Folder, path: &Path, name: &str, which: Option<Pretrained>) -
         return Err(Problem::new(exit::DATA, message).into());
     }
     let arrays = usable(pretrained::read(which, path))?;
+    folder.make()?;
     let fresh = folder.of(which).join("weights.safetensors.new");
     science::weights::write(&arrays, &fresh)?;
     let record = Record {
@@ -196,6 +197,7 @@ async fn fetch(folder: &Folder, which: Pretrained, from: Option<&str>, quiet: bo
     }
     let entry = which.entry();
     let url = download::source(which, from)?;
+    folder.make()?;
     let part = folder.of(which).join(format!("{}.part", entry.file));
     let mut counter = Counter::new("MiB fetched", quiet);
     let fetched = download::download(&url, &part, &mut |done, total| counter.show(done >> 20, total >> 20)).await;

@@ -1,6 +1,6 @@
 //! Files in and out.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,22 @@ use std::time::Duration;
 use domain::digest::Digest;
 use proto::convert::{InvalidField, digest, invalid};
 use proto::encoding::{Check, Encoding};
-use proto::status::{of_invalid, reason, status};
+use proto::status::{TOO_SLOW, again_in, of_invalid, reason, status};
 use proto::transfer::{CHUNK, DIGESTS_MAX};
 use proto::v1;
 use proto::v1::artifact_service_server::{ArtifactService, ArtifactServiceServer};
 use proto::v1::get_blob_response::Part as Down;
 use proto::v1::put_blob_request::Part as Up;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::access::Caller;
 use crate::blobs::upload::{Start, check_session};
-use crate::blobs::{Blobs, Error, Reader};
+use crate::blobs::{Blobs, Reader};
+use crate::config::Limits;
 use crate::driver::Handle;
 use crate::gc;
 
@@ -30,16 +33,14 @@ const PIECE_MAX: usize = 1024 * 1024;
 /// Largest message taken: a full question about digests, or a piece of a file.
 const MESSAGE_MAX: usize = 2 * 1024 * 1024;
 
-/// Files on their way at once, up and down. Each has a thread that may block on
-/// a client; they must not use up all that do the other disk work.
-const STREAMS: usize = 128;
+/// Pieces of a file that wait for its reader.
+const PIECES: usize = 4;
 
 /// Digests named in the answer to a collection.
 const NAMED: usize = 1000;
 
-/// Silence after which an upload gives up its thread and the room promised to it. It
-/// can go on later.
-const SILENCE: Duration = Duration::from_secs(60);
+/// When to ask again for what is done one at a time.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(10);
 
 /// Least time between two messages that only tell progress.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -49,22 +50,38 @@ const PROGRESS: Duration = Duration::from_millis(200);
 pub struct Artifacts {
     driver: Handle,
     blobs: Blobs,
-    streams: Arc<Semaphore>,
+    /// For files of those who have joined, all together.
+    transfers: Arc<Semaphore>,
     /// One call at a time looks for the task that made what is lost.
     looking_back: Arc<Semaphore>,
+    /// Time after which a reader that takes nothing loses its stream.
+    reader_pause: Duration,
 }
 
 impl Artifacts {
     /// On that driver and store.
-    pub fn new(driver: Handle, blobs: Blobs) -> Self {
-        let (streams, looking_back) = (Arc::new(Semaphore::new(STREAMS)), Arc::new(Semaphore::new(1)));
-        Self { driver, blobs, streams, looking_back }
+    pub fn new(driver: Handle, blobs: Blobs, limits: &Limits) -> Self {
+        let (transfers, looking_back) = (Arc::new(Semaphore::new(limits.transfers)), Arc::new(Semaphore::new(1)));
+        Self { driver, blobs, transfers, looking_back, reader_pause: limits.reader_pause }
     }
 
     /// With its limits.
     pub fn server(self) -> ArtifactServiceServer<Self> {
         ArtifactServiceServer::new(self).max_decoding_message_size(MESSAGE_MAX)
     }
+
+    /// Waits until a file may be on its way. Administrators on this machine wait for
+    /// nobody else.
+    async fn turn(&self, caller: &Caller) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        match caller {
+            Caller::Local => Ok(None),
+            _ => self.transfers.clone().acquire_owned().await.map(Some).map_err(internal),
+        }
+    }
+}
+
+fn internal(error: impl ToString) -> Status {
+    Status::internal(error.to_string())
 }
 
 /// What to say of a blob that cannot be had. If it is lost, that names the task that
@@ -150,48 +167,33 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<Streaming<v1::PutBlobRequest>>,
     ) -> Result<Response<v1::PutBlobResponse>, Status> {
+        let caller = Caller::of(&request);
         let mut messages = request.into_inner();
         let start = start(messages.message().await?)?;
         if self.blobs.has(start.digest).await? {
             return Ok(Response::new(v1::PutBlobResponse {}));
         }
-        let _permit = self.streams.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
+        let _turn = self.turn(&caller).await?;
         let blobs = self.blobs.clone();
-        let (sender, mut receiver) = mpsc::channel::<Result<Vec<u8>, ()>>(4);
-        let store = tokio::task::spawn_blocking(move || {
-            let mut upload = blobs.begin(start)?;
-            while let Some(data) = receiver.blocking_recv() {
-                match data {
-                    Ok(data) => upload.write(&data)?,
-                    Err(()) => upload.discard(),
-                }
-            }
-            Ok::<_, Error>(upload)
-        });
-        let received = loop {
-            let silent = |_| Err(Status::unavailable(format!("no bytes came for {} seconds", SILENCE.as_secs())));
-            match tokio::time::timeout(SILENCE, next(&mut messages)).await.unwrap_or_else(silent) {
-                Ok(None) => break Ok(()),
-                // A closed channel means that the store has given up; it says why below.
+        let mut upload = spawn_blocking(move || blobs.begin(start)).await.map_err(internal)??;
+        // A thread is taken for each piece, not for the file: a client may be slow.
+        loop {
+            match next(&mut messages).await {
+                Ok(None) => break,
                 Ok(Some(data)) => {
-                    if sender.send(Ok(data)).await.is_err() {
-                        break Ok(());
-                    }
+                    let write = move || upload.write(&data).map(|()| upload);
+                    upload = spawn_blocking(write).await.map_err(internal)??;
                 }
+                // After a broken stream, what has arrived stays for the next call; of what
+                // makes no sense, nothing is kept.
                 Err(status) => {
-                    if status.code() == tonic::Code::InvalidArgument || status.code() == tonic::Code::OutOfRange {
-                        // What the client sends makes no sense: nothing of it is kept. A send
-                        // fails if the store has given up and kept nothing.
-                        let _ = sender.send(Err(())).await;
+                    if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) {
+                        upload.discard();
                     }
-                    break Err(status);
+                    return Err(status);
                 }
             }
-        };
-        drop(sender);
-        let upload = store.await.map_err(|error| Status::internal(error.to_string()))??;
-        // After a broken stream, what has arrived stays for the next call.
-        received?;
+        }
         self.blobs.finish(upload).await?;
         Ok(Response::new(v1::PutBlobResponse {}))
     }
@@ -199,13 +201,14 @@ impl ArtifactService for Artifacts {
     type GetBlobStream = Pin<Box<dyn Stream<Item = Result<v1::GetBlobResponse, Status>> + Send>>;
 
     async fn get_blob(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let name = digest("digest", &request.digest).map_err(|error| of_invalid(&error))?;
         let had = match request.offset {
             0 => None,
             _ => Some(Encoding::decode_field(request.encoding).map_err(|error| of_invalid(&error))?),
         };
-        let permit = self.streams.clone().acquire_owned().await.map_err(|error| Status::internal(error.to_string()))?;
+        let turn = self.turn(&caller).await?;
         let (driver, blobs, turns) = (self.driver.clone(), self.blobs.clone(), self.looking_back.clone());
         let reader = match blobs.reader(name).await {
             Err(error) => return Err(explain(&driver, &blobs, &turns, name, error).await),
@@ -217,21 +220,22 @@ impl ArtifactService for Artifacts {
         }
         let start =
             v1::GetBlobStart { encoding: v1::Encoding::from(reader.encoding).into(), stored_size: reader.size, offset };
-        let (sender, receiver) = mpsc::channel(4);
+        let file = Outgoing::new(reader, name, offset).map_err(internal)?;
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let pause = self.reader_pause;
         tokio::spawn(async move {
-            // A closed channel means that the client has gone away.
-            if sender.send(Ok(v1::GetBlobResponse { part: Some(Down::Start(start)) })).await.is_err() {
-                return;
-            }
-            let pieces = sender.clone();
-            let sent = tokio::task::spawn_blocking(move || send(reader, name, offset, &pieces)).await;
-            drop(permit);
+            let sent = file.send(start, &sender, pause).await;
+            drop(turn);
             let refused = match sent {
-                Ok(Sent::Whole | Sent::Unwanted) => return,
-                Ok(Sent::Suspect) => explain(&driver, &blobs, &turns, name, blobs.suspect(name).await).await,
-                Ok(Sent::Failed(error)) => Status::unavailable(format!("{}: {error}", name.short())),
-                Err(error) => Status::internal(error.to_string()),
+                Ok(()) => return,
+                Err(Unsent::Suspect) => explain(&driver, &blobs, &turns, name, blobs.suspect(name).await).await,
+                Err(Unsent::Failed(error)) => Status::unavailable(format!("{}: {error}", name.short())),
+                Err(Unsent::Slow) => {
+                    let problem = format!("nothing of {} was taken for {} s", name.short(), pause.as_secs());
+                    status(Code::DeadlineExceeded, TOO_SLOW, problem)
+                }
             };
+            // A client that has gone away needs no reason.
             let _ = sender.send(Err(refused)).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -244,6 +248,7 @@ impl ArtifactService for Artifacts {
         _: Request<v1::VerifyArtifactsRequest>,
     ) -> Result<Response<Self::VerifyArtifactsStream>, Status> {
         let (driver, blobs) = (self.driver.clone(), self.blobs.clone());
+        let turn = blobs.upkeep().ok_or_else(under_way)?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             let mut last = gc::Progress::default();
@@ -264,7 +269,8 @@ impl ArtifactService for Artifacts {
                 }
                 Err(error) => Err(error.into()),
             };
-            // A client that has gone away wants no more.
+            // Not held by a client that does not read the end.
+            drop(turn);
             let _ = sender.send(end).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -275,6 +281,7 @@ impl ArtifactService for Artifacts {
         request: Request<v1::CollectGarbageRequest>,
     ) -> Result<Response<v1::CollectGarbageResponse>, Status> {
         let v1::CollectGarbageRequest { grace_seconds, dry_run } = request.into_inner();
+        let _turn = self.blobs.upkeep().ok_or_else(under_way)?;
         let grace = Duration::from_secs(grace_seconds);
         let collected = gc::collect(&self.driver, &self.blobs, grace, dry_run).await?;
         Ok(Response::new(v1::CollectGarbageResponse {
@@ -288,50 +295,89 @@ impl ArtifactService for Artifacts {
     }
 }
 
-/// How sending a file ended.
-enum Sent {
-    Whole,
-    /// The client has gone away.
-    Unwanted,
+/// Why a file was not sent to its end.
+enum Unsent {
     /// What was read is not what the digest names.
     Suspect,
-    Failed(std::io::Error),
+    /// It cannot be read.
+    Failed(io::Error),
+    /// The client takes nothing.
+    Slow,
 }
 
-/// Sends stored bytes from an offset on and checks all of them meanwhile. Blocks.
-fn send(
-    mut reader: Reader,
+/// A stored file on its way to a client, checked meanwhile.
+struct Outgoing {
+    reader: Reader,
     name: Digest,
-    offset: u64,
-    pieces: &mpsc::Sender<Result<v1::GetBlobResponse, Status>>,
-) -> Sent {
-    let mut check = match Check::new(reader.encoding, u64::MAX) {
-        Ok(check) => check,
-        Err(error) => return Sent::Failed(error),
-    };
-    let mut position = 0;
-    loop {
-        let mut data = Vec::with_capacity(CHUNK);
-        if let Err(error) = (&mut reader).take(CHUNK as u64).read_to_end(&mut data) {
-            return Sent::Failed(error);
-        }
-        if data.is_empty() {
-            break;
-        }
-        if check.update(&data).is_err() {
-            return Sent::Suspect;
-        }
-        let known = usize::try_from(offset.saturating_sub(position)).unwrap_or(usize::MAX).min(data.len());
-        position += data.len() as u64;
-        let data = if known == 0 { data } else { data.split_off(known) };
-        if !data.is_empty() && pieces.blocking_send(Ok(v1::GetBlobResponse { part: Some(Down::Data(data)) })).is_err() {
-            return Sent::Unwanted;
+    check: Check,
+    /// Stored bytes that the client has and that are not yet read here.
+    known: u64,
+}
+
+impl Outgoing {
+    fn new(reader: Reader, name: Digest, offset: u64) -> io::Result<Self> {
+        let check = Check::new(reader.encoding, u64::MAX)?;
+        Ok(Self { reader, name, check, known: offset })
+    }
+
+    /// Sends the file as fast as the client takes it, until it has gone away. No thread
+    /// waits meanwhile: one is taken for each piece.
+    async fn send(
+        mut self,
+        start: v1::GetBlobStart,
+        pieces: &mpsc::Sender<Result<v1::GetBlobResponse, Status>>,
+        pause: Duration,
+    ) -> Result<(), Unsent> {
+        let mut part = Down::Start(start);
+        loop {
+            let room = tokio::time::timeout(pause, pieces.reserve()).await.map_err(|_| Unsent::Slow)?;
+            // A closed channel means that the client has gone away.
+            let Ok(room) = room else { return Ok(()) };
+            room.send(Ok(v1::GetBlobResponse { part: Some(part) }));
+            let read = move || {
+                let piece = self.next();
+                (self, piece)
+            };
+            let (this, piece) = spawn_blocking(read).await.map_err(|error| Unsent::Failed(error.into()))?;
+            match piece? {
+                Some(data) => part = Down::Data(data),
+                None => return this.end(),
+            }
+            self = this;
         }
     }
-    match check.finish() {
-        Ok((digest, _)) if digest == name => Sent::Whole,
-        _ => Sent::Suspect,
+
+    /// The next bytes that the client does not have; none at the end. Blocks.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Unsent> {
+        loop {
+            let mut data = Vec::with_capacity(CHUNK);
+            (&mut self.reader).take(CHUNK as u64).read_to_end(&mut data).map_err(Unsent::Failed)?;
+            if data.is_empty() {
+                return Ok(None);
+            }
+            self.check.update(&data).map_err(|_| Unsent::Suspect)?;
+            let known = usize::try_from(self.known).unwrap_or(usize::MAX).min(data.len());
+            self.known -= known as u64;
+            match known {
+                0 => return Ok(Some(data)),
+                _ if known < data.len() => return Ok(Some(data.split_off(known))),
+                _ => {}
+            }
+        }
     }
+
+    /// Whether all that was read is what the digest names.
+    fn end(self) -> Result<(), Unsent> {
+        match self.check.finish() {
+            Ok((digest, _)) if digest == self.name => Ok(()),
+            _ => Err(Unsent::Suspect),
+        }
+    }
+}
+
+/// Two collections or checks at once would only be in each other's way.
+fn under_way() -> Status {
+    again_in(UPKEEP_PAUSE, "a collection or a check of stored files is under way; try again when it has ended")
 }
 
 fn verified(progress: gc::Progress) -> v1::VerifyArtifactsResponse {

@@ -6,6 +6,7 @@ mod experiments;
 mod recompute;
 mod registration;
 mod tasks;
+mod tries;
 mod workers;
 
 pub use artifacts::Artifacts;

@@ -1,17 +1,19 @@
 //! Joining, and letting others join.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
 use domain::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
 use proto::convert::{digest, invalid};
 use proto::join_token::Secret;
-use proto::status::{WHO, of_invalid, of_registry, status};
+use proto::status::{WHO, again_in, of_invalid, of_registry, status};
 use proto::v1;
 use proto::v1::registration_service_server::RegistrationService;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
+use crate::api::tries::Tries;
 use crate::driver::{Handle, now_ms};
 use crate::listen::Connections;
 use crate::pki::{self, Pki, SigningRequest};
@@ -30,11 +32,12 @@ pub struct Registration {
     connections: Connections,
     /// Absent where nobody can join: plaintext on loopback.
     entrance: Option<Arc<Entrance>>,
+    tries: Tries,
 }
 
 impl Registration {
     pub(crate) fn new(driver: Handle, connections: Connections, entrance: Option<Arc<Entrance>>) -> Self {
-        Self { driver, connections, entrance }
+        Self { driver, connections, entrance, tries: Tries::default() }
     }
 
     fn entrance(&self) -> Result<&Entrance, Status> {
@@ -62,6 +65,37 @@ impl Registration {
             Ok(join_token(token, known))
         };
         self.read(found).await
+    }
+
+    async fn join(&self, message: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
+        let pki = &self.entrance()?.pki;
+        let secret: Secret =
+            message.secret.parse().map_err(|_| of_invalid(&invalid("secret", "has to be 32 hexadecimal digits")))?;
+        let asked = signing_request(&message.csr_pem)?;
+        let (key, certificate) = (asked.key, pki.next_certificate()?);
+        let enrol = RegistryRequest::Enrol {
+            token: secret.digest(),
+            key,
+            name: plain(&message.name),
+            certificate: certificate.clone(),
+        };
+        if let Err(refused) = self.decide(enrol).await {
+            tracing::warn!(name = plain(&message.name), problem = refused.message(), "refused to join");
+            return Err(refused);
+        }
+        let joined = move |registry: &Registry| {
+            let id = registry.of_key(key).ok_or_else(|| Status::internal("who joined is gone"))?;
+            let known = registry.identity(id).map_err(|reject| of_registry(&reject))?;
+            Ok((id.clone(), known.role))
+        };
+        let (identity, role) = self.read(joined).await?;
+        tracing::info!(%identity, role = role.name(), "joined");
+        Ok(v1::EnrolResponse {
+            certificate_pem: pki.sign(&asked, &identity, &certificate)?,
+            identity_id: identity.to_string(),
+            ca_pem: pki.ca_pem().to_owned(),
+            role: role.name().to_owned(),
+        })
     }
 
     fn describe(&self, id: &IdentityId, known: &Identity) -> v1::Identity {
@@ -155,35 +189,18 @@ impl RegistrationService for Registration {
     }
 
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
-        let pki = &self.entrance()?.pki;
-        let message = request.into_inner();
-        let secret: Secret =
-            message.secret.parse().map_err(|_| of_invalid(&invalid("secret", "has to be 32 hexadecimal digits")))?;
-        let asked = signing_request(&message.csr_pem)?;
-        let (key, certificate) = (asked.key, pki.next_certificate()?);
-        let enrol = RegistryRequest::Enrol {
-            token: secret.digest(),
-            key,
-            name: plain(&message.name),
-            certificate: certificate.clone(),
-        };
-        if let Err(refused) = self.decide(enrol).await {
-            tracing::warn!(name = plain(&message.name), problem = refused.message(), "refused to join");
-            return Err(refused);
+        let network = Caller::network_of(&request);
+        if let Some(Err(wait)) = network.map(|network| self.tries.begin(network, Instant::now())) {
+            // Whole seconds, for people.
+            let wait = Duration::from_secs(wait.as_secs() + 1);
+            let problem = format!("too many tries to join from there; try again in {} s", wait.as_secs());
+            return Err(again_in(wait, problem));
         }
-        let joined = move |registry: &Registry| {
-            let id = registry.of_key(key).ok_or_else(|| Status::internal("who joined is gone"))?;
-            let known = registry.identity(id).map_err(|reject| of_registry(&reject))?;
-            Ok((id.clone(), known.role))
-        };
-        let (identity, role) = self.read(joined).await?;
-        tracing::info!(%identity, role = role.name(), "joined");
-        Ok(Response::new(v1::EnrolResponse {
-            certificate_pem: pki.sign(&asked, &identity, &certificate)?,
-            identity_id: identity.to_string(),
-            ca_pem: pki.ca_pem().to_owned(),
-            role: role.name().to_owned(),
-        }))
+        let joined = self.join(request.into_inner()).await;
+        if let (Some(network), Err(_)) = (network, &joined) {
+            self.tries.refused(network, Instant::now());
+        }
+        joined.map(Response::new)
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {

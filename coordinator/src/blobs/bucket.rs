@@ -15,6 +15,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use proto::address::is_plain_loopback;
 use proto::encoding::Encoding;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -90,7 +91,7 @@ impl Bucket {
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|_| place())?;
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(name);
         let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-        if endpoint.as_deref().is_some_and(is_loopback) {
+        if endpoint.as_deref().is_some_and(is_plain_loopback) {
             builder = builder.with_allow_http(true);
         }
         let error = |what| bucket_error(name, what);
@@ -292,31 +293,9 @@ fn next_part(file: &mut std::fs::File) -> io::Result<Vec<u8>> {
     Ok(part)
 }
 
-/// Whether plaintext to that address stays on this machine.
-fn is_loopback(endpoint: &str) -> bool {
-    let Some(rest) = endpoint.strip_prefix("http://") else { return false };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plaintext_is_for_loopback_only() {
-        for (endpoint, loopback) in [
-            ("http://127.0.0.1:9000", true),
-            ("http://localhost", true),
-            ("http://[::1]:9000/x", true),
-            ("http://10.0.0.1:9000", false),
-            ("http://127.0.0.1.example.org", false),
-            ("https://127.0.0.1", false),
-        ] {
-            assert_eq!(is_loopback(endpoint), loopback, "{endpoint}");
-        }
-    }
 
     #[tokio::test]
     async fn what_is_no_bucket_is_refused() {

@@ -27,7 +27,8 @@ use std::time::SystemTime;
 use domain::artifact::{MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore};
+use proto::private;
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock, Semaphore};
 use tokio::task::{JoinError, spawn_blocking};
 
 use bucket::Bucket;
@@ -220,6 +221,8 @@ pub struct Blobs {
     /// Shared from a check for missing blobs until the journal names them.
     leases: Arc<RwLock<()>>,
     in_memory: Arc<Semaphore>,
+    /// Held to look at all blobs.
+    upkeep: Arc<Mutex<()>>,
 }
 
 /// Permission to rely on blobs that were found until the journal names them; a
@@ -259,19 +262,31 @@ impl Blobs {
             // A folder is meant as seen from where it was first said.
             let absolute = std::path::absolute(place).ok().filter(|_| !place.starts_with("s3://"));
             let place = absolute.map_or_else(|| place.to_owned(), |path| path.display().to_string());
-            std::fs::write(&note, format!("{place}\n")).map_err(io_error("write", &note))?;
+            private::write(&note, &format!("{place}\n")).map_err(io_error("write", &note))?;
         }
         Ok(Self::of(backend, staging))
     }
 
     fn of(backend: Backend, staging: Arc<Staging>) -> Self {
-        let in_memory = Arc::new(Semaphore::new(IN_MEMORY));
-        Self { backend: Arc::new(backend), staging, gate: Arc::default(), leases: Arc::default(), in_memory }
+        Self {
+            backend: Arc::new(backend),
+            staging,
+            gate: Arc::default(),
+            leases: Arc::default(),
+            in_memory: Arc::new(Semaphore::new(IN_MEMORY)),
+            upkeep: Arc::default(),
+        }
     }
 
     /// To be held from [`Blobs::first_missing`] until the journal names the blobs.
     pub async fn lease(&self) -> Lease {
         Lease(self.leases.clone().read_owned().await)
+    }
+
+    /// To be held while all blobs are collected or checked, which is done once at a time;
+    /// nothing if that is under way.
+    pub(crate) fn upkeep(&self) -> Option<OwnedMutexGuard<()>> {
+        self.upkeep.clone().try_lock_owned().ok()
     }
 
     /// Returns once all leases of before are over.

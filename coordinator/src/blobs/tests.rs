@@ -56,6 +56,15 @@ async fn another_place_is_remembered() {
 }
 
 #[tokio::test]
+async fn all_blobs_are_looked_at_by_one_at_a_time() {
+    let (_folder, blobs) = store().await;
+    let turn = blobs.upkeep().unwrap();
+    assert!(blobs.clone().upkeep().is_none());
+    drop(turn);
+    assert!(blobs.upkeep().is_some());
+}
+
+#[tokio::test]
 async fn other_bytes_than_named_are_refused_and_leave_nothing() {
     let (folder, blobs) = store().await;
     let digest = Digest::of(b"stone");

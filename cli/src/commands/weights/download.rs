@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,8 +53,7 @@ fn is_safe(url: &Url) -> bool {
 }
 
 fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    proto::address::is_loopback(url.host_str().unwrap_or_default().trim_matches(['[', ']']))
 }
 
 /// What is in an unfinished file.

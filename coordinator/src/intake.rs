@@ -1,0 +1,225 @@
+//! Bodies of requests and answers, as far as they may go on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use proto::status::{TOO_LARGE, TOO_SLOW, status};
+use tokio::time::{Instant, Sleep};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::seats::Held;
+
+/// Bytes a second that a request brings at the least, on average.
+const RATE: u32 = 4096;
+
+/// Bytes before each message: whether it is packed, and its length.
+const HEADER: usize = 5;
+
+type Bytes = <Body as HttpBody>::Data;
+
+/// A request whose messages are no larger than they may be, and which does not keep
+/// the coordinator waiting.
+pub(crate) struct Intake {
+    body: Body,
+    /// Largest message.
+    most: usize,
+    header: [u8; HEADER],
+    /// Bytes of the header that have come.
+    known: usize,
+    /// Bytes of the message that have not.
+    left: usize,
+    patience: Option<Patience>,
+}
+
+/// Time that may still pass without a byte. Bytes bring some of it back, so that
+/// whoever is slow and steady is never cut off.
+struct Patience {
+    most: Duration,
+    left: Duration,
+    /// Since when the coordinator waits, and until when; not while it is busy itself.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Intake {
+    /// Without patience, a stream whose end may be silent.
+    pub(crate) fn new(body: Body, most: usize, patience: Option<Duration>) -> Self {
+        let patience = patience.map(|most| Patience { most, left: most, waiting: None });
+        Self { body, most, header: [0; HEADER], known: 0, left: 0, patience }
+    }
+
+    /// Follows where messages begin and how long they are.
+    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), Status> {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let taken = self.left.min(bytes.len());
+                (self.left, bytes) = (self.left - taken, &bytes[taken..]);
+                continue;
+            }
+            let taken = (HEADER - self.known).min(bytes.len());
+            self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
+            (self.known, bytes) = (self.known + taken, &bytes[taken..]);
+            if self.known == HEADER {
+                let [_, length @ ..] = self.header;
+                let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                if length > self.most {
+                    let problem = format!("the message has {length} bytes, at most {} are taken", self.most);
+                    return Err(status(Code::OutOfRange, TOO_LARGE, problem));
+                }
+                (self.known, self.left) = (0, length);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Patience {
+    /// Bytes have come.
+    fn relax(&mut self, bytes: usize) {
+        if let Some((since, _)) = self.waiting.take() {
+            let brought = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / RATE;
+            self.left = self.left.saturating_sub(since.elapsed()).saturating_add(brought).min(self.most);
+        }
+    }
+
+    /// Ready when it has come to its end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let begin = || {
+            let now = Instant::now();
+            (now, Box::pin(tokio::time::sleep_until(now + self.left)))
+        };
+        let (_, end) = self.waiting.get_or_insert_with(begin);
+        ready!(end.as_mut().poll(context));
+        let problem = format!("nothing more of the request came for {} s", self.left.as_secs());
+        Poll::Ready(status(Code::DeadlineExceeded, TOO_SLOW, problem))
+    }
+}
+
+impl HttpBody for Intake {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() {
+            let Some(patience) = &mut self.patience else { return Poll::Pending };
+            return patience.poll(context).map(|over| Some(Err(over)));
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            if let Some(patience) = &mut self.patience {
+                patience.relax(data.len());
+            }
+            if let Err(refused) = self.follow(data) {
+                return Poll::Ready(Some(Err(refused)));
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer that takes seats until it has been sent.
+pub(crate) struct Answer {
+    pub(crate) body: Body,
+    pub(crate) _held: Held,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Bytes that come one piece at a time, and then nothing more.
+    struct Pieces(Vec<Vec<u8>>);
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            match self.0.is_empty() {
+                true => Poll::Pending,
+                false => Poll::Ready(Some(Ok(Frame::data(self.0.remove(0).into())))),
+            }
+        }
+    }
+
+    /// How many pieces are taken, and why no more.
+    async fn take(pieces: Vec<Vec<u8>>, most: usize) -> (usize, Code) {
+        let patience = Some(Duration::from_millis(10));
+        let mut intake = Intake::new(Body::new(Pieces(pieces)), most, patience);
+        let mut taken = 0;
+        loop {
+            match poll_fn(|context| Pin::new(&mut intake).poll_frame(context)).await {
+                Some(Ok(_)) => taken += 1,
+                Some(Err(status)) => return (taken, status.code()),
+                None => return (taken, Code::Ok),
+            }
+        }
+    }
+
+    fn message(length: u32) -> Vec<u8> {
+        [vec![0], length.to_be_bytes().to_vec(), vec![7; length as usize]].concat()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_says_nothing_more_ends() {
+        assert_eq!(take(vec![], 10).await, (0, Code::DeadlineExceeded));
+        assert_eq!(take(vec![message(3)[..4].to_vec()], 10).await, (1, Code::DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn each_message_has_a_size_of_its_own_however_it_is_cut() {
+        let bytes = [message(10), message(0), message(10), message(11)].concat();
+        let one_by_one: Vec<_> = bytes.iter().map(|byte| vec![*byte]).collect();
+        let before = bytes.len() - message(11).len();
+        assert_eq!(take(one_by_one, 10).await, (before + HEADER - 1, Code::OutOfRange));
+        assert_eq!(take(vec![bytes], 11).await, (1, Code::DeadlineExceeded));
+        assert_eq!(take(vec![vec![0, 255, 255, 255, 255]], 11).await, (0, Code::OutOfRange));
+    }
+
+    #[test]
+    fn bytes_bring_patience_back_and_never_more_than_there_was() {
+        let mut patience = Patience { most: Duration::from_secs(30), left: Duration::from_secs(10), waiting: None };
+        let mut wait = |bytes, seconds| {
+            let began = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+            patience.waiting = Some((began, Box::pin(tokio::time::sleep(Duration::ZERO))));
+            patience.relax(bytes);
+            patience.left.as_secs_f64().round()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        assert_eq!(wait(4096, 5), 6.0);
+        assert_eq!(wait(100_000, 6), 24.0);
+        assert_eq!(wait(1 << 30, 1), 30.0);
+    }
+}
