@@ -30,3 +30,4 @@ mod submissions;
 mod tidy;
 mod versions;
 mod wire;
+mod workers;

@@ -9,12 +9,18 @@
 //! | [`data`] | the class folders of a data set |
 //! | [`stones`] | which stone each picture of it is of |
 //! | [`local`] | a coordinator and a worker in this process |
-//! | [`out`] | standard output |
+//! | [`out`] | standard output and error: what terminals are let see |
 //! | [`remote`] | calls to a coordinator |
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
 //! | [`weights`] | the folder of published weights |
 //! | [`units`] | sizes and times as people write them |
+
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "what is printed goes through `out`")]
+
+// First, for its macro.
+#[macro_use]
+pub mod out;
 
 pub mod args;
 #[cfg(feature = "worker")]
@@ -23,7 +29,6 @@ pub mod commands;
 pub mod data;
 pub mod exit;
 pub mod local;
-pub mod out;
 #[cfg(feature = "worker")]
 pub mod preview;
 pub mod progress;
@@ -61,7 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) => {
             let code = exit::code_of(&error);
             if code != exit::INTERRUPTED {
-                eprintln!("error: {}", describe(&error));
+                note!("error: {}", describe(&error));
             }
             ExitCode::from(code)
         }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use proto::v1;
 
+use crate::out::shown;
+
 /// Least time between two plain lines that only say how far things are.
 const SUMMARY_EVERY: Duration = Duration::from_secs(30);
 
@@ -61,18 +63,18 @@ impl View {
             Kind::Silent => {}
             Kind::Lines { last_summary } => {
                 for line in changes.iter().filter_map(line) {
-                    eprintln!("{seconds:7.1}s {:>4}/{} {line}", status.committed, status.tasks);
+                    note!("{seconds:7.1}s {:>4}/{} {line}", status.committed, status.tasks);
                     *last_summary = Instant::now();
                 }
                 if last_summary.elapsed() >= SUMMARY_EVERY {
                     *last_summary = Instant::now();
-                    eprintln!("{seconds:7.1}s {:>4}/{} {}", status.committed, status.tasks, now(status));
+                    note!("{seconds:7.1}s {:>4}/{} {}", status.committed, status.tasks, now(status));
                 }
             }
             Kind::Bars { all, bars, now: now_bar } => {
                 for change in changes.iter().filter(|change| is_trouble(change)) {
                     // A terminal that is gone cannot be told.
-                    let _ = all.println(line(change).unwrap_or_default());
+                    let _ = all.println(shown(&line(change).unwrap_or_default()));
                 }
                 if bars.is_empty() {
                     *bars = groups(all, status);
@@ -82,7 +84,7 @@ impl View {
                     bar.set_length(of_group().map(|stage| u64::from(stage.tasks)).sum());
                     bar.set_position(of_group().map(|stage| u64::from(stage.committed)).sum());
                 }
-                now_bar.set_message(now(status));
+                now_bar.set_message(shown(&now(status)).into_owned());
                 now_bar.tick();
             }
         }
@@ -107,8 +109,8 @@ impl View {
     pub fn say(&self, text: &str) {
         match &self.kind {
             Kind::Silent => {}
-            Kind::Lines { .. } => eprintln!("{text}"),
-            Kind::Bars { all, .. } => drop(all.println(text)),
+            Kind::Lines { .. } => note!("{text}"),
+            Kind::Bars { all, .. } => drop(all.println(shown(text))),
         }
     }
 
@@ -209,7 +211,7 @@ impl Counter {
                 let tenth = 10 * done / total.max(1);
                 if tenth > self.tenth {
                     self.tenth = tenth;
-                    eprintln!(" data     {} {done}/{total}", self.what);
+                    note!(" data     {} {done}/{total}", self.what);
                 }
             }
         }

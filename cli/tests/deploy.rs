@@ -61,7 +61,7 @@ fn seconds(value: &str) -> u64 {
 }
 
 const UNIT_KEYS: [&str; 5] = ["Description", "Wants", "After", "StartLimitIntervalSec", "StartLimitBurst"];
-const SERVICE_KEYS: [&str; 26] = [
+const SERVICE_KEYS: [&str; 27] = [
     "Type",
     "EnvironmentFile",
     "ExecStart",
@@ -71,6 +71,7 @@ const SERVICE_KEYS: [&str; 26] = [
     "KillSignal",
     "TimeoutStopSec",
     "DynamicUser",
+    "User",
     "StateDirectory",
     "StateDirectoryMode",
     "UMask",

@@ -12,7 +12,9 @@ use domain::digest::Digest;
 use domain::event::Event;
 use domain::plan::TaskSpec;
 use domain::scheduler::{Phase, Run, Scheduler};
+use domain::stage::Failure;
 use domain::task::{FencingToken, Released, State, Task};
+use domain::text::cut;
 use proto::v1::TaskChange;
 
 /// Changes kept in memory for those who watch: minutes of a busy cluster.
@@ -284,7 +286,8 @@ impl Attempt {
     /// Its end, for those who watch.
     pub fn ended(&self, end: &End) -> TaskChange {
         let message = match (&end.code, &end.message) {
-            (Some(code), Some(message)) => format!("{code}: {message}"),
+            // Older versions stored messages of any length.
+            (Some(code), Some(message)) => format!("{code}: {}", cut(message, Failure::MESSAGE_MAX)),
             _ => String::new(),
         };
         TaskChange {

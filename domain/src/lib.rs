@@ -25,6 +25,7 @@
 //! | [`event`] | what the journal holds |
 //! | [`stats`] | means, spreads, tests and intervals |
 //! | [`results`] | the table that people read, as data |
+//! | [`text`] | text of others, kept to a length |
 
 pub mod artifact;
 pub mod audit;
@@ -48,6 +49,7 @@ pub mod stage;
 pub mod stats;
 pub mod stone;
 pub mod task;
+pub mod text;
 
 #[cfg(test)]
 mod golden;

@@ -31,7 +31,9 @@ pub use request::{Reject, Request};
 pub use run::{Counts, Phase, Run};
 pub use worker::Worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Prefix};
 use crate::task::{FencingToken, Lease, Task, WorkerId};
@@ -53,6 +55,10 @@ pub const FAST_FAILURES_MAX: usize = 3;
 /// A failure within this time of the grant is fast.
 pub const FAST_MS: i64 = 30_000;
 
+/// Attempts that have ended and whose holders are remembered: the last words of an
+/// attempt come after its end.
+pub const ENDED_MAX: usize = 4096;
+
 /// Place of a task in [`Scheduler::tasks`]; tasks are never removed.
 type Id = u32;
 
@@ -67,6 +73,8 @@ pub struct Scheduler {
     run_order: Vec<RunId>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: BTreeMap<FencingToken, Id>,
+    /// The attempts that ended last, oldest end first.
+    ended: VecDeque<Ended>,
     classes: Classes,
     queues: Queues,
     last_token: u64,
@@ -84,6 +92,14 @@ struct Entry {
     runs: Vec<RunId>,
     /// The task before it that is probably of the same stage and subject.
     like_it: Option<Id>,
+}
+
+/// An attempt that has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Ended {
+    token: FencingToken,
+    task: Id,
+    worker: WorkerId,
 }
 
 impl Scheduler {
@@ -191,6 +207,16 @@ impl Scheduler {
     pub fn lease(&self, token: FencingToken) -> Option<(&Task, &Lease)> {
         let task = &self.tasks[*self.leases.get(&token)? as usize].task;
         Some((task, task.lease()?))
+    }
+
+    /// The task of an attempt and who has it, or had it if it is one of the last
+    /// [`ENDED_MAX`] that ended.
+    pub fn holder(&self, token: FencingToken) -> Option<(Digest, &WorkerId)> {
+        if let Some((task, lease)) = self.lease(token) {
+            return Some((task.spec.key, &lease.worker));
+        }
+        let ended = self.ended.iter().rev().find(|ended| ended.token == token)?;
+        Some((self.tasks[ended.task as usize].task.spec.key, &ended.worker))
     }
 
     /// Whether somebody waits for the task of a lease; if not, its worker had

@@ -174,6 +174,12 @@ pub struct Grant {
     pub label: String,
     /// What to do.
     pub stage: Stage,
+    /// The stage's version.
+    pub version: u32,
+    /// Slots that it occupies.
+    pub slots: u32,
+    /// Main memory that it asks for, MiB.
+    pub memory_mib: u64,
     /// Root of its random numbers.
     pub seed: Seed,
     /// What it reads.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use tonic::transport::Uri;
 
+/// How the address of a socket begins.
+const SOCKET: &str = "unix:";
+
 /// Port of a coordinator whose address names none.
 pub const PORT: u16 = 7443;
 
@@ -54,11 +57,15 @@ pub enum Address {
 
 impl Address {
     /// Reads the URLs of coordinators that stand in for each other, with commas
-    /// between them; at least one.
+    /// between them; at least one. Nobody stands in for a socket, whose path may have
+    /// commas.
     ///
     /// # Errors
     /// For the first that is none, or would be plaintext between machines.
     pub fn parse_all(urls: &str) -> Result<Vec<Self>, InvalidUrl> {
+        if urls.trim_start().starts_with(SOCKET) {
+            return Ok(vec![Self::parse(urls.trim())?]);
+        }
         urls.split(',').map(|url| Self::parse(url.trim())).collect()
     }
 
@@ -73,7 +80,7 @@ impl Address {
     /// If it is none, or would be plaintext between machines.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let unreadable = || InvalidUrl::Unreadable(url.to_owned());
-        if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        if let Some(path) = url.strip_prefix(SOCKET).filter(|path| !path.is_empty()) {
             return Ok(Self::Socket(PathBuf::from(path)));
         }
         let uri: Uri = url.parse().map_err(|_| unreadable())?;
@@ -128,6 +135,8 @@ mod tests {
         let both = Address::parse_all("https://one,https://two:1").unwrap();
         assert_eq!(both, [Address::parse("https://one").unwrap(), Address::parse("https://two:1").unwrap()]);
         assert!(Address::parse_all("https://one,").is_err() && Address::parse_all("").is_err());
+        let socket = Address::Socket("a,b/coordinator.sock".into());
+        assert_eq!(Address::parse_all("unix:a,b/coordinator.sock").unwrap(), [socket]);
     }
 
     #[test]

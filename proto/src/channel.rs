@@ -175,13 +175,16 @@ impl Dialer {
             Address::Loopback { host, port } => {
                 let tcp = tcp(host, *port).await?;
                 // A name server may have its own mind about what `localhost` is.
-                match tcp.peer_addr()?.ip().to_canonical().is_loopback() {
-                    true => Ok(Box::new(tcp)),
-                    false => Err(io::Error::other(Refused {
-                        address: format!("{host}:{port}"),
-                        problem: "that is another machine, and plaintext is for this one only".to_owned(),
-                    })),
+                let refused = |problem| {
+                    Err(io::Error::other(Refused { address: format!("{host}:{port}"), problem }))
+                };
+                if !tcp.peer_addr()?.ip().to_canonical().is_loopback() {
+                    return refused("that is another machine, and plaintext is for this one only".to_owned());
                 }
+                if let Some(user) = crate::peer::stranger(&tcp).await? {
+                    return refused(of(user));
+                }
+                Ok(Box::new(tcp))
             }
             Address::Secure { host, port } => {
                 let tcp = tcp(host, *port).await?;
@@ -191,6 +194,15 @@ impl Dialer {
             Address::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         }
     }
+}
+
+/// Why nothing is said in plaintext at a port of another user.
+fn of(user: u32) -> String {
+    format!(
+        "the port is held by another user of this machine (uid {user}), who would be told everything and could have \
+         anything run; nothing was sent. Reach a coordinator of another user by its socket \
+         (unix:STATE/coordinator.sock), or have it started with --tls and join it"
+    )
 }
 
 fn is_refusal(error: &io::Error) -> bool {

@@ -1,15 +1,36 @@
 //! Wire to domain and back. Whatever decodes is valid: a field that is missing
 //! or out of range is refused by name.
 
+use std::collections::BTreeMap;
+
 use domain::artifact::Manifest;
 use domain::digest::Digest;
 use domain::resources::{Gpu, GpuPart, Offer};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode};
+use domain::stage::{Failure, FailureCode, Progress, Stage};
 use domain::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
+use domain::text::cut;
 use serde_json::from_str;
 
 use crate::v1;
+
+/// Bytes that are kept of a name, a label or a note.
+pub const NAME_MAX: usize = 200;
+
+/// Most slots of one worker; what it offers beyond is not used.
+pub const SLOTS_MAX: u32 = 1024;
+
+/// Stages, and GPUs, of one worker that are looked at.
+const OFFERED_MAX: usize = 256;
+
+/// Labels of one worker that are looked at.
+const LABELS_MAX: usize = 64;
+
+/// Attempts that one heartbeat tells of.
+const BEAT_MAX: usize = SLOTS_MAX as usize;
+
+/// Ends that one call tells of.
+const ENDS_MAX: usize = 256;
 
 /// A field of a message that is missing or out of range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +77,48 @@ pub fn worker_id(text: &str) -> Result<WorkerId, InvalidField> {
     }
 }
 
+/// A name or a note for people: control characters are left out, and what is longer
+/// than [`NAME_MAX`] is cut.
+pub fn plain(text: &str) -> String {
+    // What is cut away need not be looked at.
+    let looked_at = &text[..text.floor_char_boundary(16 * NAME_MAX)];
+    match looked_at.contains(char::is_control) {
+        true => cut(&looked_at.replace(char::is_control, ""), NAME_MAX),
+        false => cut(text, NAME_MAX),
+    }
+}
+
+/// What a heartbeat tells.
+///
+/// # Errors
+/// If it tells of more attempts than a worker can have, or one is malformed.
+pub fn beat(heartbeat: v1::Heartbeat) -> Result<Vec<(Digest, FencingToken, Progress)>, InvalidField> {
+    few("attempts", heartbeat.attempts.len(), BEAT_MAX)?;
+    let progress = |attempt: v1::AttemptProgress| {
+        let progress = Progress { done: attempt.done, total: attempt.total, note: plain(&attempt.note) };
+        Ok((digest("task_key", &attempt.task_key)?, token(attempt.token)?, progress))
+    };
+    heartbeat.attempts.into_iter().map(progress).collect()
+}
+
+/// The ends that one call tells of.
+///
+/// # Errors
+/// If they are too many.
+pub fn ends(request: v1::EndAttemptsRequest) -> Result<Vec<v1::AttemptEnd>, InvalidField> {
+    few("attempts", request.attempts.len(), ENDS_MAX)?;
+    Ok(request.attempts)
+}
+
+fn few(field: &'static str, count: usize, most: usize) -> Result<(), InvalidField> {
+    match count > most {
+        true => Err(invalid(field, format!("{count} of them; at most {most} come in one message"))),
+        false => Ok(()),
+    }
+}
+
 /// A failure as a worker reports it. A code that this version does not know
-/// counts as internal.
+/// counts as internal; a message that is too long is cut.
 pub fn failure(code: &str, message: &str) -> Failure {
     let known = FailureCode::ALL.into_iter().find(|known| known.name() == code);
     Failure::new(known.unwrap_or(FailureCode::Internal), message)
@@ -77,15 +138,18 @@ pub fn manifest(artifact: Digest, bytes: &[u8]) -> Result<Option<Manifest>, Inva
     Manifest::from_bytes(bytes).map(Some).map_err(|error| invalid("manifest", error))
 }
 
-/// What a worker has, from its greeting. Unprintable characters are left out.
+/// What a worker has, from its greeting, as far as it is used: see the message.
 pub fn offer(hello: v1::Hello) -> Offer {
-    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+    let stage = |stage: v1::StageVersion| (plain(&stage.name), stage.version);
+    let gpu = |gpu: v1::Gpu| Gpu { name: plain(&gpu.name), memory_mib: gpu.memory_mib };
+    // In the order of their keys: the first are the same at each greeting.
+    let labels: BTreeMap<String, String> = hello.labels.into_iter().collect();
     Offer {
-        stages: hello.stages.into_iter().map(|stage| (stage.name, stage.version)).collect(),
-        slots: hello.slots,
-        gpus: hello.gpus.into_iter().map(|gpu| Gpu { name: plain(gpu.name), memory_mib: gpu.memory_mib }).collect(),
+        stages: hello.stages.into_iter().take(OFFERED_MAX).map(stage).collect(),
+        slots: hello.slots.min(SLOTS_MAX),
+        gpus: hello.gpus.into_iter().take(OFFERED_MAX).map(gpu).collect(),
         memory_mib: hello.memory_mib,
-        labels: hello.labels.into_iter().map(|(key, value)| (plain(key), plain(value))).collect(),
+        labels: labels.iter().take(LABELS_MAX).map(|(key, value)| (plain(key), plain(value))).collect(),
     }
 }
 
@@ -112,6 +176,9 @@ impl From<Grant> for v1::Lease {
             inputs: grant.inputs.into_iter().map(input).collect(),
             gpus: grant.gpus.into_iter().map(|part| v1::GpuPart { index: part.index, milli: part.milli }).collect(),
             checkpoint: grant.checkpoint.map_or_else(String::new, |checkpoint| checkpoint.to_string()),
+            stage_version: grant.version,
+            slots: grant.slots,
+            memory_mib: grant.memory_mib,
         }
     }
 }
@@ -128,6 +195,7 @@ impl TryFrom<v1::Lease> for Grant {
             let artifact = digest("inputs.artifact", &input.artifact)?;
             Ok(GrantedInput { name: input.name, artifact, only: input.only })
         };
+        let stage: Stage = from_str(&lease.stage_json).map_err(|error| invalid("stage_json", error))?;
         Ok(Grant {
             task: digest("task_key", &lease.task_key)?,
             token: token(lease.token)?,
@@ -136,7 +204,13 @@ impl TryFrom<v1::Lease> for Grant {
                 number => Attempt(number),
             },
             label: lease.label,
-            stage: from_str(&lease.stage_json).map_err(|error| invalid("stage_json", error))?,
+            version: match lease.stage_version {
+                0 => stage.version(),
+                version => version,
+            },
+            slots: lease.slots.max(1),
+            memory_mib: lease.memory_mib,
+            stage,
             seed: Seed(lease.seed),
             inputs: lease.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
             gpus: lease.gpus.into_iter().map(|part| GpuPart { index: part.index, milli: part.milli }).collect(),
@@ -150,7 +224,6 @@ impl TryFrom<v1::Lease> for Grant {
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::Stage;
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -163,6 +236,9 @@ mod tests {
             attempt: Attempt(1),
             label: "report".to_owned(),
             stage: Stage::Report,
+            version: 7,
+            slots: 2,
+            memory_mib: 1024,
             seed: Seed(u64::MAX),
             inputs: vec![GrantedInput {
                 name: "results".to_owned(),
@@ -195,6 +271,51 @@ mod tests {
         assert_eq!(refused(|lease| lease.checkpoint.push('0')), "checkpoint");
         assert!(worker_id("").is_err() && worker_id(&"x".repeat(101)).is_err() && worker_id("a b").is_err());
         assert_eq!(failure("from the future", "").code, FailureCode::Internal);
+    }
+
+    #[test]
+    fn what_a_worker_says_of_itself_is_kept_to_stated_numbers() {
+        let huge = "x".repeat(1000);
+        let kept = format!("{}… [cut: 1000 bytes in all]", "x".repeat(NAME_MAX - 28));
+        let stage = |number| v1::StageVersion { name: huge.clone(), version: number };
+        let label = |number: u32| (format!("{number:03}{huge}"), huge.clone());
+        let offer = offer(v1::Hello {
+            slots: u32::MAX,
+            stages: (0..300).map(stage).collect(),
+            gpus: vec![v1::Gpu { name: huge.clone(), memory_mib: 1 }; 300],
+            labels: (0..100).map(label).collect(),
+            ..v1::Hello::default()
+        });
+        assert_eq!((offer.slots, offer.stages.len(), offer.gpus.len(), offer.labels.len()), (1024, 256, 256, 64));
+        assert_eq!(offer.gpus[0].name, kept);
+        assert!(offer.stages.iter().all(|(name, _)| *name == kept));
+        let (first, last) = (offer.labels.keys().next().unwrap(), offer.labels.keys().next_back().unwrap());
+        assert!(first.starts_with("000x") && last.starts_with("063x") && offer.labels[first] == kept);
+        assert!(offer.labels.keys().all(|key| key.len() <= NAME_MAX));
+    }
+
+    #[test]
+    fn a_name_has_no_control_characters() {
+        assert_eq!(plain("\u{1b}[31mred\u{9b}0m\r\n"), "[31mred0m");
+        assert_eq!(plain(&"\u{1b}".repeat(1 << 20)), "");
+    }
+
+    #[test]
+    fn a_message_that_tells_of_too_much_is_refused() {
+        let attempt = v1::AttemptProgress { task_key: Digest::of(b"").to_string(), token: 1, ..Default::default() };
+        let told = |count| beat(v1::Heartbeat { attempts: vec![attempt.clone(); count] }).map(|told| told.len());
+        assert_eq!(told(1024), Ok(1024));
+        assert_eq!(told(1025).unwrap_err().to_string(), "attempts: 1025 of them; at most 1024 come in one message");
+        let ended = |count| ends(v1::EndAttemptsRequest { attempts: vec![v1::AttemptEnd::default(); count] });
+        assert_eq!(ended(256).unwrap().len(), 256);
+        assert_eq!(ended(257).unwrap_err().field, "attempts");
+    }
+
+    #[test]
+    fn a_lease_of_an_older_coordinator_is_of_this_versions_stage() {
+        let old = v1::Lease { stage_version: 0, slots: 0, memory_mib: 0, ..grant().into() };
+        let read = Grant::try_from(old).unwrap();
+        assert_eq!((read.version, read.slots, read.memory_mib), (Stage::Report.version(), 1, 0));
     }
 
     #[test]

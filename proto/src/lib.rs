@@ -9,6 +9,7 @@
 //! | [`status`] | refusals as gRPC statuses with details, and which are final |
 //! | [`address`] | where a coordinator is |
 //! | [`channel`] | the way to it; deadlines and keepalive of both sides |
+//! | [`peer`] | whose a port of this machine is |
 //! | [`codec`] | messages on it, and the memory that their streams take |
 //! | [`encoding`] | the form in which files are stored and sent |
 //! | [`tls`] | encryption of both sides |
@@ -24,6 +25,7 @@ pub mod convert;
 pub mod encoding;
 pub mod identity;
 pub mod join_token;
+pub mod peer;
 pub mod private;
 pub mod status;
 pub mod tls;

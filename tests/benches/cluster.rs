@@ -94,6 +94,7 @@ fn start_worker(folder: &Path, url: &str, number: usize) -> Runtime {
         cache_bytes: CACHE_BYTES,
         grace: Duration::from_secs(1),
         cadence: Cadence::default(),
+        pass_env: vec![],
         in_process: Some(|_| Ok(())),
         program: Program { path: "unused".into(), arguments: vec![], environment: vec![] },
     };

@@ -279,6 +279,7 @@ impl Cluster {
             cache_bytes: worker::config::CACHE_BYTES,
             grace: Duration::from_secs(30),
             cadence: domain::stage::Cadence::default(),
+            pass_env: vec![],
             in_process: None,
             program: Program {
                 path: PathBuf::from(env!("CARGO_BIN_EXE_fake-stage")),

@@ -83,7 +83,7 @@ impl Site {
     /// As [`Site::worker`], started by another program, with more options.
     pub(crate) fn worker_under(&self, under: &[&str], name: &str, options: &[&str]) -> Running {
         let slots: &[&str] = if options.contains(&"--slots") { &[] } else { &["--slots", "1"] };
-        let words = ["worker", "--allow-exec", "--coordinator", &self.url, "--name", name];
+        let words = ["worker", "--allow-exec", "--pass-env", "WHO", "--coordinator", &self.url, "--name", name];
         let words = [&words, slots, options].concat();
         let mut command = command(&owned(under), &owned(&words), &self.path(name));
         command.env("WHO", name);

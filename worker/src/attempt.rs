@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::artifact::Manifest;
+use domain::resources::{GpuPart, Offer, Resources, Unfit, WHOLE_GPU};
 use domain::stage::{Cadence, Failure, FailureCode, Folder, Stage};
 use domain::task::Grant;
 use proto::status::{FENCED, MISSING_BLOB, is_final, reason};
@@ -33,6 +34,10 @@ enum Outcome {
 /// that can go wrong is told.
 pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let listed = shared.begin(grant.task, grant.token);
+    if let Err(failure) = check(&shared.config.offer(), &grant) {
+        tracing::warn!(task = grant.label, message = failure.message, "a lease is not run");
+        return conclude(shared, &listed.revoked, &grant, &Outcome::Failed(failure), Path::new("")).await;
+    }
     if let Some(run) = shared.config.in_process {
         let outcome = match run(&grant) {
             Ok(()) => Outcome::Done(Manifest::default()),
@@ -54,6 +59,25 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     drop(listed);
     // What cannot be removed now is removed at the next start.
     let _ = tokio::fs::remove_dir_all(&folder).await;
+}
+
+/// Whether a lease asks for nothing that was not offered. A coordinator looks at that as
+/// well; this is for what is none, or has gone wrong.
+fn check(offer: &Offer, grant: &Grant) -> Result<(), Failure> {
+    let wanted = Resources { slots: grant.slots, memory_mib: grant.memory_mib, ..Resources::default() };
+    let there = |part: &GpuPart| (part.index as usize) < offer.gpus.len() && part.milli <= WHOLE_GPU;
+    let gpus = || match grant.gpus.iter().all(there) {
+        true => Ok(()),
+        false => Err(Unfit::Gpus { wanted_milli: grant.gpus.iter().map(|part| part.milli).sum(), wanted_mib: 0 }),
+    };
+    offer.could_run(grant.stage.name(), grant.version, &wanted).and_then(|()| gpus()).map_err(|unfit| {
+        let hint = match grant.stage {
+            Stage::Command(_) => "; commands are for workers that are started with --allow-exec",
+            _ => "",
+        };
+        let problem = format!("not run: the worker was handed what it did not offer: it {unfit}{hint}");
+        Failure::new(FailureCode::Internal, problem)
+    })
 }
 
 /// Gives a lease back whose attempt has not begun.
@@ -159,8 +183,10 @@ async fn work(
         let environment = devices::environment(&shared.config.gpus, &grant.gpus);
         let stop = stop(shared, grant, revoked, preempted);
         let ran = match &grant.stage {
-            Stage::Command(command) => command::run(command, grant, &layout, &shared.guard, &environment, stop).await,
-            _ => child::run(&shared.config.program, folder, &environment, stop, tell).await,
+            Stage::Command(command) => {
+                command::run(command, grant, &layout, &shared.guard, &shared.config.pass_env, &environment, stop).await
+            }
+            _ => child::run(&shared.config, folder, &environment, stop, tell).await,
         };
         // The last checkpoint is on its way; none comes after it.
         drop(announce);
@@ -275,4 +301,61 @@ fn of_transfer(error: &transfer::Error) -> Failure {
         _ => FailureCode::Internal,
     };
     Failure::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::digest::Digest;
+    use domain::resources::Gpu;
+    use domain::seed::Seed;
+    use domain::task::{Attempt, FencingToken};
+
+    use super::*;
+
+    fn grant() -> Grant {
+        Grant {
+            task: Digest::of(b"task"),
+            token: FencingToken(1),
+            attempt: Attempt(1),
+            label: "report".to_owned(),
+            stage: Stage::Report,
+            version: Stage::Report.version(),
+            slots: 2,
+            memory_mib: 64,
+            seed: Seed(0),
+            inputs: vec![],
+            gpus: vec![GpuPart { index: 0, milli: 1000 }],
+            checkpoint: None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_run_that_was_not_offered() {
+        let offer = Offer {
+            stages: [("report".to_owned(), Stage::Report.version())].into(),
+            slots: 2,
+            gpus: vec![Gpu { name: "G".to_owned(), memory_mib: 0 }],
+            memory_mib: 64,
+            ..Offer::default()
+        };
+        assert_eq!(check(&offer, &grant()), Ok(()));
+        let refused = |spoil: fn(&mut Grant)| {
+            let mut grant = grant();
+            spoil(&mut grant);
+            let failure = check(&offer, &grant).unwrap_err();
+            assert_eq!(failure.code, FailureCode::Internal);
+            failure
+                .message
+                .strip_prefix("not run: the worker was handed what it did not offer: it ")
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(refused(|grant| grant.version = 99), "does not run report version 99");
+        assert_eq!(refused(|grant| grant.slots = 3), "has 2 of 3 slots");
+        assert_eq!(refused(|grant| grant.memory_mib = 65), "has 64 of 65 MiB of memory");
+        let other_gpu = "has not the GPUs: 500 thousandths with 0 MiB each";
+        assert_eq!(refused(|grant| grant.gpus = vec![GpuPart { index: 1, milli: 500 }]), other_gpu);
+        let more = "has not the GPUs: 1001 thousandths with 0 MiB each";
+        assert_eq!(refused(|grant| grant.gpus[0].milli = 1001), more);
+    }
 }

@@ -23,10 +23,10 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::config::Program;
+use crate::config::Config;
 use crate::lines::Lines;
-use crate::memory;
 use crate::said::{END, Said};
+use crate::{environment, memory};
 
 /// What the child is to do: `order.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,18 +84,21 @@ const SIGKILL: i32 = 9;
 /// # Errors
 /// Why there is no result. [`FailureCode::Preempted`] if `stop` ended it.
 pub(crate) async fn run(
-    program: &Program,
+    config: &Config,
     folder: &Path,
-    environment: &[(String, String)],
+    gpus: &[(String, String)],
     stop: impl Future<Output = Duration>,
     mut tell: impl FnMut(Line),
 ) -> Result<(), Failure> {
     let said = Said::create(&folder.join(LOG))?;
     let kills = memory::kills();
-    let mut child = Command::new(&program.path)
+    let program = &config.program;
+    let mut command = Command::new(&program.path);
+    environment::pass(command.as_std_mut(), &config.pass_env);
+    let mut child = command
         .args(&program.arguments)
         .arg(folder)
-        .envs(program.environment.iter().chain(environment).cloned())
+        .envs(program.environment.iter().chain(gpus).cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

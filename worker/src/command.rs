@@ -3,7 +3,8 @@
 //! It runs in a folder of its own, finds its inputs in `$LITHOGEN_INPUTS/<name>`
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
 //! `stdout.txt` there. That and what it says on standard error is the attempt's
-//! log, as far as [`crate::said`] keeps it. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
+//! log, as far as [`crate::said`] keeps it. Of the worker's environment it has what is
+//! passed on to all, and what the command says. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
 //! `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM, and SIGKILL when its time is
 //! over.
 
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::child::{LOG, STOP_PATIENCE, why};
+use crate::environment;
 use crate::guard::{Guard, MARK};
 use crate::said::Said;
 
@@ -34,7 +36,8 @@ pub(crate) async fn run(
     grant: &Grant,
     folder: &Folder,
     guard: &Guard,
-    environment: &[(String, String)],
+    pass_env: &[String],
+    gpus: &[(String, String)],
     stop: impl Future<Output = Duration>,
 ) -> Result<(), Failure> {
     let work = folder.root().join("work");
@@ -49,12 +52,14 @@ pub(crate) async fn run(
     };
     let no_guard = |error| Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"));
     let guarded_by = guard.process().map_err(no_guard)?;
-    let mut child = tokio::process::Command::new(program)
+    let mut started = tokio::process::Command::new(program);
+    environment::pass(started.as_std_mut(), pass_env);
+    let mut child = started
         .args(arguments)
         .current_dir(&work)
         .envs(command.environment.iter())
         // Last: which GPUs it has is not its own choice.
-        .envs(environment.iter().cloned())
+        .envs(gpus.iter().cloned())
         .env("LITHOGEN_INPUTS", folder.root().join("inputs"))
         .env("LITHOGEN_OUTPUTS", folder.outputs())
         .env("LITHOGEN_TASK", grant.task.to_string())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::resources::Offer;
 use domain::stage::{Cadence, Failure};
 use domain::task::Grant;
 use proto::join_token::JoinToken;
@@ -45,11 +46,26 @@ pub struct Config {
     pub grace: Duration,
     /// How often trainings leave checkpoints.
     pub cadence: Cadence,
+    /// Names of variables that programs find besides [`PASSED`](crate::environment::PASSED).
+    pub pass_env: Vec<String>,
     /// Started for each attempt, with the attempt's folder as last argument.
     pub program: Program,
     /// Runs attempts in this process instead, without inputs and outputs: so that
     /// what is around them can be measured.
     pub in_process: Option<InProcess>,
+}
+
+impl Config {
+    /// What is offered to the coordinator. Nothing else is run.
+    pub(crate) fn offer(&self) -> Offer {
+        Offer {
+            stages: self.stages.iter().cloned().collect(),
+            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+            gpus: self.gpus.iter().map(|device| device.gpu.clone()).collect(),
+            memory_mib: self.memory_mib,
+            labels: self.labels.clone(),
+        }
+    }
 }
 
 /// A program with its arguments and additions to its environment.

@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::environment;
+
 /// The only argument of a program that shall be the guard.
 pub const GUARD: &str = "guard";
 
@@ -140,13 +142,10 @@ impl Guard {
             gone.kill()?;
             gone.wait()?;
         }
-        let mut started = Command::new(&self.program)
-            .arg(GUARD)
-            // A worker may run within a command of another: its guard outlives it then.
-            .env_remove(MARK)
-            .stdin(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+        let mut command = Command::new(&self.program);
+        // Its mark neither: a worker may run within a command of another, which its guard outlives.
+        environment::pass(&mut command, &[]);
+        let mut started = command.arg(GUARD).stdin(Stdio::piped()).process_group(0).spawn()?;
         let all: String = state.groups.iter().map(|group| format!("+{group}\n")).collect();
         if let Some(pipe) = &mut started.stdin {
             pipe.write_all(all.as_bytes())?;

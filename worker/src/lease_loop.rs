@@ -17,6 +17,9 @@ use crate::{Shared, attempt};
 /// How long a call for work waits at the coordinator.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// Largest answer: leases of commands hold what was handed in.
+const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+
 /// Most leases wanted at once.
 const LEASES_MAX: u32 = 256;
 
@@ -68,7 +71,8 @@ async fn acquire(shared: &Shared, request: u64, max: u32, wait: Duration) -> Res
     let worker_id = shared.id.0.clone();
     let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request, max, wait_ms });
     message.set_timeout(wait + CALL_DEADLINE);
-    let answer = WorkerServiceClient::new(shared.channel.clone()).acquire_leases(message).await?;
+    let mut client = WorkerServiceClient::new(shared.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
+    let answer = client.acquire_leases(message).await?;
     answer.into_inner().leases.into_iter().map(Grant::try_from).collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%error, "a lease does not decode; is the coordinator newer than this worker?");
         Status::internal(error.to_string())

@@ -17,6 +17,7 @@
 //! | [`said`] | what an attempt says, as far as it is kept |
 //! | [`lines`] | lines of a stream, of bounded length |
 //! | [`logs`] | brings what an attempt says to the coordinator |
+//! | [`environment`] | what the programs that it starts find in their environment |
 //! | [`guard`] | ends commands whose worker is gone |
 //! | [`child`] | the process of an attempt and the lines it speaks |
 //! | [`devices`] | the machine's GPUs, and which of them an attempt sees |
@@ -29,6 +30,7 @@ pub mod child;
 pub mod command;
 pub mod config;
 pub mod devices;
+pub mod environment;
 pub mod guard;
 pub mod identity;
 pub mod lease_loop;

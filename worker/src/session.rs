@@ -48,21 +48,17 @@ pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<
 
 async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status> {
     let (up, requests) = mpsc::channel(4);
+    let offer = shared.config.offer();
     let hello = v1::Hello {
         worker_id: shared.id.0.clone(),
         name: shared.config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: proto::PROTOCOL,
-        slots: u32::try_from(shared.config.slots).unwrap_or(u32::MAX),
-        stages: shared
-            .config
-            .stages
-            .iter()
-            .map(|(name, version)| v1::StageVersion { name: name.clone(), version: *version })
-            .collect(),
-        gpus: shared.config.gpus.iter().map(|device| v1::Gpu::from(device.gpu.clone())).collect(),
-        memory_mib: shared.config.memory_mib,
-        labels: shared.config.labels.clone().into_iter().collect(),
+        slots: offer.slots,
+        stages: offer.stages.into_iter().map(|(name, version)| v1::StageVersion { name, version }).collect(),
+        gpus: offer.gpus.into_iter().map(v1::Gpu::from).collect(),
+        memory_mib: offer.memory_mib,
+        labels: offer.labels.into_iter().collect(),
     };
     // The channel is empty: there is room.
     let _ = up.try_send(v1::SessionRequest { message: Some(Up::Hello(hello)) });

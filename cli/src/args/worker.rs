@@ -50,6 +50,10 @@ pub struct Worker {
     /// Run commands too that somebody hands in with `lithogen exec`, as this worker's user
     #[arg(long)]
     pub allow_exec: bool,
+    /// A variable of this worker's environment that its programs find too, besides the usual ones; NAME*
+    /// stands for all that begin so; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = variable)]
+    pub pass_env: Vec<String>,
     /// How often trainings leave a checkpoint for whoever has to go on with them
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = units::duration)]
     pub checkpoint_every: Duration,
@@ -62,6 +66,14 @@ pub struct Worker {
     /// Which processor computes: cpu, webgpu, vulkan or cuda
     #[arg(long, env = "LITHOGEN_DEVICE", default_value = "cpu")]
     pub device: String,
+}
+
+fn variable(name: &str) -> Result<String, &'static str> {
+    let plain = |name: &str| !name.is_empty() && !name.contains(['=', '*', '\0']);
+    match plain(name.strip_suffix('*').unwrap_or(name)) {
+        true => Ok(name.to_owned()),
+        false => Err("expected the name of a variable, or the beginning of names and a *"),
+    }
 }
 
 /// A signal that a worker can be told to end by.
@@ -156,6 +168,22 @@ mod tests {
         assert!(parse("lithogen worker list --json").is_ok());
         assert!(parse("lithogen worker check lab:7443").is_ok());
         assert!(parse("lithogen worker --slots 1 list").is_err());
+    }
+
+    #[test]
+    fn variables_are_passed_on_by_name_or_by_the_beginning_of_names() {
+        let parse = |name: &str| {
+            let words = ["lithogen", "worker", "--coordinator", "http://127.0.0.1:1", "--pass-env", name];
+            match Cli::try_parse_from(words)?.command {
+                Command::Worker(worker) => Ok::<_, clap::Error>(worker.pass_env),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(parse("WANDB_PROJECT").unwrap(), ["WANDB_PROJECT"]);
+        assert_eq!(parse("SLURM_*").unwrap(), ["SLURM_*"]);
+        for wrong in ["", "*", "A=b", "A*B"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

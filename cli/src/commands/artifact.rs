@@ -1,7 +1,7 @@
 //! `lithogen artifact`.
 
 use std::future::Future;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn get(remote: &Remote, what: &str, path: Option<&str>, out: &Path) -> any
             std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
             let file = out.join(artifact.to_string());
             transfer.get_file(artifact, &file).await.map_err(|error| remote.of_transfer(error))?;
-            eprintln!("{}", file.display());
+            note!("{}", file.display());
             return Ok(());
         }
         manifest => manifest.map_err(|error| remote.of_transfer(error))?,
@@ -60,7 +60,7 @@ async fn get(remote: &Remote, what: &str, path: Option<&str>, out: &Path) -> any
     let only = wanted(&manifest, path)?;
     transfer.pull(artifact, &only, out).await.map_err(|error| remote.of_transfer(error))?;
     let count = if only.is_empty() { manifest.entries().len() } else { only.len() };
-    eprintln!("{} in {}", files(count), out.display());
+    note!("{} in {}", files(count), out.display());
     Ok(())
 }
 
@@ -104,7 +104,7 @@ async fn put(remote: &Remote, path: &Path) -> anyhow::Result<()> {
     let transfer = remote.transfer();
     let (root, manifest) = look(path)?;
     let artifact = transfer.push(&root, &manifest).await.map_err(|error| remote.of_transfer(error))?;
-    eprintln!("{}, {}", files(manifest.entries().len()), size(manifest.size()));
+    note!("{}, {}", files(manifest.entries().len()), size(manifest.size()));
     out::line(artifact);
     Ok(())
 }
@@ -118,14 +118,15 @@ async fn verify(remote: &Remote, json: bool) -> anyhow::Result<()> {
         let answer = answers.message().await.map_err(explain)?.context("the coordinator ended the check early")?;
         if shows {
             let (checked, total) = (answer.checked_files, answer.total_files);
-            eprint!("\r{checked}/{total} files, {}   ", size(answer.checked_bytes));
+            // Whoever does not listen is not told.
+            let _ = write!(std::io::stderr(), "\r{checked}/{total} files, {}   ", size(answer.checked_bytes));
         }
         if answer.done {
             break answer;
         }
     };
     if shows {
-        eprintln!();
+        note!("");
     }
     let found = &end.problems;
     if json {
@@ -149,7 +150,7 @@ async fn verify(remote: &Remote, json: bool) -> anyhow::Result<()> {
         found.iter().map(said).for_each(out::line);
     }
     if found.is_empty() {
-        eprintln!("{} files, {}: all are whole", end.checked_files, size(end.checked_bytes));
+        note!("{} files, {}: all are whole", end.checked_files, size(end.checked_bytes));
         return Ok(());
     }
     let message = format!(
@@ -198,7 +199,7 @@ async fn gc(remote: &Remote, dry_run: bool, grace: Duration, json: bool) -> anyh
     }
     answer.digests.iter().for_each(out::line);
     let verb = if dry_run { "would remove" } else { "removed" };
-    eprintln!(
+    note!(
         "{verb} {} files, {}, and {} unfinished uploads; kept {} files, {}",
         answer.removed_files,
         size(answer.removed_bytes),

@@ -113,6 +113,7 @@ impl Monitor for Pipe {
     }
 
     fn log(&mut self, line: &str) {
-        eprintln!("{line}");
+        // As it is: this is the attempt's log. A parent that is gone ends this process.
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
 }

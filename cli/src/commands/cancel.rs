@@ -17,14 +17,14 @@ pub async fn run(args: &Cancel) -> anyhow::Result<()> {
     })
     .await?;
     if !args.tasks.is_empty() {
-        eprintln!("run {} goes on without {} of its {} tasks", short(&status.run_id), status.pruned, status.tasks);
+        note!("run {} goes on without {} of its {} tasks", short(&status.run_id), status.pruned, status.tasks);
         return Ok(());
     }
     if status.state() == v1::RunState::Succeeded {
-        eprintln!("run {} is done; there is nothing to cancel", short(&status.run_id));
+        note!("run {} is done; there is nothing to cancel", short(&status.run_id));
         return Ok(());
     }
-    eprintln!(
+    note!(
         "run {} is cancelled; {} of {} tasks are done and stay done",
         short(&status.run_id),
         status.committed,

@@ -3,8 +3,11 @@
 use clap::CommandFactory;
 
 use crate::args::Cli;
+use crate::out;
 
 /// Prints the script for a shell.
 pub fn run(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "lithogen", &mut std::io::stdout());
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "lithogen", &mut script);
+    out::raw(&script);
 }

@@ -40,9 +40,9 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
         let path = address_file(&state);
         proto::private::write(&path, &format!("{url}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("coordinator {url} · state {} · ^C ends it, workers wait for it", state.display());
+        note!("coordinator {url} · state {} · ^C ends it, workers wait for it", state.display());
         if encrypted {
-            eprintln!("to let a worker join: lithogen token create --state {}", state.display());
+            note!("to let a worker join: lithogen token create --state {}", state.display());
         }
         std::future::pending::<anyhow::Result<()>>().await
     };

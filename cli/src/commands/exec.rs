@@ -35,8 +35,8 @@ pub async fn run(args: &Exec) -> anyhow::Result<()> {
         return watch::conclude(&status);
     }
     let run = short(&status.run_id);
-    eprintln!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
-    eprintln!("next: lithogen wait {run}");
+    note!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
+    note!("next: lithogen wait {run}");
     Ok(())
 }
 

@@ -26,8 +26,8 @@ pub async fn run(args: &Login) -> anyhow::Result<()> {
     let token = read_token(&args.token_file)?;
     let name = args.name.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "somebody".to_owned());
     let identity = Identity::join(&args.coordinator, &token, &name, &folder).await.map_err(|error| explain(&error))?;
-    eprintln!("joined {} as {}", args.coordinator, identity.id);
-    eprintln!("next: lithogen status --coordinator {}", args.coordinator);
+    note!("joined {} as {}", args.coordinator, identity.id);
+    note!("next: lithogen status --coordinator {}", args.coordinator);
     Ok(())
 }
 

@@ -20,8 +20,8 @@ pub async fn pause(args: &RunOf) -> anyhow::Result<()> {
     .await?;
     let run = short(&status.run_id);
     match status.state() {
-        v1::RunState::Paused => eprintln!("run {run} is paused; `lithogen resume {run}` lets it go on"),
-        _ => eprintln!("run {run} is over; there is nothing to pause"),
+        v1::RunState::Paused => note!("run {run} is paused; `lithogen resume {run}` lets it go on"),
+        _ => note!("run {run} is over; there is nothing to pause"),
     }
     Ok(())
 }
@@ -37,6 +37,6 @@ pub async fn resume(args: &RunOf) -> anyhow::Result<()> {
         Ok(answer.into_inner().status.unwrap_or_default())
     })
     .await?;
-    eprintln!("run {} goes on; {} of {} tasks are done", short(&status.run_id), status.committed, status.tasks);
+    note!("run {} goes on; {} of {} tasks are done", short(&status.run_id), status.committed, status.tasks);
     Ok(())
 }

@@ -45,7 +45,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
     let weights = Folder::new(&args.weights, &args.state.state).all_needed(&experiment)?;
     let say = |line: String| {
         if !quiet {
-            eprintln!("{line}");
+            note!("{line}");
         }
     };
     say(format!("lithogen {} · the study at scale {}", env!("CARGO_PKG_VERSION"), experiment.scale.name()));
@@ -98,7 +98,7 @@ async fn study(
 ) -> anyhow::Result<()> {
     let say = |line: String| {
         if !quiet {
-            eprintln!("{line}");
+            note!("{line}");
         }
     };
     doctor(args, &say);
@@ -267,7 +267,7 @@ async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet
         false => out::line(format_args!("\n{}", table::text(&results).trim_end())),
     }
     if !quiet {
-        eprintln!("\n{}", next_steps(args, &results, &report));
+        note!("\n{}", next_steps(args, &results, &report));
     }
     Ok(())
 }

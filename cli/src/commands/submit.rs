@@ -22,7 +22,7 @@ pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
     let status = match super::work(&args.spec)? {
         Work::Study(experiment) => {
             for warning in overrides::without_effect(&experiment, args.data.is_none()) {
-                eprintln!("warning: {warning}");
+                note!("warning: {warning}");
             }
             study(args, &remote, &experiment, quiet).await?
         }
@@ -37,8 +37,8 @@ pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
     }
     let run = short(&status.run_id);
     // What is done by now needs no work: also of a run that was handed in before.
-    eprintln!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
-    eprintln!("next: lithogen watch {run} --coordinator {}", remote.url());
+    note!("run {run}: {} tasks, {} cached", status.tasks, status.committed);
+    note!("next: lithogen watch {run} --coordinator {}", remote.url());
     Ok(())
 }
 

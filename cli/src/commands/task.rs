@@ -1,6 +1,6 @@
 //! `lithogen task list`, `why`, `logs`, `recompute` and `rerun`.
 
-use std::io::Write;
+use std::io::IsTerminal;
 
 use proto::channel::blob_call;
 use proto::v1;
@@ -133,14 +133,15 @@ async fn logs(task: &TaskOf, attempt: u32, follow: bool) -> anyhow::Result<()> {
         let request = v1::ReadLogRequest { task_key: task.task.clone(), attempt, offset: 0, follow };
         let answer = remote.experiments().read_log(blob_call(request)).await;
         let mut pieces = answer.map_err(|status| remote.explain(&status))?.into_inner();
-        let mut output = std::io::stdout().lock();
+        // For a terminal, which it must not steer; otherwise as it was said.
+        let mut shown = std::io::stdout().is_terminal().then(out::Log::default);
         while let Some(piece) = pieces.message().await.map_err(|status| remote.explain(&status))? {
-            match output.write_all(&piece.bytes).and_then(|()| output.flush()) {
-                // Who reads has read enough.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                written => written?,
+            match &mut shown {
+                Some(log) => out::raw(log.add(&piece.bytes).as_bytes()),
+                None => out::raw(&piece.bytes),
             }
         }
+        shown.into_iter().for_each(|log| out::raw(log.end().as_bytes()));
         Ok(())
     })
     .await

@@ -69,8 +69,8 @@ fn show(made: &v1::CreateTokenResponse, secret: Secret, as_json: bool) -> anyhow
         _ => format!("lithogen login {} --token-file token.txt", made.url),
     };
     let (id, role, uses) = (&token.id, &token.role, token.uses);
-    eprintln!("join token {id} for {uses} × {role}, ends in {}; it is not shown again", left(token.expires_ms));
-    eprintln!("on the other machine, with the line above in token.txt:\n  {join}");
+    note!("join token {id} for {uses} × {role}, ends in {}; it is not shown again", left(token.expires_ms));
+    note!("on the other machine, with the line above in token.txt:\n  {join}");
     Ok(())
 }
 

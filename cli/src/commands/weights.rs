@@ -111,7 +111,7 @@ fn verify(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
             out::line(format_args!("{:<24} {state}{problem}", which.name()));
         }
         if weights.is_empty() {
-            eprintln!("no weights in {}", folder.root().display());
+            note!("no weights in {}", folder.root().display());
         }
     }
     match weights.iter().filter(|(.., problem)| problem.is_some()).count() {
@@ -240,7 +240,7 @@ fn tell(folder: &Folder, record: &Record) {
         None => "the publisher tells no digest; this one counts from now on",
     };
     out::line(folder.of(record.name).display());
-    eprintln!("{}: {} tensors of {}, SHA-256 {} ({whose})", record.name, record.tensors, record.file, record.sha256);
+    note!("{}: {} tensors of {}, SHA-256 {} ({whose})", record.name, record.tensors, record.file, record.sha256);
 }
 
 /// The SHA-256 of a file, and its size.

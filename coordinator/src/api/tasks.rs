@@ -7,7 +7,9 @@ use std::time::Duration;
 use domain::digest::Digest;
 use domain::plan::TaskSpec;
 use domain::scheduler::Reject;
+use domain::stage::Failure;
 use domain::task::{State, Task, WorkerId};
+use domain::text::cut;
 use proto::status::{of_reject, status};
 use proto::v1;
 use tokio::sync::mpsc;
@@ -29,6 +31,9 @@ const LOG_LOOK: Duration = Duration::from_millis(250);
 
 /// Looks at a log after its attempt has ended: its worker may still send lines.
 const LAST_LOOKS: u32 = 4;
+
+/// Bytes of a reason or a difference.
+const LINE_MAX: usize = 2 * Failure::MESSAGE_MAX;
 
 /// Bytes of a log in one answer.
 const LOG_PIECE: u64 = 256 * 1024;
@@ -153,14 +158,19 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
         task_key: key.to_string(),
         label: seen.spec.label(),
         state: seen.state.to_owned(),
-        reasons,
-        differences: comparison.lines(),
+        reasons: bounded(&reasons),
+        differences: bounded(&comparison.lines()),
         changes: changes(&attempts, 0, u64::MAX),
         // A spec that came from JSON goes back to it.
         spec_json: serde_json::to_string(&seen.spec).unwrap_or_default(),
         artifact: seen.artifact,
     });
     written.await.map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Lines that may quote what others say, in any length.
+fn bounded(lines: &[String]) -> Vec<String> {
+    lines.iter().map(|line| cut(line, LINE_MAX)).collect()
 }
 
 /// What an attempt said, piece by piece.

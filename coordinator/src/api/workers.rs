@@ -1,15 +1,14 @@
 //! Work for workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
 use domain::digest::Digest;
 use domain::resources::Offer;
 use domain::scheduler;
-use domain::stage::Progress;
 use domain::task::{FencingToken, Released, WorkerId};
-use proto::convert::{self, InvalidField, digest, invalid, token, worker_id};
+use proto::convert::{self, InvalidField, digest, invalid, plain, token, worker_id};
 use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_invalid, of_reject, status, verdict};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -56,18 +55,15 @@ impl Workers {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
-    /// Checks that leases, as far as they are current, are the caller's. Others are
-    /// fenced anyway.
+    /// Checks that attempts, under way or over, are the caller's. Of those whose holder
+    /// is not known any more nothing can be changed.
     async fn holds(&self, caller: &Caller, tokens: Vec<FencingToken>) -> Result<(), Status> {
-        if *caller == Caller::Local {
-            return Ok(());
-        }
-        let holder =
-            |knowledge: &Knowledge, token: FencingToken| Some(knowledge.scheduler.lease(token)?.1.worker.clone());
-        let holders = move |knowledge: &Knowledge| -> BTreeSet<WorkerId> {
-            tokens.into_iter().filter_map(|token| holder(knowledge, token)).collect()
+        let caller = caller.clone();
+        let held = move |knowledge: &Knowledge| {
+            let holders = tokens.into_iter().filter_map(|token| knowledge.scheduler.holder(token));
+            holders.map(|(_, worker)| worker).try_for_each(|worker| caller.speaks_for(worker))
         };
-        self.driver.read(holders).await?.iter().try_for_each(|worker| caller.speaks_for(worker))
+        self.driver.read(held).await?
     }
 
     /// What an attempt's end asks for, its files stored. `whole` are artifacts that
@@ -126,8 +122,8 @@ fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
         let upgrade = if message.protocol < proto::PROTOCOL { "the worker" } else { "the coordinator" };
         let problem = format!(
             "worker {} {} speaks protocol {}, this coordinator {} speaks {}; upgrade {upgrade}",
-            message.name,
-            message.version,
+            plain(&message.name),
+            plain(&message.version),
             message.protocol,
             env!("CARGO_PKG_VERSION"),
             proto::PROTOCOL
@@ -135,14 +131,7 @@ fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
         return Err(status(Code::FailedPrecondition, INCOMPATIBLE, problem));
     }
     let worker = worker_id(&message.worker_id).map_err(|error| of_invalid(&error))?;
-    let name = message.name.chars().filter(|c| !c.is_control()).take(100).collect();
-    Ok((worker, name, convert::offer(message)))
-}
-
-fn progress(attempt: v1::AttemptProgress) -> Result<(Digest, FencingToken, Progress), InvalidField> {
-    let note = attempt.note.chars().filter(|c| !c.is_control()).take(200).collect();
-    let progress = Progress { done: attempt.done, total: attempt.total, note };
-    Ok((digest("task_key", &attempt.task_key)?, token(attempt.token)?, progress))
+    Ok((worker, plain(&message.name), convert::offer(message)))
 }
 
 #[tonic::async_trait]
@@ -174,7 +163,7 @@ impl WorkerService for Workers {
         });
         // The channel is empty: there is room.
         let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(welcome) }));
-        let number = self.driver.open(worker.clone(), name, offer, commands).await?;
+        let number = self.driver.open(worker.clone(), name, offer, commands.clone()).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         tokio::spawn(async move {
             loop {
@@ -184,7 +173,14 @@ impl WorkerService for Workers {
                 };
                 let Ok(Some(request)) = message else { break };
                 let Some(Message::Heartbeat(beat)) = request.message else { continue };
-                let Ok(attempts) = beat.attempts.into_iter().map(progress).collect() else { break };
+                let attempts = match convert::beat(beat) {
+                    Ok(attempts) => attempts,
+                    Err(error) => {
+                        // A worker that does not read learns nothing.
+                        let _ = commands.try_send(Err(of_invalid(&error)));
+                        break;
+                    }
+                };
                 if driver.beat(worker.clone(), attempts).await.is_err() {
                     break;
                 }
@@ -217,7 +213,7 @@ impl WorkerService for Workers {
         request: Request<v1::EndAttemptsRequest>,
     ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
         let caller = Caller::of(&request);
-        let attempts = request.into_inner().attempts;
+        let attempts = convert::ends(request.into_inner()).map_err(|error| of_invalid(&error))?;
         self.holds(&caller, attempts.iter().filter_map(|attempt| token(attempt.token).ok()).collect()).await?;
         // What is found now must not be collected before the journal names it.
         let _lease = self.blobs.lease().await;
@@ -261,12 +257,13 @@ impl WorkerService for Workers {
         self.holds(&caller, vec![token]).await?;
         // Also of attempts that have ended: the last lines come after the result.
         let known = self.driver.read(move |knowledge| {
-            let task = knowledge.scheduler.task(task).map_err(|reject| of_reject(&reject))?;
-            Ok::<_, Status>(task.lease().map(|lease| lease.token).max(task.last_ended))
+            knowledge.scheduler.task(task)?;
+            match knowledge.scheduler.holder(token) {
+                Some((held, _)) if held == task => Ok(()),
+                _ => Err(scheduler::Reject::Fenced { task, token }),
+            }
         });
-        if known.await??.is_none_or(|newest| token > newest) {
-            return Err(of_reject(&scheduler::Reject::Fenced { task, token }));
-        }
+        known.await?.map_err(|reject| of_reject(&reject))?;
         let logs = self.logs.clone();
         let appended = tokio::task::spawn_blocking(move || logs.append(task, token, offset, &bytes)).await;
         let size = appended.map_err(|error| Status::internal(error.to_string()))??;

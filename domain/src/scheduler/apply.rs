@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::run::RunId;
 use super::worker::Worker;
-use super::{Entry, Id, Phase, Run, Scheduler};
+use super::{ENDED_MAX, Ended, Entry, Id, Phase, Run, Scheduler};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::plan::{TaskSpec, Work};
+use crate::stage::Failure;
 use crate::task::{Checkpoint, FencingToken, Lease, Released, State, Task};
+use crate::text::cut;
 
 impl Scheduler {
     /// Lets an event happen.
@@ -141,7 +143,8 @@ impl Scheduler {
             }
             Event::WorkerQuarantined { worker, why } => {
                 if let Some(worker) = self.workers.get_mut(worker) {
-                    worker.quarantined = Some(why.clone());
+                    // Older versions quoted failures in full.
+                    worker.quarantined = Some(cut(why, Failure::MESSAGE_MAX));
                 }
             }
             Event::WorkerReadmitted { worker } => {
@@ -310,6 +313,10 @@ impl Scheduler {
         let task = &mut self.tasks[id as usize].task;
         task.last_ended = Some(token);
         let lease = task.lease()?;
+        self.ended.push_back(Ended { token, task: id, worker: lease.worker.clone() });
+        if self.ended.len() > ENDED_MAX {
+            self.ended.pop_front();
+        }
         let worker = self.workers.get_mut(&lease.worker)?;
         if worker.leases.remove(&token) {
             worker.free.give(&task.spec.resources, &lease.gpus);

@@ -10,11 +10,19 @@ use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject,
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::plan::{TaskSpec, Work};
-use crate::stage::{Failure, FailureCode};
+use crate::stage::{Failure, FailureCode, Stage};
 use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
+use crate::text::cut;
 
 /// Tasks in one event of a submission.
 const TASKS_PER_EVENT: usize = 1000;
+
+/// Bytes of commands and names of inputs after which a call for work is given no more
+/// leases: each fits one message with whatever comes first.
+const GRANT_BYTES: usize = 1 << 20;
+
+/// Bytes of a failure's message that are repeated where it is quoted.
+const QUOTED: usize = 300;
 
 impl Scheduler {
     /// The events that follow from a request; none if it repeats an earlier one.
@@ -90,7 +98,10 @@ impl Scheduler {
                     }
                     Ok(events)
                 }
-                State::Committed { token: winner, .. } if *winner == token => Ok(vec![]), // the commit that won, again
+                // The commit that won, again. With other files it is another one, and too late.
+                State::Committed { token: winner, artifact: known } if (*winner, *known) == (token, artifact) => {
+                    Ok(vec![])
+                }
                 State::Waiting { .. }
                 | State::Ready
                 | State::Leased(_)
@@ -157,10 +168,12 @@ impl Scheduler {
 
     fn grants(&self, now_ms: i64, worker: &WorkerId, known: &Worker, request: u64, max: u32) -> Vec<Event> {
         let mut picking = Picking::new(self, worker, known);
+        let mut room = GRANT_BYTES;
         (1..=u64::from(max))
             .map_while(|number| {
-                let (id, gpus) = picking.next()?;
+                let (id, gpus) = (room > 0).then(|| picking.next())??;
                 let task = &self.tasks[id as usize].task;
+                room = room.saturating_sub(size(&task.spec));
                 Some(Event::LeaseGranted {
                     task: task.spec.key,
                     worker: worker.clone(),
@@ -178,7 +191,7 @@ impl Scheduler {
         let last = is_final(failure.code) || task.failures + 1 >= FAILURES_MAX;
         let suspect = may_be_the_workers(failure.code) && now_ms - lease.granted_ms < FAST_MS;
         let key = task.spec.key;
-        let message = failure.message.clone();
+        let message = cut(&failure.message, QUOTED);
         let mut events = vec![Event::AttemptFailed { task: key, token: lease.token, failure, last, suspect }];
         if let Some(worker) = self.workers.get(&lease.worker)
             && suspect
@@ -238,6 +251,20 @@ fn is_final(code: FailureCode) -> bool {
 /// Whether the machine rather than the task may be at fault.
 fn may_be_the_workers(code: FailureCode) -> bool {
     matches!(code, FailureCode::Storage | FailureCode::Crashed)
+}
+
+/// About how much a lease of a task takes on the wire.
+fn size(spec: &TaskSpec) -> usize {
+    let all = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+    let inputs = spec.inputs.iter().map(|(name, input)| name.len() + all(&input.only));
+    let command = match &spec.stage {
+        Stage::Command(command) => {
+            let variables = command.environment.iter().map(|(name, value)| name.len() + value.len());
+            all(&command.argv) + variables.sum::<usize>() + command.line.as_ref().map_or(0, String::len)
+        }
+        _ => 0,
+    };
+    command + inputs.sum::<usize>()
 }
 
 fn check_plan(tasks: &[TaskSpec]) -> Result<(), Reject> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::run::{Phase, Run, RunId};
 use super::worker::Worker;
-use super::{Id, Scheduler};
+use super::{Ended, Id, Scheduler};
 use crate::digest::Digest;
 use crate::plan::Work;
 use crate::resources::Offer;
@@ -22,6 +22,8 @@ pub struct Snapshot {
     run_order: Vec<RunId>,
     workers: Vec<(WorkerId, WorkerData)>,
     last_token: u64,
+    #[serde(default)]
+    ended: VecDeque<Ended>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,6 +82,7 @@ impl From<&Scheduler> for Snapshot {
             run_order: scheduler.run_order.clone(),
             workers: scheduler.workers.iter().map(worker).collect(),
             last_token: scheduler.last_token,
+            ended: scheduler.ended.clone(),
         }
     }
 }
@@ -104,6 +107,10 @@ impl TryFrom<Snapshot> for Scheduler {
             return Err(InvalidSnapshot("run"));
         }
         scheduler.run_order = snapshot.run_order;
+        if !snapshot.ended.iter().all(|ended| known(&ended.task)) {
+            return Err(InvalidSnapshot("task"));
+        }
+        scheduler.ended = snapshot.ended;
         for (mut task, runs) in snapshot.tasks {
             if let Some(before) = scheduler.tasks.last() {
                 Arc::make_mut(&mut task.spec).share(&before.task.spec);

@@ -519,6 +519,50 @@ fn a_run_that_is_asked_for_again_is_the_one_submitted_last() {
 }
 
 #[test]
+fn a_result_is_committed_again_only_with_the_same_files() {
+    let mut world = World::with(&["a"], 1);
+    world.submit_plan(plain(1, Resources::default()), 0);
+    let (task, token) = world.acquire("a").unwrap();
+    world.commit((task, token)).unwrap();
+    let State::Committed { artifact, .. } = world.scheduler.task(task).unwrap().state else { panic!("no result") };
+    let mut commit = |artifact| world.request(Request::Commit { task, token, artifact });
+    assert_eq!(commit(artifact), Ok(0));
+    assert_eq!(commit(Digest::of(b"other files")), Err(Reject::Fenced { task, token }));
+}
+
+#[test]
+fn holders_of_attempts_that_ended_are_remembered_up_to_a_number() {
+    let mut world = World::with(&["a", "b"], 1);
+    world.submit_plan(plain(1, Resources::default()), 0);
+    let (task, first) = world.acquire("a").unwrap();
+    assert_eq!(world.scheduler.holder(first), Some((task, &id("a"))));
+    world.release((task, first), Released::Preempted).unwrap();
+    let (_, second) = world.acquire("b").unwrap();
+    assert_eq!(world.scheduler.holder(first), Some((task, &id("a"))), "while another has it");
+    world.release((task, second), Released::Preempted).unwrap();
+    world.request(Request::Leave { worker: id("a") }).unwrap();
+    assert_eq!(world.scheduler.holder(first), Some((task, &id("a"))), "also when it is gone");
+    for _ in 1..ENDED_MAX {
+        let held = world.acquire("b").unwrap();
+        world.release(held, Released::Preempted).unwrap();
+    }
+    assert_eq!(world.scheduler.holder(first), None);
+    assert_eq!(world.scheduler.holder(second), Some((task, &id("b"))));
+}
+
+#[test]
+fn a_call_for_work_is_given_no_more_than_fits_a_message() {
+    let mut world = World::with(&["a"], 100);
+    let argv = vec!["true".to_owned(), "x".repeat(400_000)];
+    let spec = CommandSpec { name: "wide".to_owned(), argv, array: Some([1, 10]), ..CommandSpec::default() };
+    world.submit_plan(command::plan(&Commands { id: String::new(), command: vec![spec] }).unwrap(), 0);
+    world.request(Request::Acquire { worker: id("a"), request: 1, max: 100 }).unwrap();
+    assert_eq!(world.scheduler.leases_of(&id("a")).count(), 3);
+    world.request(Request::Acquire { worker: id("a"), request: 2, max: 100 }).unwrap();
+    assert_eq!(world.scheduler.leases_of(&id("a")).count(), 6);
+}
+
+#[test]
 fn a_large_submission_is_many_events() {
     let mut world = World::new();
     let run = world.submit_plan(plain(2500, Resources::default()), 0);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::text::cut;
 
 /// The folder of one attempt: `inputs/<name>/…` and `checkpoint/…` to read,
 /// `outputs/…` and `checkpoints/<step>/…` to write.
@@ -141,7 +143,9 @@ impl Monitor for Unwatched {
 pub struct Failure {
     /// The kind, which decides whether to try again.
     pub code: FailureCode,
-    /// What went wrong, where, and what to do next.
+    /// What went wrong, where, and what to do next: at most [`Failure::MESSAGE_MAX`]
+    /// bytes, wherever it comes from.
+    #[serde(deserialize_with = "message")]
     pub message: String,
 }
 
@@ -200,10 +204,18 @@ impl FailureCode {
     ];
 }
 
+/// Journals and files hold longer ones.
+fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(cut(&String::deserialize(deserializer)?, Failure::MESSAGE_MAX))
+}
+
 impl Failure {
-    /// A failure of that kind.
+    /// Bytes of a message that are kept.
+    pub const MESSAGE_MAX: usize = 4096;
+
+    /// A failure of that kind. A message that is too long is cut.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: cut(&message.into(), Self::MESSAGE_MAX) }
     }
 
     /// The data cannot be used.
@@ -227,6 +239,15 @@ mod tests {
             assert_eq!(serde_json::to_value(code).unwrap(), code.name());
         }
         assert_eq!(serde_json::from_str::<FailureCode>(r#""not_a_number""#).unwrap(), FailureCode::NotANumber);
+    }
+
+    #[test]
+    fn a_message_is_bounded_whether_it_is_new_or_was_written_by_an_older_version() {
+        let long = "x".repeat(15 << 20);
+        let kept = format!("{}… [cut: 15728640 bytes in all]", "x".repeat(Failure::MESSAGE_MAX - 32));
+        assert_eq!(Failure::new(FailureCode::Crashed, long.clone()).message, kept);
+        let stored = serde_json::json!({ "code": "crashed", "message": long }).to_string();
+        assert_eq!(serde_json::from_str::<Failure>(&stored).unwrap().message, kept);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     config.memory_mib = args.memory.map_or_else(|| limit_mib().unwrap_or(0), |bytes| bytes.div_ceil(MIB));
     config.labels = args.labels.into_iter().collect();
     config.grace = Duration::from_secs(args.grace);
+    config.pass_env = args.pass_env;
     config.cache_bytes = args.cache;
     if args.allow_exec {
         config.stages.extend(Stage::CATALOGUE.iter().filter(is_command).map(owned));
@@ -50,12 +51,12 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
         [] => String::new(),
         gpus => format!(" · {}", in_words(gpus.iter().map(|device| device.gpu.name.as_str()))),
     };
-    eprintln!("worker {name} · {slots} slots{offered} · coordinator {} · ^C drains", config.coordinator);
+    note!("worker {name} · {slots} slots{offered} · coordinator {} · ^C drains", config.coordinator);
     let drain = CancellationToken::new();
     let told = drain.clone();
     tokio::spawn(async move {
         signals.any().await;
-        eprintln!("draining: what runs may end; ^C again ends at once, and what runs is handed to others");
+        note!("draining: what runs may end; ^C again ends at once, and what runs is handed to others");
         drain.cancel();
         signals.interrupt().await;
         std::process::exit(i32::from(exit::INTERRUPTED));
@@ -156,6 +157,7 @@ pub fn config(
         cache_bytes: worker::config::CACHE_BYTES,
         grace: Duration::from_secs(30),
         cadence: Cadence::default(),
+        pass_env: vec![],
         in_process: None,
         program: Program {
             path,
