@@ -19,6 +19,7 @@ mod determinism;
 mod devices;
 mod disk;
 mod faults;
+mod history;
 mod memory;
 mod process;
 mod recompute;

@@ -22,6 +22,7 @@ use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::attempt_end::End;
 use proto::v1::experiment_service_client::ExperimentServiceClient;
 use proto::v1::get_blob_response::Part;
+use proto::v1::put_blob_request::Part as Up;
 use proto::v1::registration_service_client::RegistrationServiceClient;
 use proto::v1::session_request::Message;
 use proto::v1::worker_service_client::WorkerServiceClient;
@@ -29,6 +30,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
@@ -377,6 +379,28 @@ async fn who_reads_slowly_and_steadily_is_not_cut_off() {
     // More than three times as long as it may take nothing.
     let slowly = read(get(&viewer, &digest).await, Duration::from_millis(60)).await;
     assert_eq!(slowly.unwrap(), 16 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_sends_nothing_more_ends_and_goes_on_from_there() {
+    let limits = Limits { request_pause: Duration::from_millis(300), ..Limits::default() };
+    let cluster = limited(limits).await;
+    let submitter = channel(&cluster, &join(&cluster, Role::Submitter, "submitter").await);
+    let (digest, session) = (Digest::of(b"stone").to_string(), "test".to_owned());
+    let start = v1::PutBlobStart {
+        digest: digest.clone(),
+        session: session.clone(),
+        encoding: v1::Encoding::Raw.into(),
+        size: 5,
+        offset: 0,
+    };
+    let parts = [Up::Start(start), Up::Data(b"sto".to_vec())].map(|part| v1::PutBlobRequest { part: Some(part) });
+    let parts = tokio_stream::iter(parts).chain(tokio_stream::pending());
+    let mut client = ArtifactServiceClient::new(submitter);
+    let ended = tokio::time::timeout(PROMPT, client.put_blob(parts)).await.unwrap().unwrap_err();
+    assert_eq!((ended.code(), reason(&ended).as_deref()), (Code::DeadlineExceeded, Some(TOO_SLOW)));
+    let request = v1::GetUploadOffsetRequest { digest, session, encoding: v1::Encoding::Raw.into() };
+    assert_eq!(client.get_upload_offset(call(request)).await.unwrap().into_inner().offset, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Config(args) => commands::config::run(&args),
         Command::Coordinator(args) => block_on(commands::coordinator::run(args)),
+        Command::Journal(args) => commands::journal::run(&args.command),
         Command::Cell(args) => block_on(commands::cell::run(&args.command)),
         Command::Paper(args) => commands::paper::run(&args.command),
         Command::Plan(args) => commands::plan::run(&args),

@@ -139,6 +139,11 @@ impl Config {
         address.ip().is_loopback() && !self.tls_always
     }
 
+    /// Where the state folder notes how far a journal in PostgreSQL has come.
+    pub fn postgres_mark(&self) -> PathBuf {
+        self.state.join("journal.mark")
+    }
+
     /// The defaults, with state in that folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         let state = state.into();

@@ -54,6 +54,12 @@ pub enum Error {
     /// The system gives it no thread or timer.
     #[error("cannot start the driver: {0}")]
     Start(#[from] io::Error),
+    /// A fault of the program.
+    #[error(
+        "the coordinator's driver panicked, which is a fault of the program; nothing that was answered is lost: start \
+         again, and report what was said before"
+    )]
+    Panicked,
 }
 
 /// The way to the driver.
@@ -184,23 +190,43 @@ impl Handle {
     }
 }
 
-/// Loads the newest snapshot, replays the journal after it and starts the driver
-/// on a thread of its own. The receiver gets its end: an error if the journal
-/// could not be written.
+/// The driver's end.
+#[derive(Debug)]
+pub struct End(oneshot::Receiver<Result<(), Error>>);
+
+impl End {
+    /// Waits until the driver has ended.
+    ///
+    /// # Errors
+    /// If the journal could not be written, or the driver panicked.
+    pub async fn wait(&mut self) -> Result<(), Error> {
+        // A thread that panics says nothing more.
+        (&mut self.0).await.unwrap_or(Err(Error::Panicked))
+    }
+}
+
+/// What the journal says: the newest snapshot, and all that has happened since. Also
+/// returns the number of the last event in that snapshot.
 ///
 /// # Errors
-/// If the journal cannot be read or the system gives it no thread.
-pub fn start(
-    config: &Config,
-    mut journal: Box<dyn Journal>,
-) -> Result<(Handle, oneshot::Receiver<Result<(), Error>>), Error> {
-    let ((mut scheduler, mut registry), from) = journal::restore(journal.as_mut(), load)?;
+/// If the journal cannot be read.
+pub fn replay(journal: &mut dyn Journal) -> Result<(Scheduler, Registry, u64), journal::Error> {
+    let ((mut scheduler, mut registry), from) = journal::restore(journal, load)?;
     journal.replay(from, &mut |_, _, event| {
         if let Event::Registry(event) = &event {
             registry.apply(event);
         }
         scheduler.apply(&event);
     })?;
+    Ok((scheduler, registry, from))
+}
+
+/// Reads the journal and starts the driver on a thread of its own.
+///
+/// # Errors
+/// If the journal cannot be read or the system gives it no thread.
+pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, End), Error> {
+    let (scheduler, registry, from) = replay(journal.as_mut())?;
     let mut tables = journal.tables()?;
     let tail = Tail::new(journal.last(), tables.open_attempts()?);
     let knowledge = Knowledge { scheduler, registry, sessions: Sessions::default(), tail };
@@ -215,7 +241,7 @@ pub fn start(
         let _ = done.send(driver.run(queue));
     };
     std::thread::Builder::new().name("driver".to_owned()).spawn(run)?;
-    Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, end))
+    Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, End(end)))
 }
 
 fn load(bytes: &[u8]) -> Result<(Scheduler, Registry), String> {

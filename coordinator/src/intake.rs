@@ -65,7 +65,8 @@ impl Intake {
                 let [_, length @ ..] = self.header;
                 let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
                 if length > self.most {
-                    let problem = format!("the message has {length} bytes, at most {} are taken", self.most);
+                    let problem =
+                        format!("the message is too large: it has {length} bytes, at most {} are taken", self.most);
                     return Err(status(Code::OutOfRange, TOO_LARGE, problem));
                 }
                 (self.known, self.left) = (0, length);

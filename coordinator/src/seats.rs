@@ -87,3 +87,44 @@ impl Hall {
         status(Code::ResourceExhausted, BUSY, problem)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::registry::Role;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn joined(name: &str) -> Caller {
+        Caller::Joined { identity: IdentityId(name.to_owned()), role: Role::Viewer }
+    }
+
+    /// What of so many calls gets a seat at once.
+    fn take(hall: &Hall, caller: &Caller, load: Load, count: usize) -> Vec<Held> {
+        (0..count).filter_map(|_| hall.take(caller, load).now_or_never()).filter_map(Result::ok).collect()
+    }
+
+    #[test]
+    fn each_identity_has_its_own_seats_and_this_machine_has_others() {
+        let hall = Hall::new(Limits::default());
+        for (load, most, local) in
+            [(Load::Small, 16, 200), (Load::Large, 4, 200), (Load::Download, 32, 128), (Load::Stream, 32, 200)]
+        {
+            let first = take(&hall, &joined("a"), load, 200);
+            let second = take(&hall, &joined("b"), load, 200);
+            let here = take(&hall, &Caller::Local, load, 200);
+            assert_eq!((first.len(), second.len(), here.len()), (most, most, local), "{load:?}");
+            drop(first);
+            assert_eq!(take(&hall, &joined("a"), load, 1).len(), 1, "{load:?}");
+        }
+    }
+
+    #[test]
+    fn one_stream_too_many_is_refused_and_one_call_too_many_waits() {
+        let hall = Hall::new(Limits { streams_of_one: 1, calls_of_one: 1, ..Limits::default() });
+        let _held = [Load::Waiting, Load::Small].map(|load| take(&hall, &joined("a"), load, 1));
+        let refused = hall.take(&joined("a"), Load::Stream).now_or_never().unwrap().unwrap_err();
+        assert!(refused.message().starts_with("a has 1 sessions, watches and logs open"), "{refused}");
+        assert!(hall.take(&joined("a"), Load::Medium).now_or_never().is_none());
+    }
+}

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ pub async fn run(
         return Ok(());
     };
     let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
-    let (driver, driver_end) = {
+    let (driver, mut driver_end) = {
         let (config, open) = (config.clone(), turn.opener());
         // Reads the journal, which takes its time.
         tokio::task::spawn_blocking(move || driver::start(&config, open()?)).await??
@@ -179,7 +179,6 @@ pub async fn run(
     let known = serve(channel::server(), incoming.known);
     let strangers = serve(channel::server_for_strangers(), incoming.strangers);
     let mut serving = Box::pin(async move { tokio::try_join!(stop, known, strangers).map(drop) });
-    tokio::pin!(driver_end);
     let goodbye = async {
         closing.cancelled().await;
         tokio::time::sleep(GOODBYE).await;
@@ -187,10 +186,10 @@ pub async fn run(
     let served = tokio::select! {
         served = &mut serving => served,
         () = goodbye => Ok(()),
-        ended = &mut driver_end => {
+        ended = driver_end.wait() => {
             // The journal failed: nothing that is said from here on could be kept.
             closing.cancel();
-            return ended.unwrap_or(Ok(())).map_err(Error::Driver);
+            return ended.map_err(Error::Driver);
         }
         error = turn.lost() => {
             closing.cancel();
@@ -200,7 +199,7 @@ pub async fn run(
     drop(serving);
     let ended = async {
         driver.end().await;
-        driver_end.await.unwrap_or(Ok(()))
+        driver_end.wait().await
     };
     match tokio::time::timeout(LAST_WRITE, ended).await {
         Ok(ended) => ended?,

@@ -99,6 +99,7 @@ pub(crate) async fn wait(
             let scheme = if is_plain { "http" } else { "https" };
             let here = || Ok::<_, Error>(format!("{scheme}://{}", listener.local_addr()?));
             let address = config.advertise.clone().map_or_else(here, Ok)?;
+            let server = &server.clone().marked_in(config.postgres_mark());
             let lead = match is_plain {
                 true => answer_until(listener, limits, |tell| stand(server, address, tell), shutdown).await?,
                 false => hang_up_until(listener, stand(server, address, watch::Sender::default()), shutdown).await?,

@@ -249,6 +249,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         | Event::WorkerDraining { .. }
         | Event::WorkerQuarantined { .. }
         | Event::WorkerReadmitted { .. }
+        | Event::HistoryLost { .. }
         | Event::Registry(_) => vec![],
     }
 }

@@ -166,6 +166,12 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
+    /// Events that followed were lost with a damaged disk. Workers may still hold what
+    /// they granted.
+    HistoryLost {
+        /// How many, at most.
+        events: u64,
+    },
     /// Something changed about who may speak.
     Registry(crate::registry::Event),
 }

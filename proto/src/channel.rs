@@ -175,9 +175,7 @@ impl Dialer {
             Address::Loopback { host, port } => {
                 let tcp = tcp(host, *port).await?;
                 // A name server may have its own mind about what `localhost` is.
-                let refused = |problem| {
-                    Err(io::Error::other(Refused { address: format!("{host}:{port}"), problem }))
-                };
+                let refused = |problem| Err(io::Error::other(Refused { address: format!("{host}:{port}"), problem }));
                 if !tcp.peer_addr()?.ip().to_canonical().is_loopback() {
                     return refused("that is another machine, and plaintext is for this one only".to_owned());
                 }

@@ -22,11 +22,8 @@ use safetensors::tensor::Dtype;
 use crate::models::inception::{Inception, Variant};
 use crate::models::resnet::{IMAGENET_CLASSES, ResNet};
 use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
-use crate::torch;
+use crate::torch::{self, FILE_MAX};
 use crate::weights::{self, Array, Arrays, Shapes};
-
-/// Largest file that is looked at: the largest published one has a tenth of it.
-const FILE_MAX: u64 = 1 << 30;
 
 /// Where a checkpoint may keep the weights, the first that is there.
 const PLACES: [&str; 3] = ["params_ema.", "params.", "state_dict."];

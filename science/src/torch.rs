@@ -5,6 +5,8 @@
 
 mod guard;
 
+pub(crate) use guard::FILE_MAX;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Cursor, Write};

@@ -12,10 +12,24 @@ pub(super) struct Invariants {
     committed: BTreeMap<Digest, FencingToken>,
     newest: BTreeMap<Digest, FencingToken>,
     last_token: u64,
+    told_token: u64,
     pub(super) commits: usize,
 }
 
 impl Invariants {
+    /// Follows another history, the beginning of the one so far. What somebody was told
+    /// to be granted stays granted: workers may still hold it.
+    pub(super) fn begin_again(&mut self, events: &[Event], stored: &BTreeSet<Digest>) {
+        *self = Self { told_token: self.told_token, ..Self::default() };
+        events.iter().for_each(|event| self.journaled(event, stored));
+        self.last_token = self.told_token.max(self.last_token);
+    }
+
+    /// Somebody was told of all so far.
+    pub(super) fn told(&mut self) {
+        self.told_token = self.last_token;
+    }
+
     /// Looks at an event that is on disk from now on.
     pub(super) fn journaled(&mut self, event: &Event, stored: &BTreeSet<Digest>) {
         match event {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use coordinator::config::Patience;
+use coordinator::journal::mark::Refusal;
 use coordinator::reactor::{Batch, Command, Knowledge, Now, Reactor};
 use coordinator::sessions::Sessions;
 use coordinator::tables::Tail;
@@ -18,6 +19,7 @@ use domain::stage::{Failure, FailureCode, Progress};
 use domain::task::{FencingToken, Grant, Released, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::disk::Disk;
 use super::invariants::Invariants;
 use super::worker::{End, Worker};
 use crate::harness::dice::Dice;
@@ -30,6 +32,9 @@ const HEALING: u64 = 4_000;
 
 /// Milliseconds of one step.
 const STEP_MS: u64 = 20;
+
+/// Events that are taken to be lost if the mark cannot tell; more than a world has.
+const LOST_AT_MOST: u64 = 1_000_000;
 
 /// Workers at most.
 const WORKERS: usize = 3;
@@ -78,6 +83,10 @@ pub(super) enum Fault {
     NamesMissingFiles,
     /// The coordinator leaves leases to workers that are gone.
     KeepsLostLeases,
+    /// The coordinator serves whatever the disk has left of the journal.
+    ServesShorter,
+    /// What was lost with the disk is granted again.
+    ForgetsLostGrants,
 }
 
 pub(super) struct World {
@@ -93,8 +102,11 @@ pub(super) struct World {
     /// What people have done to the wall clock.
     skew: i64,
     reactor: Option<Reactor>,
-    /// What is on disk.
+    /// What was written to the disk.
     journal: Vec<Event>,
+    disk: Disk,
+    /// Events that somebody was told of.
+    acknowledged: u64,
     invariants: Invariants,
     /// Files that are stored.
     stored: BTreeSet<Digest>,
@@ -121,6 +133,8 @@ impl World {
             skew: 0,
             reactor: None,
             journal: vec![],
+            disk: Disk::new(),
+            acknowledged: 0,
             invariants: Invariants::default(),
             stored: BTreeSet::new(),
             network: BTreeMap::new(),
@@ -359,13 +373,28 @@ impl World {
         for event in &batch.events {
             self.invariants.journaled(event, &self.stored);
         }
-        if self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20) {
+        let told = self.journal.len() + batch.events.len();
+        if !batch.events.is_empty() && (self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20)) {
+            self.disk.append(batch.events.len());
             self.journal.extend(batch.events);
+            if self.troubled && self.dice.one_in(150) {
+                // It crashes while it writes the mark: all of it has happened and nobody knows.
+                let torn = self.dice.below(200) as usize;
+                self.disk.note(Some(torn));
+                drop((batch.owed, reactor));
+                return self.crash(true);
+            }
+            self.disk.note(None);
         }
         if self.troubled && self.dice.one_in(150) {
-            // It crashes after its write: all of it has happened and nobody knows.
+            // It crashes after its writes, and nobody knows either.
             drop((batch.owed, reactor));
             return self.crash(true);
+        }
+        self.acknowledged = told as u64;
+        self.invariants.told();
+        if self.dice.one_in(30) {
+            self.disk.fold();
         }
         for owed in batch.owed {
             owed(reactor.knowledge());
@@ -516,9 +545,39 @@ impl World {
         for worker in &mut self.workers {
             (worker.connection, worker.commands, worker.asking) = (None, None, false);
         }
+        if self.troubled && self.dice.one_in(6) {
+            self.disk.damage(&mut self.dice);
+        }
+    }
+
+    /// Reads what the disk has left. If that is not served, somebody has to say that it
+    /// is to be.
+    fn read(&mut self) {
+        let (was_harmed, opened) = (self.disk.harmed, self.disk.open());
+        self.journal.truncate(self.disk.last() as usize);
+        if let Err(refusal) = opened
+            && self.fault != Some(Fault::ServesShorter)
+        {
+            assert!(was_harmed, "a journal that has everything is refused: {refusal}");
+            let events = match refusal {
+                Refusal::Shorter { last, marked } => marked - last,
+                _ => LOST_AT_MOST,
+            };
+            if self.fault != Some(Fault::ForgetsLostGrants) {
+                self.disk.append(1);
+                self.journal.push(Event::HistoryLost { events });
+            }
+            self.disk.recover();
+            self.acknowledged = self.disk.last();
+        }
+        if was_harmed {
+            self.invariants.begin_again(&self.journal, &self.stored);
+        }
+        assert!(self.disk.last() >= self.acknowledged, "a history shorter than what was acknowledged is served");
     }
 
     fn restart(&mut self) {
+        self.read();
         let mut scheduler = Scheduler::default();
         self.journal.iter().for_each(|event| scheduler.apply(event));
         scheduler.check();

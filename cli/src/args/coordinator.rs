@@ -1,11 +1,14 @@
 //! Being a coordinator.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use coordinator::journal::postgres::{PATIENCE, Server};
 
 use super::State;
+use crate::exit::{self, Problem};
 use crate::units;
 
 /// `lithogen coordinator`.
@@ -31,14 +34,36 @@ pub struct Coordinator {
     pub tls: bool,
     /// Keep the journal in PostgreSQL rather than in the state folder. Several coordinators with one
     /// journal and one store of files take turns: one leads, the others stand by
-    #[arg(long, env = "LITHOGEN_JOURNAL", hide_env_values = true, value_name = "postgres://…", value_parser = journal)]
-    pub journal: Option<coordinator::journal::postgres::Server>,
+    #[arg(long, env = "LITHOGEN_JOURNAL", hide_env_values = true, value_name = "postgres://…")]
+    pub journal: Option<JournalUrl>,
     /// Where others reach this coordinator, if not at the address that it serves on
     #[arg(long, value_name = "URL", requires = "journal")]
     pub advertise: Option<String>,
 }
 
-fn journal(url: &str) -> Result<coordinator::journal::postgres::Server, coordinator::journal::Error> {
-    use coordinator::journal::postgres::{PATIENCE, Server};
-    Server::new(url, PATIENCE)
+/// The address of a journal in PostgreSQL. It may hold a password, so that it is read
+/// only where it is used and nothing prints it.
+#[derive(Clone)]
+pub struct JournalUrl(String);
+
+impl From<String> for JournalUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for JournalUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("postgres://…")
+    }
+}
+
+impl JournalUrl {
+    /// The journal there.
+    ///
+    /// # Errors
+    /// Exit code 2 if it cannot be used.
+    pub fn server(&self) -> anyhow::Result<Server> {
+        Server::new(&self.0, PATIENCE).map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
+    }
 }

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod coordinator;
+mod journal;
 mod study;
 mod task;
 mod token;
@@ -10,6 +11,7 @@ mod worker;
 
 pub use artifact::*;
 pub use coordinator::*;
+pub use journal::*;
 pub use study::*;
 pub use task::*;
 pub use token::*;
@@ -55,6 +57,8 @@ pub enum Command {
     Plan(Plan),
     /// Serve studies to workers
     Coordinator(Coordinator),
+    /// Copy the coordinator's journal, or mend it
+    Journal(Journal),
     /// Work for a coordinator, or look after those that do
     Worker(Worker),
     /// Let workers and people of other machines join

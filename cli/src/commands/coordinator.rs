@@ -29,8 +29,8 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     let encrypted = args.tls || !address.ip().is_loopback();
     let url = format!("{}://{address}", if encrypted { "https" } else { "http" });
     config.advertise = args.advertise;
-    if let Some(server) = args.journal {
-        config.journal = coordinator::journal::Location::Postgres(server);
+    if let Some(url) = args.journal {
+        config.journal = coordinator::journal::Location::Postgres(url.server()?);
     }
     surely_end_within(GRACE)?;
     let serving = coordinator::run(config, listener, stop_signal());

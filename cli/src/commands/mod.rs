@@ -12,6 +12,7 @@ pub mod coordinator;
 #[cfg(feature = "worker")]
 pub mod dataset;
 pub mod exec;
+pub mod journal;
 pub mod login;
 #[cfg(feature = "worker")]
 pub mod model;

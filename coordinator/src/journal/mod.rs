@@ -5,27 +5,34 @@
 //! | [`sqlite`] | a journal in one file, for one coordinator |
 //! | [`postgres`] | a journal in PostgreSQL, which several coordinators share |
 //! | [`leader`] | which of them leads |
+//! | [`mark`] | how far the journal had come, so that a shorter one is not served |
+//! | [`recover`] | going on without what a damaged disk has lost |
+//! | [`backup`] | a copy in one file, while the journal is in use or not |
 //! | [`snapshot`] | a state on disk, so that a start need not read every event |
 //!
 //! Events are numbered from 1 without gaps. Those of one [`Journal::append`] are
 //! stored together, with a checksum, and in the same transaction as the rows of
 //! the [`tables`](crate::tables) that people query.
 
+pub mod backup;
 mod batch;
 pub mod leader;
+pub mod mark;
 pub mod postgres;
 mod postgres_rows;
+pub mod recover;
 pub mod snapshot;
 mod sql;
 pub mod sqlite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
 use domain::event::Event;
 use proto::v1::TaskChange;
 
 use crate::tables::{Attempt, Row};
+use mark::Refusal;
 use snapshot::Snapshot;
 
 pub use sqlite::Sqlite;
@@ -53,13 +60,24 @@ pub enum Error {
     /// What is stored is not what was written.
     #[error(
         "the journal {place} cannot be read: it is damaged: {problem}; it was left as it is: restore it from a copy, \
-         or move it away to start anew"
+         or keep what can be read by `lithogen journal recover`, which says what is lost"
     )]
     Damaged {
         /// Which journal.
         place: String,
         /// What was found.
         problem: String,
+    },
+    /// It lacks what was acknowledged, or cannot show that it does not.
+    #[error(
+        "the journal {place} is not served: {refusal}; it was left as it is: put back what is missing, or go on with what \
+         is there by `lithogen journal recover`, which says what is lost"
+    )]
+    Refused {
+        /// Which journal.
+        place: String,
+        /// Why.
+        refusal: Refusal,
     },
     /// It cannot be written: a full disk.
     #[error("the journal cannot be written: {place}: {cause}; nothing committed is lost: make room and start again")]
@@ -92,6 +110,16 @@ pub enum Error {
     NotLeader {
         /// Which journal.
         place: String,
+    },
+    /// Another coordinator leads, so that nothing can be done to the journal.
+    #[error(
+        "{leader} leads the journal {place}, or did until a moment ago: end all coordinators that use it, and try again"
+    )]
+    Led {
+        /// Which journal.
+        place: String,
+        /// Where the leader serves.
+        leader: String,
     },
     /// The address of a database means nothing.
     #[error("cannot use this address of a journal: {0}; it looks like postgres://user@host:5432/database")]
@@ -181,6 +209,13 @@ pub trait Tables: Send {
     /// # Errors
     /// If the tables cannot be read.
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error>;
+}
+
+/// A file whose name begins with another's.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }
 
 /// The state of the newest snapshot that can be read, and the number of the last

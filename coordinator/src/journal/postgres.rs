@@ -7,6 +7,7 @@
 //! Call nothing of this from asynchronous code: it waits for the network.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
@@ -19,6 +20,7 @@ use postgres::{Client, Config, IsolationLevel, NoTls, Statement, Transaction};
 use proto::v1::TaskChange;
 
 use super::batch::{Batch, Replay};
+use super::mark::{Mark, MarkFile, Refusal};
 use super::postgres_rows::Writer;
 use super::snapshot::Snapshot;
 use super::{Error, FORM, Journal, SNAPSHOTS, Tables, sql};
@@ -47,22 +49,36 @@ pub struct Server {
     /// For how long a leader leads without a sign of life, and how long a broken
     /// connection is tried again.
     pub(super) patience: Duration,
+    /// Where this coordinator notes how far the journal has come.
+    mark: Option<PathBuf>,
 }
 
 impl Server {
     /// The journal at `postgres://user@host:port/database`.
     ///
     /// # Errors
-    /// If the address cannot be read or asks for what there is not.
+    /// If the address cannot be read or asks for what there is not. They say nothing
+    /// of it: it may hold a password, also where none should be.
     pub fn new(url: &str, patience: Duration) -> Result<Self, Error> {
-        let mut config: Config = url.parse().map_err(|error: postgres::Error| Error::Address(cause(&error)))?;
+        let unclear = "it cannot be read; in a password, write @ as %40, : as %3A and / as %2F";
+        let mut config: Config = url.parse().map_err(|_| Error::Address(unclear.to_owned()))?;
+        if config.get_hosts().iter().any(is_part_of_a_password) {
+            return Err(Error::Address(unclear.to_owned()));
+        }
         if config.get_ssl_mode() == SslMode::Require {
             let problem = "connections to the database are not encrypted by this program; use a Unix socket, a tunnel or \
                  a network that you trust, and leave sslmode=require out";
             return Err(Error::Address(problem.to_owned()));
         }
         config.application_name("lithogen").connect_timeout(patience).tcp_user_timeout(patience);
-        Ok(Self { config: Box::new(config), patience })
+        Ok(Self { config: Box::new(config), patience, mark: None })
+    }
+
+    /// As this one; and a file of this coordinator notes how far the journal has
+    /// come, so that an old copy of it is not served.
+    #[must_use]
+    pub fn marked_in(self, mark: PathBuf) -> Self {
+        Self { mark: Some(mark), ..self }
     }
 
     pub(super) fn connect(&self) -> Result<Client, Error> {
@@ -97,6 +113,30 @@ impl Server {
             FORM => Ok(()),
             found => Err(Error::Version { place: self.place(), found }),
         }
+    }
+
+    /// The mark that would be right for what is stored.
+    pub(super) fn newest(&self) -> Result<Mark, Error> {
+        Ok(self.batch_before(i64::MAX)?.unwrap_or_else(Mark::none))
+    }
+
+    /// Whether a coordinator with that mark may serve the journal. Its mark may be far
+    /// behind: others have led since.
+    pub(super) fn check(&self, mark: Option<&MarkFile>) -> Result<Result<(), Refusal>, Error> {
+        let Some(mark) = mark else { return Ok(Ok(())) };
+        let there = match mark.places.newest() {
+            Some(mark) => self.batch_before(number(mark.number))?,
+            None => None,
+        };
+        Ok(mark.places.check(self.newest()?.number, there))
+    }
+
+    /// The mark of the last batch that begins with an event or before it.
+    fn batch_before(&self, first: i64) -> Result<Option<Mark>, Error> {
+        let newest = "SELECT last, digest FROM batches WHERE first <= $1 ORDER BY first DESC LIMIT 1";
+        let found = self.connect()?.query_opt(newest, &[&first]);
+        let mark = |row: postgres::Row| Ok(Mark::new(count(row.try_get(0)?), row.try_get(1)?));
+        found.and_then(|row| row.map(mark).transpose()).map_err(|error| self.read_error(&error))
     }
 
     /// Where it is, without a password.
@@ -134,6 +174,7 @@ pub struct Postgres {
     term: i64,
     connection: Option<Connection>,
     last: u64,
+    mark: Option<MarkFile>,
 }
 
 /// A connection that writes.
@@ -164,12 +205,16 @@ impl Postgres {
     /// # Errors
     /// If the database cannot be reached.
     pub(super) fn open(server: &Server, term: i64) -> Result<Self, Error> {
-        let mut journal = Self { server: server.clone(), term, connection: None, last: 0 };
-        let newest = journal.client()?.query_opt("SELECT last FROM batches ORDER BY first DESC LIMIT 1", &[]);
-        let newest = newest.map_err(|error| server.read_error(&error))?;
-        journal.last =
-            newest.map_or(Ok(0), |row| row.try_get(0)).map(count).map_err(|error| server.read_error(&error))?;
-        Ok(journal)
+        let mut mark = server.mark.as_deref().map(MarkFile::open).transpose()?.flatten();
+        let refused = |refusal| Error::Refused { place: server.place(), refusal };
+        server.check(mark.as_ref())?.map_err(refused)?;
+        let last = server.newest()?;
+        match (&mut mark, &server.mark) {
+            (Some(mark), _) => mark.follow(last)?,
+            (None, Some(path)) => mark = Some(MarkFile::create(path, last)?),
+            (None, None) => {}
+        }
+        Ok(Self { server: server.clone(), term, connection: None, last: last.number, mark })
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Error> {
@@ -316,7 +361,10 @@ impl Journal for Postgres {
         let batch = Batch::pack(self.last + 1, at_ms, events);
         self.store(&batch, rows)?;
         self.last = batch.last;
-        Ok(())
+        match &mut self.mark {
+            Some(mark) => mark.note(Mark::new(batch.last, &batch.digest)),
+            None => Ok(()),
+        }
     }
 
     fn tables(&self) -> Result<Box<dyn Tables>, Error> {
@@ -421,6 +469,12 @@ impl<'a> postgres::types::FromSql<'a> for DigestText {
     fn accepts(kind: &postgres::types::Type) -> bool {
         <&str as postgres::types::FromSql>::accepts(kind)
     }
+}
+
+/// No host's name has this in it, but what follows an `@` within a password that
+/// was not escaped.
+fn is_part_of_a_password(host: &postgres::config::Host) -> bool {
+    matches!(host, postgres::config::Host::Tcp(name) if name.contains(['@', ':']) && name.parse::<std::net::Ipv6Addr>().is_err())
 }
 
 /// Counts are never negative and never that large.

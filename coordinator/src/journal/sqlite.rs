@@ -1,7 +1,8 @@
 //! A journal in one file, for one coordinator.
 //!
 //! One connection writes. A batch is one transaction and is on disk when
-//! [`Journal::append`] returns (write-ahead log, full sync).
+//! [`Journal::append`] returns (write-ahead log, full sync), and so is the
+//! [`Mark`] that names it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +15,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, ToSql, Transaction, params};
 
 use super::batch::{Batch, Replay};
+use super::mark::{Mark, MarkFile, Places, Refusal};
 use super::snapshot::Snapshot;
-use super::{Error, FORM, Journal, SNAPSHOTS, Tables, sql};
+use super::{Error, FORM, Journal, SNAPSHOTS, Tables, beside, sql};
 use crate::tables::{self, Attempt, End, Row};
 
 /// The tables.
@@ -25,8 +27,8 @@ const SCHEMA: &str = include_str!("sqlite.sql");
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// Pages of the log before it is folded into the file: pages that change often
-/// are copied less often. 16 MiB.
-const CHECKPOINT_PAGES: i64 = 4096;
+/// are copied less often, and what a damaged log can take stays small. 1 MiB.
+const CHECKPOINT_PAGES: i64 = 256;
 
 /// Events of an older form that share a batch in this one.
 const MIGRATION_BATCH: usize = 256;
@@ -37,39 +39,134 @@ pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
     last: u64,
+    /// None if it is opened for what can be read, whatever its mark says.
+    mark: Option<MarkFile>,
+    /// Whether the journal itself says that it has a mark where it is.
+    says_marked: bool,
+    /// Whether the log is folded into the file at the end.
+    folds: bool,
 }
 
 impl Sqlite {
     /// Opens the journal at `path`, or makes an empty one. An older form is brought
-    /// up to date.
+    /// up to date. A journal that has no mark yet gets one.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, is damaged, lacks what was acknowledged or is
+    /// of another version. It is then left as it is.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let refused = |refusal| Error::Refused { place: path.display().to_string(), refusal };
+        if recovered_file(path).exists() {
+            return Err(refused(Refusal::Recovering));
+        }
+        let mark = MarkFile::open(&mark_file(path))?;
+        let marked = mark.as_ref().map_or(0, |mark| mark.places.newest().map_or(0, |mark| mark.number));
+        // SQLite would make an empty one, and throw its log away.
+        if marked > 0 && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+            return Err(refused(Refusal::Shorter { last: 0, marked }));
+        }
+        let mut journal = Self::connect(path)?;
+        let form = journal.form()?;
+        if marked > 0 && form != FORM {
+            return Err(refused(Refusal::Form));
+        }
+        journal.prepare(form)?;
+        let (last, says_marked) = (journal.newest()?, journal.says_marked()?);
+        (journal.last, journal.says_marked) = (last.number, says_marked);
+        journal.mark = Some(match mark {
+            Some(mut mark) => {
+                journal.check(&mark.places)?;
+                if mark.places.is_torn() {
+                    tracing::warn!(
+                        event = last.number,
+                        "the journal's mark was torn, as when power is cut; it is mended"
+                    );
+                }
+                mark.follow(last)?;
+                mark
+            }
+            None if says_marked => return Err(refused(Refusal::Missing)),
+            None => MarkFile::create(&mark_file(path), last)?,
+        });
+        Ok(journal)
+    }
+
+    /// Opens what is there, whatever its mark says and without one.
     ///
     /// # Errors
     /// If the file cannot be opened, is damaged or is of another version.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open_unmarked(path: &Path) -> Result<Self, Error> {
+        let mut journal = Self::connect(path)?;
+        journal.prepare(journal.form()?)?;
+        journal.last = journal.newest()?.number;
+        Ok(journal)
+    }
+
+    /// Opens what is there to read from it, whatever the file says of itself.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or no events can be found in it.
+    pub(super) fn open_as_found(path: &Path) -> Result<Self, Error> {
+        let mut journal = Self::connect(path)?;
+        let old = "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'events'";
+        let old: u32 =
+            journal.connection.query_row(old, [], |row| row.get(0)).map_err(|error| journal.read_error(error))?;
+        if old == 1 {
+            journal.prepare(1)?;
+        }
+        journal.last = journal.newest()?.number;
+        Ok(journal)
+    }
+
+    /// Folds the log into the file, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub(super) fn close(mut self) -> Result<(), Error> {
+        self.folds()?;
+        let fold = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        match fold.map_err(|error| self.write_error(error))? {
+            0 => Ok(()),
+            _ => Err(Error::Write { place: self.place(), cause: "another program uses it".into() }),
+        }
+    }
+
+    fn connect(path: &Path) -> Result<Self, Error> {
         let read = |error| read_error(path, None, error);
         let connection = Connection::open(path).map_err(read)?;
         // Closing would write to the file, which is to be left alone if it is damaged.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(read)?;
         // Otherwise statements that concern a partial index are compiled anew for each row.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(read)?;
-        let mut journal = Self { connection, path: path.to_owned(), last: 0 };
-        journal.prepare()?;
-        journal.last = journal.find_last().map_err(|error| journal.read_error(error))?;
-        let closing = journal.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
-        closing.map_err(|error| journal.read_error(error))?;
-        Ok(journal)
+        Ok(Self { connection, path: path.to_owned(), last: 0, mark: None, says_marked: false, folds: false })
     }
 
-    fn prepare(&mut self) -> Result<(), Error> {
+    /// From now on the log is folded into the file when the journal is closed. One that
+    /// turns out to be damaged is left as it is.
+    fn folds(&mut self) -> Result<(), Error> {
+        if self.folds {
+            return Ok(());
+        }
+        let closing = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        closing.map_err(|error| self.read_error(error))?;
+        self.folds = true;
+        Ok(())
+    }
+
+    /// The form that the file has; 0 if it is empty.
+    fn form(&self) -> Result<i64, Error> {
         let look = || -> rusqlite::Result<(i64, i64)> {
             let form = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             let things = self.connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
             Ok((form, things))
         };
-        let (form, things) = look().map_err(|error| self.read_error(error))?;
-        if form == 0 && things > 0 {
-            return Err(self.damaged("it has tables, but not those of a journal".to_owned()));
+        match look().map_err(|error| self.read_error(error))? {
+            (0, things) if things > 0 => Err(self.damaged("it has tables, but not those of a journal".to_owned())),
+            (form, _) => Ok(form),
         }
+    }
+
+    fn prepare(&mut self, form: i64) -> Result<(), Error> {
         if !(0..=FORM).contains(&form) {
             return Err(Error::Version { place: self.place(), found: form });
         }
@@ -88,6 +185,52 @@ impl Sqlite {
             1 => self.migrate(),
             _ => Ok(()),
         }
+    }
+
+    /// The mark that would be right for what is stored.
+    pub(super) fn newest(&self) -> Result<Mark, Error> {
+        Ok(self.batch_before(i64::MAX)?.unwrap_or_else(Mark::none))
+    }
+
+    /// The mark of the last batch that begins with an event or before it.
+    fn batch_before(&self, number: i64) -> Result<Option<Mark>, Error> {
+        let newest = "SELECT last, digest FROM batches WHERE first <= ?1 ORDER BY first DESC LIMIT 1";
+        let mark = |row: &rusqlite::Row<'_>| Ok(Mark::new(row.get(0)?, &row.get::<_, Vec<u8>>(1)?));
+        self.connection.query_row(newest, [number], mark).optional().map_err(|error| self.read_error(error))
+    }
+
+    /// Whether the journal may be served, as its mark has it.
+    pub(super) fn check(&self, places: &Places) -> Result<(), Error> {
+        let marked = places.newest().and_then(|mark| i64::try_from(mark.number).ok());
+        let there = marked.map_or(Ok(None), |number| self.batch_before(number))?;
+        let refused = |refusal| Error::Refused { place: self.place(), refusal };
+        places.check(self.last, there).map_err(refused)
+    }
+
+    /// Whether SQLite finds its file in order.
+    pub(super) fn is_sound(&self) -> bool {
+        let check = "PRAGMA quick_check(1)";
+        self.connection.query_row(check, [], |row| row.get::<_, String>(0)).is_ok_and(|found| found == "ok")
+    }
+
+    /// Makes a copy one that needs no mark where it is.
+    pub(super) fn forget_mark(&self) -> Result<(), Error> {
+        self.connection.execute_batch("DROP TABLE IF EXISTS mark").map_err(|error| self.write_error(error))
+    }
+
+    /// Whether the journal has had a mark where it is: then it must not be missing.
+    /// A copy elsewhere gets one of its own.
+    fn says_marked(&self) -> Result<bool, Error> {
+        let look = || {
+            let known = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = 'mark'";
+            if self.connection.query_row(known, [], |row| row.get::<_, u32>(0))? == 0 {
+                return Ok(false);
+            }
+            let place: Option<String> =
+                self.connection.query_row("SELECT place FROM mark", [], |row| row.get(0)).optional()?;
+            Ok(place == Some(mark_place(&self.path)))
+        };
+        look().map_err(|error| self.read_error(error))
     }
 
     /// From form 1: a table of events, one a row, and no tables for people.
@@ -132,11 +275,6 @@ impl Sqlite {
         (1..).zip(stored).map(parse).collect()
     }
 
-    fn find_last(&self) -> rusqlite::Result<u64> {
-        let newest = "SELECT last FROM batches ORDER BY first DESC LIMIT 1";
-        Ok(self.connection.query_row(newest, [], |row| row.get(0)).optional()?.unwrap_or(0))
-    }
-
     fn place(&self) -> String {
         self.path.display().to_string()
     }
@@ -159,6 +297,9 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        if !self.folds {
+            return;
+        }
         // What is copied after a proper end is one whole file. A crash is no
         // different from before: the log beside the file has the rest.
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
@@ -206,7 +347,13 @@ impl Journal for Sqlite {
         while let Some(row) = rows.next().map_err(read_error)? {
             replay.take(&batch(row).map_err(read_error)?)?;
         }
-        replay.end(self.last)
+        replay.end(self.last)?;
+        drop(rows);
+        drop(statement);
+        if self.mark.is_some() {
+            self.folds()?;
+        }
+        Ok(())
     }
 
     fn append(&mut self, at_ms: i64, events: &[Event], rows: &[Row]) -> Result<(), Error> {
@@ -214,14 +361,22 @@ impl Journal for Sqlite {
             return Ok(());
         }
         let batch = Batch::pack(self.last + 1, at_ms, events);
+        let says_so_now = self.mark.is_some() && !self.says_marked;
         let written = (|| {
             let transaction = self.connection.transaction()?;
+            if says_so_now {
+                say_marked(&transaction, &self.path)?;
+            }
             write(&transaction, &batch, rows)?;
             transaction.commit()
         })();
         written.map_err(|error| self.write_error(error))?;
-        self.last = batch.last;
-        Ok(())
+        (self.last, self.says_marked) = (batch.last, self.says_marked || says_so_now);
+        match &mut self.mark {
+            Some(mark) => mark.note(Mark::new(batch.last, &batch.digest))?,
+            None => return Ok(()),
+        }
+        self.folds()
     }
 
     fn tables(&self) -> Result<Box<dyn Tables>, Error> {
@@ -295,6 +450,28 @@ fn attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<Attempt> {
         granted_ms: row.get(7)?,
         end,
     })
+}
+
+/// Where a journal's mark is.
+pub(super) fn mark_file(journal: &Path) -> PathBuf {
+    beside(journal, "-mark")
+}
+
+/// Where a journal is put together that takes the place of a damaged one.
+pub(super) fn recovered_file(journal: &Path) -> PathBuf {
+    beside(journal, "-recovered")
+}
+
+/// What a journal calls the place of its mark.
+fn mark_place(journal: &Path) -> String {
+    let path = std::fs::canonicalize(journal).unwrap_or_else(|_| journal.to_owned());
+    path.display().to_string()
+}
+
+/// Notes in the journal that it has a mark, which is there by now.
+fn say_marked(transaction: &Transaction<'_>, journal: &Path) -> rusqlite::Result<()> {
+    transaction.execute_batch("CREATE TABLE IF NOT EXISTS mark (place TEXT NOT NULL) STRICT; DELETE FROM mark")?;
+    transaction.execute("INSERT INTO mark VALUES (?1)", [mark_place(journal)]).map(drop)
 }
 
 /// Writes a batch and its rows.
@@ -381,6 +558,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
                 ErrorCode::DatabaseCorrupt
                     | ErrorCode::NotADatabase
                     | ErrorCode::ConstraintViolation
+                    | ErrorCode::TooBig
+                    | ErrorCode::TypeMismatch
                     | ErrorCode::Unknown
             )
         ),

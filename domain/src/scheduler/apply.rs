@@ -153,6 +153,8 @@ impl Scheduler {
                     worker.fast_failures.clear();
                 }
             }
+            // Each of them may have granted one lease.
+            Event::HistoryLost { events } => self.last_token = self.last_token.saturating_add(*events),
             Event::Registry(_) => {}
         }
     }

@@ -211,7 +211,7 @@ fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
 
 impl Failure {
     /// Bytes of a message that are kept.
-    pub const MESSAGE_MAX: usize = 4096;
+    pub const MESSAGE_MAX: usize = 8192;
 
     /// A failure of that kind. A message that is too long is cut.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {

@@ -265,7 +265,10 @@ impl Record for SamplesRecord {
         as_many_or_none("passed", self.passed.len(), samples)?;
         as_many_or_none("draws", self.draws.len(), samples)?;
         each("draws", &self.draws, |field, draws| within(field, *draws, 1, 1000))?;
-        self.faults.keys().try_for_each(|number| within("faults", number + 1, 1, samples))
+        match self.faults.keys().find(|number| **number >= samples) {
+            Some(number) => refuse("faults", format!("names sample {number} of {samples}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -472,6 +475,10 @@ mod tests {
             r#"images[0].file: is "../x", which is no plain name of a file"#
         );
         assert_eq!(of("/images/0/width", json!(0)), "images[0].width, height: is 0, has to lie between 1 and 32768");
+        let samples =
+            json!({ "size": [4, 4], "foreground": [0.25], "empty": 0, "faults": {}, "determinism": "bitwise" });
+        let said = altered::<SamplesRecord>(samples, "/faults", json!({ "18446744073709551615": ["empty"] }));
+        assert_eq!(said, "faults: names sample 18446744073709551615 of 1");
         let upscale = json!({ "method": "swin2sr", "size": [16, 8], "counts": [10, 6], "images": 1 });
         let said = altered::<UpscaleRecord>(upscale, "/counts/0", json!(17));
         assert_eq!(said, "counts: is 17, has to lie between 1 and 16");

@@ -14,6 +14,9 @@ use std::rc::Rc;
 use domain::stage::Failure;
 use zip::ZipArchive;
 
+/// Largest file that is looked at: the largest published one has a tenth of it.
+pub(crate) const FILE_MAX: u64 = 1 << 30;
+
 /// Largest pickle that is looked through. The tensors are not in it: those of a
 /// thousand tensors take a tenth of a megabyte.
 const PICKLE_MAX: u64 = 16 << 20;
@@ -54,6 +57,9 @@ pub(super) fn check(path: &Path) -> Result<u64, Failure> {
     let refuse = |problem: String| Failure::invalid_input(format!("{}: {problem}", path.display()));
     let mut file = File::open(path).map_err(|error| unread(&error))?;
     let bytes = file.metadata().map_err(|error| unread(&error))?.len();
+    if bytes > FILE_MAX {
+        return Err(refuse(format!("has {bytes} bytes, more than any checkpoint that is read here")));
+    }
     let mut head = Vec::new();
     (&mut file).take(64).read_to_end(&mut head).map_err(|error| unread(&error))?;
     file.rewind().map_err(|error| unread(&error))?;
@@ -299,6 +305,17 @@ mod tests {
         let frame = b"\x80\x04\x95\x20\0\0\0\0\0\0\0";
         let ordered = b"\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93)R.";
         look(&[&frame[..], ordered].concat()).unwrap();
+    }
+
+    #[test]
+    fn a_pickle_of_nothing_but_notes_or_values_ends() {
+        for filler in [0x94, b'N', b'('] {
+            let bytes = [&b"\x80\x04\x8c\x01a"[..], &vec![filler; 2 << 20], b"."].concat();
+            assert_eq!(
+                look(&bytes).unwrap_err(),
+                "the pickle has more than 1048576 instructions, as no checkpoint does"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! A copy of a journal in one file, while a coordinator uses it or none does.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::mark::MarkFile;
+use super::recover::{remove_database, start};
+use super::sqlite::{Sqlite, mark_file};
+use super::{Error, beside, mark};
+
+/// Copies the journal at `path` to a file that does not exist yet; returns the number
+/// of the last event in it. The copy holds all that was acknowledged before; it was
+/// read as at a start, and is on disk when this returns. Whoever opens it needs no
+/// mark.
+///
+/// # Errors
+/// If the journal cannot be read or may not be served, or the copy exists already or
+/// cannot be written. Then there is no copy.
+pub fn file(path: &Path, to: &Path) -> Result<u64, Error> {
+    let failed = |cause: io::Error| Error::Write { place: to.display().to_string(), cause: cause.into() };
+    if to.exists() {
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "there is such a file already")));
+    }
+    let partial = beside(to, ".partial");
+    remove_database(&partial).map_err(failed)?;
+    let copied = copy_whole(path, &partial);
+    if copied.is_err() {
+        // Why there is no copy matters more.
+        let _ = remove_database(&partial);
+        return copied;
+    }
+    std::fs::rename(&partial, to).and_then(|()| mark::sync_folder_of(to)).map_err(failed)?;
+    copied
+}
+
+fn copy_whole(path: &Path, partial: &Path) -> Result<u64, Error> {
+    // What is acknowledged is in the journal by then.
+    let mark = MarkFile::open(&mark_file(path))?;
+    copy(path, partial)?;
+    let mut journal = Sqlite::open_unmarked(partial)?;
+    let place = || path.display().to_string();
+    start(&mut journal).map_err(|error| match error {
+        Error::Damaged { problem, .. } => Error::Damaged { place: place(), problem },
+        other => other,
+    })?;
+    if let Some(mark) = mark {
+        journal.check(&mark.places).map_err(|error| match error {
+            Error::Refused { refusal, .. } => Error::Refused { place: place(), refusal },
+            other => other,
+        })?;
+    }
+    journal.forget_mark()?;
+    let last = journal.newest()?.number;
+    journal.close()?;
+    Ok(last)
+}
+
+/// Copies a database as it is at one moment, page by page.
+pub(super) fn copy(path: &Path, to: &Path) -> Result<(), Error> {
+    let read = |cause: rusqlite::Error| Error::Read { place: path.display().to_string(), cause: cause.into() };
+    let write = |cause: rusqlite::Error| Error::Write { place: to.display().to_string(), cause: cause.into() };
+    let from = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(read)?;
+    let mut to = Connection::open(to).map_err(write)?;
+    // All at once: whoever writes meanwhile is not waited for, and not held up.
+    match Backup::new(&from, &mut to).and_then(|backup| backup.step(-1)).map_err(write)? {
+        StepResult::Done => Ok(()),
+        _ => Err(write(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None))),
+    }
+}
