@@ -251,6 +251,26 @@ async fn a_lost_result_is_told_with_its_task_and_what_computes_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_is_named_and_stays_where_it_is() {
+    let cluster = Cluster::start().await;
+    cluster.submit().await;
+    let picture = Digest::of(b"not looked at");
+    let name = picture.to_string();
+    let path = cluster.path("state/blobs").join(&name[..2]).join(&name[2..]);
+    // Can be opened and not be read, as a file on a disk that fails.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let problems = verify(&cluster).await;
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!((problem.digest.as_str(), problem.kind.as_str()), (name.as_str(), "unreadable"));
+    assert!(problem.why.contains("directory") && problem.tasks.len() == 20, "{problem:?}");
+    assert!(problem.makers.is_empty(), "no task makes pictures: {problem:?}");
+    let refused = Transfer::new(cluster.channel()).get_file(picture, &cluster.path("back")).await.unwrap_err();
+    assert!(refused.to_string().contains("directory"), "{refused}");
+    assert!(path.is_dir() && !cluster.path("state/blobs/quarantine").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_an_attempt_that_talks_without_end_the_beginning_and_the_end_are_kept() {
     let cluster = Cluster::start().await;
     let script = "echo first; head -c 40000000 /dev/zero | tr '\\0' x >&2; echo the last words >&2; exit 3";

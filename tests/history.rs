@@ -202,10 +202,12 @@ fn a_damaged_index_of_the_log_harms_nothing() {
 /// place, then the mark, and each only after what came before it is on disk.
 #[test]
 fn a_cut_at_any_moment_of_a_write_never_makes_a_good_journal_refused() {
-    // Long enough that the log is folded into the file on the way, now and then.
     let mut live = Live::new(36, 0);
     let mut cuts = 0;
-    for round in 0..40 {
+    for round in 0..24 {
+        if round == 12 {
+            live.fold(); // the log begins anew
+        }
         let (before, kept) = (live.files(), live.story.events.clone());
         live.append();
         let (after, all) = (live.files(), &live.story.events);
@@ -213,15 +215,9 @@ fn a_cut_at_any_moment_of_a_write_never_makes_a_good_journal_refused() {
             continue;
         }
         let (old, new) = (&before.0["-wal"], &after.0["-wal"]);
-        for cut in
-            (0..=new.len()).step_by(1024).filter(|cut| *cut >= old.len().min(new.len()) || new.len() == old.len())
-        {
-            if before.0[""] != after.0[""] {
-                break; // folded meanwhile: not one write
-            }
-            let mut log = new[..cut].to_vec();
-            log.extend(old.get(cut..).unwrap_or_default());
-            let read = before.with("-wal", |bytes| *bytes = log).read().unwrap();
+        assert!(new.starts_with(old));
+        for cut in (old.len()..=new.len()).step_by(1028) {
+            let read = before.with("-wal", |log| *log = new[..cut].to_vec()).read().unwrap();
             assert!(read == kept || read == *all, "{} events", read.len());
             cuts += 1;
         }
@@ -238,7 +234,7 @@ fn a_cut_at_any_moment_of_a_write_never_makes_a_good_journal_refused() {
         }
         assert!(before.mixed(&after, &["", "-wal"]).read().unwrap() == *all, "cut between the events and the mark");
     }
-    assert!(cuts > 500, "{cuts} cuts");
+    assert!(cuts > 100, "{cuts} cuts");
 }
 
 #[test]

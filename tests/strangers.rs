@@ -383,7 +383,7 @@ async fn who_reads_slowly_and_steadily_is_not_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_sends_nothing_more_ends_and_goes_on_from_there() {
-    let limits = Limits { request_pause: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { upload_pause: Duration::from_millis(300), ..Limits::default() };
     let cluster = limited(limits).await;
     let submitter = channel(&cluster, &join(&cluster, Role::Submitter, "submitter").await);
     let (digest, session) = (Digest::of(b"stone").to_string(), "test".to_owned());

@@ -524,15 +524,15 @@ async fn a_command_is_not_run_by_a_worker_that_did_not_offer_any() {
 }
 
 /// Another user's program at a port of this machine, which counts the bytes that it hears.
-fn stranger(folder: &Path) -> (Running, SocketAddr) {
+fn stranger(port: u16) -> (Running, SocketAddr) {
     let script = r#"use IO::Socket::INET; $| = 1;
-        my $own = IO::Socket::INET->new(Listen => 9, LocalAddr => "127.0.0.1") or die;
+        my $own = IO::Socket::INET->new(Listen => 9, LocalAddr => "127.0.0.1", LocalPort => $ARGV[0], ReuseAddr => 1) or die;
         print STDERR "at ", $own->sockport, "\n";
         while (my $peer = $own->accept) { my $heard = 0; while (sysread $peer, my $piece, 4096) { $heard += length $piece }
             print STDERR "heard $heard\n" }"#;
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", script]);
-    command.current_dir(folder).stdin(Stdio::null());
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", script, &port.to_string()]);
+    command.current_dir("/").stdin(Stdio::null());
     let mut running = Running::spawn(command);
     running.hear("at ");
     let said = running.said().clone();
@@ -548,7 +548,7 @@ async fn nothing_is_said_in_plaintext_to_another_users_port() {
         return;
     }
     let cluster = Cluster::start().await;
-    let (mut stranger, address) = stranger(Path::new("/"));
+    let (mut stranger, address) = stranger(0);
     let worker = cluster.worker_with("careful", &[], |config| config.coordinator = format!("http://{address}"));
     let ended = worker.end().await.unwrap_err().to_string();
     assert!(ended.contains("is held by another user of this machine (uid 65534)"), "{ended}");
@@ -560,6 +560,29 @@ async fn nothing_is_said_in_plaintext_to_another_users_port() {
     asked.says(1, &["is held by another user of this machine (uid 65534)"]);
     eventually("the command has been there too", crate::harness::PATIENCE, || count("heard ") > of_worker);
     assert_eq!(count("heard "), count("heard 0\n"), "{}", stranger.said());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_coordinators_port_is_taken_for_a_while_waits_with_what_it_runs() {
+    if !is_root() {
+        return;
+    }
+    let mut cluster = Cluster::start().await;
+    let go = cluster.path("go");
+    submit(&cluster, vec![shell("long", &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display()))]).await;
+    let _worker = cluster.worker("one", &[]);
+    cluster.until("it runs", |status| status.running == 1).await;
+    cluster.stop().await;
+    let (mut stranger, _) = stranger(cluster.address().port());
+    std::fs::write(&go, "").unwrap();
+    stranger.hear("heard 0");
+    let said = stranger.said().clone();
+    assert_eq!(said.matches("heard ").count(), said.matches("heard 0\n").count(), "{said}");
+    stranger.kill();
+    cluster.start_again().await;
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    assert!(cluster.count("leased").await.values().all(|times| *times == 1), "it was run once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

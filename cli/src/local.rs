@@ -141,7 +141,7 @@ pub fn surely_end_within(grace: Duration) -> std::io::Result<()> {
             stop_signal().await;
             tokio::time::sleep(grace).await;
         });
-        eprintln!("error: it did not end within {} s after it was told to", grace.as_secs());
+        note!("error: it did not end within {} s after it was told to", grace.as_secs());
         std::process::exit(i32::from(exit::ERROR));
     };
     std::thread::Builder::new().name("end".to_owned()).spawn(wait)?;

@@ -13,6 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::config::Limits;
 use crate::crowd::Network;
 use crate::intake::{Answer, Intake};
 use crate::seats::Hall;
@@ -90,9 +91,13 @@ impl Load {
         }
     }
 
-    /// Whether the caller may be silent though the request has not come to its end.
-    fn may_be_silent(self) -> bool {
-        self == Self::Stream
+    /// How long the caller may be silent though the request has not come to its end.
+    fn pause(self, limits: &Limits) -> Option<Duration> {
+        match self {
+            Self::Stream => None,
+            Self::Upload => Some(limits.upload_pause),
+            Self::Small | Self::Medium | Self::Large | Self::Waiting | Self::Download => Some(limits.request_pause),
+        }
     }
 }
 
@@ -226,8 +231,7 @@ impl fmt::Display for Caller {
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     pub(crate) hall: Hall,
-    /// Time that a request may keep the coordinator waiting.
-    pub(crate) pause: Duration,
+    pub(crate) limits: Limits,
 }
 
 impl<S> Layer<S> for Guard {
@@ -274,8 +278,7 @@ where
                 Ok(admitted) => admitted,
                 Err(status) => return Ok(status.into_http()),
             };
-            let pause = (!load.may_be_silent()).then_some(guard.pause);
-            let intake = |body| Body::new(Intake::new(body, load.message_max(), pause));
+            let intake = |body| Body::new(Intake::new(body, load.message_max(), load.pause(&guard.limits)));
             let response = inner.call(request.map(intake)).await?;
             Ok(response.map(|body| Body::new(Answer { body, _held: held })))
         })

@@ -63,6 +63,8 @@ pub struct Limits {
     /// Time that a request may keep the coordinator waiting for its bytes, beyond that
     /// which they take at 4 KiB/s.
     pub request_pause: Duration,
+    /// The same for a file from a caller, who may first have to read what has arrived of it.
+    pub upload_pause: Duration,
     /// Time after which a reader that takes nothing of a file loses the stream.
     pub reader_pause: Duration,
 }
@@ -83,6 +85,7 @@ impl Default for Limits {
             transfers: 512,
             local_transfers: 128,
             request_pause: Duration::from_secs(30),
+            upload_pause: Duration::from_secs(600),
             // At 10 kB/s, eight files at once are taken a piece of 256 KiB each in 210 s.
             reader_pause: Duration::from_secs(300),
         }

@@ -81,7 +81,7 @@ pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
 fn results(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut results: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for task in scheduler.tasks() {
-        if let State::Committed { artifact, .. } = task.state {
+        if let Some(artifact) = task.artifact() {
             results.entry(artifact).or_default().insert(task.spec.key);
         }
     }
@@ -225,6 +225,7 @@ pub async fn verify(
 ) -> Result<Vec<Problem>, Error> {
     let listed = blobs.list().await?;
     let mut progress = Progress { total_files: listed.len() as u64, ..Progress::default() };
+    let there: HashSet<Digest> = listed.iter().map(|blob| blob.digest).collect();
     let mut found = Found::new();
     for blob in listed {
         match blobs.look(blob.digest, blob.encoding).await {
@@ -246,7 +247,7 @@ pub async fn verify(
         driver.read(|knowledge| (roots(&knowledge.scheduler), results(&knowledge.scheduler))).await?;
     let (mut needed, mut made) = (BTreeMap::new(), BTreeMap::new());
     for (artifact, tasks) in roots {
-        for digest in wrong_of(blobs, artifact, &mut found).await? {
+        for digest in wrong_of(blobs, artifact, &there, &mut found).await? {
             needed.entry(digest).or_insert_with(BTreeSet::new).extend(&tasks);
             made.entry(digest).or_insert_with(BTreeSet::new).extend(results.get(&artifact).into_iter().flatten());
         }
@@ -261,7 +262,13 @@ pub async fn verify(
 }
 
 /// Blobs of an artifact with which something is wrong; notes what, if that is new.
-async fn wrong_of(blobs: &Blobs, artifact: Digest, found: &mut Found) -> Result<Vec<Digest>, Error> {
+/// `there` are those that were listed.
+async fn wrong_of(
+    blobs: &Blobs,
+    artifact: Digest,
+    there: &HashSet<Digest>,
+    found: &mut Found,
+) -> Result<Vec<Digest>, Error> {
     if found.contains_key(&artifact) {
         return Ok(vec![artifact]);
     }
@@ -279,6 +286,8 @@ async fn wrong_of(blobs: &Blobs, artifact: Digest, found: &mut Found) -> Result<
         }
     };
     let files: BTreeSet<Digest> = manifest.entries().iter().map(|entry| entry.digest).collect();
+    // What was not listed is new, or gone behind the coordinator's back.
+    files.iter().filter(|digest| !there.contains(digest)).for_each(|digest| blobs.forget(*digest));
     for digest in blobs.missing(files.iter().copied().collect()).await? {
         found.entry(digest).or_insert((Kind::Missing, String::new()));
     }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +81,15 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+impl From<private::Error> for Error {
+    fn from(error: private::Error) -> Self {
+        match error {
+            private::Error::InUse(folder) => Self::InUse(folder),
+            error => Self::State(error),
+        }
+    }
+}
+
 /// Largest message taken from workers.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
@@ -107,13 +116,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let state_error = |error| match error {
-        private::Error::InUse(folder) => Error::InUse(folder),
-        error => Error::State(error),
-    };
     let limits = config.limits.within(file_handles());
-    private::folder(&config.state).map_err(state_error)?;
-    let _lock = private::lock(&config.state).map_err(state_error)?;
+    private::folder(&config.state)?;
+    let _lock = private::lock(&config.state)?;
     let mut shutdown = Box::pin(shutdown);
     let Some((listener, turn)) = standby::wait(&config, limits, listener, shutdown.as_mut()).await? else {
         return Ok(());
@@ -171,7 +176,7 @@ pub async fn run(
         .add_service(RegistrationServiceServer::new(registration))
         .add_service(Artifacts::new(driver.clone(), blobs, &limits).server());
     let routes = routes.routes();
-    let guard = Guard { hall: Hall::new(limits), pause: limits.request_pause };
+    let guard = Guard { hall: Hall::new(limits), limits };
     let serve = |server: Server, incoming| {
         let router = server.layer(guard.clone()).add_routes(routes.clone());
         router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned())

@@ -384,6 +384,9 @@ mod tests {
 
     use super::*;
     use crate::event::Event;
+    use crate::plan::Work;
+    use crate::scheduler::Scheduler;
+    use crate::task::Task;
 
     fn echo(name: &str) -> CommandSpec {
         CommandSpec { name: name.to_owned(), argv: vec!["echo".to_owned()], ..CommandSpec::default() }
@@ -480,16 +483,21 @@ mod tests {
     fn what_a_journal_says_of_an_array_is_in_memory_once_again() {
         let mut other = array("b", 2, None);
         other.array = Some([11, 12]);
-        let plan = plan(&of(vec![array("a", 3, None), other])).unwrap();
+        let commands = of(vec![array("a", 3, None), other]);
+        let plan = plan(&commands).unwrap();
+        let work = Work::Commands { commands: commands.into() };
         let tasks = plan.tasks.iter().cloned().map(Arc::new).collect();
-        let written = serde_json::to_string(&Event::TasksAdded { run: plan.digest(), tasks }).unwrap();
-        let Ok(Event::TasksAdded { tasks, .. }) = serde_json::from_str(&written) else { panic!("{written}") };
-        assert!(tasks.iter().map(|task| &**task).eq(&plan.tasks));
-        let argv = |place: usize| match &tasks[place].stage {
-            Stage::Command(command) => &command.argv,
+        let event = Event::RunSubmitted { run: plan.digest(), work, tasks, priority: 0 };
+        let written = serde_json::to_string(&event).unwrap();
+        let mut scheduler = Scheduler::default();
+        scheduler.apply(&serde_json::from_str(&written).unwrap());
+        assert!(scheduler.tasks().map(|task| &*task.spec).eq(&plan.tasks));
+        let argv = |task: &Task| match &task.spec.stage {
+            Stage::Command(command) => command.argv.clone(),
             other => panic!("{other:?}"),
         };
-        assert!((1..5).all(|place| Arc::ptr_eq(argv(0), argv(place)) && Arc::strong_count(argv(place)) == 5));
+        let all: Vec<Arc<[String]>> = scheduler.tasks().map(argv).collect();
+        assert!(all.iter().all(|argv| Arc::ptr_eq(argv, &all[0])) && Arc::strong_count(&all[0]) == 10);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::plan::{TaskSpec, Work};
@@ -24,7 +24,6 @@ pub enum Event {
         #[serde(flatten)]
         work: Work,
         /// Its first tasks, each after all that it needs. More may follow.
-        #[serde(deserialize_with = "shared")]
         tasks: Vec<Arc<TaskSpec>>,
         /// Runs with more go first.
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -42,7 +41,6 @@ pub enum Event {
         /// The run.
         run: Digest,
         /// The tasks, each after all that it needs.
-        #[serde(deserialize_with = "shared")]
         tasks: Vec<Arc<TaskSpec>>,
     },
     /// A worker may work on a task.
@@ -174,18 +172,6 @@ pub enum Event {
     },
     /// Something changed about who may speak.
     Registry(crate::registry::Event),
-}
-
-/// Tasks, of which each holds once what it has in common with the one before it.
-fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<TaskSpec>>, D::Error> {
-    let mut tasks: Vec<Arc<TaskSpec>> = vec![];
-    for mut task in Vec::<TaskSpec>::deserialize(deserializer)? {
-        if let Some(before) = tasks.last() {
-            task.share(before);
-        }
-        tasks.push(Arc::new(task));
-    }
-    Ok(tasks)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]

@@ -19,7 +19,7 @@ mod evaluation;
 pub mod knobs;
 mod pad;
 mod patch;
-mod range;
+pub(crate) mod range;
 mod sinddm;
 mod tl;
 mod upscale;
@@ -187,7 +187,7 @@ impl Experiment {
     /// Knobs that depend on those of other sections.
     fn check_together(&self) -> Checked {
         let [width, height] = self.finest();
-        size("sinddm.finest", [width, height], 8..=8192)?;
+        size("sinddm.finest", [width, height], 8..=range::FINEST_MAX)?;
         if let Some(coarsest) = self.sinddm.coarsest {
             within("sinddm.coarsest", coarsest, 4..=width.min(height))?;
         }

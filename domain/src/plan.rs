@@ -194,6 +194,16 @@ impl TaskSpec {
         }
     }
 
+    /// Whether it has the arguments of another task in memory a second time.
+    pub fn repeats(&self, other: &TaskSpec) -> bool {
+        match (&self.stage, &other.stage) {
+            (Stage::Command(own), Stage::Command(other)) => {
+                !Arc::ptr_eq(&own.argv, &other.argv) && own.argv == other.argv
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes of what a worker is told of it, apart from its parameters if it is a stage of
     /// the study: these are few.
     pub fn told_bytes(&self) -> u64 {

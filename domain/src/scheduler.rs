@@ -90,8 +90,6 @@ struct Entry {
     dependents: Vec<Id>,
     /// The runs that it is part of, cancelled ones included.
     runs: Vec<RunId>,
-    /// The task before it that is probably of the same stage and subject.
-    like_it: Option<Id>,
 }
 
 /// An attempt that has ended.

@@ -92,9 +92,18 @@ impl Credentials {
 pub struct Refused {
     address: String,
     problem: String,
+    /// Whether it may be over when the coordinator is back.
+    passes: bool,
 }
 
-/// Why no connection came about, if trying again cannot help.
+impl Refused {
+    /// Whether no later connection can come about either.
+    pub fn is_final(&self) -> bool {
+        !self.passes
+    }
+}
+
+/// Why no connection came about, if it is not that nobody answers.
 pub fn refused(status: &Status) -> Option<&Refused> {
     let mut source = status.source();
     while let Some(error) = source {
@@ -175,12 +184,14 @@ impl Dialer {
             Address::Loopback { host, port } => {
                 let tcp = tcp(host, *port).await?;
                 // A name server may have its own mind about what `localhost` is.
-                let refused = |problem| Err(io::Error::other(Refused { address: format!("{host}:{port}"), problem }));
+                let refused = |problem, passes| {
+                    Err(io::Error::other(Refused { address: format!("{host}:{port}"), problem, passes }))
+                };
                 if !tcp.peer_addr()?.ip().to_canonical().is_loopback() {
-                    return refused("that is another machine, and plaintext is for this one only".to_owned());
+                    return refused("that is another machine, and plaintext is for this one only".to_owned(), false);
                 }
                 if let Some(user) = crate::peer::stranger(&tcp).await? {
-                    return refused(of(user));
+                    return refused(of(user), true);
                 }
                 Ok(Box::new(tcp))
             }
@@ -228,7 +239,7 @@ pub async fn handshake(
         }
     };
     speak.await.map_err(|error| match crate::tls::refusal(&error) {
-        Some(problem) => io::Error::other(Refused { address: format!("{host}:{port}"), problem }),
+        Some(problem) => io::Error::other(Refused { address: format!("{host}:{port}"), problem, passes: false }),
         None => error,
     })
 }

@@ -8,6 +8,7 @@ use domain::scheduler::Reject;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::channel::Refused;
 use crate::convert::InvalidField;
 use crate::v1;
 
@@ -133,7 +134,7 @@ pub fn is_final(status: &Status) -> bool {
         Code::ResourceExhausted => status.get_details_retry_info().is_none(),
         // Nor can a connection with a certificate that is not believed.
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable => {
-            crate::channel::refused(status).is_some()
+            crate::channel::refused(status).is_some_and(Refused::is_final)
         }
     }
 }

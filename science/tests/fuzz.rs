@@ -251,8 +251,11 @@ fn diffusion() -> Value {
     })
 }
 
+/// Reads a record and says what came of it.
+type Reader = fn(&Path) -> String;
+
 /// A valid record of each kind, with what reads it.
-fn kinds() -> Vec<(Value, fn(&Path) -> String)> {
+fn kinds() -> Vec<(Value, Reader)> {
     fn read<T: Record>(path: &Path) -> String {
         said(records::read::<T>(path), path, |_| "read".to_owned())
     }
@@ -382,6 +385,6 @@ fn a_checkpoint_that_claims_four_thousand_million_times_is_refused_before_anythi
     assert!(peak < 1 << 20, "{peak}");
     assert_eq!(
         failure.message,
-        "the checkpoint cannot be sampled from: sinddm.timesteps: is 4294967295, has to be at most 10000"
+        "the checkpoint cannot be sampled from: sinddm.timesteps: is 4294967295, has to lie between 2 and 10000"
     );
 }

@@ -30,6 +30,9 @@ const LENGTH_MAX: usize = 1 << 16;
 /// Most inputs of a corpus.
 const CORPUS_MAX: usize = 2048;
 
+/// Most outcomes that are told apart: some repeat the input.
+const OUTCOMES_MAX: usize = 1 << 16;
+
 /// Longest that an execution may take.
 const TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -107,7 +110,8 @@ impl Target<'_> {
         }
         for _ in 0..executions {
             let input = mutated(&corpus, &self.words, &mut dice);
-            if seen.insert(self.outcome(&input, &execute)) && corpus.len() < CORPUS_MAX {
+            let outcome = self.outcome(&input, &execute);
+            if seen.len() < OUTCOMES_MAX && seen.insert(outcome) && corpus.len() < CORPUS_MAX {
                 corpus.push(input);
             }
         }

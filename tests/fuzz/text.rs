@@ -18,7 +18,10 @@ fn any_address_is_refused_or_itself() {
         let text = String::from_utf8_lossy(bytes);
         match Address::parse_all(&text) {
             Ok(addresses) => {
-                let singly: Vec<_> = text.split(',').filter_map(|url| Address::parse(url.trim()).ok()).collect();
+                // The path of a socket may have commas.
+                let urls =
+                    if text.trim_start().starts_with("unix:") { vec![&*text] } else { text.split(',').collect() };
+                let singly: Vec<_> = urls.into_iter().filter_map(|url| Address::parse(url.trim()).ok()).collect();
                 assert_eq!(addresses, singly);
                 format!("{:?}", addresses.iter().map(Address::is_secure).collect::<Vec<_>>())
             }

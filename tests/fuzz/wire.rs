@@ -56,6 +56,9 @@ fn grant() -> Grant {
         attempt: Attempt(1),
         label: "report".to_owned(),
         stage: Stage::Report,
+        version: 1,
+        slots: 2,
+        memory_mib: 3,
         seed: Seed(u64::MAX),
         inputs: vec![GrantedInput { name: "results".to_owned(), artifact: digest, only: vec!["a/b".to_owned()] }],
         gpus: vec![GpuPart { index: 1, milli: 500 }],
@@ -80,7 +83,7 @@ fn valid() -> Vec<Vec<u8>> {
     vec![
         v1::Lease::from(grant()).encode_to_vec(),
         hello().encode_to_vec(),
-        v1::AcquireLeasesResponse { leases: vec![v1::Lease::from(grant())], ..Default::default() }.encode_to_vec(),
+        v1::AcquireLeasesResponse { leases: vec![v1::Lease::from(grant())] }.encode_to_vec(),
         manifest.to_bytes(),
         Digest::of(b"x").to_string().into_bytes(),
     ]

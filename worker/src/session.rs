@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::channel::refused;
 use proto::convert::token;
 use proto::status::is_final;
 use proto::v1;
@@ -27,6 +28,7 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// refuses this worker for good.
 pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<(), Status> {
     let mut pause = BACKOFF;
+    let mut was_welcomed = false;
     loop {
         let mut welcomed = false;
         let ended = tokio::select! {
@@ -35,9 +37,13 @@ pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<
         };
         match ended {
             Err(status) if is_final(&status) => return Err(status),
+            // At first somebody has to mend it; later what runs is worth a wait.
+            Err(status) if refused(&status).is_some() && !(was_welcomed || welcomed) => return Err(status),
+            Err(status) if refused(&status).is_some() => tracing::warn!(message = status.message(), "waiting"),
             Err(status) => tracing::debug!(message = status.message(), "no session"),
             Ok(()) => tracing::debug!("the coordinator ended the session"),
         }
+        was_welcomed |= welcomed;
         pause = if welcomed { BACKOFF } else { (pause * 2).min(BACKOFF_MAX) };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

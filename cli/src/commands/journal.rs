@@ -41,7 +41,7 @@ fn recover(state: &Path, url: Option<&JournalUrl>, dry: bool) -> anyhow::Result<
 
 fn lock(state: &Path) -> anyhow::Result<File> {
     std::fs::metadata(state).with_context(|| format!("cannot use {}", state.display()))?;
-    Ok(proto::private::lock(state)?)
+    Ok(proto::private::lock(state).map_err(coordinator::Error::from)?)
 }
 
 /// The journal of a state folder, if it has one or had.

@@ -123,7 +123,7 @@ fn recomputed(again: &v1::RecomputeTasksResponse, done: bool, as_json: bool) -> 
         ));
     }
     if !done {
-        eprintln!("nothing has changed; the same with --yes does it");
+        note!("nothing has changed; the same with --yes does it");
     }
     Ok(())
 }

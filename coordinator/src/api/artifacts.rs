@@ -22,7 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Caller;
 use crate::blobs::upload::{Start, check_session};
-use crate::blobs::{Blobs, Reader};
+use crate::blobs::{Blobs, Error, Reader};
 use crate::config::Limits;
 use crate::driver::Handle;
 use crate::gc;

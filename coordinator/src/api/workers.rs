@@ -163,7 +163,9 @@ impl WorkerService for Workers {
         });
         // The channel is empty: there is room.
         let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(welcome) }));
-        let number = self.driver.open(worker.clone(), name, offer, commands.clone()).await?;
+        // The stream ends when the driver lets go of the worker, so nobody else holds on to it.
+        let to_worker = commands.downgrade();
+        let number = self.driver.open(worker.clone(), name, offer, commands).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         tokio::spawn(async move {
             loop {
@@ -176,8 +178,10 @@ impl WorkerService for Workers {
                 let attempts = match convert::beat(beat) {
                     Ok(attempts) => attempts,
                     Err(error) => {
-                        // A worker that does not read learns nothing.
-                        let _ = commands.try_send(Err(of_invalid(&error)));
+                        if let Some(commands) = to_worker.upgrade() {
+                            // A worker that does not read learns nothing.
+                            let _ = commands.try_send(Err(of_invalid(&error)));
+                        }
                         break;
                     }
                 };

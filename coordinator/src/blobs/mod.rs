@@ -423,10 +423,15 @@ impl Blobs {
                 return Ok(reader);
             }
         }
+        self.forget(digest);
+        Err(Error::Unknown(digest))
+    }
+
+    /// Has the store asked the next time whether a blob is there.
+    pub(crate) fn forget(&self, digest: Digest) {
         if let Backend::Bucket(bucket) = &*self.backend {
             bucket.forget(digest);
         }
-        Err(Error::Unknown(digest))
     }
 
     async fn reader_in(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {

@@ -27,8 +27,8 @@ const SCHEMA: &str = include_str!("sqlite.sql");
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// Pages of the log before it is folded into the file: pages that change often
-/// are copied less often, and what a damaged log can take stays small. 1 MiB.
-const CHECKPOINT_PAGES: i64 = 256;
+/// are copied less often, and what a damaged log can take stays small. 4 MiB.
+const CHECKPOINT_PAGES: i64 = 1024;
 
 /// Events of an older form that share a batch in this one.
 const MIGRATION_BATCH: usize = 256;
@@ -60,7 +60,8 @@ impl Sqlite {
             return Err(refused(Refusal::Recovering));
         }
         let mark = MarkFile::open(&mark_file(path))?;
-        let marked = mark.as_ref().map_or(0, |mark| mark.places.newest().map_or(0, |mark| mark.number));
+        let newest = mark.as_ref().map(|mark| mark.places.newest().ok_or_else(|| refused(Refusal::Unreadable)));
+        let marked = newest.transpose()?.map_or(0, |mark| mark.number);
         // SQLite would make an empty one, and throw its log away.
         if marked > 0 && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
             return Err(refused(Refusal::Shorter { last: 0, marked }));

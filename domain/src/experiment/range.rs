@@ -9,16 +9,19 @@ use std::ops::RangeInclusive;
 use super::InvalidKnob;
 
 /// What a check says.
-pub(super) type Checked = Result<(), InvalidKnob>;
+pub(crate) type Checked = Result<(), InvalidKnob>;
 
 /// Longest side of a picture, in pixels.
-pub(super) const SIDE_MAX: u32 = 32_768;
+pub(crate) const SIDE_MAX: u32 = 32_768;
+
+/// Longest side of a diffusion model's finest scale, in pixels.
+pub(crate) const FINEST_MAX: u32 = 8192;
 
 /// Most pictures that a step takes or that are drawn at once.
 pub(super) const BATCH_MAX: u32 = 4_096;
 
-/// Most steps of a training.
-pub(super) const STEPS_MAX: u32 = 10_000_000;
+/// Most steps of a training: years on any GPU.
+pub(super) const STEPS_MAX: u32 = 100_000_000;
 
 /// Most diffusion steps T.
 pub(super) const TIMESTEPS_MAX: u32 = 10_000;
@@ -29,7 +32,7 @@ pub(super) fn refuse(key: &str, problem: impl Into<String>) -> Checked {
 }
 
 /// A number has to lie in its range. What is not a number lies in none.
-pub(super) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
+pub(crate) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
     match range.contains(&value) {
         true => Ok(()),
         false => refuse(key, format!("is {value}, has to lie between {} and {}", range.start(), range.end())),
@@ -37,7 +40,7 @@ pub(super) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeI
 }
 
 /// Width and height.
-pub(super) fn size(key: &str, sides: [u32; 2], range: RangeInclusive<u32>) -> Checked {
+pub(crate) fn size(key: &str, sides: [u32; 2], range: RangeInclusive<u32>) -> Checked {
     sides.into_iter().try_for_each(|side| within(key, side, range.clone()))
 }
 

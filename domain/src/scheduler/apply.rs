@@ -182,7 +182,14 @@ impl Scheduler {
     /// Adds tasks to a run, and gives those that ended without a result a new chance: as
     /// they are asked for now, since how a task is computed is no part of its key.
     fn add_tasks(&mut self, run: RunId, specs: &[Arc<TaskSpec>]) {
+        let mut before = self.tasks.last().map(|entry| entry.task.spec.clone());
         for spec in specs {
+            // A journal has arguments for each task of an array.
+            let mut spec = spec.clone();
+            if let Some(before) = before.as_ref().filter(|before| spec.repeats(before)) {
+                Arc::make_mut(&mut spec).share(before);
+            }
+            let spec = &*before.insert(spec);
             let id = self.ids.get(&spec.key).unwrap_or_else(|| self.add(spec));
             if !self.tasks[id as usize].runs.contains(&run) {
                 self.tasks[id as usize].runs.push(run);
@@ -197,6 +204,7 @@ impl Scheduler {
                     for worker in self.workers.values_mut() {
                         worker.learn(&self.classes);
                     }
+                    self.ids.relabel(&self.tasks[id as usize].task.spec, spec, id);
                     (self.tasks[id as usize].class, self.tasks[id as usize].task.spec) = (class, spec.clone());
                     let task = &mut self.tasks[id as usize].task;
                     (task.failures, task.losses) = (0, 0);
@@ -230,8 +238,8 @@ impl Scheduler {
             failed_on: vec![],
             had: None,
         };
-        let like_it = self.ids.insert(spec, id);
-        self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![], like_it });
+        self.ids.insert(spec, id);
+        self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![] });
         id
     }
 

@@ -75,7 +75,7 @@ impl Scheduler {
         let id = self.ids.get(&key).ok_or(Reject::UnknownTask(key))?;
         let (spec, mut comparison) = (&self.tasks[id as usize].task.spec, Comparison::default());
         let is_like_it = |other: &&Arc<TaskSpec>| is_of_the_same(other, spec);
-        let before = std::iter::successors(Some(id), |id| self.tasks[*id as usize].like_it).skip(1).take(LOOKED_MAX);
+        let before = self.ids.like(spec, id).take(LOOKED_MAX);
         let Some(before) = before.map(|id| &self.tasks[id as usize].task.spec).find(is_like_it) else {
             return Ok(comparison);
         };

@@ -18,8 +18,8 @@ pub(super) struct Ids {
     places: HashMap<Digest, u32, BuildHasherDefault<First8>>,
     /// By the beginning of the key, for those who type no more than that.
     order: BTreeSet<(u64, u32)>,
-    /// The newest task of each stage and subject, by the beginning of a digest of both.
-    newest: HashMap<u64, u32, BuildHasherDefault<First8>>,
+    /// By the beginning of a digest of stage and subject, for what was asked for before.
+    labels: BTreeSet<(u64, u32)>,
 }
 
 impl Ids {
@@ -33,14 +33,27 @@ impl Ids {
         self.order.range(places).map(|(_, id)| *id)
     }
 
-    /// Notes a task; returns the one before it that is probably of the same stage and
-    /// subject.
-    pub(super) fn insert(&mut self, spec: &TaskSpec, id: u32) -> Option<u32> {
+    /// Tasks before one, newest first, that are probably of its stage and subject.
+    pub(super) fn like(&self, spec: &TaskSpec, id: u32) -> impl Iterator<Item = u32> {
+        let label = label(spec);
+        self.labels.range((label, u32::MIN)..(label, id)).rev().map(|(_, id)| *id)
+    }
+
+    pub(super) fn insert(&mut self, spec: &TaskSpec, id: u32) {
         self.places.insert(spec.key, id);
         self.order.insert((head(&spec.key), id));
-        let label = format!("{}\0{}", spec.stage.name(), spec.subject);
-        self.newest.insert(head(&Digest::of(label.as_bytes())), id)
+        self.labels.insert((label(spec), id));
     }
+
+    /// A task is about something else from now on, with the same key.
+    pub(super) fn relabel(&mut self, before: &TaskSpec, after: &TaskSpec, id: u32) {
+        self.labels.remove(&(label(before), id));
+        self.labels.insert((label(after), id));
+    }
+}
+
+fn label(spec: &TaskSpec) -> u64 {
+    head(&Digest::of(format!("{}\0{}", spec.stage.name(), spec.subject).as_bytes()))
 }
 
 /// Orders digests as they are ordered, but for those that begin alike.

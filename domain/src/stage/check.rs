@@ -1,11 +1,9 @@
 //! Whether the parameters of a stage are in range. Those of a plan are, since its spec
 //! was checked; those that come from a file or from another process may be anything.
 
+use crate::experiment::range::{FINEST_MAX, SIDE_MAX, size, within};
 use crate::experiment::{Experiment, Finest, Init, InvalidKnob, Patch};
 use crate::stage::{Aggregate, Choice, Mosaic, Seen, Split, Stage};
-
-/// Widest and highest picture, in pixels.
-const SIDE_MAX: u32 = 32_768;
 
 /// Most folds of one dealing of images.
 const FOLDS_MAX: u32 = 10;
@@ -18,12 +16,12 @@ impl Stage {
     pub fn check(&self) -> Result<(), InvalidKnob> {
         match self {
             Stage::Ingest(ingest) => {
-                within("min_side", ingest.min_side, 0, SIDE_MAX)?;
+                within("min_side", ingest.min_side, 0..=SIDE_MAX)?;
                 ingest.choice.as_ref().map_or(Ok(()), choice)
             }
             Stage::Pad(canvases) => {
                 knobs(|spec| spec.pad = canvases.pad.clone())?;
-                canvases.frame.map_or(Ok(()), |size| sides("frame", size))?;
+                canvases.frame.map_or(Ok(()), |frame| size("frame", frame, 1..=SIDE_MAX))?;
                 canvases.choice.as_ref().map_or(Ok(()), choice)
             }
             Stage::SinddmTrain { sinddm } => knobs(|spec| spec.sinddm = sinddm.clone()),
@@ -31,7 +29,7 @@ impl Stage {
             Stage::DdpmTrain { training } => knobs(|spec| spec.ddpm.training = training.clone()),
             Stage::DdpmSample { sampling } => knobs(|spec| spec.ddpm.sampling = sampling.clone()),
             Stage::Swin2srTrain { size, training } => {
-                sides("size", *size)?;
+                self::size("size", *size, 1..=SIDE_MAX)?;
                 knobs(|spec| spec.upscale.training = training.clone())
             }
             Stage::Upscale { upscale } => knobs(|spec| spec.upscale = upscale.clone()),
@@ -47,10 +45,10 @@ impl Stage {
             }
             Stage::Patches(patches) => {
                 split(patches.split)?;
-                within("patch.size", patches.patch.size, 16, SIDE_MAX)?;
+                within("patch.size", patches.patch.size, 16..=SIDE_MAX)?;
                 knobs(|spec| {
                     // As large as a patch may be.
-                    spec.sinddm.finest = [SIDE_MAX; 2].into();
+                    spec.sinddm.finest = [FINEST_MAX; 2].into();
                     spec.patch = patches.patch.clone();
                     spec.pad = patches.pad.clone().unwrap_or_default();
                 })
@@ -76,42 +74,28 @@ fn knobs(set: impl FnOnce(&mut Experiment)) -> Result<(), InvalidKnob> {
     spec.check()
 }
 
-fn within(key: &str, value: u32, low: u32, high: u32) -> Result<(), InvalidKnob> {
-    match (low..=high).contains(&value) {
-        true => Ok(()),
-        false => {
-            let problem = format!("is {value}, has to lie between {low} and {high}");
-            Err(InvalidKnob { key: key.to_owned(), problem })
-        }
-    }
-}
-
-fn sides(key: &str, size: [u32; 2]) -> Result<(), InvalidKnob> {
-    size.into_iter().try_for_each(|side| within(key, side, 1, SIDE_MAX))
-}
-
 fn choice(choice: &Choice) -> Result<(), InvalidKnob> {
-    within("choice.images", choice.images, 1, u32::MAX)
+    within("choice.images", choice.images, 1..=u32::MAX)
 }
 
 fn mosaic(mosaic: Option<Mosaic>) -> Result<(), InvalidKnob> {
-    mosaic.and_then(|mosaic| mosaic.frame).map_or(Ok(()), |frame| sides("mosaic.frame", frame))
+    mosaic.and_then(|mosaic| mosaic.frame).map_or(Ok(()), |frame| size("mosaic.frame", frame, 1..=SIDE_MAX))
 }
 
 fn seen(seen: Seen) -> Result<(), InvalidKnob> {
-    within("seen.factor", seen.factor, 1, 16)?;
-    if let Finest::Size(size) = seen.finest { sides("seen.finest", size) } else { Ok(()) }
+    within("seen.factor", seen.factor, 1..=16)?;
+    if let Finest::Size(finest) = seen.finest { size("seen.finest", finest, 1..=SIDE_MAX) } else { Ok(()) }
 }
 
 fn split(split: Split) -> Result<(), InvalidKnob> {
-    within("split.folds", split.folds, 1, FOLDS_MAX)?;
-    within("split.fold", split.fold, 0, split.folds - 1)
+    within("split.folds", split.folds, 1..=FOLDS_MAX)?;
+    within("split.fold", split.fold, 0..=split.folds - 1)
 }
 
 fn totals(aggregate: &Aggregate) -> Result<(), InvalidKnob> {
     for rounds in &aggregate.rounds {
-        within("rounds.repeats", rounds.repeats, 1, 1000)?;
-        within("rounds.folds", rounds.folds, 1, FOLDS_MAX)?;
+        within("rounds.repeats", rounds.repeats, 1..=1000)?;
+        within("rounds.folds", rounds.folds, 1..=FOLDS_MAX)?;
     }
     knobs(|spec| {
         (spec.drift.threshold, spec.drift.margin) = (aggregate.drift_threshold, aggregate.drift_margin);
@@ -138,7 +122,7 @@ mod tests {
         assert!(named(Stage::DdpmTrain { training }).starts_with("ddpm.training.mults: "));
         let training = Swin2srTraining { heads: 0, ..Swin2srTraining::default() };
         let train = |size, training| named(Stage::Swin2srTrain { size, training });
-        assert!(train([8, 8], training.clone()).starts_with("upscale.training.embed_dim: "));
+        assert!(train([8, 8], training.clone()).starts_with("upscale.training.heads: "));
         assert_eq!(train([8, 0], training), "size: is 0, has to lie between 1 and 32768");
         let upscale = Upscale { factor: 1 << 30, ..Upscale::default() };
         assert!(named(Stage::Upscale { upscale }).starts_with("upscale.factor: "));

@@ -331,7 +331,8 @@ fn drift_is_judged_by_its_own_interval() {
     // Nothing in common, and all in common.
     record.properties[0].synthetic.iter_mut().for_each(|value| *value += 1000.0);
     record.properties[0].ks = Some(1.0);
-    record.properties[1].synthetic = record.properties[1].real.clone();
+    let count = record.properties[1].synthetic.len();
+    record.properties[1].synthetic = record.properties[1].real.iter().copied().cycle().take(count).collect();
     record.properties[1].ks = Some(0.0);
     records::write(&path, &record).unwrap();
     let results = aggregate(root.path(), &params(&[])).unwrap();
