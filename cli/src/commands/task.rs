@@ -109,7 +109,7 @@ fn recomputed(again: &v1::RecomputeTasksResponse, done: bool, as_json: bool) -> 
         out::line("no result is lost");
         return Ok(());
     }
-    out::line(if done { "computed again" } else { "would be computed again" });
+    out::line(if done { "will be computed again" } else { "would be computed again" });
     for v1::RecomputedTask { task_key, label, why } in tasks {
         out::line(format_args!("  {} {label}: {why}", short(task_key)));
     }
