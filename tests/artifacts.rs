@@ -12,44 +12,19 @@ use proto::channel::{self, Credentials, blob_call, call};
 use proto::transfer::{self, Error, Transfer};
 use proto::v1;
 use proto::v1::put_blob_request::Part;
-use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::harness::cluster::Cluster;
+use crate::harness::files::{folder, noise, push};
 use crate::harness::program::{Running, is_root, real};
 use crate::harness::proxy::Proxy;
 use crate::harness::soon;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Bytes that no compressor makes smaller.
-fn noise(seed: u8, length: u64) -> Vec<u8> {
-    let mut state = u64::from(seed) + 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(|_| next()).collect()
-}
-
 /// Text that gets much smaller.
 fn text(length: u64) -> Vec<u8> {
     (0..).flat_map(|number: u64| format!("stone {number}\n").into_bytes()).take(length as usize).collect()
-}
-
-/// A folder with these files.
-fn folder(files: &[(&str, &[u8])]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in files {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-    }
-    folder
-}
-
-async fn push(transfer: &Transfer, folder: &Path) -> Digest {
-    transfer.push(folder, &transfer::scan(folder).unwrap()).await.unwrap()
 }
 
 /// Where a blob lies on the coordinator's disk.

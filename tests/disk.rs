@@ -10,41 +10,16 @@ use proto::channel::{blob_call, call};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::put_blob_request::Part;
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::harness::cluster::{Cluster, data, small};
 use crate::harness::command::{log, shell, submit};
+use crate::harness::files::{folder, noise, push};
 use crate::harness::soon;
 
 const MIB: usize = 1024 * 1024;
-
-/// Bytes that no compressor makes smaller.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed + 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length / 8).flat_map(|_| next()).collect()
-}
-
-/// A folder with these files.
-fn folder(files: &[(&str, &[u8])]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in files {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-    }
-    folder
-}
-
-async fn push(cluster: &Cluster, folder: &Path) -> Digest {
-    Transfer::new(cluster.channel()).push(folder, &transfer::scan(folder).unwrap()).await.unwrap()
-}
 
 /// The names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
@@ -138,8 +113,8 @@ async fn packed_streams_that_store_or_take_more_than_ours_are_refused_by_name() 
 #[tokio::test(flavor = "multi_thread")]
 async fn naming_a_large_file_as_an_artifact_does_not_move_it() {
     let cluster = Cluster::start().await;
-    let large = noise(1, 17 * MIB);
-    push(&cluster, folder(&[("large", &large)]).path()).await;
+    let large = noise(1, 17 << 20);
+    push(&Transfer::new(cluster.channel()), folder(&[("large", &large)]).path()).await;
     let digest = Digest::of(&large);
     let refused = hand_in(&cluster, digest).await.unwrap_err();
     assert!(
@@ -170,7 +145,7 @@ async fn a_name_that_no_worker_could_write_is_refused_when_it_is_handed_in() {
 async fn files_arrive_as_they_are_whatever_their_names_and_what_lies_beside_them() {
     let cluster = Cluster::start().await;
     let (long, packed) = ("n".repeat(255), vec![b'p'; MIB]);
-    let (raw, half) = (noise(2, 3 * MIB), noise(3, 2 * MIB));
+    let (raw, half) = (noise(2, 3 << 20), noise(3, 2 << 20));
     let mut files: Vec<(String, Vec<u8>)> = vec![];
     for name in ["X", "X.partial", "X.partial.zst", "X.zst"] {
         files.push((name.to_owned(), raw.clone()));
@@ -179,7 +154,7 @@ async fn files_arrive_as_they_are_whatever_their_names_and_what_lies_beside_them
     files[2].1 = half;
     files.push((long, raw));
     let listed: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    let artifact = push(&cluster, folder(&listed).path()).await;
+    let artifact = push(&Transfer::new(cluster.channel()), folder(&listed).path()).await;
     let out = folder(&[("X.partial3", b"mine"), ("Y", b"mine")]);
     Transfer::new(cluster.channel()).pull(artifact, &[], out.path()).await.unwrap();
     for (name, bytes) in &files {
@@ -194,8 +169,8 @@ async fn files_arrive_as_they_are_whatever_their_names_and_what_lies_beside_them
 #[tokio::test(flavor = "multi_thread")]
 async fn several_may_fetch_the_same_to_one_folder_at_once() {
     let cluster = Cluster::start().await;
-    let (raw, packed) = (noise(4, 6 * MIB), vec![b'p'; 6 * MIB]);
-    let artifact = push(&cluster, folder(&[("raw", &raw), ("packed", &packed)]).path()).await;
+    let (raw, packed) = (noise(4, 6 << 20), vec![b'p'; 6 * MIB]);
+    let artifact = push(&Transfer::new(cluster.channel()), folder(&[("raw", &raw), ("packed", &packed)]).path()).await;
     let out = tempfile::tempdir().unwrap();
     let pulls = (0..6).map(|_| {
         let (transfer, out) = (Transfer::new(cluster.channel()), out.path().to_owned());

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use coordinator::journal::leader::{Candidacy, Candidate};
 use coordinator::journal::mark::Refusal;
 use coordinator::journal::postgres::Server;
 use coordinator::journal::snapshot::Snapshot;
@@ -16,10 +15,10 @@ use domain::registry::{Request, Role};
 use domain::scheduler::Scheduler;
 use tempfile::TempDir;
 
-use crate::harness::postgres::Database;
+use crate::harness::PATIENCE;
+use crate::harness::postgres::{Database, leading};
 use crate::harness::program::{Running, lithogen, run, run_in};
 use crate::harness::story::Story;
-use crate::harness::{PATIENCE, eventually};
 
 /// A journal's files by the endings of their names, as they are at one moment.
 #[derive(Clone, PartialEq)]
@@ -635,16 +634,7 @@ fn an_old_copy_of_a_database_is_refused_by_who_knows_of_later_events() {
     let folder = tempfile::tempdir().unwrap();
     let mark_of = |name: &str| folder.path().join(name);
     let open = |mark: &Path| {
-        let server = Server::new(&url, PATIENCE).unwrap().marked_in(mark.to_owned());
-        let mut candidate = Candidate::new(&server, "http://here").unwrap();
-        let mut lead = None;
-        eventually("it leads", PATIENCE, || {
-            if let Candidacy::Leads(mine) = candidate.stand().unwrap() {
-                lead = Some(mine);
-            }
-            lead.is_some()
-        });
-        let lead = lead.unwrap();
+        let lead = leading(&Server::new(&url, PATIENCE).unwrap().marked_in(mark.to_owned()));
         let journal = lead.opener()();
         (lead, journal)
     };

@@ -231,9 +231,8 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             tasks.flat_map(|task| closed(task, "pruned")).collect()
         }
         Event::ResultsInvalidated { tasks } => {
-            let is_wanted = |key| scheduler.runs_of(key).any(|run| run.phase != Phase::Cancelled);
             let reopened = tasks.iter().filter_map(|key| scheduler.task(*key).ok()).map(|task| match task.spec.key {
-                key if is_wanted(key) => open(&task.spec),
+                key if scheduler.wants(key) => open(&task.spec),
                 key => task_ended(key, "cancelled"),
             });
             let cut_off = tasks.iter().flat_map(|key| scheduler.dependents_of(*key)).filter_map(Task::lease);

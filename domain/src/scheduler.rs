@@ -166,6 +166,11 @@ impl Scheduler {
         entry.into_iter().flat_map(|entry| entry.runs.iter().map(|run| &self.runs[*run as usize]))
     }
 
+    /// Whether a run that is not cancelled needs a task.
+    pub fn wants(&self, key: Digest) -> bool {
+        self.ids.get(&key).is_some_and(|id| self.is_wanted(id))
+    }
+
     /// The tasks that read a task's result.
     pub fn dependents_of(&self, key: Digest) -> impl Iterator<Item = &Task> {
         let entry = self.ids.get(&key).map(|id| &self.tasks[id as usize]);

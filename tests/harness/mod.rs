@@ -6,6 +6,7 @@
 //! | [`cluster`] | a coordinator and workers in this process, with stages that compute nothing |
 //! | [`command`] | somebody's own programs, handed in |
 //! | [`dice`] | numbers that follow from a seed |
+//! | [`files`] | files to be sent and fetched |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`program`] | the program as people start it |
 //! | [`proxy`] | a cable that can be cut |
@@ -16,6 +17,7 @@ pub(crate) mod cable;
 pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod dice;
+pub(crate) mod files;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;

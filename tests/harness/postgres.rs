@@ -91,8 +91,14 @@ impl Drop for Database {
 
 /// A journal that leads, with its right to.
 pub(crate) fn lead(url: &str, patience: Duration) -> (Lead, Box<dyn Journal>) {
-    let server = Server::new(url, patience).unwrap();
-    let mut candidate = Candidate::new(&server, "http://here").unwrap();
+    let lead = leading(&Server::new(url, patience).unwrap());
+    let journal = lead.opener()().unwrap();
+    (lead, journal)
+}
+
+/// Waits for the right to lead.
+pub(crate) fn leading(server: &Server) -> Lead {
+    let mut candidate = Candidate::new(server, "http://here").unwrap();
     let mut lead = None;
     eventually("it leads", PATIENCE, || {
         if let Candidacy::Leads(mine) = candidate.stand().unwrap() {
@@ -100,9 +106,7 @@ pub(crate) fn lead(url: &str, patience: Duration) -> (Lead, Box<dyn Journal>) {
         }
         lead.is_some()
     });
-    let lead = lead.unwrap();
-    let journal = lead.opener()().unwrap();
-    (lead, journal)
+    lead.unwrap()
 }
 
 fn serve(folder: &Path) -> Child {

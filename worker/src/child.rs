@@ -4,11 +4,11 @@
 //! starts the program with the folder as argument. A child that finds
 //! `checkpoint/` goes on from there. It tells its progress and the checkpoints
 //! that it leaves as JSON lines on standard output; what it says on standard
-//! error is kept in `log.txt`, as far as [`crate::said`] keeps it. It ends with status 0 and its files in
-//! `outputs/`, or leaves `failure.json`. A line `stop` on its standard input
-//! asks it to finish its step, leave a checkpoint and end; when the input
-//! closes, its parent is gone and it ends at once, so no child outlives its
-//! worker.
+//! error is kept in `log.txt`, as far as [`crate::said`] keeps it. It ends with
+//! status 0 and its files in `outputs/`, or leaves `failure.json`. A line `stop`
+//! on its standard input asks it to finish its step, leave a checkpoint and end;
+//! when the input closes, its parent is gone and it ends at once, so no child
+//! outlives its worker.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -3,10 +3,10 @@
 //! It runs in a folder of its own, finds its inputs in `$LITHOGEN_INPUTS/<name>`
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
 //! `stdout.txt` there. That and what it says on standard error is the attempt's
-//! log, as far as [`crate::said`] keeps it. Of the worker's environment it has what is
-//! passed on to all, and what the command says. An element of an array finds `$LITHOGEN_INDEX` and, of lines,
-//! `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM, and SIGKILL when its time is
-//! over.
+//! log, as far as [`crate::said`] keeps it. Of the worker's environment it has what
+//! is passed on to all, and what the command says. An element of an array finds
+//! `$LITHOGEN_INDEX` and, of lines, `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM,
+//! and SIGKILL when its time is over.
 
 use std::fs::File;
 use std::io;

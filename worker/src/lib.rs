@@ -76,6 +76,15 @@ pub enum Error {
     Refused(tonic::Status),
 }
 
+impl From<private::Error> for Error {
+    fn from(error: private::Error) -> Self {
+        match error {
+            private::Error::InUse(folder) => Self::InUse(folder),
+            error => Self::State(error),
+        }
+    }
+}
+
 /// Reports that may wait before attempts have to.
 const REPORTS: usize = 64;
 
@@ -176,12 +185,8 @@ impl Drop for Listed<'_> {
 /// this worker for good. A coordinator that is away is waited for.
 pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
     let addresses = proto::address::Address::parse_all(&config.coordinator)?;
-    let state_error = |error| match error {
-        private::Error::InUse(folder) => Error::InUse(folder),
-        error => Error::State(error),
-    };
-    private::folder(&config.state).map_err(state_error)?;
-    let _lock = private::lock(&config.state).map_err(state_error)?;
+    private::folder(&config.state)?;
+    let _lock = private::lock(&config.state)?;
     let state_error = |source| Error::State(private::Error::Io { path: config.state.clone(), source });
     // Programs of others run in folders of their own and are told where theirs lie.
     let root = std::path::absolute(&config.state).map_err(state_error)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::digest::Digest;
 use domain::plan::{Input, Source};
-use domain::scheduler::{Phase, Request, Scheduler};
+use domain::scheduler::{Request, Scheduler};
 use domain::task::Task;
 use proto::status::{MISSING_BLOB, of_reject, status};
 use proto::v1;
@@ -124,8 +124,7 @@ fn made(task: &Task) -> Option<Made> {
 
 /// The results of all runs that were not called off.
 fn wanted(scheduler: &Scheduler) -> Vec<Made> {
-    let is_wanted = |task: &&Task| scheduler.runs_of(task.spec.key).any(|run| run.phase != Phase::Cancelled);
-    scheduler.tasks().filter(is_wanted).filter_map(made).collect()
+    scheduler.tasks().filter(|task| scheduler.wants(task.spec.key)).filter_map(made).collect()
 }
 
 /// Whether all files of an artifact are stored, as far as can be said without

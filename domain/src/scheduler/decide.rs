@@ -10,7 +10,7 @@ use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject,
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::plan::{TaskSpec, Work};
-use crate::stage::{Failure, FailureCode, Stage};
+use crate::stage::{Failure, FailureCode};
 use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
 use crate::text::cut;
 
@@ -19,7 +19,7 @@ const TASKS_PER_EVENT: usize = 1000;
 
 /// Bytes of commands and names of inputs after which a call for work is given no more
 /// leases: each fits one message with whatever comes first.
-const GRANT_BYTES: usize = 1 << 20;
+const GRANT_BYTES: u64 = 1 << 20;
 
 /// Bytes of a failure's message that are repeated where it is quoted.
 const QUOTED: usize = 300;
@@ -173,7 +173,7 @@ impl Scheduler {
             .map_while(|number| {
                 let (id, gpus) = (room > 0).then(|| picking.next())??;
                 let task = &self.tasks[id as usize].task;
-                room = room.saturating_sub(size(&task.spec));
+                room = room.saturating_sub(task.spec.told_bytes());
                 Some(Event::LeaseGranted {
                     task: task.spec.key,
                     worker: worker.clone(),
@@ -251,20 +251,6 @@ fn is_final(code: FailureCode) -> bool {
 /// Whether the machine rather than the task may be at fault.
 fn may_be_the_workers(code: FailureCode) -> bool {
     matches!(code, FailureCode::Storage | FailureCode::Crashed)
-}
-
-/// About how much a lease of a task takes on the wire.
-fn size(spec: &TaskSpec) -> usize {
-    let all = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
-    let inputs = spec.inputs.iter().map(|(name, input)| name.len() + all(&input.only));
-    let command = match &spec.stage {
-        Stage::Command(command) => {
-            let variables = command.environment.iter().map(|(name, value)| name.len() + value.len());
-            all(&command.argv) + variables.sum::<usize>() + command.line.as_ref().map_or(0, String::len)
-        }
-        _ => 0,
-    };
-    command + inputs.sum::<usize>()
 }
 
 fn check_plan(tasks: &[TaskSpec]) -> Result<(), Reject> {

@@ -45,7 +45,6 @@ impl Stage {
             }
             Stage::Patches(patches) => {
                 split(patches.split)?;
-                within("patch.size", patches.patch.size, 16..=SIDE_MAX)?;
                 knobs(|spec| {
                     // As large as a patch may be.
                     spec.sinddm.finest = [FINEST_MAX; 2].into();

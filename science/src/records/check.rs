@@ -4,10 +4,10 @@
 
 use std::fmt::Display;
 
-use domain::experiment::{DriftReference, Experiment, InvalidKnob, Patch, Sinddm};
+use domain::experiment::{InvalidKnob, Sinddm};
 use domain::paper;
 use domain::results::{Cell, Results, SCHEMA_VERSION};
-use domain::stage::Split;
+use domain::stage::{Split, Stage};
 use domain::stone::{Class, Dataset};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -118,20 +118,12 @@ fn image(field: &str, image: &ImageRef) -> Checked {
     id(&format!("{field}.id"), image.id)
 }
 
-/// The knobs of a training, in the ranges that a spec has to keep.
-fn knobs(set: impl FnOnce(&mut Experiment)) -> Checked {
-    let mut experiment = Experiment { patch: Patch { size: 16, ..Patch::default() }, ..Experiment::default() };
-    experiment.drift.reference = DriftReference::SinddmTrain;
-    set(&mut experiment);
-    Ok(experiment.check()?)
-}
-
 /// The knobs of a diffusion model, wherever they come from.
 ///
 /// # Errors
 /// The first that is out of range.
 pub(crate) fn sinddm(sinddm: &Sinddm) -> Result<(), Misfit> {
-    knobs(|spec| spec.sinddm = sinddm.clone())
+    Ok(Stage::SinddmTrain { sinddm: sinddm.clone() }.check()?)
 }
 
 /// What a network of that width keeps of one picture.
@@ -224,7 +216,7 @@ impl Record for DiffusionRecord {
 impl Record for PlainRecord {
     fn check(&self) -> Checked {
         let training = &self.training;
-        knobs(|spec| spec.ddpm.training = training.clone())?;
+        Stage::DdpmTrain { training: training.clone() }.check()?;
         activation("training.size", [training.size; 2], training.dim)?;
         finite("final_loss", self.final_loss)?;
         each("reals", &self.reals, traits)
@@ -233,7 +225,7 @@ impl Record for PlainRecord {
 
 impl Record for Swin2srRecord {
     fn check(&self) -> Checked {
-        knobs(|spec| spec.upscale.training = self.training.clone())?;
+        Stage::Swin2srTrain { size: [1, 1], training: self.training.clone() }.check()?;
         finite("final_loss", self.final_loss)?;
         for (field, near) in [("ours", self.ours), ("bicubic", self.bicubic)] {
             near.psnr.into_iter().chain(near.ssim).try_for_each(|score| finite(field, score))?;
