@@ -129,7 +129,25 @@ impl FromStr for Prefix {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Specs, orders and records are JSON on their way, and keys are digests of it.
+        #[test]
+        fn numbers_keep_their_last_digit_on_their_way(small in 0.0..1.0f64, any in proptest::num::f64::NORMAL) {
+            for number in [small, any, 0.000_900_721_743_240_368_7, 0.429_491e308] {
+                let json = serde_json::to_string(&number).unwrap();
+                prop_assert_eq!(serde_json::from_str::<f64>(&json).unwrap().to_bits(), number.to_bits());
+                let value: Value = serde_json::from_str(&json).unwrap();
+                prop_assert_eq!(Digest::of_json(&value), Digest::of_json(&number));
+            }
+        }
+    }
 
     #[test]
     fn a_prefix_holds_what_begins_with_it() {
