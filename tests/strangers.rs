@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coordinator::config::Limits;
+use coordinator::config::{Limits, Share};
+use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::registry::Role;
 use proto::channel::{Credentials, blob_call, call, connect, handshake};
@@ -347,13 +348,13 @@ async fn files_that_a_viewer_does_not_read_hold_up_nobody() {
     let digest = store(&cluster, 16 * MIB).await;
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);
     let mut unread = vec![];
-    for _ in 0..limits.transfers_of_one {
+    for _ in 0..limits.transfers.of_one {
         unread.push(get(&viewer, &digest).await);
     }
     // The next one waits for one of those before it.
     let next = tokio::time::timeout(Duration::from_millis(100), get(&viewer, &digest)).await;
     assert!(next.is_err(), "a viewer has more files on their way than it may");
-    assert_eq!(handles(&cluster, &digest), limits.transfers_of_one);
+    assert_eq!(handles(&cluster, &digest), limits.transfers.of_one);
     println!("{} unread files: worked in {:?}", unread.len(), working.goes_on().await);
     let began = Instant::now();
     let read_by_worker = read(get(&working.channel, &digest).await, Duration::ZERO);
@@ -427,7 +428,8 @@ async fn an_identity_has_so_many_connections_and_is_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_has_so_many_watches_and_is_told_so() {
-    let limits = Limits { streams_of_one: 4, ..Limits::default() };
+    let watches = Share { of_one: 4, ..Limits::default().watches };
+    let limits = Limits { watches, ..Limits::default() };
     let cluster = limited(limits).await;
     cluster.submit().await;
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);
@@ -443,6 +445,38 @@ async fn an_identity_has_so_many_watches_and_is_told_so() {
     cluster.changes().await;
     open.pop();
     soon("there is room again", || async { watch().watch_run(v1::WatchRunRequest::default()).await.ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_for_a_submitter_has_a_limit_that_names_what_it_has() {
+    let limits = Limits { kept_for_one: 12, ..Limits::default() };
+    let cluster = limited(limits).await;
+    let submit = |channel: &Channel, id: &str, argv: Vec<String>| {
+        let spec = CommandSpec { name: "a".to_owned(), argv, array: Some([1, 5]), ..CommandSpec::default() };
+        let commands = Commands { id: id.to_owned(), command: vec![spec] };
+        let commands_json = serde_json::to_string(&commands).unwrap();
+        let mut client = ExperimentServiceClient::new(channel.clone());
+        async move { client.submit(call(v1::SubmitRequest { commands_json, ..Default::default() })).await }
+    };
+    let short = || vec!["true".to_owned()];
+    let first = channel(&cluster, &join(&cluster, Role::Submitter, "first").await);
+    let taken = submit(&first, "one", short()).await.unwrap().into_inner().status.unwrap();
+    assert!(taken.submitted_by.starts_with("first-"), "{taken:?}");
+    // Each of its five tasks counts for what its command has, too.
+    let refused = submit(&first, "long", vec!["true".to_owned(), "x".repeat(2048)]).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some("KEPT_FOR_ONE")));
+    assert!(refused.message().contains("has handed in 6 tasks and this run has 18; at most 12 are kept"), "{refused}");
+    submit(&first, "two", short()).await.unwrap();
+    let refused = submit(&first, "three", short()).await.unwrap_err();
+    assert!(refused.message().contains("has handed in 12 tasks and this run has 6"), "{refused}");
+    // Its own runs again, what others hand in, and administrators are not held back.
+    submit(&first, "one", short()).await.unwrap();
+    let second = channel(&cluster, &join(&cluster, Role::Submitter, "second").await);
+    submit(&second, "three", short()).await.unwrap();
+    let admin = channel(&cluster, &join(&cluster, Role::Admin, "admin").await);
+    for id in ["four", "five", "six"] {
+        submit(&admin, id, short()).await.unwrap();
+    }
 }
 
 /// The mode of what lies there.

@@ -9,7 +9,7 @@ use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use proto::channel::call;
-use proto::status::{of_verdict, reason};
+use proto::status::of_verdict;
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -185,36 +185,34 @@ async fn what_a_submission_comes_to_is_counted_and_refused_and_the_coordinator_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_are_answered_while_somebody_submits_one_array_after_the_other() {
+async fn others_are_answered_while_somebody_submits_the_largest_array_and_calls_it_off() {
     let cluster = Cluster::start().await;
     submit(&cluster, commands("work", vec![array("work", 5_000, None)])).await.unwrap();
     let mut worker = Worker::join(&cluster).await;
-    let submissions = async {
-        for number in 0..4 {
-            submit(&cluster, commands(&number.to_string(), vec![array("a", 5_000, None)])).await.unwrap();
-        }
-    };
-    let ((), longest) = meanwhile(&cluster, &mut worker, submissions).await;
-    eprintln!("a worker waited {longest:?} at most beside submissions that were taken");
+    let submission = submit(&cluster, commands("large", vec![array("a", 100_000, None)]));
+    let (submitted, longest) = meanwhile(&cluster, &mut worker, submission).await;
+    eprintln!("a worker waited {longest:?} at most beside a submission that was taken");
     assert!(longest < ANSWERED, "{longest:?}");
+    let submitted = submitted.unwrap();
+    assert_eq!(submitted.tasks, 100_000);
+    let cancel = v1::CancelRunRequest { run_id: submitted.run_id, task_keys: vec![] };
+    let mut client = cluster.experiments();
+    let (cancelled, longest) = meanwhile(&cluster, &mut worker, client.cancel_run(call(cancel))).await;
+    eprintln!("a worker waited {longest:?} at most beside a run that was called off");
+    assert!(longest < ANSWERED, "{longest:?}");
+    assert_eq!(cancelled.unwrap().into_inner().status.unwrap().state(), v1::RunState::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn submissions_of_one_caller_are_planned_one_at_a_time_and_some_wait() {
+async fn submissions_that_wait_for_their_turn_are_all_taken() {
     let cluster = Cluster::start().await;
-    let large = |number: usize| commands(&number.to_string(), vec![array("a", 200, None)]);
     let mut submitted = tokio::task::JoinSet::new();
     for number in 0..60 {
         let mut client = cluster.experiments();
-        let request = call(large(number));
+        let request = call(commands(&number.to_string(), vec![array("a", 200, None)]));
         submitted.spawn(async move { client.submit(request).await.map(drop) });
     }
-    let ended = submitted.join_all().await;
-    let refused: Vec<&Status> = ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
-    assert!(refused.len() < 60 - 31, "those that may wait are planned: {} were refused", refused.len());
-    for refused in refused {
-        assert_eq!((refused.code(), reason(refused).as_deref()), (Code::ResourceExhausted, Some("BUSY")), "{refused}");
-    }
+    submitted.join_all().await.into_iter().collect::<Result<(), Status>>().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,9 +240,7 @@ async fn others_are_answered_while_somebody_asks_about_many_tasks() {
     let (asked, longest) = meanwhile(&cluster, &mut worker, questions).await;
     eprintln!("a worker waited {longest:?} at most beside questions about tasks");
     assert!(longest < ANSWERED, "{longest:?}");
-    let (answered, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
-    assert!(answered.len() >= 256 - 1, "as many as may wait: {}", answered.len());
-    assert!(refused.iter().all(|ended| ended.as_ref().is_err_and(|status| status.code() == Code::ResourceExhausted)));
+    asked.into_iter().collect::<Result<(), Status>>().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,7 +284,7 @@ async fn a_caller_watches_so_many_runs_and_no_more() {
     }
     let refused = watch().await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert!(refused.message().starts_with("64 watched runs and logs of yours are under way"), "{refused}");
+    assert!(refused.message().contains("at most 64 watches and logs of this machine are open"), "{refused}");
     watches.clear();
     crate::harness::soon("one may watch again", || async { watch().await.ok() }).await;
 }

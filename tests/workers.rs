@@ -252,7 +252,7 @@ fn write_long_messages(path: &Path) {
     let tasks = plan.tasks.into_iter().map(Into::into).collect();
     let offer = Offer { slots: 5, ..Offer::default() };
     let mut events = vec![
-        Event::RunSubmitted { run, work, tasks, priority: 0 },
+        Event::RunSubmitted { run, work, tasks, more: 0, priority: 0, by: None },
         Event::WorkerJoined { worker: worker.clone(), name: "old".to_owned(), offer },
     ];
     for (token, task) in (1..).map(FencingToken).zip(keys) {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use proto::status::{BUSY, ROLE, WHO, status};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -16,8 +18,8 @@ use tower::{Layer, Service};
 use crate::config::Limits;
 use crate::crowd::Network;
 use crate::intake::{Answer, Intake};
-use crate::seats::Hall;
-use Load::{Download, Large, Medium, Small, Stream, Upload, Waiting};
+use crate::seats::{Hall, Seat};
+use Load::{Download, Large, Medium, Question, Small, Stream, Submission, Upload, Waiting, Watch};
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -68,8 +70,15 @@ pub(crate) enum Load {
     Small,
     /// A request of at most 2 MiB.
     Medium,
-    /// A request of at most 16 MiB: a spec, or lists of files.
+    /// A question or decision about runs, tasks or workers, of at most 2 MiB: it takes
+    /// time of the driver's.
+    Question,
+    /// A spec of at most 16 MiB, to be planned.
+    Submission,
+    /// A request of at most 16 MiB: lists of files.
     Large,
+    /// A small request whose answer goes on with what happens.
+    Watch,
     /// A small request whose answer may take as long as it likes.
     Waiting,
     /// A file from the caller, in messages of at most 2 MiB.
@@ -84,11 +93,17 @@ impl Load {
     /// Bytes of the largest message.
     fn message_max(self) -> usize {
         match self {
-            Self::Small | Self::Waiting | Self::Download => 64 * 1024,
-            // A heartbeat names all attempts of its worker.
-            Self::Medium | Self::Upload | Self::Stream => 2 * 1024 * 1024,
-            Self::Large => 16 * 1024 * 1024,
+            Self::Small | Self::Watch | Self::Waiting | Self::Download => 64 * 1024,
+            // A heartbeat names all attempts of its worker, who drops tasks names them all.
+            Self::Medium | Self::Question | Self::Upload | Self::Stream => 2 * 1024 * 1024,
+            Self::Large | Self::Submission => 16 * 1024 * 1024,
         }
+    }
+
+    /// Whether the request has to have come to its end before it gets its turn among those
+    /// of all: one that is slow keeps nobody waiting.
+    fn comes_whole(self) -> bool {
+        matches!(self, Self::Question | Self::Submission)
     }
 
     /// How long the caller may be silent though the request has not come to its end.
@@ -96,7 +111,14 @@ impl Load {
         match self {
             Self::Stream => None,
             Self::Upload => Some(limits.upload_pause),
-            Self::Small | Self::Medium | Self::Large | Self::Waiting | Self::Download => Some(limits.request_pause),
+            Self::Small
+            | Self::Medium
+            | Self::Question
+            | Self::Submission
+            | Self::Large
+            | Self::Watch
+            | Self::Waiting
+            | Self::Download => Some(limits.request_pause),
         }
     }
 }
@@ -120,20 +142,20 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.ArtifactService/GetUploadOffset", WRITERS, Small),
     ("/lithogen.v1.ArtifactService/PutBlob", WRITERS, Upload),
     ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS, Waiting),
-    ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS, Medium),
-    ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS, Small),
-    ("/lithogen.v1.ExperimentService/ListTasks", READERS, Small),
-    ("/lithogen.v1.ExperimentService/ExplainTask", READERS, Small),
-    ("/lithogen.v1.ExperimentService/GetRun", READERS, Small),
-    ("/lithogen.v1.ExperimentService/ListRuns", READERS, Small),
-    ("/lithogen.v1.ExperimentService/ListWorkers", READERS, Small),
-    ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS, Small),
-    ("/lithogen.v1.ExperimentService/ReadLog", READERS, Waiting),
-    ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS, Small),
+    ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS, Question),
+    ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS, Question),
+    ("/lithogen.v1.ExperimentService/ListTasks", READERS, Question),
+    ("/lithogen.v1.ExperimentService/ExplainTask", READERS, Question),
+    ("/lithogen.v1.ExperimentService/GetRun", READERS, Question),
+    ("/lithogen.v1.ExperimentService/ListRuns", READERS, Question),
+    ("/lithogen.v1.ExperimentService/ListWorkers", READERS, Question),
+    ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS, Question),
+    ("/lithogen.v1.ExperimentService/ReadLog", READERS, Watch),
+    ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS, Question),
     ("/lithogen.v1.ExperimentService/RecomputeTasks", ADMINS, Waiting),
-    ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS, Small),
-    ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS, Large),
-    ("/lithogen.v1.ExperimentService/WatchRun", READERS, Waiting),
+    ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS, Question),
+    ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS, Submission),
+    ("/lithogen.v1.ExperimentService/WatchRun", READERS, Watch),
     ("/lithogen.v1.RegistrationService/CreateToken", ADMINS, Small),
     ("/lithogen.v1.RegistrationService/Enrol", Allowed::Anybody, Small),
     ("/lithogen.v1.RegistrationService/GetServerInfo", Allowed::Anybody, Small),
@@ -234,6 +256,30 @@ pub(crate) struct Guard {
     pub(crate) limits: Limits,
 }
 
+impl Guard {
+    /// Waits for the seat of a call; the request goes on with it.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        load: Result<Load, Status>,
+        request: Request<Body>,
+    ) -> Result<(Request<Body>, Option<Arc<Seat>>), Status> {
+        let load = load?;
+        let seat = self.hall.take(caller, load).await?;
+        let (mut parts, body) = request.into_parts();
+        let mut body = Body::new(Intake::new(body, load.message_max(), load.pause(&self.limits)));
+        if load.comes_whole() {
+            let gathered = body.collect().await?;
+            body = Body::new(gathered.map_err(|never| match never {}));
+        }
+        if let Some(seat) = &seat {
+            self.hall.turn(seat, caller, load).await?;
+            parts.extensions.insert(seat.clone());
+        }
+        Ok((Request::from_parts(parts, body), seat))
+    }
+}
+
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
 
@@ -270,17 +316,13 @@ where
         let caller = request.extensions().get().map_or(Caller::Nameless, |peer: &Peer| peer.caller.clone());
         let checked = caller.check(request.uri().path());
         Box::pin(async move {
-            let admitted = async {
-                let load = checked?;
-                Ok::<_, Status>((load, guard.hall.take(&caller, load).await?))
-            };
-            let (load, held) = match admitted.await {
-                Ok(admitted) => admitted,
-                Err(status) => return Ok(status.into_http()),
-            };
-            let intake = |body| Body::new(Intake::new(body, load.message_max(), load.pause(&guard.limits)));
-            let response = inner.call(request.map(intake)).await?;
-            Ok(response.map(|body| Body::new(Answer { body, _held: held })))
+            match guard.admit(&caller, checked, request).await {
+                Ok((request, seat)) => {
+                    let response = inner.call(request).await?;
+                    Ok(response.map(|body| Body::new(Answer { body, _seat: seat })))
+                }
+                Err(refused) => Ok(refused.into_http()),
+            }
         })
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::journal::Location;
 
 /// Settings of one coordinator.
@@ -48,18 +50,26 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one identity.
     pub connections_of_one: usize,
-    /// Calls of one identity that are answered at once; more wait.
-    pub calls_of_one: usize,
-    /// Calls of one identity with messages of up to 16 MiB; more wait.
-    pub large_of_one: usize,
-    /// Sessions, watches, logs and calls for work of one identity; more are refused.
-    pub streams_of_one: usize,
-    /// Files on their way from or to one identity; more wait.
-    pub transfers_of_one: usize,
-    /// Files on their way from or to all identities; more wait.
-    pub transfers: usize,
-    /// Files on their way from or to callers on this machine, who wait for no others.
-    pub local_transfers: usize,
+    /// Calls that are answered at once; more wait.
+    pub calls: Share,
+    /// Questions and decisions about runs, tasks and workers, which take the driver's time;
+    /// more wait for `patience`.
+    pub questions: Share,
+    /// Submissions, each of which is in memory with its plan; more wait for `patience`.
+    pub submissions: Share,
+    /// What is kept for one submitter, who asked first for its runs: a task counts for 1,
+    /// and each KiB of a command or spec for 1 more. All of it is in memory.
+    pub kept_for_one: u64,
+    /// Calls of workers with lists of up to 16 MiB; more wait.
+    pub lists: Share,
+    /// Runs that are watched and logs that are read; more are refused.
+    pub watches: Share,
+    /// Sessions, calls for work, and what else takes its time; more are refused.
+    pub streams: Share,
+    /// Files on their way; more wait.
+    pub transfers: Share,
+    /// How long a question or a submission waits for others.
+    pub patience: Duration,
     /// Time that a request may keep the coordinator waiting for its bytes, beyond that
     /// which they take at 4 KiB/s.
     pub request_pause: Duration,
@@ -68,6 +78,20 @@ pub struct Limits {
     /// Time after which a reader that takes nothing of a file loses the stream.
     pub reader_pause: Duration,
 }
+
+/// Calls of one kind that may be under way at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Of one identity.
+    pub of_one: usize,
+    /// Of all identities together.
+    pub of_all: usize,
+    /// Of callers on this machine, who wait for no others.
+    pub local: usize,
+}
+
+/// No other limit than that of connections.
+pub(crate) const UNLIMITED: usize = Semaphore::MAX_PERMITS;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -78,12 +102,15 @@ impl Default for Limits {
             stranger_life: Duration::from_secs(30),
             connections: 24 * 1024,
             connections_of_one: 16,
-            calls_of_one: 16,
-            large_of_one: 4,
-            streams_of_one: 32,
-            transfers_of_one: 32,
-            transfers: 512,
-            local_transfers: 128,
+            calls: Share { of_one: 16, of_all: UNLIMITED, local: UNLIMITED },
+            questions: Share { of_one: 8, of_all: 64, local: 8 },
+            submissions: Share { of_one: 1, of_all: 2, local: 1 },
+            kept_for_one: 1_000_000,
+            lists: Share { of_one: 4, of_all: UNLIMITED, local: UNLIMITED },
+            watches: Share { of_one: 32, of_all: 1024, local: 64 },
+            streams: Share { of_one: 32, of_all: UNLIMITED, local: UNLIMITED },
+            transfers: Share { of_one: 32, of_all: 512, local: 128 },
+            patience: Duration::from_secs(20),
             request_pause: Duration::from_secs(30),
             upload_pause: Duration::from_secs(600),
             // At 10 kB/s, eight files at once are taken a piece of 256 KiB each in 210 s.
@@ -103,8 +130,11 @@ impl Limits {
             strangers,
             strangers_of_one: self.strangers_of_one.min(strangers.div_ceil(2)),
             connections: self.connections.min(of(6)),
-            transfers: self.transfers.min(of(2)),
-            local_transfers: self.local_transfers.min(of(1)),
+            transfers: Share {
+                of_all: self.transfers.of_all.min(of(2)),
+                local: self.transfers.local.min(of(1)),
+                ..self.transfers
+            },
             ..self
         }
     }

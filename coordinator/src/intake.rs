@@ -1,6 +1,7 @@
 //! Bodies of requests and answers, as far as they may go on.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::seats::Held;
+use crate::seats::Seat;
 
 /// Bytes a second that a request brings at the least, on average.
 const RATE: u32 = 4096;
@@ -130,10 +131,10 @@ impl HttpBody for Intake {
     }
 }
 
-/// An answer that takes seats until it has been sent.
+/// An answer that takes its seat until it has been sent.
 pub(crate) struct Answer {
     pub(crate) body: Body,
-    pub(crate) _held: Held,
+    pub(crate) _seat: Option<Arc<Seat>>,
 }
 
 impl HttpBody for Answer {

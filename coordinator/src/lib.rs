@@ -7,7 +7,7 @@
 //! | [`listen`] | connections, and who is at their other end |
 //! | `crowd` | places for connections of those who are not known |
 //! | [`access`] | which role may call which method, and how large the call may be |
-//! | `seats` | how much each identity may have under way |
+//! | `seats` | how many calls callers may have under way |
 //! | `intake` | how large and how slow a request may be |
 //! | [`pki`] | the certificate authority of those who join |
 //! | [`reactor`] | the state machine with its connections: commands in, events and answers out |

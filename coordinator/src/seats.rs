@@ -1,8 +1,9 @@
-//! How much each identity may have under way at once. What is more waits, or is
-//! refused, and keeps nobody else from theirs.
+//! How many calls of each kind callers may have under way at once. What is more waits, or
+//! is refused, and keeps nobody else from theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::registry::IdentityId;
 use proto::status::{BUSY, status};
@@ -10,80 +11,162 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
 
 use crate::access::{Caller, Load};
-use crate::config::Limits;
-
-/// What callers on this machine may have under way, who are administrators.
-const UNLIMITED: usize = Semaphore::MAX_PERMITS;
-
-/// Seats of one caller.
-#[derive(Debug)]
-struct Seats {
-    calls: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
-    transfers: Arc<Semaphore>,
-}
-
-impl Seats {
-    fn new(calls: usize, large: usize, streams: usize, transfers: usize) -> Self {
-        let seats = |count| Arc::new(Semaphore::new(count));
-        Self { calls: seats(calls), large: seats(large), streams: seats(streams), transfers: seats(transfers) }
-    }
-}
+use crate::config::{Limits, Share, UNLIMITED};
 
 /// Seats of all callers.
 #[derive(Clone, Debug)]
-pub(crate) struct Hall {
-    limits: Limits,
-    local: Arc<Seats>,
-    /// Identities are in the journal for ever, so these are no more than those.
-    joined: Arc<Mutex<BTreeMap<IdentityId, Arc<Seats>>>>,
+pub(crate) struct Hall(Arc<Rows>);
+
+#[derive(Debug)]
+struct Rows {
+    calls: Row,
+    questions: Row,
+    submissions: Row,
+    lists: Row,
+    watches: Row,
+    streams: Row,
+    transfers: Row,
 }
 
-/// Held as long as a call is under way.
-pub(crate) type Held = Option<OwnedSemaphorePermit>;
+/// Seats for one kind of calls.
+#[derive(Debug)]
+struct Row {
+    /// What they are, for people.
+    what: &'static str,
+    share: Share,
+    wait: Wait,
+    all: Arc<Semaphore>,
+    local: Arc<Semaphore>,
+    /// Identities are in the journal for ever, so these are no more than those.
+    joined: Mutex<BTreeMap<IdentityId, Arc<Semaphore>>>,
+}
+
+/// How long a call waits.
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    /// It is refused at once: what is under way may last.
+    Never,
+    AtMost(Duration),
+    AsLongAsItTakes,
+}
+
+/// Held as long as a call is under way, by its answer and by what is done for it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _own: OwnedSemaphorePermit,
+    /// Of those of all identities together.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Seat {
+    /// The seat of a request; none for those that need none.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Option<Arc<Self>> {
+        request.extensions().get().cloned()
+    }
+
+    /// Lets another caller have its turn: nothing is done any more but to wait until the
+    /// answer is read.
+    pub(crate) fn make_way(&self) {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
 
 impl Hall {
     /// As many as the limits say.
     pub(crate) fn new(limits: Limits) -> Self {
-        let local = Seats::new(UNLIMITED, UNLIMITED, UNLIMITED, limits.local_transfers);
-        Self { limits, local: Arc::new(local), joined: Arc::default() }
+        let briefly = Wait::AtMost(limits.patience);
+        Self(Arc::new(Rows {
+            calls: Row::new("calls", limits.calls, Wait::AsLongAsItTakes),
+            questions: Row::new("questions", limits.questions, briefly),
+            submissions: Row::new("submissions", limits.submissions, briefly),
+            lists: Row::new("calls with lists", limits.lists, Wait::AsLongAsItTakes),
+            watches: Row::new("watches and logs", limits.watches, Wait::Never),
+            streams: Row::new("sessions and calls for work", limits.streams, Wait::Never),
+            transfers: Row::new("files", limits.transfers, Wait::AsLongAsItTakes),
+        }))
     }
 
-    /// Waits for a seat; for a stream that may last, there has to be one.
+    /// A seat of the caller's own, as soon as there is one; none for those who have not
+    /// joined, whose connections are few and short.
     ///
     /// # Errors
-    /// If the caller has too many streams open.
-    pub(crate) async fn take(&self, caller: &Caller, load: Load) -> Result<Held, Status> {
-        let seats = match caller {
-            Caller::Local => self.local.clone(),
-            Caller::Joined { identity, .. } => self.of(identity),
-            // Their connections are few and short.
+    /// If there is none for a call that does not wait, or that has waited long enough.
+    pub(crate) async fn take(&self, caller: &Caller, load: Load) -> Result<Option<Arc<Seat>>, Status> {
+        let row = self.row(load);
+        let own = match caller {
+            Caller::Local => row.local.clone(),
+            Caller::Joined { identity, .. } => row.of(identity),
             _ => return Ok(None),
         };
-        let seats = match load {
-            Load::Small | Load::Medium => &seats.calls,
-            Load::Large => &seats.large,
-            Load::Upload | Load::Download => &seats.transfers,
-            Load::Waiting | Load::Stream => {
-                let seat = seats.streams.clone().try_acquire_owned();
-                return seat.map(Some).map_err(|_| self.too_many(caller));
-            }
-        };
-        seats.clone().acquire_owned().await.map(Some).map_err(|closed| Status::internal(closed.to_string()))
+        let own = row.acquire(own, caller).await?;
+        Ok(Some(Arc::new(Seat { _own: own, turn: Mutex::default() })))
     }
 
-    fn of(&self, identity: &IdentityId) -> Arc<Seats> {
-        let Limits { calls_of_one, large_of_one, streams_of_one, transfers_of_one, .. } = self.limits;
+    /// Waits until it is the turn of a seat's call among those of all identities.
+    ///
+    /// # Errors
+    /// As [`Hall::take`].
+    pub(crate) async fn turn(&self, seat: &Seat, caller: &Caller, load: Load) -> Result<(), Status> {
+        if matches!(caller, Caller::Joined { .. }) {
+            let row = self.row(load);
+            let turn = row.acquire(row.all.clone(), caller).await?;
+            *seat.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        }
+        Ok(())
+    }
+
+    fn row(&self, load: Load) -> &Row {
+        let rows = &*self.0;
+        match load {
+            Load::Small | Load::Medium => &rows.calls,
+            Load::Question => &rows.questions,
+            Load::Submission => &rows.submissions,
+            Load::Large => &rows.lists,
+            Load::Watch => &rows.watches,
+            Load::Waiting | Load::Stream => &rows.streams,
+            Load::Upload | Load::Download => &rows.transfers,
+        }
+    }
+}
+
+impl Row {
+    fn new(what: &'static str, share: Share, wait: Wait) -> Self {
+        let seats = |count| Arc::new(Semaphore::new(count));
+        Self { what, share, wait, all: seats(share.of_all), local: seats(share.local), joined: Mutex::default() }
+    }
+
+    fn of(&self, identity: &IdentityId) -> Arc<Semaphore> {
         // No call leaves the map half changed.
         let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Seats::new(calls_of_one, large_of_one, streams_of_one, transfers_of_one));
+        let fresh = || Arc::new(Semaphore::new(self.share.of_one));
         joined.entry(identity.clone()).or_insert_with(fresh).clone()
     }
 
-    fn too_many(&self, caller: &Caller) -> Status {
-        let most = self.limits.streams_of_one;
-        let problem = format!("{caller} has {most} sessions, watches and logs open, which is the most; end one first");
+    async fn acquire(&self, seats: Arc<Semaphore>, caller: &Caller) -> Result<OwnedSemaphorePermit, Status> {
+        let acquired = match self.wait {
+            Wait::Never => return seats.try_acquire_owned().map_err(|_| self.busy(caller)),
+            Wait::AtMost(time) => tokio::time::timeout(time, seats.acquire_owned()).await,
+            Wait::AsLongAsItTakes => Ok(seats.acquire_owned().await),
+        };
+        acquired.map_err(|_| self.busy(caller))?.map_err(|closed| Status::internal(closed.to_string()))
+    }
+
+    fn busy(&self, caller: &Caller) -> Status {
+        let (what, Share { of_one, of_all, local }) = (self.what, self.share);
+        let most = match caller {
+            Caller::Local => format!("{local} {what} of this machine"),
+            _ if of_all == UNLIMITED => format!("{of_one} {what} of one identity"),
+            _ => format!("{of_one} {what} of one identity and {of_all} of all together"),
+        };
+        let problem = match self.wait {
+            Wait::AtMost(time) => {
+                let seconds = time.as_secs();
+                format!("waited {seconds} s for others: at most {most} are under way at a time; try again later")
+            }
+            Wait::Never | Wait::AsLongAsItTakes => {
+                format!("{caller} cannot open one more: at most {most} are open at a time; end one first")
+            }
+        };
         status(Code::ResourceExhausted, BUSY, problem)
     }
 }
@@ -92,6 +175,7 @@ impl Hall {
 mod tests {
     use domain::registry::Role;
     use futures_util::FutureExt;
+    use tokio::task::unconstrained;
 
     use super::*;
 
@@ -99,32 +183,70 @@ mod tests {
         Caller::Joined { identity: IdentityId(name.to_owned()), role: Role::Viewer }
     }
 
-    /// What of so many calls gets a seat at once.
-    fn take(hall: &Hall, caller: &Caller, load: Load, count: usize) -> Vec<Held> {
-        (0..count).filter_map(|_| hall.take(caller, load).now_or_never()).filter_map(Result::ok).collect()
+    async fn call(hall: &Hall, caller: &Caller, load: Load) -> Result<Arc<Seat>, Status> {
+        let seat = hall.take(caller, load).await?.unwrap();
+        hall.turn(&seat, caller, load).await.map(|()| seat)
     }
 
-    #[test]
-    fn each_identity_has_its_own_seats_and_this_machine_has_others() {
+    /// What of so many calls is under way at once.
+    fn calls(hall: &Hall, caller: &Caller, load: Load, count: usize) -> Vec<Arc<Seat>> {
+        let one = || unconstrained(call(hall, caller, load)).now_or_never()?.ok();
+        (0..count).filter_map(|_| one()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_identity_has_its_own_seats_and_this_machine_has_others() {
         let hall = Hall::new(Limits::default());
-        for (load, most, local) in
-            [(Load::Small, 16, 200), (Load::Large, 4, 200), (Load::Download, 32, 128), (Load::Stream, 32, 200)]
-        {
-            let first = take(&hall, &joined("a"), load, 200);
-            let second = take(&hall, &joined("b"), load, 200);
-            let here = take(&hall, &Caller::Local, load, 200);
+        for (load, most, local) in [
+            (Load::Small, 16, 200),
+            (Load::Question, 8, 8),
+            (Load::Submission, 1, 1),
+            (Load::Large, 4, 200),
+            (Load::Download, 32, 128),
+            (Load::Watch, 32, 64),
+            (Load::Stream, 32, 200),
+        ] {
+            let first = calls(&hall, &joined("a"), load, 200);
+            let second = calls(&hall, &joined("b"), load, 200);
+            let here = calls(&hall, &Caller::Local, load, 200);
             assert_eq!((first.len(), second.len(), here.len()), (most, most, local), "{load:?}");
             drop(first);
-            assert_eq!(take(&hall, &joined("a"), load, 1).len(), 1, "{load:?}");
+            assert_eq!(calls(&hall, &joined("a"), load, 1).len(), 1, "{load:?}");
         }
     }
 
-    #[test]
-    fn one_stream_too_many_is_refused_and_one_call_too_many_waits() {
-        let hall = Hall::new(Limits { streams_of_one: 1, calls_of_one: 1, ..Limits::default() });
-        let _held = [Load::Waiting, Load::Small].map(|load| take(&hall, &joined("a"), load, 1));
-        let refused = hall.take(&joined("a"), Load::Stream).now_or_never().unwrap().unwrap_err();
-        assert!(refused.message().starts_with("a has 1 sessions, watches and logs open"), "{refused}");
+    #[tokio::test]
+    async fn all_identities_together_have_a_limit_that_this_machine_has_no_part_in() {
+        let hall = Hall::new(Limits { transfers: Share { of_one: 2, of_all: 3, local: 2 }, ..Limits::default() });
+        let (first, second) =
+            (calls(&hall, &joined("a"), Load::Upload, 9), calls(&hall, &joined("b"), Load::Upload, 9));
+        assert_eq!((first.len(), second.len(), calls(&hall, &Caller::Local, Load::Upload, 9).len()), (2, 1, 2));
+        // Answers that nobody reads occupy the seats of their callers only, and so do requests
+        // that have not come to their end.
+        first.iter().for_each(|seat| seat.make_way());
+        let _slow = hall.take(&joined("d"), Load::Upload).await.unwrap();
+        assert!(calls(&hall, &joined("a"), Load::Upload, 1).is_empty());
+        assert_eq!(calls(&hall, &joined("c"), Load::Upload, 9).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_stream_too_many_is_refused_at_once() {
+        let hall = Hall::new(Limits { streams: Share { of_one: 1, of_all: 9, local: 9 }, ..Limits::default() });
+        let _held = calls(&hall, &joined("a"), Load::Waiting, 1);
+        let refused = hall.take(&joined("a"), Load::Stream).await.unwrap_err();
+        let expected = "a cannot open one more: at most 1 sessions and calls for work of one identity and 9 of all \
+                        together are open at a time; end one first";
+        assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, expected));
+    }
+
+    #[tokio::test]
+    async fn one_call_too_many_waits_and_one_question_too_many_not_for_ever() {
+        let hall = Hall::new(Limits { patience: Duration::from_millis(50), ..Limits::default() });
+        let held = [calls(&hall, &joined("a"), Load::Small, 16), calls(&hall, &joined("a"), Load::Question, 8)];
         assert!(hall.take(&joined("a"), Load::Medium).now_or_never().is_none());
+        let refused = hall.take(&joined("a"), Load::Question).await.unwrap_err();
+        assert!(refused.message().contains("at most 8 questions of one identity and 64 of all"), "{refused}");
+        drop(held);
+        call(&hall, &joined("a"), Load::Question).await.unwrap();
     }
 }

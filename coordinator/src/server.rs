@@ -153,7 +153,7 @@ pub async fn run(
     let logs = config.state.join("logs");
     let logs = tokio::task::spawn_blocking(move || Logs::open(logs)).await??;
     tokio::spawn(gc::keep_tidy(blobs.clone(), closing.clone()));
-    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone());
+    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone(), &limits);
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, closing.clone());
     let address = listener.local_addr().map_err(Error::Listen)?;

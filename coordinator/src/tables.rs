@@ -13,7 +13,7 @@ use domain::event::Event;
 use domain::plan::TaskSpec;
 use domain::scheduler::{Phase, Run, Scheduler};
 use domain::stage::Failure;
-use domain::task::{FencingToken, Released, State, Task};
+use domain::task::{FencingToken, Released, Task};
 use domain::text::cut;
 use proto::v1::TaskChange;
 
@@ -255,10 +255,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
 
 /// Rows of tasks that have none, or whose rows say that nobody wants them.
 fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iterator<Item = Row> + 'a {
-    let has_no_row = |key| match scheduler.task(key) {
-        Ok(task) => matches!(task.state, State::Failed(_) | State::Cancelled | State::Pruned),
-        Err(_) => true,
-    };
+    let has_no_row = |key| scheduler.task(key).map_or(true, Task::is_given_up);
     tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| open(spec))
 }
 

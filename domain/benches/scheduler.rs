@@ -35,8 +35,10 @@ fn questions() {
     for part in 0..RUNS {
         let commands = graph(part, 2000);
         let plan = command::plan(&commands).expect("a plan");
-        let (run, work) = (plan.digest(), Work::Commands { commands: Arc::new(commands) });
-        decide(&mut scheduler, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
+        let work = Work::Commands { commands: Arc::new(commands) };
+        for part in Request::submission(work, plan, 0, None) {
+            decide(&mut scheduler, part);
+        }
     }
     let keys: Vec<Digest> = scheduler.tasks().rev().take(1000).map(|task| task.spec.key).collect();
     let run = scheduler.runs().next().expect("a run");
@@ -87,10 +89,11 @@ fn measure(tasks: u64) {
     let mut submitted = 0.0;
     for commands in graphs(tasks) {
         let plan = command::plan(&commands).expect("a plan");
-        let run = plan.digest();
         let began = Instant::now();
         let work = Work::Commands { commands: Arc::new(commands) };
-        act(&mut scheduler, &mut journal, Request::Submit { work, run, tasks: plan.tasks, priority: 0 });
+        for part in Request::submission(work, plan, 0, None) {
+            act(&mut scheduler, &mut journal, part);
+        }
         submitted += began.elapsed().as_secs_f64();
     }
     let stages = [("command".to_owned(), 1)].into_iter().collect();

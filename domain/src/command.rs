@@ -487,7 +487,7 @@ mod tests {
         let plan = plan(&commands).unwrap();
         let work = Work::Commands { commands: commands.into() };
         let tasks = plan.tasks.iter().cloned().map(Arc::new).collect();
-        let event = Event::RunSubmitted { run: plan.digest(), work, tasks, priority: 0 };
+        let event = Event::RunSubmitted { run: plan.digest(), work, tasks, more: 0, priority: 0, by: None };
         let written = serde_json::to_string(&event).unwrap();
         let mut scheduler = Scheduler::default();
         scheduler.apply(&serde_json::from_str(&written).unwrap());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::plan::{TaskSpec, Work};
+use crate::registry::IdentityId;
 use crate::resources::{GpuPart, Offer};
 use crate::stage::Failure;
 use crate::task::{Attempt, FencingToken, Released, WorkerId};
@@ -25,9 +26,15 @@ pub enum Event {
         work: Work,
         /// Its first tasks, each after all that it needs. More may follow.
         tasks: Vec<Arc<TaskSpec>>,
+        /// How many follow; older programs did not say.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u64,
         /// Runs with more go first.
         #[serde(default, skip_serializing_if = "is_zero")]
         priority: i32,
+        /// Who asked; nobody if that was the coordinator's own machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<IdentityId>,
     },
     /// Somebody asked again for a run that goes on or is done: it is the one submitted
     /// last from now on.
@@ -175,6 +182,6 @@ pub enum Event {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
-fn is_zero(priority: &i32) -> bool {
-    *priority == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }

@@ -73,6 +73,12 @@ impl Work {
             Work::Commands { commands } => commands.command.first().map_or("nothing", |command| &command.name),
         }
     }
+
+    /// What a run of it counts for in what is kept for its submitter, beside its tasks: 1,
+    /// and once more for each KiB.
+    pub fn weight(&self) -> u64 {
+        1 + serde_json::to_vec(self).map_or(0, |json| json.len() as u64 / 1024)
+    }
 }
 
 /// The named inputs of a task, by name. An ordered map in a slice: there may be a
@@ -216,6 +222,12 @@ impl TaskSpec {
             _ => 0,
         };
         (inputs.sum::<usize>() + command) as u64
+    }
+
+    /// What it counts for in what is kept for its submitter: 1, and once more for each KiB
+    /// that workers are told.
+    pub fn weight(&self) -> u64 {
+        1 + self.told_bytes() / 1024
     }
 
     /// Stage and subject, for people.

@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Prefix};
+use crate::registry::IdentityId;
 use crate::task::{FencingToken, Lease, Task, WorkerId};
 use ids::Ids;
 use queue::{Classes, Queues};
@@ -137,6 +138,11 @@ impl Scheduler {
     /// All runs, oldest submission first.
     pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
         self.run_order.iter().map(|run| &self.runs[*run as usize])
+    }
+
+    /// What is kept for somebody: the weight of the runs that it asked for first.
+    pub fn kept_for(&self, identity: &IdentityId) -> u64 {
+        self.runs.iter().filter(|run| run.by.as_ref() == Some(identity)).map(|run| run.weight).sum()
     }
 
     /// The tasks of a run, each after all that it needs.

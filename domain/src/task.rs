@@ -159,6 +159,11 @@ impl Task {
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Waiting { .. } | State::Ready | State::Leased(_))
     }
+
+    /// Whether it ended without a result.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.state, State::Failed(_) | State::Cancelled | State::Pruned)
+    }
 }
 
 /// All that a worker needs to run one attempt.

@@ -56,6 +56,8 @@ enum Message {
     End(WorkerId, Digest, FencingToken, End),
     Checkpoint(Digest, FencingToken, u64),
     Submit(usize),
+    /// The second part of a submission.
+    AddTasks(usize),
     Pause(usize),
     Resume(usize),
     Drain(WorkerId),
@@ -452,10 +454,17 @@ impl World {
                 request(Request::Checkpoint { task, token, artifact, step }, self, Owed::Nothing)
             }
             Message::Submit(run) => {
-                let plan = self.plans[run].clone();
+                self.send(Message::AddTasks(run));
+                let plan = &self.plans[run];
+                let (first, rest) = plan.tasks.split_at(plan.tasks.len() / 2);
+                let (run, tasks, more, by) = (plan.digest(), first.to_vec(), rest.len(), None);
                 let work = Work::Commands { commands: Commands::default().into() };
-                let submit = Request::Submit { work, run: plan.digest(), tasks: plan.tasks, priority: 0 };
-                request(submit, self, Owed::Nothing)
+                request(Request::Submit { work, run, tasks, more, priority: 0, by }, self, Owed::Nothing)
+            }
+            Message::AddTasks(run) => {
+                let plan = &self.plans[run];
+                let tasks = plan.tasks[plan.tasks.len() / 2..].to_vec();
+                request(Request::AddTasks { run: plan.digest(), tasks }, self, Owed::Nothing)
             }
             Message::Pause(run) => request(Request::Pause { run: self.plans[run].digest() }, self, Owed::Nothing),
             Message::Resume(run) => request(Request::Resume { run: self.plans[run].digest() }, self, Owed::Nothing),

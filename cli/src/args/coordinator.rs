@@ -26,6 +26,9 @@ pub struct Coordinator {
     /// How often to remove files that no task needs, for instance 1d; never by default
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub gc_every: Option<Duration>,
+    /// Tasks that are kept for one submitter; each KiB of a command or spec counts as one more
+    #[arg(long, value_name = "TASKS", default_value_t = coordinator::config::Limits::default().kept_for_one)]
+    pub kept_for_one: u64,
     /// A name or address by which other machines call this one; may be repeated
     #[arg(long = "tls-name", value_name = "NAME")]
     pub tls_names: Vec<String>,

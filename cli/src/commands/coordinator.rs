@@ -24,6 +24,7 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     let state = args.state.state;
     let mut config = coordinator::Config::new(&state);
     (config.blobs, config.gc_every) = (args.blobs, args.gc_every);
+    config.limits.kept_for_one = args.kept_for_one;
     config.tls_always = args.tls;
     config.tls_names = names(args.tls_names, address.ip());
     let encrypted = args.tls || !address.ip().is_loopback();

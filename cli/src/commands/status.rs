@@ -25,7 +25,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
             serde_json::json!({
                 "run_id": run.run_id, "state": state(run), "scale": run.scale, "tasks": run.tasks,
                 "committed": run.committed, "failed": run.failed, "running": run.running,
-                "attention": run.attention, "differences": run.differences,
+                "attention": run.attention, "differences": run.differences, "submitted_by": run.submitted_by,
             })
         };
         let document = serde_json::json!({

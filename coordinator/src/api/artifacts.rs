@@ -14,18 +14,19 @@ use proto::v1;
 use proto::v1::artifact_service_server::{ArtifactService, ArtifactServiceServer};
 use proto::v1::get_blob_response::Part as Down;
 use proto::v1::put_blob_request::Part as Up;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::access::Caller;
+use crate::api::internal;
 use crate::blobs::upload::{Start, check_session};
 use crate::blobs::{Blobs, Error, Reader};
 use crate::config::Limits;
 use crate::driver::Handle;
 use crate::gc;
+use crate::seats::Seat;
 
 /// Largest piece of a file in one message.
 const PIECE_MAX: usize = 1024 * 1024;
@@ -50,8 +51,6 @@ const PROGRESS: Duration = Duration::from_millis(200);
 pub struct Artifacts {
     driver: Handle,
     blobs: Blobs,
-    /// For files of those who have joined, all together.
-    transfers: Arc<Semaphore>,
     /// One call at a time looks for the task that made what is lost.
     looking_back: Arc<Semaphore>,
     /// Time after which a reader that takes nothing loses its stream.
@@ -61,27 +60,14 @@ pub struct Artifacts {
 impl Artifacts {
     /// On that driver and store.
     pub fn new(driver: Handle, blobs: Blobs, limits: &Limits) -> Self {
-        let (transfers, looking_back) = (Arc::new(Semaphore::new(limits.transfers)), Arc::new(Semaphore::new(1)));
-        Self { driver, blobs, transfers, looking_back, reader_pause: limits.reader_pause }
+        let looking_back = Arc::new(Semaphore::new(1));
+        Self { driver, blobs, looking_back, reader_pause: limits.reader_pause }
     }
 
     /// With its limits.
     pub fn server(self) -> ArtifactServiceServer<Self> {
         ArtifactServiceServer::new(self).max_decoding_message_size(MESSAGE_MAX)
     }
-
-    /// Waits until a file may be on its way. Administrators on this machine wait for
-    /// nobody else.
-    async fn turn(&self, caller: &Caller) -> Result<Option<OwnedSemaphorePermit>, Status> {
-        match caller {
-            Caller::Local => Ok(None),
-            _ => self.transfers.clone().acquire_owned().await.map(Some).map_err(internal),
-        }
-    }
-}
-
-fn internal(error: impl ToString) -> Status {
-    Status::internal(error.to_string())
 }
 
 /// What to say of a blob that cannot be had. If it is lost, that names the task that
@@ -167,13 +153,11 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<Streaming<v1::PutBlobRequest>>,
     ) -> Result<Response<v1::PutBlobResponse>, Status> {
-        let caller = Caller::of(&request);
         let mut messages = request.into_inner();
         let start = start(messages.message().await?)?;
         if self.blobs.has(start.digest).await? {
             return Ok(Response::new(v1::PutBlobResponse {}));
         }
-        let _turn = self.turn(&caller).await?;
         let blobs = self.blobs.clone();
         let mut upload = spawn_blocking(move || blobs.begin(start)).await.map_err(internal)??;
         // A thread is taken for each piece, not for the file: a client may be slow.
@@ -201,14 +185,13 @@ impl ArtifactService for Artifacts {
     type GetBlobStream = Pin<Box<dyn Stream<Item = Result<v1::GetBlobResponse, Status>> + Send>>;
 
     async fn get_blob(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
-        let caller = Caller::of(&request);
+        let seat = Seat::of(&request);
         let request = request.into_inner();
         let name = digest("digest", &request.digest).map_err(|error| of_invalid(&error))?;
         let had = match request.offset {
             0 => None,
             _ => Some(Encoding::decode_field(request.encoding).map_err(|error| of_invalid(&error))?),
         };
-        let turn = self.turn(&caller).await?;
         let (driver, blobs, turns) = (self.driver.clone(), self.blobs.clone(), self.looking_back.clone());
         let reader = match blobs.reader(name).await {
             Err(error) => return Err(explain(&driver, &blobs, &turns, name, error).await),
@@ -225,7 +208,9 @@ impl ArtifactService for Artifacts {
         let pause = self.reader_pause;
         tokio::spawn(async move {
             let sent = file.send(start, &sender, pause).await;
-            drop(turn);
+            if let Some(seat) = seat {
+                seat.make_way();
+            }
             let refused = match sent {
                 Ok(()) => return,
                 Err(Unsent::Suspect) => explain(&driver, &blobs, &turns, name, blobs.suspect(name).await).await,

@@ -9,7 +9,8 @@ use domain::command::{self, Commands};
 use domain::differences::{Study, differences};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
-use domain::plan::{self, Data, Plan, Source, Work};
+use domain::plan::{self, Data, Plan, Source, TaskSpec, Work};
+use domain::registry::{IdentityId, Role};
 use domain::scheduler::{Counts, Phase, Request as SchedulerRequest, Run, Worker};
 use domain::stage::Stage;
 use domain::task::{Lease, State, Task, WorkerId};
@@ -24,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
-use crate::api::budget::{Budget, Limits};
-use crate::api::{recompute, tasks};
+use crate::api::{internal, recompute, tasks};
 use crate::blobs::Blobs;
+use crate::config::Limits;
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
+use crate::seats::Seat;
 
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -50,18 +52,6 @@ const RUNS: usize = 1000;
 /// Tasks that one call drops.
 const KEYS: usize = 10_000;
 
-/// Submissions that are read and planned at a time: each holds its message, what it says,
-/// and its plan.
-const PLANS: Limits = Limits { what: "submissions", all: 2, each: 1, waiting: 31, patience: Duration::from_secs(20) };
-
-/// Questions and decisions about runs and tasks: what the driver's thread has to do at
-/// most before others have their turn.
-const CALLS: Limits = Limits { what: "calls", all: 64, each: 8, waiting: 248, patience: Duration::from_secs(20) };
-
-/// Answers that go on: runs that are watched, and logs.
-const STREAMS: Limits =
-    Limits { what: "watched runs and logs", all: 1024, each: 64, waiting: 0, patience: Duration::from_secs(1) };
-
 /// Events whose changes are asked from the tables at once: an answer stays far
 /// below the largest message.
 const PAGE: u64 = 8192;
@@ -73,16 +63,14 @@ pub struct Experiments {
     blobs: Blobs,
     logs: Logs,
     closing: CancellationToken,
-    plans: Budget,
-    calls: Budget,
-    streams: Budget,
+    /// See [`Limits`].
+    kept_for_one: u64,
 }
 
 impl Experiments {
     /// On that driver and those stores.
-    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken) -> Self {
-        let [plans, calls, streams] = [PLANS, CALLS, STREAMS].map(Budget::new);
-        Self { driver, blobs, logs, closing, plans, calls, streams }
+    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken, limits: &Limits) -> Self {
+        Self { driver, blobs, logs, closing, kept_for_one: limits.kept_for_one }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -91,6 +79,28 @@ impl Experiments {
 
     async fn decide(&self, request: SchedulerRequest) -> Result<(), Status> {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
+    }
+
+    /// Checks that a submitter may hand in a run that is not there yet. It submits one at a
+    /// time.
+    async fn check_kept(&self, submitter: IdentityId, run: Digest, weight: u64) -> Result<(), Status> {
+        let most = self.kept_for_one;
+        let name = submitter.clone();
+        let read = move |knowledge: &Knowledge| {
+            let scheduler = &knowledge.scheduler;
+            scheduler.run(run).is_err().then(|| scheduler.kept_for(&submitter))
+        };
+        match self.driver.read(read).await? {
+            Some(kept) if kept + weight > most => {
+                let problem = format!(
+                    "{name} has handed in {kept} tasks and this run has {weight}; at most {most} are kept for one \
+                     submitter, and each KiB of a command or spec counts as one more: hand in less, or ask an \
+                     administrator for a larger `coordinator --kept-for-one`"
+                );
+                Err(status(Code::ResourceExhausted, "KEPT_FOR_ONE", problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn status_of(&self, run: Digest) -> Result<v1::RunStatus, Status> {
@@ -215,6 +225,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
         report_artifact: result_of(|stage| matches!(stage, Stage::Report)),
         workers: knowledge.sessions.connected(),
         priority: run.priority,
+        submitted_by: run.by.as_ref().map_or_else(String::new, IdentityId::to_string),
         pruned: counts.pruned as u32,
         attention: scheduler.attention(run),
         differences: vec![],
@@ -274,6 +285,8 @@ struct Planned {
     work: Work,
     run: Digest,
     plan: Plan,
+    /// What it counts for in what is kept for its submitter.
+    weight: u64,
     /// The artifacts that it starts from, each with a task that reads it.
     sources: BTreeMap<Digest, String>,
 }
@@ -281,7 +294,8 @@ struct Planned {
 impl Planned {
     fn new(request: &v1::SubmitRequest) -> Result<Self, Status> {
         let (work, plan) = parse_submission(request)?;
-        Ok(Self { work, run: plan.digest(), sources: sources(&plan), plan })
+        let weight = work.weight() + plan.tasks.iter().map(TaskSpec::weight).sum::<u64>();
+        Ok(Self { work, run: plan.digest(), weight, sources: sources(&plan), plan })
     }
 }
 
@@ -351,29 +365,44 @@ fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
 #[tonic::async_trait]
 impl ExperimentService for Experiments {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let share = self.plans.share(&Caller::of(&request)).await?;
+        let seat = Seat::of(&request);
+        let (by, submitter) = match Caller::of(&request) {
+            Caller::Joined { identity, role: Role::Submitter } => (Some(identity.clone()), Some(identity)),
+            Caller::Joined { identity, .. } => (Some(identity), None),
+            _ => (None, None),
+        };
         let request = request.into_inner();
         let priority = request.priority;
         // What is given up by its caller is planned to its end, and counts until then.
-        let planning = tokio::task::spawn_blocking(move || (Planned::new(&request), share));
-        let (planned, _share) = planning.await.map_err(|error| Status::internal(error.to_string()))?;
-        let Planned { work, run, plan, sources } = planned?;
+        let planning = tokio::task::spawn_blocking(move || (Planned::new(&request), seat));
+        let (planned, seat) = planning.await.map_err(internal)?;
+        let Planned { work, run, plan, weight, sources } = planned?;
+        if let Some(submitter) = submitter {
+            self.check_kept(submitter, run, weight).await?;
+        }
         // What is found now must not be collected before the journal names it.
-        let _lease = self.blobs.lease().await;
+        let lease = self.blobs.lease().await;
         for (artifact, name) in sources {
             if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
                 let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
                 return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
             }
         }
-        let submit = SchedulerRequest::Submit { work, run, tasks: plan.tasks, priority };
-        self.decide(submit).await?;
+        let driver = self.driver.clone();
+        // Comes to its end also if the caller goes away.
+        let submission = tokio::spawn(async move {
+            let _held = (lease, seat);
+            for part in SchedulerRequest::submission(work, plan, priority, by) {
+                driver.request(part).await?.map_err(|reject| of_reject(&reject))?;
+            }
+            Ok::<_, Status>(())
+        });
+        submission.await.map_err(internal)??;
         let status = self.status_of(run).await?;
         Ok(Response::new(v1::SubmitResponse { run_id: run.to_string(), status: Some(status) }))
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         Ok(Response::new(v1::GetRunResponse { status: Some(self.status_of(run).await?) }))
     }
@@ -381,14 +410,14 @@ impl ExperimentService for Experiments {
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
-        let share = self.streams.share(&Caller::of(&request)).await?;
+        let seat = Seat::of(&request);
         let v1::WatchRunRequest { run_id, mut from_change, status_only } = request.into_inner();
         let run = self.find(run_id).await?;
         let (driver, closing) = (self.driver.clone(), self.closing.clone());
         let mut changed = driver.changed();
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            let _share = share;
+            let _seat = seat;
             let mut last = None;
             loop {
                 changed.mark_unchanged();
@@ -446,7 +475,6 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::CancelRunRequest>,
     ) -> Result<Response<v1::CancelRunResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let v1::CancelRunRequest { run_id, task_keys } = request.into_inner();
         if task_keys.len() > KEYS {
             let problem =
@@ -468,7 +496,6 @@ impl ExperimentService for Experiments {
     }
 
     async fn pause_run(&self, request: Request<v1::PauseRunRequest>) -> Result<Response<v1::PauseRunResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         self.decide(SchedulerRequest::Pause { run }).await?;
         Ok(Response::new(v1::PauseRunResponse { status: Some(self.status_of(run).await?) }))
@@ -478,28 +505,25 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::ResumeRunRequest>,
     ) -> Result<Response<v1::ResumeRunResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let run = self.find(request.into_inner().run_id).await?;
         self.decide(SchedulerRequest::Resume { run }).await?;
         Ok(Response::new(v1::ResumeRunResponse { status: Some(self.status_of(run).await?) }))
     }
 
-    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
+    async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
         let read = |knowledge: &Knowledge| {
             let runs = knowledge.scheduler.runs().rev().take(RUNS);
             runs.map(|run| Listed::of(knowledge, run)).collect::<Vec<_>>()
         };
         let listed = self.driver.read(read).await?;
         let runs = tokio::task::spawn_blocking(move || tell_apart(listed)).await;
-        Ok(Response::new(v1::ListRunsResponse { runs: runs.map_err(|error| Status::internal(error.to_string()))? }))
+        Ok(Response::new(v1::ListRunsResponse { runs: runs.map_err(internal)? }))
     }
 
     async fn list_workers(
         &self,
-        request: Request<v1::ListWorkersRequest>,
+        _: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let read = |knowledge: &Knowledge| {
             knowledge.scheduler.workers().map(|(id, known)| worker(knowledge, id, known)).collect()
         };
@@ -530,7 +554,6 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         let v1::ListTasksRequest { run_id, state, from } = request.into_inner();
         let run = self.find(run_id).await?;
         Ok(Response::new(tasks::list(&self.driver, run, state, from).await?))
@@ -540,7 +563,6 @@ impl ExperimentService for Experiments {
         &self,
         request: Request<v1::ExplainTaskRequest>,
     ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
-        let _share = self.calls.share(&Caller::of(&request)).await?;
         Ok(Response::new(tasks::explain(&self.driver, request.into_inner().task_key).await?))
     }
 
@@ -555,7 +577,7 @@ impl ExperimentService for Experiments {
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
         let (driver, logs, closing) = (self.driver.clone(), self.logs.clone(), self.closing.clone());
-        let share = self.streams.share(&Caller::of(&request)).await?;
-        Ok(Response::new(tasks::read_log(driver, logs, closing, share, request.into_inner()).await?))
+        let seat = Seat::of(&request);
+        Ok(Response::new(tasks::read_log(driver, logs, closing, seat, request.into_inner()).await?))
     }
 }

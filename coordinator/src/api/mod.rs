@@ -1,7 +1,6 @@
 //! The gRPC services, one per file: decode, ask the driver, encode.
 
 mod artifacts;
-mod budget;
 mod experiments;
 mod recompute;
 mod registration;
@@ -18,6 +17,11 @@ pub use workers::Workers;
 use tonic::{Code, Status};
 
 use crate::driver::Gone;
+
+/// What should not happen: a thread that panicked.
+fn internal(error: impl ToString) -> Status {
+    Status::internal(error.to_string())
+}
 
 impl From<Gone> for Status {
     fn from(gone: Gone) -> Self {

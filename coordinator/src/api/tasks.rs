@@ -17,10 +17,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::budget::Share;
+use crate::api::internal;
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
+use crate::seats::Seat;
 use crate::tables::changes;
 
 /// Tasks looked at for one page of a list.
@@ -165,7 +166,7 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
         spec_json: serde_json::to_string(&seen.spec).unwrap_or_default(),
         artifact: seen.artifact,
     });
-    written.await.map_err(|error| Status::internal(error.to_string()))
+    written.await.map_err(internal)
 }
 
 /// Lines that may quote what others say, in any length.
@@ -181,7 +182,7 @@ pub(super) async fn read_log(
     driver: Handle,
     logs: Logs,
     closing: CancellationToken,
-    share: Share,
+    seat: Option<Arc<Seat>>,
     request: v1::ReadLogRequest,
 ) -> Result<ReceiverStream<Result<v1::ReadLogResponse, Status>>, Status> {
     let v1::ReadLogRequest { task_key, attempt, mut offset, follow } = request;
@@ -199,7 +200,7 @@ pub(super) async fn read_log(
     let (token, attempt) = (chosen.token, chosen.attempt);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        let _share = share;
+        let _seat = seat;
         // The last lines come after the end.
         let mut looks_after_end = if follow { LAST_LOOKS } else { 0 };
         loop {
@@ -208,7 +209,7 @@ pub(super) async fn read_log(
             let piece = match piece {
                 Ok(Ok(bytes)) => Ok(bytes),
                 Ok(Err(error)) => Err(Status::from(error)),
-                Err(error) => Err(Status::internal(error.to_string())),
+                Err(error) => Err(internal(error)),
             };
             let is_error = piece.is_err();
             let is_empty = piece.as_ref().is_ok_and(Vec::is_empty);

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Caller;
+use crate::api::internal;
 use crate::blobs::Blobs;
 use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
@@ -270,7 +271,7 @@ impl WorkerService for Workers {
         known.await?.map_err(|reject| of_reject(&reject))?;
         let logs = self.logs.clone();
         let appended = tokio::task::spawn_blocking(move || logs.append(task, token, offset, &bytes)).await;
-        let size = appended.map_err(|error| Status::internal(error.to_string()))??;
+        let size = appended.map_err(internal)??;
         Ok(Response::new(v1::AppendLogResponse { size }))
     }
 }

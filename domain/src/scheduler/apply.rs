@@ -8,6 +8,7 @@ use super::{ENDED_MAX, Ended, Entry, Id, Phase, Run, Scheduler};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::plan::{TaskSpec, Work};
+use crate::registry::IdentityId;
 use crate::stage::Failure;
 use crate::task::{Checkpoint, FencingToken, Lease, Released, State, Task};
 use crate::text::cut;
@@ -16,8 +17,9 @@ impl Scheduler {
     /// Lets an event happen.
     pub fn apply(&mut self, event: &Event) {
         match event {
-            Event::RunSubmitted { run, work, tasks, priority } => {
-                let id = self.begin_run(*run, work, *priority);
+            Event::RunSubmitted { run, work, tasks, more, priority, by } => {
+                let id = self.begin_run(*run, work, *priority, by.as_ref());
+                self.runs[id as usize].announce(tasks.len() + *more as usize);
                 self.add_tasks(id, tasks);
             }
             Event::RunSubmittedAgain { run } => {
@@ -159,14 +161,14 @@ impl Scheduler {
         }
     }
 
-    fn begin_run(&mut self, run: Digest, work: &Work, priority: i32) -> RunId {
+    fn begin_run(&mut self, run: Digest, work: &Work, priority: i32, by: Option<&IdentityId>) -> RunId {
         let id = *self.run_ids.entry(run).or_insert(self.runs.len() as RunId);
         if id as usize == self.runs.len() {
-            self.runs.push(Run::new(run, Arc::new(work.clone())));
+            self.runs.push(Run { by: by.cloned(), ..Run::new(run, Arc::new(work.clone())) });
         }
         self.put_last(id);
         let known = &mut self.runs[id as usize];
-        (known.phase, known.priority, known.cached) = (Phase::Active, priority, 0);
+        (known.phase, known.priority, known.cached) = (Phase::Active, priority, known.counts.committed);
         for task in known.tasks.clone() {
             self.requeue(task);
         }
@@ -196,9 +198,10 @@ impl Scheduler {
                 let known = &mut self.runs[run as usize];
                 known.tasks.push(id);
                 known.count(id, &self.tasks[id as usize].task);
+                known.cached += usize::from(self.tasks[id as usize].task.artifact().is_some());
             }
             match self.tasks[id as usize].task.state {
-                State::Committed { .. } => self.runs[run as usize].cached += 1,
+                State::Committed { .. } => {}
                 State::Failed(_) | State::Cancelled | State::Pruned => {
                     let class = self.classes.of(spec);
                     for worker in self.workers.values_mut() {

@@ -6,16 +6,13 @@ use std::sync::Arc;
 use super::queue::Picking;
 use super::run::RunId;
 use super::worker::Worker;
-use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject, Request, Run, Scheduler};
+use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject, Request, Scheduler};
 use crate::digest::Digest;
 use crate::event::Event;
-use crate::plan::{TaskSpec, Work};
+use crate::plan::TaskSpec;
 use crate::stage::{Failure, FailureCode};
 use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
 use crate::text::cut;
-
-/// Tasks in one event of a submission.
-const TASKS_PER_EVENT: usize = 1000;
 
 /// Bytes of commands and names of inputs after which a call for work is given no more
 /// leases: each fits one message with whatever comes first.
@@ -31,7 +28,29 @@ impl Scheduler {
     /// Why the request is refused.
     pub fn decide(&self, now_ms: i64, request: Request) -> Result<Vec<Event>, Reject> {
         match request {
-            Request::Submit { work, run, tasks, priority } => self.submit(work, run, tasks, priority),
+            Request::Submit { work, run, tasks, more, priority, by } => {
+                self.check_plan(run, &tasks)?;
+                if let Ok(known) = self.run(run)
+                    && known.goes_on(priority)
+                {
+                    let is_last = self.runs().next_back().is_some_and(|last| last.id == run);
+                    return Ok(if is_last { vec![] } else { vec![Event::RunSubmittedAgain { run }] });
+                }
+                let tasks = tasks.into_iter().map(Arc::new).collect();
+                Ok(vec![Event::RunSubmitted { run, work, tasks, more: more as u64, priority, by }])
+            }
+            Request::AddTasks { run, tasks } => {
+                if self.run(run)?.phase == Phase::Cancelled {
+                    return Err(Reject::CalledOff(run));
+                }
+                self.check_plan(run, &tasks)?;
+                let is_new =
+                    |task: &TaskSpec| !self.has(run, task.key) || self.task(task.key).is_ok_and(Task::is_given_up);
+                Ok(match tasks.iter().any(is_new) {
+                    true => vec![Event::TasksAdded { run, tasks: tasks.into_iter().map(Arc::new).collect() }],
+                    false => vec![],
+                })
+            }
             Request::Cancel { run } => Ok(match self.run(run)? {
                 known if known.phase == Phase::Cancelled || known.counts.is_complete() => vec![],
                 _ => vec![Event::RunCancelled { run }],
@@ -128,27 +147,31 @@ impl Scheduler {
         }
     }
 
-    fn submit(&self, work: Work, run: Digest, tasks: Vec<TaskSpec>, priority: i32) -> Result<Vec<Event>, Reject> {
-        check_plan(&tasks)?;
-        let goes_on = |known: &&Run| {
-            known.phase == Phase::Active
-                && known.priority == priority
-                && known.counts.failed + known.counts.cancelled + known.counts.pruned == 0
-        };
-        if self.run(run).ok().as_ref().is_some_and(goes_on) {
-            let is_last = self.runs().next_back().is_some_and(|last| last.id == run);
-            return Ok(if is_last { vec![] } else { vec![Event::RunSubmittedAgain { run }] });
-        }
-        let mut tasks = tasks.into_iter().map(Arc::new);
-        let mut chunk = || tasks.by_ref().take(TASKS_PER_EVENT).collect::<Vec<_>>();
-        let mut events = vec![Event::RunSubmitted { run, work, tasks: chunk(), priority }];
-        loop {
-            let tasks = chunk();
-            if tasks.is_empty() {
-                return Ok(events);
+    /// Whether a run has a task.
+    fn has(&self, run: Digest, key: Digest) -> bool {
+        let run = self.run_ids.get(&run);
+        self.ids.get(&key).is_some_and(|id| run.is_some_and(|run| self.tasks[id as usize].runs.contains(run)))
+    }
+
+    /// Checks tasks that come after those that the run has.
+    fn check_plan(&self, run: Digest, tasks: &[TaskSpec]) -> Result<(), Reject> {
+        let mut seen = BTreeSet::new();
+        for task in tasks {
+            let reject = |problem| Err(Reject::InvalidPlan { task: task.key, problem });
+            if !task.key_is_right() {
+                return reject("its key is not the digest of its content");
             }
-            events.push(Event::TasksAdded { run, tasks });
+            if !task.needs().all(|need| seen.contains(&need) || self.has(run, need)) {
+                return reject("it needs a task that does not come before it");
+            }
+            if !seen.insert(task.key) {
+                return reject("it stands twice");
+            }
+            if task.resources.check().is_err() {
+                return reject("no worker could ever have what it asks for");
+            }
         }
+        Ok(())
     }
 
     /// Those of the tasks that can be dropped: open, and wanted by no other run.
@@ -251,24 +274,4 @@ fn is_final(code: FailureCode) -> bool {
 /// Whether the machine rather than the task may be at fault.
 fn may_be_the_workers(code: FailureCode) -> bool {
     matches!(code, FailureCode::Storage | FailureCode::Crashed)
-}
-
-fn check_plan(tasks: &[TaskSpec]) -> Result<(), Reject> {
-    let mut seen = BTreeSet::new();
-    for task in tasks {
-        let reject = |problem| Err(Reject::InvalidPlan { task: task.key, problem });
-        if !task.key_is_right() {
-            return reject("its key is not the digest of its content");
-        }
-        if !task.needs().all(|need| seen.contains(&need)) {
-            return reject("it needs a task that does not come before it");
-        }
-        if !seen.insert(task.key) {
-            return reject("it stands twice");
-        }
-        if task.resources.check().is_err() {
-            return reject("no worker could ever have what it asks for");
-        }
-    }
-    Ok(())
 }

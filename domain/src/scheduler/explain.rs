@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Entry, Id, Phase, Reject, Scheduler, Worker};
+use super::{Counts, Entry, Id, Phase, Reject, Scheduler, Worker};
 use crate::digest::Digest;
 use crate::plan::{Input, Source, TaskSpec};
 use crate::task::{State, Task, WorkerId};
@@ -155,6 +155,12 @@ impl Scheduler {
     /// What needs somebody's attention about a run, one matter a line.
     pub fn attention(&self, run: &super::Run) -> Vec<String> {
         let mut lines = vec![];
+        if run.phase != Phase::Cancelled && run.counts.missing > 0 {
+            let Counts { missing, total, .. } = run.counts;
+            lines.push(format!(
+                "{missing} of {total} tasks are still to come; if its submission was cut off, submit it again"
+            ));
+        }
         if run.phase == Phase::Active && run.counts.ready > 0 && run.counts.leased == 0 {
             // What another run is handed out for is told there.
             let ready = self.run_ids.get(&run.id).and_then(|run| self.queues.first_of(*run));
@@ -282,7 +288,7 @@ mod tests {
         let plan = command::plan(&commands).unwrap();
         let keys = [plan.tasks[0].key, plan.tasks[1].key];
         let work = Work::Commands { commands: commands.into() };
-        act(scheduler, Request::Submit { work, run: plan.digest(), tasks: plan.tasks, priority: 0 });
+        Request::submission(work, plan, 0, None).for_each(|part| act(scheduler, part));
         keys
     }
 
@@ -362,7 +368,7 @@ mod tests {
             let plan = command::plan(&commands).unwrap();
             let last = plan.tasks.last().unwrap().key;
             let work = Work::Commands { commands: commands.into() };
-            act(scheduler, Request::Submit { work, run: plan.digest(), tasks: plan.tasks, priority: 0 });
+            Request::submission(work, plan, 0, None).for_each(|part| act(scheduler, part));
             last
         };
         let mut scheduler = Scheduler::default();

@@ -1,7 +1,8 @@
 //! What somebody wants, and why it is refused.
 
 use crate::digest::Digest;
-use crate::plan::{TaskSpec, Work};
+use crate::plan::{Plan, TaskSpec, Work};
+use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::stage::Failure;
 use crate::task::{FencingToken, Released, WorkerId};
@@ -9,16 +10,28 @@ use crate::task::{FencingToken, Released, WorkerId};
 /// What somebody wants. Each may be repeated: the second time nothing follows.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// A run. Asking again for the same one gives failed tasks a new chance.
+    /// A run. Asking again for the same one gives failed tasks a new chance. See
+    /// [`Request::submission`].
     Submit {
         /// What was planned.
         work: Work,
         /// Digest of the plan.
         run: Digest,
-        /// Its tasks, each after all that it needs.
+        /// Its first tasks, each after all that it needs.
         tasks: Vec<TaskSpec>,
+        /// How many come after these.
+        more: usize,
         /// Runs with more go first.
         priority: i32,
+        /// Who asks; nobody if that is the coordinator's own machine.
+        by: Option<IdentityId>,
+    },
+    /// More tasks of a run that is being submitted.
+    AddTasks {
+        /// The run.
+        run: Digest,
+        /// The tasks, each after all that it needs.
+        tasks: Vec<TaskSpec>,
     },
     /// A run that nobody wants any more.
     Cancel {
@@ -121,6 +134,38 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Tasks of a submission that are decided at once, with at most [`Self::PART_BYTES`]
+    /// beside the last: nobody else has a turn meanwhile.
+    pub const PART: usize = 1000;
+
+    /// What workers are told of those tasks, in bytes; see [`TaskSpec::told_bytes`].
+    pub const PART_BYTES: u64 = 1 << 20;
+
+    /// What submits a plan, part by part. Each is decided after the one before.
+    pub fn submission(work: Work, plan: Plan, priority: i32, by: Option<IdentityId>) -> impl Iterator<Item = Self> {
+        let run = plan.digest();
+        let mut tasks = plan.tasks.into_iter().peekable();
+        let mut head = Some((work, by));
+        std::iter::from_fn(move || {
+            if head.is_none() && tasks.peek().is_none() {
+                return None;
+            }
+            let mut room = Self::PART_BYTES;
+            let mut part = vec![];
+            while part.len() < Self::PART && room > 0 {
+                let Some(task) = tasks.next() else { break };
+                room = room.saturating_sub(task.told_bytes());
+                part.push(task);
+            }
+            Some(match head.take() {
+                Some((work, by)) => Self::Submit { work, run, tasks: part, more: tasks.len(), priority, by },
+                None => Self::AddTasks { run, tasks: part },
+            })
+        })
+    }
+}
+
 /// Why a request is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
@@ -130,6 +175,9 @@ pub enum Reject {
     /// No such run.
     #[error("unknown run {}", .0.short())]
     UnknownRun(Digest),
+    /// The run was called off while it was being submitted.
+    #[error("run {} was called off meanwhile; submit it again", .0.short())]
+    CalledOff(Digest),
     /// No such worker.
     #[error("unknown worker {0}: it has no session, or has been silent for too long")]
     UnknownWorker(WorkerId),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Id;
 use crate::digest::Digest;
 use crate::plan::Work;
+use crate::registry::IdentityId;
 use crate::task::{State, Task};
 
 /// Place of a run among the runs; runs are never removed.
@@ -24,6 +25,9 @@ pub struct Run {
     pub phase: Phase,
     /// Runs with more go first.
     pub priority: i32,
+    /// Who asked for it first; nobody if that was the coordinator's own machine, or a
+    /// program that did not note it.
+    pub by: Option<IdentityId>,
     /// Tasks whose result existed when it was last submitted.
     pub cached: usize,
     /// How its tasks stand.
@@ -34,6 +38,8 @@ pub struct Run {
     pub versions: BTreeMap<&'static str, u32>,
     /// Its tasks, each after all that it needs.
     pub(super) tasks: Vec<Id>,
+    /// What it and its tasks count for in what is kept for its submitter.
+    pub(super) weight: u64,
     /// Those under way.
     pub(super) leased: BTreeSet<Id>,
     /// Those given up.
@@ -56,9 +62,11 @@ impl Run {
     pub(super) fn new(id: Digest, work: Arc<Work>) -> Self {
         Self {
             id,
+            weight: work.weight(),
             work,
             phase: Phase::Active,
             priority: 0,
+            by: None,
             cached: 0,
             counts: Counts::default(),
             stages: BTreeMap::new(),
@@ -69,8 +77,26 @@ impl Run {
         }
     }
 
+    /// Whether asking for it again, with that priority, changes nothing for its tasks.
+    pub(super) fn goes_on(&self, priority: i32) -> bool {
+        let counts = &self.counts;
+        let has_open_ends = counts.missing + counts.failed + counts.cancelled + counts.pruned > 0;
+        self.phase == Phase::Active && self.priority == priority && !has_open_ends
+    }
+
+    /// It is to have so many tasks in all.
+    pub(super) fn announce(&mut self, tasks: usize) {
+        self.counts.total += tasks.saturating_sub(self.counts.total);
+        self.counts.missing = self.counts.total - self.tasks.len();
+    }
+
     /// Counts a task that it did not have.
     pub(super) fn count(&mut self, id: Id, task: &Task) {
+        if self.counts.missing > 0 {
+            self.counts.missing -= 1;
+            self.counts.total -= 1;
+        }
+        self.weight += task.spec.weight();
         self.counts.add(&task.state);
         self.stages.entry(task.spec.stage.name()).or_default().add(&task.state);
         self.versions.insert(task.spec.stage.name(), task.spec.version);
@@ -108,6 +134,8 @@ impl Run {
 pub struct Counts {
     /// All of them.
     pub total: usize,
+    /// Not here yet: the run is being submitted, or that was cut off.
+    pub missing: usize,
     /// Inputs missing.
     pub waiting: usize,
     /// To be had.
@@ -127,7 +155,7 @@ pub struct Counts {
 impl Counts {
     /// Whether nothing of the run can go on by itself.
     pub fn is_over(&self) -> bool {
-        self.ready == 0 && self.leased == 0
+        self.ready == 0 && self.leased == 0 && self.missing == 0
     }
 
     /// Whether everything is done that nobody dropped.

@@ -10,6 +10,7 @@ use super::worker::Worker;
 use super::{Ended, Id, Scheduler};
 use crate::digest::Digest;
 use crate::plan::Work;
+use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::task::{FencingToken, Task, WorkerId};
 
@@ -34,6 +35,10 @@ struct RunData {
     priority: i32,
     cached: usize,
     tasks: Vec<Id>,
+    #[serde(default)]
+    missing: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<IdentityId>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +67,8 @@ impl From<&Scheduler> for Snapshot {
             priority: run.priority,
             cached: run.cached,
             tasks: run.tasks.clone(),
+            missing: run.counts.missing,
+            by: run.by.clone(),
         };
         let worker = |(id, worker): (&WorkerId, &Worker)| {
             let data = WorkerData {
@@ -93,12 +100,15 @@ impl TryFrom<Snapshot> for Scheduler {
     fn try_from(snapshot: Snapshot) -> Result<Self, InvalidSnapshot> {
         let known = |id: &Id| (*id as usize) < snapshot.tasks.len();
         let mut scheduler = Scheduler { last_token: snapshot.last_token, ..Scheduler::default() };
+        let mut missing = vec![];
         for data in snapshot.runs {
             if !data.tasks.iter().all(known) {
                 return Err(InvalidSnapshot("task"));
             }
             let mut run = Run::new(data.id, data.work);
             (run.phase, run.priority, run.cached, run.tasks) = (data.phase, data.priority, data.cached, data.tasks);
+            run.by = data.by;
+            missing.push(data.missing);
             scheduler.run_ids.insert(run.id, scheduler.runs.len() as RunId);
             scheduler.runs.push(run);
         }
@@ -125,6 +135,9 @@ impl TryFrom<Snapshot> for Scheduler {
             let entry = &mut scheduler.tasks[id as usize];
             (entry.task, entry.runs) = (task, runs);
             scheduler.requeue(id);
+        }
+        for (run, missing) in scheduler.runs.iter_mut().zip(missing) {
+            run.announce(run.tasks.len().saturating_add(missing));
         }
         for (id, data) in snapshot.workers {
             let mut worker = Worker::new(data.name, data.offer, &scheduler.classes);

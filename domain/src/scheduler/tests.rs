@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -84,7 +85,9 @@ impl World {
     fn submit_plan(&mut self, plan: Plan, priority: i32) -> Digest {
         let run = plan.digest();
         let work = Work::Study { experiment: Box::default(), data: Data::of_the_paper() };
-        self.request(Request::Submit { work, run, tasks: plan.tasks, priority }).unwrap();
+        for part in Request::submission(work, plan, priority, None) {
+            self.request(part).unwrap();
+        }
         run
     }
 
@@ -486,10 +489,9 @@ fn a_plan_that_was_altered_is_refused() {
     let mut world = World::new();
     let mut plan = World::small_study();
     plan.tasks[3].seed.0 ^= 1;
-    let run = plan.digest();
     let work = Work::Study { experiment: Box::default(), data: Data::of_the_paper() };
-    let submit = Request::Submit { work, run, tasks: plan.tasks, priority: 0 };
-    assert!(matches!(world.request(submit), Err(Reject::InvalidPlan { .. })));
+    let mut parts = Request::submission(work, plan, 0, None);
+    assert!(matches!(world.request(parts.next().unwrap()), Err(Reject::InvalidPlan { .. })));
 }
 
 #[test]
@@ -562,12 +564,83 @@ fn a_call_for_work_is_given_no_more_than_fits_a_message() {
     assert_eq!(world.scheduler.leases_of(&id("a")).count(), 6);
 }
 
+/// A run of five tasks, handed in two by two.
+fn in_parts() -> (Digest, Vec<Request>) {
+    let plan = plain(5, Resources::default());
+    let run = plan.digest();
+    let mut parts =
+        plan.tasks.chunks(2).map(|tasks| Request::AddTasks { run, tasks: tasks.to_vec() }).collect::<Vec<_>>();
+    let work = Work::Commands { commands: Arc::default() };
+    parts[0] = Request::Submit { work, run, tasks: plan.tasks[..2].to_vec(), more: 3, priority: 0, by: None };
+    (run, parts)
+}
+
 #[test]
-fn a_large_submission_is_many_events() {
+fn a_large_submission_has_many_parts() {
     let mut world = World::new();
     let run = world.submit_plan(plain(2500, Resources::default()), 0);
     assert_eq!(world.journal.len(), 3);
     assert_eq!(world.counts(run).ready, 2500);
+    let argv = vec!["true".to_owned(), "x".repeat(400_000)];
+    let spec = CommandSpec { name: "wide".to_owned(), argv, array: Some([1, 10]), ..CommandSpec::default() };
+    let wide = command::plan(&Commands { id: String::new(), command: vec![spec] }).unwrap();
+    let work = Work::Commands { commands: Arc::default() };
+    assert_eq!(Request::submission(work, wide, 0, None).count(), 4, "three tasks have more than a MiB");
+}
+
+#[test]
+fn a_submission_that_was_cut_off_is_not_over_and_goes_on_when_it_is_handed_in_again() {
+    let mut world = World::with(&["a"], 1);
+    let (run, parts) = in_parts();
+    world.request(parts[0].clone()).unwrap();
+    world.request(parts[1].clone()).unwrap();
+    world.finish();
+    let counts = world.counts(run);
+    assert_eq!((counts.total, counts.committed, counts.missing), (5, 4, 1));
+    assert!(!counts.is_over() && !counts.is_complete());
+    let known = world.scheduler.run(run).unwrap();
+    let line = "1 of 5 tasks are still to come; if its submission was cut off, submit it again";
+    assert_eq!(world.scheduler.attention(known), [line]);
+    for part in &parts {
+        world.request(part.clone()).unwrap();
+    }
+    assert_eq!(world.scheduler.run(run).unwrap().cached, 4);
+    world.finish();
+    assert!(world.counts(run).is_complete());
+    let before = world.journal.len();
+    for part in parts {
+        world.request(part).unwrap();
+    }
+    assert_eq!(world.journal.len(), before, "repeated calls change nothing more");
+}
+
+#[test]
+fn a_run_that_two_hand_in_at_once_has_its_tasks_once() {
+    let mut world = World::with(&["a"], 1);
+    let (run, parts) = in_parts();
+    world.request(parts[0].clone()).unwrap();
+    world.finish();
+    for part in [0, 1, 1, 2, 2] {
+        world.request(parts[part].clone()).unwrap();
+    }
+    let counts = world.counts(run);
+    assert_eq!((counts.total, counts.missing, counts.committed, counts.ready), (5, 0, 2, 3));
+    assert_eq!(world.scheduler.run(run).unwrap().cached, 2);
+}
+
+#[test]
+fn a_run_that_is_called_off_while_it_is_handed_in_gets_no_more_tasks() {
+    let mut world = World::with(&["a"], 1);
+    let (run, parts) = in_parts();
+    world.request(parts[0].clone()).unwrap();
+    world.request(Request::Cancel { run }).unwrap();
+    assert_eq!(world.request(parts[1].clone()), Err(Reject::CalledOff(run)));
+    assert!(world.counts(run).ready == 0 && world.acquire("a").is_none());
+    for part in parts {
+        world.request(part).unwrap();
+    }
+    world.finish();
+    assert!(world.counts(run).is_complete());
 }
 
 /// Three tasks, each of which reads the one before.
