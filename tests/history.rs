@@ -2,6 +2,7 @@
 //! was told of.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use coordinator::journal::mark::Refusal;
@@ -462,12 +463,14 @@ fn a_backup_is_one_file_of_all_events_and_needs_no_mark() {
         names.filter(|name| name.contains("copy")).collect::<Vec<_>>()
     };
     assert_eq!(names(live.path.parent().unwrap()), ["journal.sqlite-copy"]);
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600, "as secret as the journal");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.sqlite");
     std::fs::copy(&copy, &path).unwrap();
     assert!(read(&path).unwrap() == live.story.events[..count as usize]);
     let error = backup::file(&live.path, &copy).unwrap_err().to_string();
-    assert!(error.contains("there is such a file already"), "{error}");
+    assert!(error.ends_with("-copy: there is such a file already"), "{error}");
+    assert!(error.starts_with("cannot copy the journal to "), "{error}");
     // A journal that lacks something is not copied as if it did not.
     let (_folder, damaged) = live.files().with("-wal", |log| log.truncate(log.len() / 2)).place();
     assert!(matches!(backup::file(&damaged, &beside(&damaged, "-copy")), Err(Error::Refused { .. })));
@@ -510,6 +513,10 @@ fn a_restored_backup_is_refused_until_somebody_says_that_it_is_meant() {
     let empty = folder.path().join("none");
     std::fs::create_dir(&empty).unwrap();
     run_in(&empty, "journal recover").says(1, &["there is no journal in"]);
+    run_in(&empty, "status").says(1, &["there is no study in"]);
+    // A journal that is gone, where there was one, is no folder without a study.
+    std::fs::remove_file(state.join("journal.sqlite")).unwrap();
+    run_in(&state, "status").says(1, &["is not served", "lithogen journal recover"]);
     run_in(&empty, &backup).says(1, &["there is no journal in"]);
 }
 

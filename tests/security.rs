@@ -148,7 +148,9 @@ async fn a_revoked_worker_is_cut_off_and_its_work_goes_elsewhere() {
     let cluster = secure().await;
     let gate = cluster.path("gate");
     let token = cluster.token(Role::Worker, 2, HOUR_MS).await;
-    let first = joining(&cluster, "first", token, &[("FAKE_GATE", &gate)]);
+    let first = cluster.worker_with("first", &[("FAKE_GATE", &gate)], |config| {
+        (config.join_token, config.grace) = (Some(token), Duration::from_secs(3600));
+    });
     cluster.submit().await;
     cluster.until("the first worker has a task", |status| status.running > 0).await;
     revoke(&cluster, "first").await;

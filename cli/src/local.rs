@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use coordinator::journal::recover;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,8 @@ pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
     if let Some(url) = url {
         return question(Remote::new(url)?).await;
     }
-    if !state.join("journal.sqlite").is_file() {
+    // Of one that is gone the coordinator says what to do.
+    if !recover::is_there(&state.join("journal.sqlite")) {
         let message = format!(
             "there is no study in {}; run `lithogen reproduce` there, or name a coordinator with --coordinator URL",
             state.display()

@@ -73,7 +73,7 @@ pub(crate) enum Load {
     /// A question or decision about runs, tasks or workers, of at most 2 MiB: it takes
     /// time of the driver's.
     Question,
-    /// A spec of at most 16 MiB, to be planned.
+    /// A spec with its data, or commands, of at most 8 MiB, to be planned.
     Submission,
     /// A request of at most 16 MiB: lists of files.
     Large,
@@ -96,7 +96,8 @@ impl Load {
             Self::Small | Self::Watch | Self::Waiting | Self::Download => 64 * 1024,
             // A heartbeat names all attempts of its worker, who drops tasks names them all.
             Self::Medium | Self::Question | Self::Upload | Self::Stream => 2 * 1024 * 1024,
-            Self::Large | Self::Submission => 16 * 1024 * 1024,
+            Self::Submission => 8 * 1024 * 1024,
+            Self::Large => 16 * 1024 * 1024,
         }
     }
 

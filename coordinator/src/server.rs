@@ -90,11 +90,8 @@ impl From<private::Error> for Error {
     }
 }
 
-/// Largest message taken from workers.
+/// Largest message that a service decodes; most methods take less, see [`crate::access`].
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
-
-/// Largest submission taken: a spec with its data, or commands.
-const SUBMISSION_MAX: usize = 8 * 1024 * 1024;
 
 /// File handles that are of use: more than there can be connections and files.
 const HANDLES: u64 = 65_536;
@@ -171,7 +168,7 @@ pub async fn run(
     routes
         .add_service(health)
         .add_service(reflection)
-        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(SUBMISSION_MAX))
+        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(RegistrationServiceServer::new(registration))
         .add_service(Artifacts::new(driver.clone(), blobs, &limits).server());

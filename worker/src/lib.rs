@@ -47,6 +47,7 @@ pub use config::Config;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::digest::Digest;
 use domain::stage::Progress;
@@ -243,7 +244,9 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     }
     if !is_over {
         shared.in_a_hurry.cancel();
-        if tokio::time::timeout(shared.config.grace, &mut leasing).await.is_err() {
+        // Of one that is refused for good nobody takes a result.
+        let grace = if refused.is_some() { Duration::ZERO } else { shared.config.grace };
+        if tokio::time::timeout(grace, &mut leasing).await.is_err() {
             shared.out_of_time.cancel();
             let _ = leasing.await;
         }

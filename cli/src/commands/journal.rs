@@ -70,7 +70,10 @@ fn say(recovered: &Recovered, dry: bool) {
         kept => out::line(format_args!("kept     events 1 to {kept}")),
     }
     match known {
-        Some(known) if known > kept => out::line(format_args!("lost     events {} to {known}", kept + 1)),
+        Some(known) if known > kept => {
+            out::line(format_args!("lost     events {} to {known}", kept + 1));
+            out::line("         their files are still there: submit again before `artifact gc` removes them");
+        }
         Some(_) => out::line("lost     nothing"),
         None => out::line(format_args!(
             "lost     perhaps what came after event {kept}: nothing says whether there was more"

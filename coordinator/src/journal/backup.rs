@@ -1,6 +1,8 @@
 //! A copy of a journal in one file, while a coordinator uses it or none does.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -20,12 +22,14 @@ use super::{Error, beside, mark};
 /// If the journal cannot be read or may not be served, or the copy exists already or
 /// cannot be written. Then there is no copy.
 pub fn file(path: &Path, to: &Path) -> Result<u64, Error> {
-    let failed = |cause: io::Error| Error::Write { place: to.display().to_string(), cause: cause.into() };
+    let failed = |cause: io::Error| Error::Copy { place: to.display().to_string(), cause: cause.into() };
     if to.exists() {
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "there is such a file already")));
     }
     let partial = beside(to, ".partial");
     remove_database(&partial).map_err(failed)?;
+    // As secret as the journal: SQLite gives its other files the same mode.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(failed)?;
     let copied = copy_whole(path, &partial);
     if copied.is_err() {
         // Why there is no copy matters more.
@@ -61,7 +65,7 @@ fn copy_whole(path: &Path, partial: &Path) -> Result<u64, Error> {
 /// Copies a database as it is at one moment, page by page.
 pub(super) fn copy(path: &Path, to: &Path) -> Result<(), Error> {
     let read = |cause: rusqlite::Error| Error::Read { place: path.display().to_string(), cause: cause.into() };
-    let write = |cause: rusqlite::Error| Error::Write { place: to.display().to_string(), cause: cause.into() };
+    let write = |cause: rusqlite::Error| Error::Copy { place: to.display().to_string(), cause: cause.into() };
     let from = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(read)?;
     let mut to = Connection::open(to).map_err(write)?;
     // All at once: whoever writes meanwhile is not waited for, and not held up.

@@ -87,6 +87,14 @@ pub enum Error {
         /// Why.
         cause: Cause,
     },
+    /// There is no copy of it.
+    #[error("cannot copy the journal to {place}: {cause}")]
+    Copy {
+        /// Where the copy was to be.
+        place: String,
+        /// Why.
+        cause: Cause,
+    },
     /// Events are whole, but mean nothing to this program.
     #[error(
         "events {first} to {last} of the journal {place} cannot be understood: {problem}; were they written by another \
