@@ -37,7 +37,7 @@ fn main() {
     let order: Order = serde_json::from_slice(&text).expect("an order that decodes");
     let stopping = Arc::new(AtomicBool::new(false));
     listen(stopping.clone());
-    if std::env::var("FAKE_ONLY").is_ok_and(|only| only != order.stage.name()) {
+    if std::env::var("FAKE_ONLY").is_ok_and(|only| only != order.stage.kind().name()) {
         return write(&folder, &text);
     }
     if let Ok(gate) = std::env::var("FAKE_GATE") {
@@ -48,7 +48,7 @@ fn main() {
                 println!(r#"{{"done":1,"total":2,"note":"still talking"}}"#);
             } else if stopping.load(Ordering::Relaxed) {
                 if let Ok(folder) = std::env::var("FAKE_STOPPED") {
-                    let name = format!("{}-{}", order.stage.name(), std::process::id());
+                    let name = format!("{}-{}", order.stage.kind().name(), std::process::id());
                     std::fs::write(Path::new(&folder).join(name), "").expect("to say that it was stopped");
                 }
                 exit(130);

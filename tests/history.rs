@@ -11,7 +11,9 @@ use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Error, Journal, Sqlite, Tables, backup, recover};
 use coordinator::tables::Row;
 use coordinator::{Config, driver};
+use domain::command::{self, CommandSpec, Commands};
 use domain::event::Event;
+use domain::plan::Work;
 use domain::registry::{Request, Role};
 use domain::scheduler::Scheduler;
 use tempfile::TempDir;
@@ -449,6 +451,39 @@ fn a_recovery_that_is_cut_short_goes_on_and_nothing_is_served_until_then() {
     let (_folder, path) = damaged.place();
     std::fs::write(beside(&path, "-recovering"), b"half").unwrap();
     assert_eq!(recover::file(&path, false).unwrap().kept, done.kept);
+}
+
+#[test]
+fn a_file_that_ends_in_the_middle_of_a_page_is_damaged_and_can_be_recovered() {
+    let mut live = Live::new(50, 0);
+    for number in 0..4 {
+        // Long enough for pages that hold nothing but the middle of it.
+        let spec = CommandSpec {
+            name: "a".to_owned(),
+            argv: vec!["true".to_owned()],
+            array: Some([1, 400]),
+            ..CommandSpec::default()
+        };
+        let commands = Commands { id: number.to_string(), command: vec![spec] };
+        let plan = command::plan(&commands).unwrap();
+        let (run, work) = (plan.digest(), Work::Commands { commands: commands.into() });
+        let tasks = plan.tasks.into_iter().map(Into::into).collect();
+        let event = Event::RunSubmitted { run, work, tasks, more: 0, priority: 0, by: None };
+        live.journal.append(0, &[event], &[]).unwrap();
+    }
+    live.fold();
+    live.append();
+    let (_folder, copy) = live.files().place();
+    let all = read(&copy).unwrap();
+    let length = live.files().0[""].len();
+    for place in 1..120 {
+        // No page has an odd size.
+        let kept = (length * place / 120) | 1;
+        let (_folder, path) = live.files().with("", |file| file.truncate(kept)).place();
+        all_or_refused(read(&path), &all, &format!("{kept} bytes"));
+        recover::file(&path, false).unwrap_or_else(|error| panic!("{kept} bytes: {error}"));
+        read(&path).unwrap_or_else(|error| panic!("{kept} bytes: {error}"));
+    }
 }
 
 #[test]

@@ -83,6 +83,16 @@ async fn header_only(channel: Channel, method: &'static str) -> Status {
     client.client_streaming(request, PathAndQuery::from_static(method), codec).await.unwrap_err()
 }
 
+/// A call for one message that brings many.
+async fn many_messages(channel: Channel, method: &'static str, count: usize) -> Status {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let codec: SmallBuffers<v1::GetRunRequest, v1::GetRunResponse> = SmallBuffers::default();
+    let message = v1::GetRunRequest { run_id: "7".repeat(MIB) };
+    let messages = tokio_stream::iter(std::iter::repeat_n(message, count));
+    client.client_streaming(tonic::Request::new(messages), PathAndQuery::from_static(method), codec).await.unwrap_err()
+}
+
 const ENROL: &str = "/lithogen.v1.RegistrationService/Enrol";
 
 /// A study, and a worker that has joined and has a session.
@@ -445,6 +455,18 @@ async fn an_identity_has_so_many_watches_and_is_told_so() {
     cluster.changes().await;
     open.pop();
     soon("there is room again", || async { watch().watch_run(v1::WatchRunRequest::default()).await.ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_one_message_takes_no_second_one() {
+    let cluster = limited(Limits::default()).await;
+    for role in [Role::Viewer, Role::Submitter] {
+        let caller = channel(&cluster, &join(&cluster, role, "caller").await);
+        for method in ["/lithogen.v1.ExperimentService/GetRun", "/lithogen.v1.RegistrationService/Renew"] {
+            let refused = many_messages(caller.clone(), method, 64).await;
+            assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::OutOfRange, Some(TOO_LARGE)), "{refused}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::harness::cluster::{Cluster, data, small, stages};
 use crate::harness::program::Running;
+use crate::harness::soon;
 
 /// Far more than others may have to wait for an answer while somebody asks for much; what
 /// was measured is in docs/benchmarks.md.
@@ -63,7 +64,7 @@ async fn is_refused(cluster: &Cluster, request: v1::SubmitRequest, words: &str) 
 
 /// A worker's session, its last call for work and its result.
 struct Worker {
-    _up: mpsc::Sender<v1::SessionRequest>,
+    up: mpsc::Sender<v1::SessionRequest>,
     _down: Streaming<v1::SessionResponse>,
     request: u64,
     artifact: Digest,
@@ -87,13 +88,15 @@ impl Worker {
         up.send(v1::SessionRequest { message: Some(Message::Hello(hello)) }).await.unwrap();
         let mut down = cluster.workers().session(ReceiverStream::new(requests)).await.unwrap().into_inner();
         down.message().await.unwrap();
-        Self { _up: up, _down: down, request: 0, artifact }
+        Self { up, _down: down, request: 0, artifact }
     }
 
     /// Takes a task and commits it, and asks how the run stands; returns the longest of
     /// the three waits.
     async fn round(&mut self, cluster: &Cluster) -> Duration {
         self.request += 1;
+        // One that waits to be sent is as good.
+        let _ = self.up.try_send(v1::SessionRequest { message: Some(Message::Heartbeat(v1::Heartbeat::default())) });
         let mut longest = Duration::ZERO;
         let mut timed = |began: Instant| longest = longest.max(began.elapsed());
         let ask = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), request: self.request, max: 1, wait_ms: 0 };
@@ -286,7 +289,7 @@ async fn a_caller_watches_so_many_runs_and_no_more() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("at most 64 watches and logs of this machine are open"), "{refused}");
     watches.clear();
-    crate::harness::soon("one may watch again", || async { watch().await.ok() }).await;
+    soon("one may watch again", || async { watch().await.ok() }).await;
 }
 
 /// The largest submission that is taken is planned, decided and written for a while.
@@ -315,4 +318,28 @@ fn a_coordinator_that_is_busy_with_a_submission_ends_when_it_is_told_to() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(matches!(ended.code, Some(0 | 1)) && !ended.err.contains("panicked"), "{ended}");
     under_way.into_iter().for_each(|submission| submission.abort());
+}
+
+#[test]
+fn a_submission_that_a_kill_cuts_off_is_handed_in_again_by_its_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinator = Running::start_in(folder.path(), "coordinator --listen 127.0.0.1:0");
+    coordinator.hear("ends it, workers wait for it");
+    let url = std::fs::read_to_string(folder.path().join("address")).unwrap();
+    let address: std::net::SocketAddr = url.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    let mut client = Running::start(["exec", "--array", "1-100000", "--coordinator", url.trim(), "--", "true"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runs = || async {
+        let cluster = Cluster::beside(folder.path(), address);
+        cluster.experiments().list_runs(call(v1::ListRunsRequest {})).await.unwrap().into_inner().runs
+    };
+    let is_coming = |run: &v1::RunStatus| run.attention.iter().any(|line| line.contains("tasks are still to come"));
+    runtime.block_on(soon("a part is there", || async { runs().await.iter().any(is_coming).then_some(()) }));
+    coordinator.kill();
+    client.hear("handing in again when it is back");
+    let mut coordinator = Running::start_in(folder.path(), &format!("coordinator --listen {address}"));
+    coordinator.hear("ends it, workers wait for it");
+    client.end().is_done();
+    let [run] = &runtime.block_on(runs())[..] else { panic!("one run") };
+    assert!(run.tasks == 100_000 && !is_coming(run), "{run:?}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use domain::stage::StageKind;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use proto::v1;
 
@@ -15,17 +16,23 @@ const SUMMARY_EVERY: Duration = Duration::from_secs(30);
 /// How long something needs attention before it is said.
 const ATTENTION_AFTER: Duration = Duration::from_secs(3);
 
-/// Stages that share a bar, in the order of the study.
-const GROUPS: [(&str, &[&str]); 8] = [
-    ("data", &["ingest", "pad"]),
-    ("sinddm", &["sinddm.train"]),
-    ("samples", &["sinddm.sample", "upscale"]),
-    ("evaluate", &["evaluate.drift", "evaluate.heatmap", "evaluate.sifid"]),
-    ("patches", &["patches"]),
-    ("classify", &["classify.train"]),
-    ("report", &["aggregate", "report"]),
-    ("commands", &["command"]),
-];
+/// The bar that a stage shares with others like it.
+fn group_of(stage: &v1::StageStatus) -> &'static str {
+    // A coordinator of another version may have others.
+    let Ok(stage) = stage.stage.parse() else { return "others" };
+    match stage {
+        StageKind::Ingest | StageKind::Pad => "data",
+        StageKind::SinddmTrain => "sinddm",
+        StageKind::DdpmTrain => "ddpm",
+        StageKind::Swin2srTrain => "swin2sr",
+        StageKind::SinddmSample | StageKind::DdpmSample | StageKind::Upscale => "samples",
+        StageKind::EvaluateDrift | StageKind::EvaluateHeatmap | StageKind::EvaluateSifid => "evaluate",
+        StageKind::Patches => "patches",
+        StageKind::ClassifyTrain => "classify",
+        StageKind::Aggregate | StageKind::Report => "report",
+        StageKind::Command => "commands",
+    }
+}
 
 /// Shows how a run goes.
 pub struct View {
@@ -38,7 +45,7 @@ pub struct View {
 enum Kind {
     Silent,
     Lines { last_summary: Instant },
-    Bars { all: MultiProgress, bars: Vec<(&'static [&'static str], ProgressBar)>, now: ProgressBar },
+    Bars { all: MultiProgress, bars: Vec<(&'static str, ProgressBar)>, now: ProgressBar },
 }
 
 impl View {
@@ -79,8 +86,8 @@ impl View {
                 if bars.is_empty() {
                     *bars = groups(all, status);
                 }
-                for (stages, bar) in bars {
-                    let of_group = || status.stages.iter().filter(|stage| stages.contains(&stage.stage.as_str()));
+                for (group, bar) in bars {
+                    let of_group = || status.stages.iter().filter(|stage| group_of(stage) == *group);
                     bar.set_length(of_group().map(|stage| u64::from(stage.tasks)).sum());
                     bar.set_position(of_group().map(|stage| u64::from(stage.committed)).sum());
                 }
@@ -133,18 +140,21 @@ fn bars() -> Kind {
     Kind::Bars { all, bars: vec![], now }
 }
 
-/// A bar for each group of stages that the run has tasks of.
-fn groups(all: &MultiProgress, status: &v1::RunStatus) -> Vec<(&'static [&'static str], ProgressBar)> {
+/// A bar for each group of stages that the run has tasks of, in the order of the study.
+fn groups(all: &MultiProgress, status: &v1::RunStatus) -> Vec<(&'static str, ProgressBar)> {
     let style = ProgressStyle::with_template("          {prefix:9} {bar:30} {pos:>3}/{len}").ok();
-    let has_tasks = |stages: &[&str]| status.stages.iter().any(|stage| stages.contains(&stage.stage.as_str()));
-    let bar = |(place, (name, stages)): (usize, (&'static str, &'static [&'static str]))| {
-        let bar = all.insert(place, ProgressBar::new(0));
+    let mut bars: Vec<(&'static str, ProgressBar)> = vec![];
+    for group in status.stages.iter().map(group_of) {
+        if bars.iter().any(|(known, _)| *known == group) {
+            continue;
+        }
+        let bar = all.insert(bars.len(), ProgressBar::new(0));
         if let Some(style) = &style {
             bar.set_style(style.clone());
         }
-        (stages, bar.with_prefix(name))
-    };
-    GROUPS.into_iter().filter(|(_, stages)| has_tasks(stages)).enumerate().map(bar).collect()
+        bars.push((group, bar.with_prefix(group)));
+    }
+    bars
 }
 
 /// What runs, in one line.

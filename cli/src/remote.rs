@@ -1,6 +1,7 @@
 //! Calls to a coordinator.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::artifact::Manifest;
@@ -23,6 +24,19 @@ use crate::exit::{self, Problem};
 
 /// Largest message taken: the status of a big run.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a coordinator is waited for that went away while a run was handed in.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Pause between two tries meanwhile.
+const AWAY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether the connection of a call broke, so that nobody knows what became of it.
+fn is_broken(status: &Status) -> bool {
+    // What the other side says has no source.
+    let is_local = std::error::Error::source(status).is_some();
+    is_local && status.code() != Code::Unavailable && refused(status).is_none()
+}
 
 /// A connection to one coordinator.
 #[derive(Clone, Debug)]
@@ -73,12 +87,20 @@ impl Remote {
     /// end: one that never serves is waited for without end.
     pub async fn wait(&self) {
         while self.experiments().list_runs(call(v1::ListRunsRequest {})).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// An error of a call in words, with its exit code.
     pub fn explain(&self, status: &Status) -> anyhow::Error {
+        if is_broken(status) {
+            let message = format!(
+                "the connection to the coordinator at {} broke ({}); is it running?",
+                self.url,
+                status.message()
+            );
+            return Problem::new(exit::UNREACHABLE, message).into();
+        }
         let code = match status.code() {
             _ if refused(status).is_some() => exit::ERROR,
             Code::Unavailable | Code::DeadlineExceeded => exit::UNREACHABLE,
@@ -146,9 +168,25 @@ impl Remote {
         self.hand_in(v1::SubmitRequest { commands_json, priority, ..Default::default() }).await
     }
 
+    /// Hands a run in. A coordinator that goes away meanwhile is asked again when it is
+    /// back: the same request means the same run, of which it has a part.
     async fn hand_in(&self, request: v1::SubmitRequest) -> anyhow::Result<v1::RunStatus> {
-        let answer = self.experiments().submit(call(request)).await.map_err(|status| self.explain(&status))?;
-        answer.into_inner().status.context("the coordinator sent no status")
+        let mut broken: Option<Instant> = None;
+        loop {
+            let refused = match self.experiments().submit(call(request.clone())).await {
+                Ok(answer) => return answer.into_inner().status.context("the coordinator sent no status"),
+                Err(status) => status,
+            };
+            if is_broken(&refused) && broken.is_none() {
+                note!("the connection to the coordinator broke; handing in again when it is back");
+                broken = Some(Instant::now());
+            }
+            let is_away = is_broken(&refused) || refused.code() == Code::Unavailable;
+            if !is_away || broken.is_none_or(|since| since.elapsed() > AWAY_MAX) {
+                return Err(self.explain(&refused));
+            }
+            tokio::time::sleep(AWAY_PAUSE).await;
+        }
     }
 
     /// How a run stands.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
 use http::{Request, Response};
-use http_body_util::BodyExt;
 use proto::status::{BUSY, ROLE, WHO, status};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -26,8 +25,10 @@ use Load::{Download, Large, Medium, Question, Small, Stream, Submission, Upload,
 pub(crate) struct Peer {
     /// Who is there.
     pub(crate) caller: Caller,
-    /// Where that is; nowhere for the Unix socket.
+    /// Where that is; nowhere on this machine.
     pub(crate) network: Option<Network>,
+    /// Whether it came by the Unix socket, which is the owner's and root's alone.
+    pub(crate) by_socket: bool,
 }
 
 /// Who is at the other end of a connection.
@@ -98,6 +99,21 @@ impl Load {
             Self::Medium | Self::Question | Self::Upload | Self::Stream => 2 * 1024 * 1024,
             Self::Submission => 8 * 1024 * 1024,
             Self::Large => 16 * 1024 * 1024,
+        }
+    }
+
+    /// Messages of a request.
+    fn messages(self) -> usize {
+        match self {
+            Self::Upload | Self::Stream => usize::MAX,
+            Self::Small
+            | Self::Medium
+            | Self::Question
+            | Self::Submission
+            | Self::Large
+            | Self::Watch
+            | Self::Waiting
+            | Self::Download => 1,
         }
     }
 
@@ -177,6 +193,14 @@ impl Caller {
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         // Requests come over connections, each of which says who it is.
         request.extensions().get().map_or(Self::Nameless, |peer: &Peer| peer.caller.clone())
+    }
+
+    /// Who it is; nobody in particular on this machine.
+    pub(crate) fn identity(&self) -> Option<IdentityId> {
+        match self {
+            Self::Joined { identity, .. } => Some(identity.clone()),
+            _ => None,
+        }
     }
 
     /// Where whoever sent a request is.
@@ -261,20 +285,17 @@ impl Guard {
     /// Waits for the seat of a call; the request goes on with it.
     async fn admit(
         &self,
-        caller: &Caller,
+        peer: &Peer,
         load: Result<Load, Status>,
         request: Request<Body>,
     ) -> Result<(Request<Body>, Option<Arc<Seat>>), Status> {
         let load = load?;
-        let seat = self.hall.take(caller, load).await?;
+        let seat = self.hall.take(peer, load).await?;
         let (mut parts, body) = request.into_parts();
-        let mut body = Body::new(Intake::new(body, load.message_max(), load.pause(&self.limits)));
-        if load.comes_whole() {
-            let gathered = body.collect().await?;
-            body = Body::new(gathered.map_err(|never| match never {}));
-        }
+        let intake = Intake::new(body, load.messages(), load.message_max(), load.pause(&self.limits));
+        let body = if load.comes_whole() { intake.gathered().await? } else { Body::new(intake) };
         if let Some(seat) = &seat {
-            self.hall.turn(seat, caller, load).await?;
+            self.hall.turn(seat, peer, load).await?;
             parts.extensions.insert(seat.clone());
         }
         Ok((Request::from_parts(parts, body), seat))
@@ -314,10 +335,11 @@ where
         // The one that is ready.
         let mut inner = std::mem::replace(&mut self.inner, later);
         let guard = self.guard.clone();
-        let caller = request.extensions().get().map_or(Caller::Nameless, |peer: &Peer| peer.caller.clone());
-        let checked = caller.check(request.uri().path());
+        let stranger = || Peer { caller: Caller::Nameless, network: None, by_socket: false };
+        let peer = request.extensions().get().cloned().unwrap_or_else(stranger);
+        let checked = peer.caller.check(request.uri().path());
         Box::pin(async move {
-            match guard.admit(&caller, checked, request).await {
+            match guard.admit(&peer, checked, request).await {
                 Ok((request, seat)) => {
                     let response = inner.call(request).await?;
                     Ok(response.map(|body| Body::new(Answer { body, _seat: seat })))

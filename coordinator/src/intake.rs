@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
 use proto::status::{TOO_LARGE, TOO_SLOW, status};
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
@@ -27,6 +28,8 @@ pub(crate) struct Intake {
     body: Body,
     /// Largest message.
     most: usize,
+    /// Messages that may still begin.
+    messages: usize,
     header: [u8; HEADER],
     /// Bytes of the header that have come.
     known: usize,
@@ -45,10 +48,25 @@ struct Patience {
 }
 
 impl Intake {
-    /// Without patience, a stream whose end may be silent.
-    pub(crate) fn new(body: Body, most: usize, patience: Option<Duration>) -> Self {
+    /// Of at most so many messages of at most so many bytes. Without patience, a stream
+    /// whose end may be silent.
+    pub(crate) fn new(body: Body, messages: usize, most: usize, patience: Option<Duration>) -> Self {
         let patience = patience.map(|most| Patience { most, left: most, waiting: None });
-        Self { body, most, header: [0; HEADER], known: 0, left: 0, patience }
+        Self { body, most, messages, header: [0; HEADER], known: 0, left: 0, patience }
+    }
+
+    /// The whole request, in one piece of memory whatever the pieces were in which it came.
+    ///
+    /// # Errors
+    /// If it breaks off, or is not what may come.
+    pub(crate) async fn gathered(mut self) -> Result<Body, Status> {
+        let mut bytes = vec![];
+        while let Some(frame) = self.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(Body::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {})))
     }
 
     /// Follows where messages begin and how long they are.
@@ -58,6 +76,11 @@ impl Intake {
                 let taken = self.left.min(bytes.len());
                 (self.left, bytes) = (self.left - taken, &bytes[taken..]);
                 continue;
+            }
+            if self.known == 0 {
+                let problem = "the request has more messages than its method takes";
+                let left = self.messages.checked_sub(1);
+                self.messages = left.ok_or_else(|| status(Code::OutOfRange, TOO_LARGE, problem))?;
             }
             let taken = (HEADER - self.known).min(bytes.len());
             self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
@@ -160,6 +183,9 @@ mod tests {
 
     use super::*;
 
+    /// Messages taken.
+    const MESSAGES: usize = 6;
+
     /// Bytes that come one piece at a time, and then nothing more.
     struct Pieces(Vec<Vec<u8>>);
 
@@ -178,7 +204,7 @@ mod tests {
     /// How many pieces are taken, and why no more.
     async fn take(pieces: Vec<Vec<u8>>, most: usize) -> (usize, Code) {
         let patience = Some(Duration::from_millis(10));
-        let mut intake = Intake::new(Body::new(Pieces(pieces)), most, patience);
+        let mut intake = Intake::new(Body::new(Pieces(pieces)), MESSAGES, most, patience);
         let mut taken = 0;
         loop {
             match poll_fn(|context| Pin::new(&mut intake).poll_frame(context)).await {
@@ -207,6 +233,14 @@ mod tests {
         assert_eq!(take(one_by_one, 10).await, (before + HEADER - 1, Code::OutOfRange));
         assert_eq!(take(vec![bytes], 11).await, (1, Code::DeadlineExceeded));
         assert_eq!(take(vec![vec![0, 255, 255, 255, 255]], 11).await, (0, Code::OutOfRange));
+    }
+
+    #[tokio::test]
+    async fn so_many_messages_are_taken_and_no_more() {
+        let mut pieces = vec![message(1); MESSAGES];
+        assert_eq!(take(pieces.clone(), 10).await, (MESSAGES, Code::DeadlineExceeded));
+        pieces.push(vec![0]);
+        assert_eq!(take(pieces, 10).await, (MESSAGES, Code::OutOfRange));
     }
 
     #[test]

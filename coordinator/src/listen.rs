@@ -264,7 +264,9 @@ async fn accept_local(socket: UnixListener, outgoing: Outgoing) {
         // The file's mode says the same; this also holds while the file is being made.
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
         if peer == Some(0) || peer.is_some() && peer == owner {
-            outgoing.send(Connection::new(stream, Peer { caller: Caller::Local, network: None })).await;
+            outgoing
+                .send(Connection::new(stream, Peer { caller: Caller::Local, network: None, by_socket: true }))
+                .await;
         }
     }
 }
@@ -289,7 +291,7 @@ impl Door {
         let Some(guests) = &self.guests else {
             let full = |_| io::Error::other("there are as many connections as may be");
             let room = self.room.clone().try_acquire_owned().map_err(full)?;
-            let connection = Connection::new(stream, Peer { caller: Caller::Local, network: None });
+            let connection = Connection::new(stream, Peer { caller: Caller::Local, network: None, by_socket: false });
             return Ok(Connection { _room: Some(room), ..connection });
         };
         if first != [TLS_HANDSHAKE] {
@@ -323,7 +325,7 @@ impl Door {
                 () = end(said.not_after_ms, now_ms) => {}
             }
         };
-        let peer = Peer { caller: Caller::Joined { identity, role }, network: Some(network) };
+        let peer = Peer { caller: Caller::Joined { identity, role }, network: Some(network), by_socket: false };
         Ok(Connection { _room: Some(room), ..Connection::new(stream, peer).cut(cut) })
     }
 
@@ -343,7 +345,7 @@ impl Door {
             // Too late or out of place, it ends alike.
             let _ = tokio::time::timeout(life, place.lost()).await;
         };
-        Connection::new(stream, Peer { caller, network: Some(network) }).cut(cut)
+        Connection::new(stream, Peer { caller, network: Some(network), by_socket: false }).cut(cut)
     }
 }
 

@@ -10,7 +10,7 @@ use proto::status::{BUSY, status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
 
-use crate::access::{Caller, Load};
+use crate::access::{Caller, Load, Peer};
 use crate::config::{Limits, Share, UNLIMITED};
 
 /// Seats of all callers.
@@ -35,11 +35,34 @@ struct Row {
     what: &'static str,
     share: Share,
     wait: Wait,
+    /// Of all identities together.
     all: Arc<Semaphore>,
-    local: Arc<Semaphore>,
     /// Identities are in the journal for ever, so these are no more than those.
     joined: Mutex<BTreeMap<IdentityId, Arc<Semaphore>>>,
+    /// Of callers by the Unix socket.
+    socket: Local,
+    /// Of callers on loopback in plaintext, who are any users of this machine.
+    loopback: Local,
 }
+
+/// Seats of callers on this machine, whom nothing tells apart.
+#[derive(Debug)]
+struct Local {
+    /// For requests that have not come to their end: many, so that those who are slow
+    /// are in nobody's way.
+    own: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+impl Local {
+    fn new(most: usize) -> Self {
+        let own = most.saturating_mul(SLOW).min(UNLIMITED);
+        Self { own: Arc::new(Semaphore::new(own)), turn: Arc::new(Semaphore::new(most)) }
+    }
+}
+
+/// Requests that may be on their way for each that has its turn, on this machine.
+const SLOW: usize = 16;
 
 /// How long a call waits.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +77,7 @@ enum Wait {
 #[derive(Debug)]
 pub(crate) struct Seat {
     _own: OwnedSemaphorePermit,
-    /// Of those of all identities together.
+    /// Of those that all callers of a kind have together.
     turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -91,27 +114,30 @@ impl Hall {
     ///
     /// # Errors
     /// If there is none for a call that does not wait, or that has waited long enough.
-    pub(crate) async fn take(&self, caller: &Caller, load: Load) -> Result<Option<Arc<Seat>>, Status> {
+    pub(crate) async fn take(&self, peer: &Peer, load: Load) -> Result<Option<Arc<Seat>>, Status> {
         let row = self.row(load);
-        let own = match caller {
-            Caller::Local => row.local.clone(),
+        let own = match &peer.caller {
+            Caller::Local => row.local(peer).own.clone(),
             Caller::Joined { identity, .. } => row.of(identity),
             _ => return Ok(None),
         };
-        let own = row.acquire(own, caller).await?;
+        let own = row.acquire(own, &peer.caller).await?;
         Ok(Some(Arc::new(Seat { _own: own, turn: Mutex::default() })))
     }
 
-    /// Waits until it is the turn of a seat's call among those of all identities.
+    /// Waits until it is the turn of a seat's call among those of all identities, or of this
+    /// machine.
     ///
     /// # Errors
     /// As [`Hall::take`].
-    pub(crate) async fn turn(&self, seat: &Seat, caller: &Caller, load: Load) -> Result<(), Status> {
-        if matches!(caller, Caller::Joined { .. }) {
-            let row = self.row(load);
-            let turn = row.acquire(row.all.clone(), caller).await?;
-            *seat.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
-        }
+    pub(crate) async fn turn(&self, seat: &Seat, peer: &Peer, load: Load) -> Result<(), Status> {
+        let row = self.row(load);
+        let turn = match &peer.caller {
+            Caller::Local => &row.local(peer).turn,
+            _ => &row.all,
+        };
+        let turn = row.acquire(turn.clone(), &peer.caller).await?;
+        *seat.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
         Ok(())
     }
 
@@ -131,8 +157,13 @@ impl Hall {
 
 impl Row {
     fn new(what: &'static str, share: Share, wait: Wait) -> Self {
-        let seats = |count| Arc::new(Semaphore::new(count));
-        Self { what, share, wait, all: seats(share.of_all), local: seats(share.local), joined: Mutex::default() }
+        let (socket, loopback) = (Local::new(share.local), Local::new(share.local));
+        let all = Arc::new(Semaphore::new(share.of_all));
+        Self { what, share, wait, all, joined: Mutex::default(), socket, loopback }
+    }
+
+    fn local(&self, peer: &Peer) -> &Local {
+        if peer.by_socket { &self.socket } else { &self.loopback }
     }
 
     fn of(&self, identity: &IdentityId) -> Arc<Semaphore> {
@@ -179,18 +210,26 @@ mod tests {
 
     use super::*;
 
-    fn joined(name: &str) -> Caller {
-        Caller::Joined { identity: IdentityId(name.to_owned()), role: Role::Viewer }
+    fn peer(caller: Caller) -> Peer {
+        Peer { caller, network: None, by_socket: false }
     }
 
-    async fn call(hall: &Hall, caller: &Caller, load: Load) -> Result<Arc<Seat>, Status> {
-        let seat = hall.take(caller, load).await?.unwrap();
-        hall.turn(&seat, caller, load).await.map(|()| seat)
+    fn joined(name: &str) -> Peer {
+        peer(Caller::Joined { identity: IdentityId(name.to_owned()), role: Role::Viewer })
+    }
+
+    fn socket() -> Peer {
+        Peer { by_socket: true, ..peer(Caller::Local) }
+    }
+
+    async fn call(hall: &Hall, peer: &Peer, load: Load) -> Result<Arc<Seat>, Status> {
+        let seat = hall.take(peer, load).await?.unwrap();
+        hall.turn(&seat, peer, load).await.map(|()| seat)
     }
 
     /// What of so many calls is under way at once.
-    fn calls(hall: &Hall, caller: &Caller, load: Load, count: usize) -> Vec<Arc<Seat>> {
-        let one = || unconstrained(call(hall, caller, load)).now_or_never()?.ok();
+    fn calls(hall: &Hall, peer: &Peer, load: Load, count: usize) -> Vec<Arc<Seat>> {
+        let one = || unconstrained(call(hall, peer, load)).now_or_never()?.ok();
         (0..count).filter_map(|_| one()).collect()
     }
 
@@ -208,8 +247,8 @@ mod tests {
         ] {
             let first = calls(&hall, &joined("a"), load, 200);
             let second = calls(&hall, &joined("b"), load, 200);
-            let here = calls(&hall, &Caller::Local, load, 200);
-            assert_eq!((first.len(), second.len(), here.len()), (most, most, local), "{load:?}");
+            let [here, owner] = [peer(Caller::Local), socket()].map(|here| calls(&hall, &here, load, 200).len());
+            assert_eq!((first.len(), second.len(), here, owner), (most, most, local, local), "{load:?}");
             drop(first);
             assert_eq!(calls(&hall, &joined("a"), load, 1).len(), 1, "{load:?}");
         }
@@ -220,13 +259,29 @@ mod tests {
         let hall = Hall::new(Limits { transfers: Share { of_one: 2, of_all: 3, local: 2 }, ..Limits::default() });
         let (first, second) =
             (calls(&hall, &joined("a"), Load::Upload, 9), calls(&hall, &joined("b"), Load::Upload, 9));
-        assert_eq!((first.len(), second.len(), calls(&hall, &Caller::Local, Load::Upload, 9).len()), (2, 1, 2));
+        assert_eq!((first.len(), second.len(), calls(&hall, &peer(Caller::Local), Load::Upload, 9).len()), (2, 1, 2));
         // Answers that nobody reads occupy the seats of their callers only, and so do requests
         // that have not come to their end.
         first.iter().for_each(|seat| seat.make_way());
         let _slow = hall.take(&joined("d"), Load::Upload).await.unwrap();
         assert!(calls(&hall, &joined("a"), Load::Upload, 1).is_empty());
         assert_eq!(calls(&hall, &joined("c"), Load::Upload, 9).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_slowly_are_in_the_way_of_their_own_caller_only() {
+        let hall = Hall::new(Limits::default());
+        for slow in [joined("a"), peer(Caller::Local)] {
+            let mut arriving = vec![];
+            for _ in 0..8 {
+                arriving.push(hall.take(&slow, Load::Question).await.unwrap());
+            }
+            for other in [joined("b"), socket()] {
+                assert_eq!(calls(&hall, &other, Load::Question, 200).len(), 8);
+            }
+        }
+        // Nothing tells users of this machine apart, so there is room for more than one of them.
+        assert_eq!(calls(&hall, &peer(Caller::Local), Load::Question, 200).len(), 8);
     }
 
     #[tokio::test]

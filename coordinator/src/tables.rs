@@ -175,7 +175,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
                 |known: &Run| Row::Run { run: known.id, at_ms, scale: known.work.title().to_owned(), tasks: vec![] };
             known.map(again).collect()
         }
-        Event::TasksAdded { run, tasks } => {
+        Event::TasksAdded { run, tasks, .. } => {
             let run = Row::RunTasks { run: *run, tasks: tasks.iter().map(|spec| spec.key).collect() };
             wanted(tasks, scheduler).chain([run]).collect()
         }
@@ -261,7 +261,7 @@ fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iter
 
 /// The row of a task that is to be computed.
 fn open(spec: &TaskSpec) -> Row {
-    Row::Task { task: spec.key, stage: spec.stage.name().to_owned(), subject: stored(&spec.subject) }
+    Row::Task { task: spec.key, stage: spec.stage.kind().name().to_owned(), subject: stored(&spec.subject) }
 }
 
 impl Attempt {

@@ -291,7 +291,7 @@ mod tests {
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
         let flops = flops(&plan);
         let total = |stage: &str| -> f64 {
-            let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.name() == stage);
+            let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.kind().name() == stage);
             of_stage.map(|(_, flop)| flop).sum()
         };
         assert!((total("sinddm.train") / 6.04e18 - 1.0).abs() < 0.02, "{}", total("sinddm.train"));

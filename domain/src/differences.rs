@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::Digest;
 use crate::experiment::{Experiment, knobs};
 use crate::plan::Data;
+use crate::stage::StageKind;
 
 /// Everything that a study's results follow from.
 #[derive(Clone, Debug)]
@@ -14,7 +15,7 @@ pub struct Study {
     /// Its pictures and weights.
     pub data: Data,
     /// The version of each of its stages.
-    pub versions: BTreeMap<&'static str, u32>,
+    pub versions: BTreeMap<StageKind, u32>,
 }
 
 impl Study {
@@ -38,9 +39,9 @@ pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
     let names: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     let differs = |name: &&String| all.windows(2).any(|pair| pair[0].get(*name) != pair[1].get(*name));
     let names: Vec<&String> = names.into_iter().filter(differs).collect();
-    let mut versions: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    let mut versions: BTreeMap<StageKind, BTreeSet<u32>> = BTreeMap::new();
     for (stage, version) in studies.iter().flat_map(|study| &study.versions) {
-        versions.entry(stage).or_default().insert(*version);
+        versions.entry(*stage).or_default().insert(*version);
     }
     let mut shared: BTreeMap<(&String, Option<&String>), usize> = BTreeMap::new();
     for (asked, name) in all.iter().flat_map(|asked| names.iter().map(move |name| (asked, *name))) {
@@ -51,7 +52,7 @@ pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
         let mut own = names.clone();
         own.sort_by_key(|name| shared.get(&(*name, asked.get(*name))));
         let knobs = own.into_iter().map(|name| format!("{name}={}", value(name)));
-        let several = study.versions.iter().filter(|(stage, _)| versions[*stage].len() > 1);
+        let several = study.versions.iter().filter(|(stage, _)| versions[stage].len() > 1);
         knobs.chain(several.map(|(stage, version)| format!("{stage} version={version}"))).collect()
     };
     studies.iter().zip(&all).map(of).collect()
@@ -65,7 +66,7 @@ mod tests {
     fn study(sets: &[&str]) -> Study {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         let experiment = crate::overrides::resolve(Scale::Smoke, None, &sets).unwrap();
-        Study { experiment, data: Data::of_the_paper(), versions: BTreeMap::from([("report", 2)]) }
+        Study { experiment, data: Data::of_the_paper(), versions: BTreeMap::from([(StageKind::Report, 2)]) }
     }
 
     #[test]
@@ -88,7 +89,7 @@ mod tests {
         data.data.stand_in = Some("drawn".to_owned());
         let [first, second] = differences(&[study(&[]), data]).try_into().unwrap();
         assert!(first.len() == 1 && first[0].starts_with("data=") && first != second, "{first:?}");
-        program.versions = BTreeMap::from([("report", 3), ("ddpm.train", 1)]);
+        program.versions = BTreeMap::from([(StageKind::Report, 3), (StageKind::DdpmTrain, 1)]);
         assert_eq!(differences(&[study(&[]), program]), [["report version=2"], ["report version=3"]]);
     }
 }

@@ -49,6 +49,9 @@ pub enum Event {
         run: Digest,
         /// The tasks, each after all that it needs.
         tasks: Vec<Arc<TaskSpec>>,
+        /// Who asked; nobody if that was the coordinator's own machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<IdentityId>,
     },
     /// A worker may work on a task.
     LeaseGranted {

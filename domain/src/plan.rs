@@ -18,7 +18,7 @@ use crate::experiment::{Experiment, Pick, Rounds};
 use crate::paper::{self, FirstStep};
 use crate::resources::Resources;
 use crate::seed::Seed;
-use crate::stage::{Split, Stage};
+use crate::stage::{Split, Stage, StageKind};
 use crate::stone::{Dataset, View};
 
 mod data;
@@ -156,7 +156,7 @@ pub(crate) const FIELD_BYTES: usize = 4;
 impl TaskSpec {
     /// A task of default resources.
     pub fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
-        let (version, inputs) = (stage.version(), Inputs::from(inputs));
+        let (version, inputs) = (stage.kind().version(), Inputs::from(inputs));
         let key = Self::key_of(&stage, version, &inputs, seed);
         Self { key, subject, stage, version, inputs, seed, resources: Arc::default(), chain_mflop: 0 }
     }
@@ -165,8 +165,8 @@ impl TaskSpec {
     fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> Digest {
         match stage {
             // All of a command counts, and there may be a million of them.
-            Stage::Command(_) => Digest::of_json(&(stage.name(), version, stage, inputs, seed)),
-            _ => Digest::of_json(&(stage.name(), version, stage.identity(), inputs, seed)),
+            Stage::Command(_) => Digest::of_json(&(stage.kind().name(), version, stage, inputs, seed)),
+            _ => Digest::of_json(&(stage.kind().name(), version, stage.identity(), inputs, seed)),
         }
     }
 
@@ -225,16 +225,17 @@ impl TaskSpec {
     }
 
     /// What it counts for in what is kept for its submitter: 1, and once more for each KiB
-    /// that workers are told.
+    /// of its command, inputs and labels.
     pub fn weight(&self) -> u64 {
-        1 + self.told_bytes() / 1024
+        let labels: usize = self.resources.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        1 + (self.told_bytes() + labels as u64) / 1024
     }
 
     /// Stage and subject, for people.
     pub fn label(&self) -> String {
         match self.subject.is_empty() {
-            true => self.stage.name().to_owned(),
-            false => format!("{} {}", self.stage.name(), self.subject),
+            true => self.stage.kind().name().to_owned(),
+            false => format!("{} {}", self.stage.kind().name(), self.subject),
         }
     }
 }
@@ -273,12 +274,12 @@ impl Plan {
     }
 
     /// Number of tasks of each stage, in the order in which stages first appear.
-    pub fn by_stage(&self) -> Vec<(&'static str, usize)> {
-        let mut counts: Vec<(&'static str, usize)> = Vec::new();
+    pub fn by_stage(&self) -> Vec<(StageKind, usize)> {
+        let mut counts: Vec<(StageKind, usize)> = Vec::new();
         for task in &self.tasks {
-            match counts.iter_mut().find(|(name, _)| *name == task.stage.name()) {
+            match counts.iter_mut().find(|(kind, _)| *kind == task.stage.kind()) {
                 Some((_, count)) => *count += 1,
-                None => counts.push((task.stage.name(), 1)),
+                None => counts.push((task.stage.kind(), 1)),
             }
         }
         counts

@@ -5,6 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most labels of a worker.
+pub const LABELS_MAX: usize = 64;
+
+/// Most bytes of a label's name, and of its value.
+pub const LABEL_MAX: usize = 200;
+
 /// Thousandths of one GPU.
 pub const WHOLE_GPU: u32 = 1000;
 
@@ -45,6 +51,12 @@ pub enum InvalidResources {
     /// Memory on no GPU.
     #[error("memory on a GPU is asked for, but no GPU")]
     MemoryWithoutGpu,
+    /// More labels than any worker has.
+    #[error("{0} labels: a worker has {LABELS_MAX} at most")]
+    Labels(usize),
+    /// A label as no worker has one.
+    #[error("a label has at most {LABEL_MAX} bytes for its name and for its value, and no control characters")]
+    Label,
 }
 
 impl Resources {
@@ -57,9 +69,17 @@ impl Resources {
             _ if self.slots == 0 => Err(InvalidResources::NoSlot),
             Some(milli) if milli > WHOLE_GPU && milli % WHOLE_GPU != 0 => Err(InvalidResources::Gpus(milli)),
             Some(0) if self.gpu_memory_mib > 0 => Err(InvalidResources::MemoryWithoutGpu),
+            _ if self.labels.len() > LABELS_MAX => Err(InvalidResources::Labels(self.labels.len())),
+            _ if !self.labels.iter().flat_map(|(name, value)| [name, value]).all(|text| is_plain(text)) => {
+                Err(InvalidResources::Label)
+            }
             _ => Ok(()),
         }
     }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= LABEL_MAX && !text.chars().any(char::is_control)
 }
 
 /// One GPU of a worker.

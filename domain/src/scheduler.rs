@@ -79,6 +79,8 @@ pub struct Scheduler {
     classes: Classes,
     queues: Queues,
     last_token: u64,
+    /// The weight of what each identity has handed in.
+    kept: BTreeMap<IdentityId, u64>,
 }
 
 /// A task with what follows from others.
@@ -140,9 +142,10 @@ impl Scheduler {
         self.run_order.iter().map(|run| &self.runs[*run as usize])
     }
 
-    /// What is kept for somebody: the weight of the runs that it asked for first.
+    /// What is kept for somebody: the weight of all that it has handed in, also what was
+    /// there before or was called off.
     pub fn kept_for(&self, identity: &IdentityId) -> u64 {
-        self.runs.iter().filter(|run| run.by.as_ref() == Some(identity)).map(|run| run.weight).sum()
+        self.kept.get(identity).copied().unwrap_or(0)
     }
 
     /// The tasks of a run, each after all that it needs.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::{EnumDiscriminants, VariantArray};
 
 use crate::experiment::{
     Correction, DdpmSampling, DdpmTraining, DriftMethod, DriftPath, Features, Finest, HeadStart, HeatmapSize, Init,
@@ -22,14 +23,18 @@ use crate::stone::{Class, Dataset, View};
 
 mod attempt;
 mod check;
+mod kind;
 
 pub use attempt::{Cadence, Failure, FailureCode, Folder, Monitor, Progress, Unwatched};
+pub use kind::UnknownStage;
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
 ///
 /// Each variant says which inputs it reads and which files it writes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, EnumDiscriminants)]
 #[serde(tag = "stage")]
+#[strum_discriminants(name(StageKind), derive(PartialOrd, Ord, Hash, VariantArray))]
+#[strum_discriminants(doc = "A stage without its parameters, in the order in which a study runs them.")]
 pub enum Stage {
     /// Scans, decodes and validates one view of a data set and sets images apart
     /// for its diffusion models.
@@ -431,48 +436,6 @@ pub struct Aggregate {
 }
 
 impl Stage {
-    /// The name of every stage with its current version.
-    pub const CATALOGUE: [(&'static str, u32); 16] = [
-        ("ingest", 4),
-        ("pad", 4),
-        ("sinddm.train", 3),
-        ("sinddm.sample", 3),
-        ("ddpm.train", 2),
-        ("ddpm.sample", 2),
-        ("swin2sr.train", 2),
-        ("upscale", 3),
-        ("evaluate.drift", 2),
-        ("evaluate.heatmap", 2),
-        ("evaluate.sifid", 5),
-        ("patches", 3),
-        ("classify.train", 3),
-        ("aggregate", 4),
-        ("report", 3),
-        ("command", 1),
-    ];
-
-    /// The stage's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Stage::Ingest(_) => "ingest",
-            Stage::Pad(_) => "pad",
-            Stage::SinddmTrain { .. } => "sinddm.train",
-            Stage::SinddmSample { .. } => "sinddm.sample",
-            Stage::DdpmTrain { .. } => "ddpm.train",
-            Stage::DdpmSample { .. } => "ddpm.sample",
-            Stage::Swin2srTrain { .. } => "swin2sr.train",
-            Stage::Upscale { .. } => "upscale",
-            Stage::EvaluateDrift(_) => "evaluate.drift",
-            Stage::EvaluateHeatmap(_) => "evaluate.heatmap",
-            Stage::EvaluateSifid(_) => "evaluate.sifid",
-            Stage::Patches(_) => "patches",
-            Stage::ClassifyTrain(_) => "classify.train",
-            Stage::Aggregate(_) => "aggregate",
-            Stage::Report => "report",
-            Stage::Command(_) => "command",
-        }
-    }
-
     /// The parameters that its results depend on. Left out is what cannot change them: how
     /// many pictures go through a network at once, and what a generator's input has
     /// decided already.
@@ -532,25 +495,6 @@ impl Stage {
             _ => &[],
         }
     }
-
-    /// Whether an attempt that is stopped can go on elsewhere from a checkpoint.
-    pub fn leaves_checkpoints(&self) -> bool {
-        matches!(
-            self,
-            Stage::SinddmTrain { .. }
-                | Stage::SinddmSample { .. }
-                | Stage::DdpmTrain { .. }
-                | Stage::DdpmSample { .. }
-                | Stage::Swin2srTrain { .. }
-                | Stage::ClassifyTrain(_)
-        )
-    }
-
-    /// The version of what the stage computes.
-    pub fn version(&self) -> u32 {
-        let named = Self::CATALOGUE.iter().find(|(name, _)| *name == self.name());
-        named.expect("every stage is in the catalogue").1
-    }
 }
 
 fn json(value: &impl Serialize) -> Value {
@@ -596,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn json_names_the_stage_as_the_catalogue_does() {
+    fn json_names_the_stage_as_its_kind_does() {
         let stages = [
             Stage::EvaluateHeatmap(Default::default()),
             Stage::Report,
@@ -604,8 +548,7 @@ mod tests {
         ];
         for stage in stages {
             let json = serde_json::to_value(&stage).unwrap();
-            assert_eq!(json["stage"], stage.name());
-            assert!(stage.version() > 0);
+            assert_eq!(json["stage"], stage.kind().name());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use domain::artifact::Manifest;
 use domain::digest::Digest;
-use domain::resources::{Gpu, GpuPart, Offer};
+use domain::resources::{self, Gpu, GpuPart, Offer};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Progress, Stage};
 use domain::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
@@ -22,9 +22,6 @@ pub const SLOTS_MAX: u32 = 1024;
 
 /// Stages, and GPUs, of one worker that are looked at.
 const OFFERED_MAX: usize = 256;
-
-/// Labels of one worker that are looked at.
-const LABELS_MAX: usize = 64;
 
 /// Attempts that one heartbeat tells of.
 const BEAT_MAX: usize = SLOTS_MAX as usize;
@@ -149,7 +146,7 @@ pub fn offer(hello: v1::Hello) -> Offer {
         slots: hello.slots.min(SLOTS_MAX),
         gpus: hello.gpus.into_iter().take(OFFERED_MAX).map(gpu).collect(),
         memory_mib: hello.memory_mib,
-        labels: labels.iter().take(LABELS_MAX).map(|(key, value)| (plain(key), plain(value))).collect(),
+        labels: labels.iter().take(resources::LABELS_MAX).map(|(key, value)| (plain(key), plain(value))).collect(),
     }
 }
 
@@ -205,7 +202,7 @@ impl TryFrom<v1::Lease> for Grant {
             },
             label: lease.label,
             version: match lease.stage_version {
-                0 => stage.version(),
+                0 => stage.kind().version(),
                 version => version,
             },
             slots: lease.slots.max(1),
@@ -224,6 +221,7 @@ impl TryFrom<v1::Lease> for Grant {
 
 #[cfg(test)]
 mod tests {
+    use domain::stage::StageKind;
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -315,7 +313,7 @@ mod tests {
     fn a_lease_of_an_older_coordinator_is_of_this_versions_stage() {
         let old = v1::Lease { stage_version: 0, slots: 0, memory_mib: 0, ..grant().into() };
         let read = Grant::try_from(old).unwrap();
-        assert_eq!((read.version, read.slots, read.memory_mib), (Stage::Report.version(), 1, 0));
+        assert_eq!((read.version, read.slots, read.memory_mib), (StageKind::Report.version(), 1, 0));
     }
 
     #[test]

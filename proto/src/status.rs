@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::registry;
 use domain::scheduler::Reject;
+use domain::text::cut;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -42,10 +43,14 @@ pub const TOO_LARGE: &str = "TOO_LARGE";
 /// `reason` where a request or the reader of an answer keeps the coordinator waiting.
 pub const TOO_SLOW: &str = "TOO_SLOW";
 
+/// Most bytes of a message: it travels in a header, in its details again, and may quote what
+/// others sent.
+const MESSAGE_MAX: usize = 2048;
+
 /// A status with `google.rpc.ErrorInfo`.
 pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::<String, String>::new());
-    Status::with_error_details(code, message.into(), details)
+    Status::with_error_details(code, cut(&message.into(), MESSAGE_MAX), details)
 }
 
 /// A refusal of what may be tried again after some time, which it names as
@@ -114,8 +119,8 @@ pub fn of_registry(reject: &registry::Reject) -> Status {
 /// The status of a message that does not decode, naming the field.
 pub fn of_invalid(invalid: &InvalidField) -> Status {
     let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
-    details.add_bad_request_violation(invalid.field, &invalid.problem);
-    Status::with_error_details(Code::InvalidArgument, invalid.to_string(), details)
+    details.add_bad_request_violation(invalid.field, cut(&invalid.problem, MESSAGE_MAX));
+    Status::with_error_details(Code::InvalidArgument, cut(&invalid.to_string(), MESSAGE_MAX), details)
 }
 
 /// Whether the same call can never succeed. All else may be tried again.

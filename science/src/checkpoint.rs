@@ -78,7 +78,7 @@ impl<'a> Checkpoints<'a> {
     /// # Errors
     /// If an input cannot be read.
     pub fn new(stage: &Stage, seed: Seed, folder: &'a Folder) -> Result<Self, Failure> {
-        let parameters = json!({ "parameters": stage.parameters(), "version": stage.version(), "seed": seed });
+        let parameters = json!({ "parameters": stage.parameters(), "version": stage.kind().version(), "seed": seed });
         let data = of_folder(&folder.input(""))?;
         Ok(Self { folder, parameters, data, last: 0 })
     }

@@ -86,14 +86,18 @@ fn any_spec_as_json_is_refused_or_holds() {
 #[test]
 fn any_order_is_refused_or_in_range() {
     let spec = overrides::resolve(Scale::Tiny, None, &["ddpm.models=per_view".to_owned()]).unwrap();
-    let stages: BTreeMap<&str, Stage> =
-        plan::plan(&spec, &data()).unwrap().tasks.into_iter().map(|task| (task.stage.name(), task.stage)).collect();
+    let stages: BTreeMap<&str, Stage> = plan::plan(&spec, &data())
+        .unwrap()
+        .tasks
+        .into_iter()
+        .map(|task| (task.stage.kind().name(), task.stage))
+        .collect();
     let corpus: Vec<Vec<u8>> = stages.values().map(|stage| serde_json::to_vec(stage).unwrap()).collect();
     let execute = |bytes: &[u8]| match serde_json::from_slice::<Stage>(bytes) {
         Ok(stage) => {
             let again: Stage = serde_json::from_slice(&serde_json::to_vec(&stage).unwrap()).unwrap();
-            assert_eq!((again.identity(), again.version()), (stage.identity(), stage.version()));
-            stage.check().map_or_else(|knob| knob.to_string(), |()| format!("in range: {}", stage.name()))
+            assert_eq!((again.identity(), again.kind()), (stage.identity(), stage.kind()));
+            stage.check().map_or_else(|knob| knob.to_string(), |()| format!("in range: {}", stage.kind().name()))
         }
         Err(error) => error.to_string(),
     };

@@ -9,7 +9,7 @@ use domain::experiment::{Experiment, Scale};
 use domain::overrides;
 use domain::plan::{self, Data, RawClass};
 use domain::registry::Role;
-use domain::stage::Stage;
+use domain::stage::StageKind;
 use proto::channel::{Credentials, call};
 use proto::join_token::{JoinToken, Secret};
 use proto::transfer::{self, Transfer};
@@ -324,7 +324,7 @@ impl Drop for Worker {
 
 /// Every stage of this version.
 pub(crate) fn stages() -> Vec<(String, u32)> {
-    Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+    StageKind::ALL.iter().map(|kind| kind.offered()).collect()
 }
 
 /// One fold: every stage is there, nothing twice.

@@ -69,7 +69,7 @@ fn a_journal_of_the_released_program_opens_with_all_its_tasks() {
     events.iter().for_each(|(_, event)| scheduler.apply(event));
     scheduler.check();
     let (stages, committed) = scheduler.tasks().fold((BTreeMap::new(), 0), |(mut stages, committed), task| {
-        *stages.entry(task.spec.stage.name()).or_insert(0) += 1;
+        *stages.entry(task.spec.stage.kind().name()).or_insert(0) += 1;
         (stages, committed + usize::from(matches!(task.state, State::Committed { .. })))
     });
     assert_eq!((stages.len(), committed), (15, 130), "{stages:?}");

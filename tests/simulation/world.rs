@@ -464,7 +464,7 @@ impl World {
             Message::AddTasks(run) => {
                 let plan = &self.plans[run];
                 let tasks = plan.tasks[plan.tasks.len() / 2..].to_vec();
-                request(Request::AddTasks { run: plan.digest(), tasks }, self, Owed::Nothing)
+                request(Request::AddTasks { run: plan.digest(), tasks, by: None }, self, Owed::Nothing)
             }
             Message::Pause(run) => request(Request::Pause { run: self.plans[run].digest() }, self, Owed::Nothing),
             Message::Resume(run) => request(Request::Resume { run: self.plans[run].digest() }, self, Owed::Nothing),

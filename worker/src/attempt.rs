@@ -70,7 +70,7 @@ fn check(offer: &Offer, grant: &Grant) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Unfit::Gpus { wanted_milli: grant.gpus.iter().map(|part| part.milli).sum(), wanted_mib: 0 }),
     };
-    offer.could_run(grant.stage.name(), grant.version, &wanted).and_then(|()| gpus()).map_err(|unfit| {
+    offer.could_run(grant.stage.kind().name(), grant.version, &wanted).and_then(|()| gpus()).map_err(|unfit| {
         let hint = match grant.stage {
             Stage::Command(_) => "; commands are for workers that are started with --allow-exec",
             _ => "",
@@ -215,7 +215,7 @@ async fn stop(shared: &Shared, grant: &Grant, revoked: &CancellationToken, preem
         () = shared.out_of_time.cancelled() => STOP_PATIENCE,
         () = preempted.cancelled() => patience,
         // What leaves no checkpoints had better end; there is the grace period for it.
-        () = shared.in_a_hurry.cancelled(), if grant.stage.leaves_checkpoints() => patience,
+        () = shared.in_a_hurry.cancelled(), if grant.stage.kind().leaves_checkpoints() => patience,
     }
 }
 
@@ -308,6 +308,7 @@ mod tests {
     use domain::digest::Digest;
     use domain::resources::Gpu;
     use domain::seed::Seed;
+    use domain::stage::StageKind;
     use domain::task::{Attempt, FencingToken};
 
     use super::*;
@@ -319,7 +320,7 @@ mod tests {
             attempt: Attempt(1),
             label: "report".to_owned(),
             stage: Stage::Report,
-            version: Stage::Report.version(),
+            version: StageKind::Report.version(),
             slots: 2,
             memory_mib: 64,
             seed: Seed(0),
@@ -332,7 +333,7 @@ mod tests {
     #[test]
     fn nothing_is_run_that_was_not_offered() {
         let offer = Offer {
-            stages: [("report".to_owned(), Stage::Report.version())].into(),
+            stages: [StageKind::Report.offered()].into(),
             slots: 2,
             gpus: vec![Gpu { name: "G".to_owned(), memory_mib: 0 }],
             memory_mib: 64,

@@ -169,7 +169,7 @@ async fn run_of(
         state: answer.state,
         artifact: answer.artifact,
         seed: spec.seed.0,
-        stage: spec.stage.name(),
+        stage: spec.stage.kind().name(),
         stage_version: spec.version,
         worker: made.map(|change| change.worker.clone()),
         attempt: made.map(|change| change.attempt),

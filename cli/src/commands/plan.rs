@@ -45,7 +45,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
             .zip(cost::flops(&plan))
             .map(|(task, flop)| {
                 serde_json::json!({
-                    "key": task.key, "stage": task.stage.name(), "subject": task.subject,
+                    "key": task.key, "stage": task.stage.kind().name(), "subject": task.subject,
                     "needs": task.needs().collect::<Vec<_>>(), "flop": flop,
                 })
             })
@@ -65,7 +65,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     out::line(format_args!("         {:<17} {:>6} {:>12}", "stage", "tasks", "arithmetic"));
     let flops = cost::flops(&plan);
     for (stage, tasks) in plan.by_stage() {
-        let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.name() == stage);
+        let of_stage = plan.tasks.iter().zip(&flops).filter(|(task, _)| task.stage.kind() == stage);
         let flop: f64 = of_stage.map(|(_, flop)| flop).sum();
         out::line(format_args!("         {stage:<17} {tasks:>6} {:>12}", arithmetic(flop)));
     }

@@ -47,8 +47,8 @@ pub async fn run(task: &TaskOf, folder: &Path) -> anyhow::Result<()> {
 
 /// Makes the folder of the attempt.
 async fn prepare(remote: &Remote, spec: &TaskSpec, folder: &Path) -> anyhow::Result<()> {
-    if spec.version != spec.stage.version() {
-        let (ours, stage) = (spec.stage.version(), spec.stage.name());
+    if spec.version != spec.stage.kind().version() {
+        let (ours, stage) = (spec.stage.kind().version(), spec.stage.kind().name());
         let message =
             format!("this program computes version {ours} of {stage}, the task is of version {}", spec.version);
         return Err(Problem::new(exit::USAGE, message).into());

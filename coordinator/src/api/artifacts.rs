@@ -20,8 +20,9 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::access::Caller;
 use crate::api::internal;
-use crate::blobs::upload::{Start, check_session};
+use crate::blobs::upload::{Owner, Start, check_session};
 use crate::blobs::{Blobs, Error, Reader};
 use crate::config::Limits;
 use crate::driver::Handle;
@@ -90,7 +91,7 @@ fn refuse(field: &'static str, problem: impl ToString) -> Status {
     of_invalid(&invalid(field, problem))
 }
 
-fn start(first: Option<v1::PutBlobRequest>) -> Result<Start, Status> {
+fn start(first: Option<v1::PutBlobRequest>, owner: Owner) -> Result<Start, Status> {
     let Some(Up::Start(start)) = first.and_then(|message| message.part) else {
         return Err(refuse("start", "has to come first"));
     };
@@ -101,6 +102,7 @@ fn start(first: Option<v1::PutBlobRequest>) -> Result<Start, Status> {
             encoding: Encoding::decode_field(start.encoding)?,
             size: start.size,
             offset: start.offset,
+            owner: owner.clone(),
         })
     };
     let start = decode().map_err(|error| of_invalid(&error))?;
@@ -153,8 +155,9 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<Streaming<v1::PutBlobRequest>>,
     ) -> Result<Response<v1::PutBlobResponse>, Status> {
+        let owner = Caller::of(&request).identity();
         let mut messages = request.into_inner();
-        let start = start(messages.message().await?)?;
+        let start = start(messages.message().await?, owner)?;
         if self.blobs.has(start.digest).await? {
             return Ok(Response::new(v1::PutBlobResponse {}));
         }

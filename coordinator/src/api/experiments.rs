@@ -12,7 +12,7 @@ use domain::experiment::Experiment;
 use domain::plan::{self, Data, Plan, Source, TaskSpec, Work};
 use domain::registry::{IdentityId, Role};
 use domain::scheduler::{Counts, Phase, Request as SchedulerRequest, Run, Worker};
-use domain::stage::Stage;
+use domain::stage::{Stage, StageKind};
 use domain::task::{Lease, State, Task, WorkerId};
 use proto::convert::invalid;
 use proto::status::{MISSING_BLOB, of_invalid, of_reject, status};
@@ -65,30 +65,41 @@ pub struct Experiments {
     closing: CancellationToken,
     /// See [`Limits`].
     kept_for_one: u64,
+    deciding: tokio::sync::Mutex<()>,
 }
 
 impl Experiments {
     /// On that driver and those stores.
     pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken, limits: &Limits) -> Self {
-        Self { driver, blobs, logs, closing, kept_for_one: limits.kept_for_one }
+        Self {
+            driver,
+            blobs,
+            logs,
+            closing,
+            kept_for_one: limits.kept_for_one,
+            deciding: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
         self.driver.read(move |knowledge| find(knowledge, &text)).await?
     }
 
+    /// Has something decided that changes all tasks of a run: one after the other, so that
+    /// what workers say comes in between.
     async fn decide(&self, request: SchedulerRequest) -> Result<(), Status> {
+        let _turn = self.deciding.lock().await;
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
-    /// Checks that a submitter may hand in a run that is not there yet. It submits one at a
-    /// time.
-    async fn check_kept(&self, submitter: IdentityId, run: Digest, weight: u64) -> Result<(), Status> {
+    /// Checks that a submitter may hand in so much more. It submits one run at a time.
+    async fn check_kept(&self, submitter: IdentityId, run: Digest, priority: i32, weight: u64) -> Result<(), Status> {
         let most = self.kept_for_one;
         let name = submitter.clone();
         let read = move |knowledge: &Knowledge| {
             let scheduler = &knowledge.scheduler;
-            scheduler.run(run).is_err().then(|| scheduler.kept_for(&submitter))
+            let changes_nothing = scheduler.run(run).is_ok_and(|known| known.goes_on(priority));
+            (!changes_nothing).then(|| scheduler.kept_for(&submitter))
         };
         match self.driver.read(read).await? {
             Some(kept) if kept + weight > most => {
@@ -182,8 +193,8 @@ fn run_state(run: &Run) -> v1::RunState {
 /// How a run stands, for people and scripts.
 fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     let (scheduler, counts) = (&knowledge.scheduler, run.counts);
-    let stage = |(name, counts): (&&str, &Counts)| v1::StageStatus {
-        stage: (*name).to_owned(),
+    let stage = |(kind, counts): (&StageKind, &Counts)| v1::StageStatus {
+        stage: kind.name().to_owned(),
         tasks: counts.total as u32,
         committed: counts.committed as u32,
         running: counts.leased as u32,
@@ -236,7 +247,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
 struct Listed {
     status: v1::RunStatus,
     work: Arc<Work>,
-    versions: BTreeMap<&'static str, u32>,
+    versions: BTreeMap<StageKind, u32>,
 }
 
 impl Listed {
@@ -378,7 +389,7 @@ impl ExperimentService for Experiments {
         let (planned, seat) = planning.await.map_err(internal)?;
         let Planned { work, run, plan, weight, sources } = planned?;
         if let Some(submitter) = submitter {
-            self.check_kept(submitter, run, weight).await?;
+            self.check_kept(submitter, run, priority, weight).await?;
         }
         // What is found now must not be collected before the journal names it.
         let lease = self.blobs.lease().await;

@@ -370,7 +370,8 @@ impl Blobs {
         let size = bytes.len() as u64;
         let this = self.clone();
         let upload = spawn_blocking(move || {
-            let mut upload = this.begin(Start { digest, session: upload::own_session(), encoding, size, offset: 0 })?;
+            let session = upload::own_session();
+            let mut upload = this.begin(Start { digest, session, encoding, size, offset: 0, owner: None })?;
             upload.write(&stored)?;
             Ok::<_, Error>(upload)
         });

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use domain::artifact::Entry;
+use domain::registry::IdentityId;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
@@ -24,7 +25,7 @@ async fn put(blobs: &Blobs, bytes: &[u8]) -> Digest {
 }
 
 fn start(digest: Digest, size: u64, offset: u64) -> Start {
-    Start { digest, session: "s".to_owned(), encoding: Encoding::Raw, size, offset }
+    Start { digest, session: "s".to_owned(), encoding: Encoding::Raw, size, offset, owner: None }
 }
 
 fn count(folder: &Path) -> usize {
@@ -277,6 +278,22 @@ async fn room_that_is_announced_is_no_other_uploads() {
     assert!(blobs.has(Digest::of(&one)).await.unwrap() && blobs.has(Digest::of(&other)).await.unwrap());
     drop(announce(&[b'3'; 100]).unwrap());
     announce(&[b'4'; 100]).unwrap();
+}
+
+#[tokio::test]
+async fn who_announces_everything_leaves_half_of_the_room_to_others() {
+    let (_folder, blobs) = store_with_room(|_| Ok(crate::room::RESERVE + 100)).await;
+    let announce = |name: &[u8], size, owner: Option<&str>| {
+        let owner = owner.map(|owner| IdentityId(owner.to_owned()));
+        blobs.begin(Start { owner, ..start(Digest::of(name), size, 0) })
+    };
+    let _all = announce(b"all", 100, Some("one")).unwrap();
+    assert!(announce(b"more", 1, Some("one")).is_err(), "its own promises count in full");
+    assert!(announce(b"much", 51, Some("other")).is_err());
+    let _half = announce(b"half", 50, Some("other")).unwrap();
+    let mut local = announce(b"local", 5, None).unwrap();
+    local.write(b"local").unwrap();
+    blobs.finish(local).await.unwrap();
 }
 
 #[tokio::test]

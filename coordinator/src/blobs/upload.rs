@@ -6,8 +6,9 @@
 //! goes on from there. Whatever else goes wrong, the file is removed.
 //!
 //! Room is promised to an upload when it begins, for all that it may store, and an
-//! upload that finds none left beside the promises is refused at once. What nobody
-//! goes on with gives way to what comes.
+//! upload that finds none left beside the promises is refused at once. What others have
+//! been promised takes half of the room at most: nobody can keep it all from the rest by
+//! announcing what never comes. What nobody goes on with gives way to what comes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use domain::digest::Digest;
+use domain::registry::IdentityId;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
 
 use super::{Error, io_error};
@@ -45,7 +47,12 @@ pub struct Start {
     pub size: u64,
     /// Where the first bytes belong.
     pub offset: u64,
+    /// Whose it is.
+    pub owner: Owner,
 }
+
+/// Whose an upload is: an identity, or nobody in particular for callers on this machine.
+pub type Owner = Option<IdentityId>;
 
 /// The folder where uploads gather.
 #[derive(Debug)]
@@ -56,8 +63,16 @@ pub struct Staging {
     pub(super) free: room::Free,
 }
 
-/// Files that a call is writing, each with the bytes promised to it that have not come yet.
-type Promises = Arc<Mutex<BTreeMap<PathBuf, u64>>>;
+/// Files that a call is writing.
+type Promises = Arc<Mutex<BTreeMap<PathBuf, Promise>>>;
+
+/// What was promised to an upload.
+#[derive(Debug)]
+struct Promise {
+    owner: Owner,
+    /// Bytes that have not come yet.
+    bytes: u64,
+}
 
 /// A file that is written by one call at a time, until this is dropped.
 #[derive(Debug)]
@@ -67,14 +82,10 @@ struct Turn {
 }
 
 impl Turn {
-    fn promise(&self, bytes: u64) {
-        lock(&self.open).insert(self.path.clone(), bytes);
-    }
-
-    /// So many of the bytes promised have come.
+    /// So many of the bytes promised have come, or will not.
     fn keep_promise(&self, bytes: u64) {
-        if let Some(promised) = lock(&self.open).get_mut(&self.path) {
-            *promised = promised.saturating_sub(bytes);
+        if let Some(promise) = lock(&self.open).get_mut(&self.path) {
+            promise.bytes = promise.bytes.saturating_sub(bytes);
         }
     }
 }
@@ -90,7 +101,7 @@ impl Drop for Turn {
     }
 }
 
-fn lock(open: &Promises) -> MutexGuard<'_, BTreeMap<PathBuf, u64>> {
+fn lock(open: &Promises) -> MutexGuard<'_, BTreeMap<PathBuf, Promise>> {
     // A map is whole after any panic.
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -162,7 +173,7 @@ impl Staging {
     pub fn begin(&self, start: Start) -> Result<Upload, Error> {
         check_session(&start.session)?;
         let path = self.path(start.digest, &start.session, start.encoding);
-        let turn = self.turn(&path).ok_or(Error::Busy(start.digest))?;
+        let turn = self.turn(&path, &start.owner).ok_or(Error::Busy(start.digest))?;
         let arrived = length(&path);
         if start.offset > arrived {
             let problem = format!("is {}, but {arrived} bytes have arrived", start.offset);
@@ -170,7 +181,8 @@ impl Staging {
         }
         let upload = || {
             self.thin_out(&start.session)?;
-            self.make_room(&turn, start.encoding.stored_max(start.size).saturating_sub(arrived), start.digest)?;
+            let bytes = start.encoding.stored_max(start.size).saturating_sub(arrived);
+            self.make_room(&turn, &start, bytes)?;
             open(&path, &start)
         };
         match upload() {
@@ -184,28 +196,32 @@ impl Staging {
     }
 
     /// The right to write a file, unless somebody has it.
-    fn turn(&self, path: &Path) -> Option<Turn> {
+    fn turn(&self, path: &Path, owner: &Owner) -> Option<Turn> {
         let mut open = lock(&self.open);
         if open.contains_key(path) {
             return None;
         }
-        open.insert(path.to_owned(), 0);
+        open.insert(path.to_owned(), Promise { owner: owner.clone(), bytes: 0 });
         Some(Turn { path: path.to_owned(), open: self.open.clone() })
     }
 
     /// Promises room to an upload. If there is too little, what was cut off goes, the
     /// oldest first, as long as that helps.
-    fn make_room(&self, turn: &Turn, bytes: u64, digest: Digest) -> Result<(), Error> {
+    fn make_room(&self, turn: &Turn, start: &Start, bytes: u64) -> Result<(), Error> {
         let needed = bytes.saturating_add(room::RESERVE);
         loop {
             let halves = self.halves()?;
             let left = {
                 let mut open = lock(&self.open);
-                let promised = open.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+                let promised = |own: bool| {
+                    let promises = open.values().filter(|promise| (promise.owner == start.owner) == own);
+                    promises.fold(0u64, |sum, promise| sum.saturating_add(promise.bytes))
+                };
                 let free = (self.free)(&self.folder).map_err(io_error("ask for the room in", &self.folder))?;
-                let left = free.saturating_sub(promised);
+                let of_others = promised(false).min(free.saturating_sub(room::RESERVE) / 2);
+                let left = free.saturating_sub(promised(true)).saturating_sub(of_others);
                 if needed <= left {
-                    open.insert(turn.path.clone(), bytes);
+                    open.insert(turn.path.clone(), Promise { owner: start.owner.clone(), bytes });
                     return Ok(());
                 }
                 left
@@ -213,7 +229,7 @@ impl Staging {
             let could_go: u64 = halves.iter().map(|half| half.size).sum();
             match halves.first() {
                 Some(oldest) if needed <= left.saturating_add(could_go) => self.remove(&oldest.path)?,
-                _ => return Err(Error::NoRoom { digest, needed, free: left, path: self.folder.clone() }),
+                _ => return Err(Error::NoRoom { digest: start.digest, needed, free: left, path: self.folder.clone() }),
             };
         }
     }
@@ -354,7 +370,7 @@ impl Upload {
     pub fn finish(self) -> Result<Checked, Error> {
         let Self { start, check, turn, .. } = self;
         // No more will come.
-        turn.promise(0);
+        turn.keep_promise(u64::MAX);
         let checked = Checked { digest: start.digest, encoding: start.encoding, path: turn.path.clone(), turn };
         let (got, size) = check.finish().map_err(|invalid| of_bytes(&invalid))?;
         match got == start.digest {

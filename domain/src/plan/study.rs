@@ -83,7 +83,7 @@ fn only(task: Digest, files: &[&str]) -> Input {
 impl Study<'_> {
     /// Adds a task; its random numbers are told apart by `stream`.
     fn add(&mut self, subject: String, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
-        let seed = self.seed.derive(&format!("{} {stream}", stage.name()), 0);
+        let seed = self.seed.derive(&format!("{} {stream}", stage.kind().name()), 0);
         let task = TaskSpec::new(subject, stage, inputs, seed);
         let key = task.key;
         // Two protocols may ask for the same.

@@ -13,7 +13,7 @@ fn paper_plan() -> Plan {
 #[test]
 fn the_shape_of_the_study_is_the_papers() {
     let plan = paper_plan();
-    let count = |name| plan.by_stage().into_iter().find(|(stage, _)| *stage == name).unwrap().1;
+    let count = |name| plan.by_stage().into_iter().find(|(stage, _)| stage.name() == name).unwrap().1;
     assert_eq!(count("ingest"), 4);
     for stage in ["pad", "sinddm.train", "sinddm.sample", "upscale", "evaluate.sifid"] {
         assert_eq!(count(stage), 12, "{stage}");
@@ -31,7 +31,7 @@ fn protocols_share_what_they_have_in_common() {
         let mut experiment = Experiment::default();
         experiment.tl.protocol = protocols.to_vec();
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-        let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).count();
+        let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.kind().name() == name).count();
         (of("classify.train"), of("patches"), of("sinddm.train"))
     };
     assert_eq!(trainings(&[Protocol::FixedSplit]), (9 * 2 * 5, 6, 12));
@@ -85,7 +85,7 @@ fn how_patches_are_cut_changes_those_of_the_data_sets_concerned() {
         change(&mut experiment);
         let (before, after) = (paper_plan(), plan(&experiment, &Data::of_the_paper()).unwrap());
         let differs = |(before, after): &(&TaskSpec, &TaskSpec)| {
-            before.key != after.key && !matches!(before.stage.name(), "classify.train" | "aggregate" | "report")
+            before.key != after.key && !matches!(before.stage.kind().name(), "classify.train" | "aggregate" | "report")
         };
         let pairs = before.tasks.iter().zip(&after.tasks).filter(differs);
         // In each split alike.
@@ -104,7 +104,7 @@ fn plain_diffusion_models_are_planned_where_they_are_asked_for() {
         let mut experiment = Experiment::default();
         experiment.ddpm.models = models;
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-        let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).count();
+        let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.kind().name() == name).count();
         assert_eq!(of("ddpm.train"), of("ddpm.sample"));
         let samples = plan.tasks.iter().map(|task| match &task.stage {
             Stage::DdpmSample { sampling } => sampling.per_class_view,
@@ -122,7 +122,7 @@ fn each_picture_may_have_a_model_of_its_own() {
     let mut experiment = Experiment::default();
     experiment.sinddm.multi_image = MultiImage::PerImage;
     let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-    let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.name() == name).collect::<Vec<_>>();
+    let of = |name: &str| plan.tasks.iter().filter(|task| task.stage.kind().name() == name).collect::<Vec<_>>();
     assert_eq!(
         (of("sinddm.train").len(), of("sinddm.sample").len()),
         (96, 12),
@@ -178,7 +178,8 @@ fn a_generator_depends_on_its_own_pictures_and_knobs_alone() {
         let (mut experiment, mut data) = (Experiment::default(), Data::of_the_paper());
         change(&mut experiment, &mut data);
         let plan = plan(&experiment, &data).unwrap();
-        let of = |task: &&TaskSpec| matches!(task.stage.name(), "pad" | "sinddm.train" | "sinddm.sample" | "upscale");
+        let of =
+            |task: &&TaskSpec| matches!(task.stage.kind().name(), "pad" | "sinddm.train" | "sinddm.sample" | "upscale");
         plan.tasks.iter().filter(of).map(|task| (task.label(), task.key)).collect::<BTreeMap<_, _>>()
     };
     let base = keys(|_, _| {});
@@ -280,9 +281,9 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
         let base =
             bases.entry(beside.clone()).or_insert_with(|| plan_of(&beside).tasks.iter().map(|task| task.key).collect());
         let changed = plan_of(&beside.into_iter().chain([format!("{knob}={other}")]).collect::<Vec<_>>());
-        let mut counts: Vec<(&str, usize, usize)> = vec![];
+        let mut counts: Vec<(StageKind, usize, usize)> = vec![];
         for (stage, all) in changed.by_stage() {
-            let of_stage = changed.tasks.iter().filter(|task| task.stage.name() == stage);
+            let of_stage = changed.tasks.iter().filter(|task| task.stage.kind() == stage);
             counts.push((stage, of_stage.filter(|task| !base.contains(&task.key)).count(), all));
         }
         let rekeyed = counts.into_iter().filter(|(_, new, _)| *new > 0);
@@ -292,7 +293,7 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
     }
     let pinned = paper_plan();
     for stage in ["pad", "sinddm.train", "upscale", "patches", "classify.train"] {
-        let first = pinned.tasks.iter().find(|task| task.stage.name() == stage).unwrap();
+        let first = pinned.tasks.iter().find(|task| task.stage.kind().name() == stage).unwrap();
         computed += &format!("key of {}: {}\n", first.label(), first.key);
     }
     computed += &format!("key of the plan: {}\n", pinned.digest());
@@ -330,7 +331,7 @@ fn a_network_of_ones_own_is_trained_once_a_view_and_enlarges_all_its_samples() {
     let mut experiment = Experiment::default();
     experiment.upscale.weights = crate::experiment::UpscaleWeights::Trained;
     let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-    let of = |stage: &str| plan.tasks.iter().filter(|task| task.stage.name() == stage).collect::<Vec<_>>();
+    let of = |stage: &str| plan.tasks.iter().filter(|task| task.stage.kind().name() == stage).collect::<Vec<_>>();
     let trained = of("swin2sr.train");
     assert_eq!(trained.iter().map(|task| task.inputs.iter().len()).collect::<Vec<_>>(), [6, 6]);
     assert!(matches!(trained[0].stage, Stage::Swin2srTrain { size: [1056, 800], .. }));
@@ -381,7 +382,7 @@ fn losses_reach_the_results_and_sheets_of_milestones_the_report() {
         let mut experiment = Experiment::default();
         change(&mut experiment);
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-        let task = plan.tasks.iter().find(|task| task.stage.name() == stage).unwrap();
+        let task = plan.tasks.iter().find(|task| task.stage.kind().name() == stage).unwrap();
         let begins = task.inputs.iter().filter(|(name, _)| name.starts_with(beginning));
         begins.map(|(name, input)| (name.to_owned(), input.only.clone())).collect::<BTreeMap<_, _>>()
     };

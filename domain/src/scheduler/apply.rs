@@ -20,6 +20,7 @@ impl Scheduler {
             Event::RunSubmitted { run, work, tasks, more, priority, by } => {
                 let id = self.begin_run(*run, work, *priority, by.as_ref());
                 self.runs[id as usize].announce(tasks.len() + *more as usize);
+                self.keep(by.as_ref(), work.weight(), tasks);
                 self.add_tasks(id, tasks);
             }
             Event::RunSubmittedAgain { run } => {
@@ -29,7 +30,8 @@ impl Scheduler {
                     known.cached = known.counts.committed;
                 }
             }
-            Event::TasksAdded { run, tasks } => {
+            Event::TasksAdded { run, tasks, by } => {
+                self.keep(by.as_ref(), 0, tasks);
                 if let Some(id) = self.run_ids.get(run) {
                     self.add_tasks(*id, tasks);
                 }
@@ -173,6 +175,14 @@ impl Scheduler {
             self.requeue(task);
         }
         id
+    }
+
+    /// Counts what somebody has handed in.
+    fn keep(&mut self, by: Option<&IdentityId>, work: u64, tasks: &[Arc<TaskSpec>]) {
+        if let Some(by) = by {
+            let weight = work + tasks.iter().map(|spec| spec.weight()).sum::<u64>();
+            *self.kept.entry(by.clone()).or_default() += weight;
+        }
     }
 
     /// Makes a run the one submitted last.

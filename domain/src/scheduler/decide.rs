@@ -1,12 +1,12 @@
 //! Which events follow from a request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::queue::Picking;
 use super::run::RunId;
 use super::worker::Worker;
-use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, LOSSES_MAX, Phase, Reject, Request, Scheduler};
+use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, Id, LOSSES_MAX, Phase, Reject, Request, Scheduler};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::plan::TaskSpec;
@@ -39,7 +39,7 @@ impl Scheduler {
                 let tasks = tasks.into_iter().map(Arc::new).collect();
                 Ok(vec![Event::RunSubmitted { run, work, tasks, more: more as u64, priority, by }])
             }
-            Request::AddTasks { run, tasks } => {
+            Request::AddTasks { run, tasks, by } => {
                 if self.run(run)?.phase == Phase::Cancelled {
                     return Err(Reject::CalledOff(run));
                 }
@@ -47,7 +47,7 @@ impl Scheduler {
                 let is_new =
                     |task: &TaskSpec| !self.has(run, task.key) || self.task(task.key).is_ok_and(Task::is_given_up);
                 Ok(match tasks.iter().any(is_new) {
-                    true => vec![Event::TasksAdded { run, tasks: tasks.into_iter().map(Arc::new).collect() }],
+                    true => vec![Event::TasksAdded { run, tasks: tasks.into_iter().map(Arc::new).collect(), by }],
                     false => vec![],
                 })
             }
@@ -174,16 +174,21 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Those of the tasks that can be dropped: open, and wanted by no other run.
+    /// What can be dropped of the tasks and of what needs them: open, and wanted by no other
+    /// run.
     fn prunable(&self, run: Digest, tasks: &[Digest]) -> Result<Vec<Digest>, Reject> {
         let run = *self.run_ids.get(&run).ok_or(Reject::UnknownRun(run))?;
+        let named = tasks.iter().map(|key| self.ids.get(key).ok_or(Reject::UnknownTask(*key)));
+        let mut next = named.collect::<Result<VecDeque<Id>, _>>()?;
+        let mut seen = BTreeSet::new();
         let mut open = vec![];
-        for key in tasks {
-            let id = self.ids.get(key).ok_or(Reject::UnknownTask(*key))?;
+        let elsewhere = |other: &RunId| *other != run && self.runs[*other as usize].phase != Phase::Cancelled;
+        while let Some(id) = next.pop_front() {
             let entry = &self.tasks[id as usize];
-            let elsewhere = |other: &RunId| *other != run && self.runs[*other as usize].phase != Phase::Cancelled;
-            if entry.task.is_open() && entry.runs.contains(&run) && !entry.runs.iter().any(elsewhere) {
-                open.push(*key);
+            if seen.insert(id) && entry.task.is_open() && entry.runs.contains(&run) && !entry.runs.iter().any(elsewhere)
+            {
+                open.push(entry.task.spec.key);
+                next.extend(&entry.dependents);
             }
         }
         Ok(open)

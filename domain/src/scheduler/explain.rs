@@ -144,7 +144,7 @@ impl Scheduler {
         if worker.draining {
             return Some("is draining".to_owned());
         }
-        let fits = worker.offer.could_run(spec.stage.name(), spec.version, &spec.resources);
+        let fits = worker.offer.could_run(spec.stage.kind().name(), spec.version, &spec.resources);
         fits.err().map(|unfit| unfit.to_string())
     }
 
@@ -158,7 +158,7 @@ impl Scheduler {
         if run.phase != Phase::Cancelled && run.counts.missing > 0 {
             let Counts { missing, total, .. } = run.counts;
             lines.push(format!(
-                "{missing} of {total} tasks are still to come; if its submission was cut off, submit it again"
+                "{missing} of {total} tasks are still to come; if its submission was cut off, hand it in again or cancel it"
             ));
         }
         if run.phase == Phase::Active && run.counts.ready > 0 && run.counts.leased == 0 {
@@ -179,7 +179,7 @@ impl Scheduler {
 }
 
 fn is_of_the_same(one: &TaskSpec, other: &TaskSpec) -> bool {
-    one.subject == other.subject && one.stage.name() == other.stage.name()
+    one.subject == other.subject && one.stage.kind() == other.stage.kind()
 }
 
 /// The keys of the tasks that an input came from and comes from, if these are two.
@@ -271,7 +271,7 @@ mod tests {
     use crate::plan::Work;
     use crate::resources::{Offer, Resources};
     use crate::scheduler::{Request, Scheduler};
-    use crate::stage::{Failure, FailureCode, Stage};
+    use crate::stage::{Failure, FailureCode, StageKind};
     use crate::task::WorkerId;
 
     fn submit(scheduler: &mut Scheduler, argument: &str, resources: Resources) -> [crate::digest::Digest; 2] {
@@ -300,7 +300,7 @@ mod tests {
 
     fn join(scheduler: &mut Scheduler, name: &str) -> WorkerId {
         let worker = WorkerId(name.to_owned());
-        let stages = Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        let stages = StageKind::ALL.iter().map(|kind| kind.offered()).collect();
         let offer = Offer { stages, slots: 1, ..Offer::default() };
         act(scheduler, Request::Join { worker: worker.clone(), name: name.to_owned(), offer });
         worker

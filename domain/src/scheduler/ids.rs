@@ -53,7 +53,7 @@ impl Ids {
 }
 
 fn label(spec: &TaskSpec) -> u64 {
-    head(&Digest::of(format!("{}\0{}", spec.stage.name(), spec.subject).as_bytes()))
+    head(&Digest::of(format!("{}\0{}", spec.stage.kind().name(), spec.subject).as_bytes()))
 }
 
 /// Orders digests as they are ordered, but for those that begin alike.

@@ -11,6 +11,7 @@ use super::run::RunId;
 use super::{Id, Scheduler, Worker};
 use crate::plan::TaskSpec;
 use crate::resources::{Free, GpuPart, Offer, Resources};
+use crate::stage::StageKind;
 use crate::task::WorkerId;
 
 /// Tasks behind equally long chains among which the one is chosen whose inputs
@@ -26,14 +27,14 @@ pub(super) struct Classes {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Class {
-    stage: &'static str,
+    stage: StageKind,
     version: u32,
     resources: Arc<Resources>,
 }
 
 impl Classes {
     pub(super) fn of(&mut self, spec: &TaskSpec) -> u32 {
-        let class = Class { stage: spec.stage.name(), version: spec.version, resources: spec.resources.clone() };
+        let class = Class { stage: spec.stage.kind(), version: spec.version, resources: spec.resources.clone() };
         if let Some(number) = self.numbers.get(&class) {
             return *number;
         }
@@ -49,7 +50,7 @@ impl Classes {
 
     pub(super) fn could_run(&self, class: usize, offer: &Offer) -> bool {
         let Class { stage, version, resources } = &self.known[class];
-        offer.could_run(stage, *version, resources).is_ok()
+        offer.could_run(stage.name(), *version, resources).is_ok()
     }
 }
 

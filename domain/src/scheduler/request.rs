@@ -32,6 +32,8 @@ pub enum Request {
         run: Digest,
         /// The tasks, each after all that it needs.
         tasks: Vec<TaskSpec>,
+        /// Who asks; nobody if that is the coordinator's own machine.
+        by: Option<IdentityId>,
     },
     /// A run that nobody wants any more.
     Cancel {
@@ -146,7 +148,7 @@ impl Request {
     pub fn submission(work: Work, plan: Plan, priority: i32, by: Option<IdentityId>) -> impl Iterator<Item = Self> {
         let run = plan.digest();
         let mut tasks = plan.tasks.into_iter().peekable();
-        let mut head = Some((work, by));
+        let mut head = Some(work);
         std::iter::from_fn(move || {
             if head.is_none() && tasks.peek().is_none() {
                 return None;
@@ -159,8 +161,8 @@ impl Request {
                 part.push(task);
             }
             Some(match head.take() {
-                Some((work, by)) => Self::Submit { work, run, tasks: part, more: tasks.len(), priority, by },
-                None => Self::AddTasks { run, tasks: part },
+                Some(work) => Self::Submit { work, run, tasks: part, more: tasks.len(), priority, by: by.clone() },
+                None => Self::AddTasks { run, tasks: part, by: by.clone() },
             })
         })
     }

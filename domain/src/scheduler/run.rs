@@ -9,6 +9,7 @@ use super::Id;
 use crate::digest::Digest;
 use crate::plan::Work;
 use crate::registry::IdentityId;
+use crate::stage::StageKind;
 use crate::task::{State, Task};
 
 /// Place of a run among the runs; runs are never removed.
@@ -32,14 +33,12 @@ pub struct Run {
     pub cached: usize,
     /// How its tasks stand.
     pub counts: Counts,
-    /// The same for each stage, by its name.
-    pub stages: BTreeMap<&'static str, Counts>,
+    /// The same for each stage.
+    pub stages: BTreeMap<StageKind, Counts>,
     /// The version of each of its stages.
-    pub versions: BTreeMap<&'static str, u32>,
+    pub versions: BTreeMap<StageKind, u32>,
     /// Its tasks, each after all that it needs.
     pub(super) tasks: Vec<Id>,
-    /// What it and its tasks count for in what is kept for its submitter.
-    pub(super) weight: u64,
     /// Those under way.
     pub(super) leased: BTreeSet<Id>,
     /// Those given up.
@@ -62,7 +61,6 @@ impl Run {
     pub(super) fn new(id: Digest, work: Arc<Work>) -> Self {
         Self {
             id,
-            weight: work.weight(),
             work,
             phase: Phase::Active,
             priority: 0,
@@ -78,7 +76,7 @@ impl Run {
     }
 
     /// Whether asking for it again, with that priority, changes nothing for its tasks.
-    pub(super) fn goes_on(&self, priority: i32) -> bool {
+    pub fn goes_on(&self, priority: i32) -> bool {
         let counts = &self.counts;
         let has_open_ends = counts.missing + counts.failed + counts.cancelled + counts.pruned > 0;
         self.phase == Phase::Active && self.priority == priority && !has_open_ends
@@ -96,10 +94,9 @@ impl Run {
             self.counts.missing -= 1;
             self.counts.total -= 1;
         }
-        self.weight += task.spec.weight();
         self.counts.add(&task.state);
-        self.stages.entry(task.spec.stage.name()).or_default().add(&task.state);
-        self.versions.insert(task.spec.stage.name(), task.spec.version);
+        self.stages.entry(task.spec.stage.kind()).or_default().add(&task.state);
+        self.versions.insert(task.spec.stage.kind(), task.spec.version);
         if let Some(listed) = self.listed(&task.state) {
             listed.insert(id);
         }
@@ -107,7 +104,7 @@ impl Run {
 
     /// Counts a task of it that changes its state.
     pub(super) fn recount(&mut self, id: Id, task: &Task, next: &State) {
-        for counts in [&mut self.counts, self.stages.entry(task.spec.stage.name()).or_default()] {
+        for counts in [&mut self.counts, self.stages.entry(task.spec.stage.kind()).or_default()] {
             counts.remove(&task.state);
             counts.add(next);
         }

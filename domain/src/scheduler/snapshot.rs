@@ -1,6 +1,6 @@
 //! All of it as data: what bounds the time of a restart.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ pub struct Snapshot {
     last_token: u64,
     #[serde(default)]
     ended: VecDeque<Ended>,
+    #[serde(default)]
+    kept: BTreeMap<IdentityId, u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,6 +92,7 @@ impl From<&Scheduler> for Snapshot {
             workers: scheduler.workers.iter().map(worker).collect(),
             last_token: scheduler.last_token,
             ended: scheduler.ended.clone(),
+            kept: scheduler.kept.clone(),
         }
     }
 }
@@ -99,7 +102,8 @@ impl TryFrom<Snapshot> for Scheduler {
 
     fn try_from(snapshot: Snapshot) -> Result<Self, InvalidSnapshot> {
         let known = |id: &Id| (*id as usize) < snapshot.tasks.len();
-        let mut scheduler = Scheduler { last_token: snapshot.last_token, ..Scheduler::default() };
+        let (last_token, kept) = (snapshot.last_token, snapshot.kept);
+        let mut scheduler = Scheduler { last_token, kept, ..Scheduler::default() };
         let mut missing = vec![];
         for data in snapshot.runs {
             if !data.tasks.iter().all(known) {

@@ -8,9 +8,10 @@ use crate::command::{self, CommandSpec, Commands};
 use crate::event::Event;
 use crate::experiment::Experiment;
 use crate::plan::{self, Data, Plan, Work};
+use crate::registry::IdentityId;
 use crate::resources::{Gpu, Offer, Resources};
 use crate::scheduler::snapshot::Snapshot;
-use crate::stage::{Failure, FailureCode, Stage};
+use crate::stage::{Failure, FailureCode, Stage, StageKind};
 use crate::task::{Released, State};
 
 /// A scheduler that journals, so that replay can be compared with life.
@@ -28,7 +29,7 @@ fn id(worker: &str) -> WorkerId {
 }
 
 fn offer(slots: u32) -> Offer {
-    let stages = Stage::CATALOGUE.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+    let stages = StageKind::ALL.iter().map(|kind| kind.offered()).collect();
     Offer { stages, slots, ..Offer::default() }
 }
 
@@ -407,7 +408,7 @@ fn what_has_the_longest_chain_behind_it_goes_first() {
     let mut trainings = 0;
     loop {
         let lease = world.acquire("a").unwrap();
-        let stage = world.scheduler.task(lease.0).unwrap().spec.stage.name();
+        let stage = world.scheduler.task(lease.0).unwrap().spec.stage.kind().name();
         match stage {
             "sinddm.train" => trainings += 1,
             "patches" => break,
@@ -568,8 +569,11 @@ fn a_call_for_work_is_given_no_more_than_fits_a_message() {
 fn in_parts() -> (Digest, Vec<Request>) {
     let plan = plain(5, Resources::default());
     let run = plan.digest();
-    let mut parts =
-        plan.tasks.chunks(2).map(|tasks| Request::AddTasks { run, tasks: tasks.to_vec() }).collect::<Vec<_>>();
+    let mut parts = plan
+        .tasks
+        .chunks(2)
+        .map(|tasks| Request::AddTasks { run, tasks: tasks.to_vec(), by: None })
+        .collect::<Vec<_>>();
     let work = Work::Commands { commands: Arc::default() };
     parts[0] = Request::Submit { work, run, tasks: plan.tasks[..2].to_vec(), more: 3, priority: 0, by: None };
     (run, parts)
@@ -599,7 +603,7 @@ fn a_submission_that_was_cut_off_is_not_over_and_goes_on_when_it_is_handed_in_ag
     assert_eq!((counts.total, counts.committed, counts.missing), (5, 4, 1));
     assert!(!counts.is_over() && !counts.is_complete());
     let known = world.scheduler.run(run).unwrap();
-    let line = "1 of 5 tasks are still to come; if its submission was cut off, submit it again";
+    let line = "1 of 5 tasks are still to come; if its submission was cut off, hand it in again or cancel it";
     assert_eq!(world.scheduler.attention(known), [line]);
     for part in &parts {
         world.request(part.clone()).unwrap();
@@ -612,6 +616,40 @@ fn a_submission_that_was_cut_off_is_not_over_and_goes_on_when_it_is_handed_in_ag
         world.request(part).unwrap();
     }
     assert_eq!(world.journal.len(), before, "repeated calls change nothing more");
+}
+
+#[test]
+fn all_that_somebody_hands_in_is_kept_for_them_also_again_and_in_parts() {
+    let mut world = World::new();
+    let submit = |world: &mut World, plan: Plan, priority, by: &str| {
+        let by = Some(IdentityId(by.to_owned()));
+        for part in Request::submission(Work::Commands { commands: Arc::default() }, plan, priority, by) {
+            world.request(part).unwrap();
+        }
+    };
+    let kept = |world: &World, by: &str| world.scheduler.kept_for(&IdentityId(by.to_owned()));
+    submit(&mut world, plain(1500, Resources::default()), 0, "one");
+    assert_eq!((kept(&world, "one"), kept(&world, "other")), (1501, 0));
+    submit(&mut world, plain(1500, Resources::default()), 0, "one");
+    assert_eq!(kept(&world, "one"), 1501, "nothing was written");
+    submit(&mut world, plain(1500, Resources::default()), 7, "other");
+    assert_eq!((kept(&world, "one"), kept(&world, "other")), (1501, 1001), "what the first part changes");
+    let label = |number: usize| (format!("{number:0200}"), "y".repeat(200));
+    let labels = (0..64).map(label).collect();
+    submit(&mut world, named("labels", 1, Resources { labels, ..Resources::default() }), 0, "other");
+    assert_eq!(kept(&world, "other"), 1001 + 1 + 26);
+}
+
+#[test]
+fn what_needs_a_dropped_task_is_dropped_too() {
+    let mut world = World::with(&["a"], 1);
+    let plan = chain();
+    let keys: Vec<Digest> = plan.tasks.iter().map(|task| task.key).collect();
+    let run = world.submit_plan(plan, 0);
+    world.request(Request::Prune { run, tasks: vec![keys[1], keys[1]] }).unwrap();
+    assert_eq!((world.counts(run).pruned, world.counts(run).ready), (2, 1));
+    world.finish();
+    assert!(world.counts(run).is_complete());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::stage::{Cadence, Stage};
+use domain::stage::{Cadence, StageKind};
 use proto::status::{INCOMPATIBLE, reason};
 use science::device::Kind;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     config.pass_env = args.pass_env;
     config.cache_bytes = args.cache;
     if args.allow_exec {
-        config.stages.extend(Stage::CATALOGUE.iter().filter(is_command).map(owned));
+        config.stages.extend([StageKind::Command.offered()]);
     }
     config.cadence = Cadence { every_steps: None, every_seconds: Some(args.checkpoint_every.as_secs().max(1)) };
     config.join_token = match (&args.join_token_file, args.join_token.as_deref()) {
@@ -143,6 +143,8 @@ pub fn config(
     state: PathBuf,
 ) -> anyhow::Result<worker::Config> {
     let path = std::env::current_exe().context("cannot find this program's own file")?;
+    // Whatever somebody asks for is run only where that was allowed.
+    let of_the_study = StageKind::ALL.iter().filter(|kind| **kind != StageKind::Command);
     Ok(worker::Config {
         coordinator: coordinator.to_owned(),
         join_token: None,
@@ -152,7 +154,7 @@ pub fn config(
         gpus: vec![],
         memory_mib: 0,
         labels: BTreeMap::new(),
-        stages: Stage::CATALOGUE.iter().filter(|stage| !is_command(stage)).map(owned).collect(),
+        stages: of_the_study.map(|kind| kind.offered()).collect(),
         state,
         cache_bytes: worker::config::CACHE_BYTES,
         grace: Duration::from_secs(30),
@@ -168,13 +170,4 @@ pub fn config(
             ],
         },
     })
-}
-
-/// The stage that runs whatever somebody asks for.
-fn is_command((name, _): &&(&str, u32)) -> bool {
-    *name == "command"
-}
-
-fn owned((name, version): &(&str, u32)) -> (String, u32) {
-    ((*name).to_owned(), *version)
 }
