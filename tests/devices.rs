@@ -123,7 +123,7 @@ async fn a_task_that_fits_nowhere_waits_and_says_what_is_missing() {
     let tasks = submit(&cluster, &[("gpu", gpu), ("memory", memory), ("modest", Resources::default())]).await;
     cluster.until("what fits is done", |status| status.committed == 1).await;
     assert_eq!(cluster.status().await.running, 0);
-    for (task, missing) in tasks.iter().zip(["has not the GPUs", "has 512 of 513 MiB of memory"]) {
+    for (task, missing) in tasks.iter().zip(["lacks GPUs: needs ", "has 512 of 513 MiB of memory"]) {
         let told = why(&cluster, &task.to_string()).await;
         assert!(told.contains(missing), "{told}");
     }

@@ -501,6 +501,28 @@ async fn what_is_kept_for_a_submitter_has_a_limit_that_names_what_it_has() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitter_has_so_many_open_runs_and_is_told_so() {
+    let limits = Limits { open_runs_of_one: 2, ..Limits::default() };
+    let cluster = limited(limits).await;
+    let submitter = channel(&cluster, &join(&cluster, Role::Submitter, "submitter").await);
+    let client = || ExperimentServiceClient::new(submitter.clone());
+    let submit = |id: &str| {
+        let spec = CommandSpec { name: "a".to_owned(), argv: vec!["true".to_owned()], ..CommandSpec::default() };
+        let commands_json = serde_json::to_string(&Commands { id: id.to_owned(), command: vec![spec] }).unwrap();
+        async move { client().submit(call(v1::SubmitRequest { commands_json, ..Default::default() })).await }
+    };
+    let first = submit("one").await.unwrap().into_inner().status.unwrap();
+    submit("two").await.unwrap();
+    submit("one").await.unwrap();
+    let refused = submit("three").await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some("OPEN_RUNS")));
+    assert!(refused.message().contains("has 2 runs that are not over"), "{refused}");
+    let cancel = v1::CancelRunRequest { run_id: first.run_id, task_keys: vec![] };
+    client().cancel_run(call(cancel)).await.unwrap();
+    submit("three").await.unwrap();
+}
+
 /// The mode of what lies there.
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777

@@ -60,6 +60,8 @@ pub struct Limits {
     /// What is kept for one submitter, who asked first for its runs: a task counts for 1,
     /// and each KiB of a command or spec for 1 more. All of it is in memory.
     pub kept_for_one: u64,
+    /// Runs of one submitter that are not over: who asks for work looks at each of them.
+    pub open_runs_of_one: usize,
     /// Calls of workers with lists of up to 16 MiB; more wait.
     pub lists: Share,
     /// Runs that are watched and logs that are read; more are refused.
@@ -106,6 +108,7 @@ impl Default for Limits {
             questions: Share { of_one: 8, of_all: 64, local: 8 },
             submissions: Share { of_one: 1, of_all: 2, local: 1 },
             kept_for_one: 1_000_000,
+            open_runs_of_one: 1000,
             lists: Share { of_one: 4, of_all: UNLIMITED, local: UNLIMITED },
             watches: Share { of_one: 32, of_all: 1024, local: 64 },
             streams: Share { of_one: 32, of_all: UNLIMITED, local: UNLIMITED },

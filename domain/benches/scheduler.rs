@@ -13,6 +13,7 @@ use domain::plan::Work;
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot;
 use domain::scheduler::{Request, Scheduler};
+use domain::stage::StageKind;
 use domain::task::WorkerId;
 
 /// Workers that ask in turn.
@@ -26,6 +27,34 @@ fn main() {
         measure(tasks);
     }
     questions();
+    many_runs();
+}
+
+/// What one call for work costs where there are many runs of one task each.
+fn many_runs() {
+    const RUNS: u64 = 10_000;
+    let mut scheduler = Scheduler::default();
+    for part in 0..RUNS {
+        let spec = CommandSpec { name: "one".to_owned(), argv: vec!["true".to_owned()], ..CommandSpec::default() };
+        let commands = Commands { id: format!("bench-{part}"), command: vec![spec] };
+        let plan = command::plan(&commands).expect("a plan");
+        for part in Request::submission(Work::Commands { commands: Arc::new(commands) }, plan, 0, None) {
+            decide(&mut scheduler, part);
+        }
+    }
+    let worker = WorkerId("worker".to_owned());
+    let stages = [StageKind::Command.offered()].into_iter().collect();
+    let offer = Offer { stages, slots: 1024, ..Offer::default() };
+    decide(&mut scheduler, Request::Join { worker: worker.clone(), name: "worker".to_owned(), offer });
+    for (request, max) in [(1, 1), (2, 256)] {
+        let began = Instant::now();
+        let granted = decide(&mut scheduler, Request::Acquire { worker: worker.clone(), request, max });
+        println!(
+            "{RUNS} runs of one task: a call for {max} of them was answered with {} in {:.1} ms",
+            granted.len(),
+            began.elapsed().as_secs_f64() * 1e3
+        );
+    }
 }
 
 /// What a question costs the one thread that has the state: 200 000 tasks in 100 runs.
@@ -96,7 +125,7 @@ fn measure(tasks: u64) {
         }
         submitted += began.elapsed().as_secs_f64();
     }
-    let stages = [("command".to_owned(), 1)].into_iter().collect();
+    let stages = [StageKind::Command.offered()].into_iter().collect();
     let offer = Offer { stages, slots: 1, ..Offer::default() };
     let names: Vec<WorkerId> = (0..WORKERS).map(|number| WorkerId(format!("worker-{number}"))).collect();
     for worker in &names {

@@ -141,13 +141,19 @@ pub enum Unfit {
         wanted: u64,
     },
     /// Its GPUs are too few or too small.
-    #[error("has not the GPUs: {wanted_milli} thousandths with {wanted_mib} MiB each")]
+    #[error("lacks GPUs: needs {}", in_gpus(*wanted_milli, *wanted_mib))]
     Gpus {
         /// By the task.
         wanted_milli: u32,
         /// By the task, on each.
         wanted_mib: u64,
     },
+}
+
+/// For people, for instance `0.5 with 8192 MiB each`.
+fn in_gpus(milli: u32, mib: u64) -> String {
+    let gpus = f64::from(milli) / f64::from(WHOLE_GPU);
+    if mib == 0 { gpus.to_string() } else { format!("{gpus} with {mib} MiB each") }
 }
 
 impl Offer {

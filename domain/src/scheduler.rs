@@ -148,6 +148,12 @@ impl Scheduler {
         self.kept.get(identity).copied().unwrap_or(0)
     }
 
+    /// How many runs are not over that somebody asked for first.
+    pub fn open_runs_of(&self, identity: &IdentityId) -> usize {
+        let open = |run: &&Run| run.by.as_ref() == Some(identity) && !run.counts.is_over();
+        self.runs.iter().filter(open).count()
+    }
+
     /// The tasks of a run, each after all that it needs.
     pub fn tasks_of<'a>(&'a self, run: &'a Run) -> impl DoubleEndedIterator<Item = &'a Task> {
         self.tasks_from(run, 0)

@@ -57,12 +57,12 @@ impl Losses {
         self.unread.push((scale, loss));
     }
 
-    /// Brings the losses here.
+    /// Brings the losses here. `knob` is what the learning rate `lr` comes from.
     ///
     /// # Errors
     /// [`FailureCode::NotANumber`] at the first that is none, naming its step,
     /// the learning rate and the step of the last checkpoint.
-    pub fn read(&mut self, lr: f64, checkpoint: u64) -> Result<(), Failure> {
+    pub fn read(&mut self, knob: &str, lr: f64, checkpoint: u64) -> Result<(), Failure> {
         for (scale, loss) in self.unread.drain(..) {
             let loss = loss.into_scalar::<f32>();
             if !loss.is_finite() {
@@ -71,8 +71,7 @@ impl Losses {
                     0 => "there is no checkpoint".to_owned(),
                     kept => format!("the last good checkpoint is of step {kept}"),
                 };
-                let message =
-                    format!("loss is {loss} at step {step} (scale {scale}, lr {lr}): lower sinddm.lr; {kept}");
+                let message = format!("loss is {loss} at step {step} (scale {scale}, lr {lr}): lower {knob}; {kept}");
                 return Err(Failure::new(FailureCode::NotANumber, message));
             }
             self.read.push((scale, loss));

@@ -354,9 +354,9 @@ mod tests {
         assert_eq!(refused(|grant| grant.version = 99), "does not run report version 99");
         assert_eq!(refused(|grant| grant.slots = 3), "has 2 of 3 slots");
         assert_eq!(refused(|grant| grant.memory_mib = 65), "has 64 of 65 MiB of memory");
-        let other_gpu = "has not the GPUs: 500 thousandths with 0 MiB each";
+        let other_gpu = "lacks GPUs: needs 0.5";
         assert_eq!(refused(|grant| grant.gpus = vec![GpuPart { index: 1, milli: 500 }]), other_gpu);
-        let more = "has not the GPUs: 1001 thousandths with 0 MiB each";
+        let more = "lacks GPUs: needs 1.001";
         assert_eq!(refused(|grant| grant.gpus[0].milli = 1001), more);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::digest::Digest;
+use domain::registry::IdentityId;
 use proto::convert::{InvalidField, digest, invalid};
 use proto::encoding::{Check, Encoding};
 use proto::status::{TOO_SLOW, again_in, of_invalid, reason, status};
@@ -22,7 +23,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Caller;
 use crate::api::internal;
-use crate::blobs::upload::{Owner, Start, check_session};
+use crate::blobs::upload::{Start, check_session};
 use crate::blobs::{Blobs, Error, Reader};
 use crate::config::Limits;
 use crate::driver::Handle;
@@ -91,7 +92,7 @@ fn refuse(field: &'static str, problem: impl ToString) -> Status {
     of_invalid(&invalid(field, problem))
 }
 
-fn start(first: Option<v1::PutBlobRequest>, owner: Owner) -> Result<Start, Status> {
+fn start(first: Option<v1::PutBlobRequest>, identity: Option<IdentityId>) -> Result<Start, Status> {
     let Some(Up::Start(start)) = first.and_then(|message| message.part) else {
         return Err(refuse("start", "has to come first"));
     };
@@ -102,7 +103,7 @@ fn start(first: Option<v1::PutBlobRequest>, owner: Owner) -> Result<Start, Statu
             encoding: Encoding::decode_field(start.encoding)?,
             size: start.size,
             offset: start.offset,
-            owner: owner.clone(),
+            identity: identity.clone(),
         })
     };
     let start = decode().map_err(|error| of_invalid(&error))?;
@@ -155,9 +156,9 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<Streaming<v1::PutBlobRequest>>,
     ) -> Result<Response<v1::PutBlobResponse>, Status> {
-        let owner = Caller::of(&request).identity();
+        let identity = Caller::of(&request).identity();
         let mut messages = request.into_inner();
-        let start = start(messages.message().await?, owner)?;
+        let start = start(messages.message().await?, identity)?;
         if self.blobs.has(start.digest).await? {
             return Ok(Response::new(v1::PutBlobResponse {}));
         }

@@ -65,20 +65,16 @@ pub struct Experiments {
     closing: CancellationToken,
     /// See [`Limits`].
     kept_for_one: u64,
+    /// See [`Limits`].
+    open_runs_of_one: usize,
     deciding: tokio::sync::Mutex<()>,
 }
 
 impl Experiments {
     /// On that driver and those stores.
     pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken, limits: &Limits) -> Self {
-        Self {
-            driver,
-            blobs,
-            logs,
-            closing,
-            kept_for_one: limits.kept_for_one,
-            deciding: tokio::sync::Mutex::default(),
-        }
+        let Limits { kept_for_one, open_runs_of_one, .. } = *limits;
+        Self { driver, blobs, logs, closing, kept_for_one, open_runs_of_one, deciding: tokio::sync::Mutex::default() }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -94,15 +90,22 @@ impl Experiments {
 
     /// Checks that a submitter may hand in so much more. It submits one run at a time.
     async fn check_kept(&self, submitter: IdentityId, run: Digest, priority: i32, weight: u64) -> Result<(), Status> {
-        let most = self.kept_for_one;
+        let (most, most_open) = (self.kept_for_one, self.open_runs_of_one);
         let name = submitter.clone();
         let read = move |knowledge: &Knowledge| {
             let scheduler = &knowledge.scheduler;
             let changes_nothing = scheduler.run(run).is_ok_and(|known| known.goes_on(priority));
-            (!changes_nothing).then(|| scheduler.kept_for(&submitter))
+            (!changes_nothing).then(|| (scheduler.kept_for(&submitter), scheduler.open_runs_of(&submitter)))
         };
         match self.driver.read(read).await? {
-            Some(kept) if kept + weight > most => {
+            Some((_, open)) if open >= most_open => {
+                let problem = format!(
+                    "{name} has {open} runs that are not over, which is the most: wait for some, or hand in several \
+                     commands as one run (`exec --array`, `exec --each-line`, `submit FILE`)"
+                );
+                Err(status(Code::ResourceExhausted, "OPEN_RUNS", problem))
+            }
+            Some((kept, _)) if kept + weight > most => {
                 let problem = format!(
                     "{name} has handed in {kept} tasks and this run has {weight}; at most {most} are kept for one \
                      submitter, and each KiB of a command or spec counts as one more: hand in less, or ask an \
@@ -377,18 +380,16 @@ fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
 impl ExperimentService for Experiments {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let seat = Seat::of(&request);
-        let (by, submitter) = match Caller::of(&request) {
-            Caller::Joined { identity, role: Role::Submitter } => (Some(identity.clone()), Some(identity)),
-            Caller::Joined { identity, .. } => (Some(identity), None),
-            _ => (None, None),
-        };
+        let caller = Caller::of(&request);
+        let by = caller.identity();
+        let is_limited = matches!(caller, Caller::Joined { role: Role::Submitter, .. });
         let request = request.into_inner();
         let priority = request.priority;
         // What is given up by its caller is planned to its end, and counts until then.
         let planning = tokio::task::spawn_blocking(move || (Planned::new(&request), seat));
         let (planned, seat) = planning.await.map_err(internal)?;
         let Planned { work, run, plan, weight, sources } = planned?;
-        if let Some(submitter) = submitter {
+        if let Some(submitter) = by.clone().filter(|_| is_limited) {
             self.check_kept(submitter, run, priority, weight).await?;
         }
         // What is found now must not be collected before the journal names it.

@@ -371,7 +371,7 @@ impl Blobs {
         let this = self.clone();
         let upload = spawn_blocking(move || {
             let session = upload::own_session();
-            let mut upload = this.begin(Start { digest, session, encoding, size, offset: 0, owner: None })?;
+            let mut upload = this.begin(Start { digest, session, encoding, size, offset: 0, identity: None })?;
             upload.write(&stored)?;
             Ok::<_, Error>(upload)
         });

@@ -25,7 +25,7 @@ async fn put(blobs: &Blobs, bytes: &[u8]) -> Digest {
 }
 
 fn start(digest: Digest, size: u64, offset: u64) -> Start {
-    Start { digest, session: "s".to_owned(), encoding: Encoding::Raw, size, offset, owner: None }
+    Start { digest, session: "s".to_owned(), encoding: Encoding::Raw, size, offset, identity: None }
 }
 
 fn count(folder: &Path) -> usize {
@@ -283,9 +283,9 @@ async fn room_that_is_announced_is_no_other_uploads() {
 #[tokio::test]
 async fn who_announces_everything_leaves_half_of_the_room_to_others() {
     let (_folder, blobs) = store_with_room(|_| Ok(crate::room::RESERVE + 100)).await;
-    let announce = |name: &[u8], size, owner: Option<&str>| {
-        let owner = owner.map(|owner| IdentityId(owner.to_owned()));
-        blobs.begin(Start { owner, ..start(Digest::of(name), size, 0) })
+    let announce = |name: &[u8], size, identity: Option<&str>| {
+        let identity = identity.map(|identity| IdentityId(identity.to_owned()));
+        blobs.begin(Start { identity, ..start(Digest::of(name), size, 0) })
     };
     let _all = announce(b"all", 100, Some("one")).unwrap();
     assert!(announce(b"more", 1, Some("one")).is_err(), "its own promises count in full");
@@ -294,6 +294,10 @@ async fn who_announces_everything_leaves_half_of_the_room_to_others() {
     let mut local = announce(b"local", 5, None).unwrap();
     local.write(b"local").unwrap();
     blobs.finish(local).await.unwrap();
+    // Nor can anybody on this machine.
+    let (_folder, blobs) = store_with_room(|_| Ok(crate::room::RESERVE + 100)).await;
+    let _all = blobs.begin(Start { session: "other".to_owned(), ..start(Digest::of(b"all"), 100, 0) }).unwrap();
+    blobs.begin(start(Digest::of(b"half"), 50, 0)).unwrap();
 }
 
 #[tokio::test]

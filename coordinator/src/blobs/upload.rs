@@ -47,12 +47,26 @@ pub struct Start {
     pub size: u64,
     /// Where the first bytes belong.
     pub offset: u64,
-    /// Whose it is.
-    pub owner: Owner,
+    /// Whose it is; on this machine, where nothing tells callers apart, whoever has the
+    /// session.
+    pub identity: Option<IdentityId>,
 }
 
-/// Whose an upload is: an identity, or nobody in particular for callers on this machine.
-pub type Owner = Option<IdentityId>;
+impl Start {
+    fn owner(&self) -> Owner {
+        match &self.identity {
+            Some(identity) => Owner::Identity(identity.clone()),
+            None => Owner::Session(self.session.clone()),
+        }
+    }
+}
+
+/// Whose an upload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    Identity(IdentityId),
+    Session(String),
+}
 
 /// The folder where uploads gather.
 #[derive(Debug)]
@@ -173,7 +187,7 @@ impl Staging {
     pub fn begin(&self, start: Start) -> Result<Upload, Error> {
         check_session(&start.session)?;
         let path = self.path(start.digest, &start.session, start.encoding);
-        let turn = self.turn(&path, &start.owner).ok_or(Error::Busy(start.digest))?;
+        let turn = self.turn(&path, start.owner()).ok_or(Error::Busy(start.digest))?;
         let arrived = length(&path);
         if start.offset > arrived {
             let problem = format!("is {}, but {arrived} bytes have arrived", start.offset);
@@ -196,32 +210,32 @@ impl Staging {
     }
 
     /// The right to write a file, unless somebody has it.
-    fn turn(&self, path: &Path, owner: &Owner) -> Option<Turn> {
+    fn turn(&self, path: &Path, owner: Owner) -> Option<Turn> {
         let mut open = lock(&self.open);
         if open.contains_key(path) {
             return None;
         }
-        open.insert(path.to_owned(), Promise { owner: owner.clone(), bytes: 0 });
+        open.insert(path.to_owned(), Promise { owner, bytes: 0 });
         Some(Turn { path: path.to_owned(), open: self.open.clone() })
     }
 
     /// Promises room to an upload. If there is too little, what was cut off goes, the
     /// oldest first, as long as that helps.
     fn make_room(&self, turn: &Turn, start: &Start, bytes: u64) -> Result<(), Error> {
-        let needed = bytes.saturating_add(room::RESERVE);
+        let (needed, owner) = (bytes.saturating_add(room::RESERVE), start.owner());
         loop {
             let halves = self.halves()?;
             let left = {
                 let mut open = lock(&self.open);
                 let promised = |own: bool| {
-                    let promises = open.values().filter(|promise| (promise.owner == start.owner) == own);
+                    let promises = open.values().filter(|promise| (promise.owner == owner) == own);
                     promises.fold(0u64, |sum, promise| sum.saturating_add(promise.bytes))
                 };
                 let free = (self.free)(&self.folder).map_err(io_error("ask for the room in", &self.folder))?;
                 let of_others = promised(false).min(free.saturating_sub(room::RESERVE) / 2);
                 let left = free.saturating_sub(promised(true)).saturating_sub(of_others);
                 if needed <= left {
-                    open.insert(turn.path.clone(), Promise { owner: start.owner.clone(), bytes });
+                    open.insert(turn.path.clone(), Promise { owner, bytes });
                     return Ok(());
                 }
                 left

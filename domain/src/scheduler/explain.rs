@@ -332,7 +332,7 @@ mod tests {
         join(&mut scheduler, "w");
         let reasons = scheduler.reasons(make).unwrap();
         assert!(reasons[0].contains("no worker that is there can run it"), "{reasons:?}");
-        assert!(reasons[1].starts_with("w: has not the GPUs"), "{reasons:?}");
+        assert!(reasons[1].starts_with("w: lacks GPUs: needs "), "{reasons:?}");
         let attention = scheduler.attention(scheduler.runs().next().unwrap());
         assert!(attention[0].contains("of 1 ready tasks none runs"), "{attention:?}");
     }

@@ -4,7 +4,7 @@
 //! looks at as many heads of queues as there are classes, not at every task.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use super::run::RunId;
@@ -110,17 +110,44 @@ pub(super) struct Picking<'a> {
     picked: BTreeSet<Id>,
     /// Tasks picked on account of each run.
     shares: BTreeMap<RunId, usize>,
+    /// The first task of each queue that the worker could take one from, the best on top.
+    /// What is picked can only put others of its run further back.
+    heads: BinaryHeap<Reverse<Head>>,
+}
+
+/// A task that could be next, in the order in which they go: of the runs of highest
+/// priority, the one with the fewest tasks under way; of its tasks, the one with the
+/// longest chain behind it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    priority: Reverse<i32>,
+    under_way: usize,
+    place: Place,
+    run: RunId,
+    class: u32,
 }
 
 impl<'a> Picking<'a> {
     pub(super) fn new(scheduler: &'a Scheduler, name: &'a WorkerId, worker: &'a Worker) -> Self {
         let (free, picked, shares) = (worker.free.clone(), BTreeSet::new(), BTreeMap::new());
-        Self { scheduler, name, worker, free, picked, shares }
+        let mut picking = Self { scheduler, name, worker, free, picked, shares, heads: BinaryHeap::new() };
+        if picking.free.has_slot() {
+            let queues = scheduler.queues.queues.keys().filter(|(_, class)| worker.could_run[*class as usize]);
+            picking.heads = queues.filter_map(|(run, class)| picking.head(*run, *class)).map(Reverse).collect();
+        }
+        picking
     }
 
-    /// The next task and its parts of GPUs. Of the runs of highest priority, the
-    /// one with the fewest tasks under way; of its tasks, the one with the
-    /// longest chain behind it; of those, the one whose inputs the worker has.
+    /// What a queue has to offer now.
+    fn head(&self, run: RunId, class: u32) -> Option<Head> {
+        let place = self.choose(self.scheduler.queues.queues.get(&(run, class))?, class)?;
+        let known = &self.scheduler.runs[run as usize];
+        let under_way = known.counts.leased + self.shares.get(&run).copied().unwrap_or(0);
+        Some(Head { priority: Reverse(known.priority), under_way, place, run, class })
+    }
+
+    /// The next task and its parts of GPUs: of those that are first, the one whose inputs
+    /// the worker has.
     ///
     /// A task that lacks nothing but slots keeps those behind it waiting, or
     /// narrow tasks would keep it waiting for ever. One that lacks a GPU does
@@ -129,31 +156,30 @@ impl<'a> Picking<'a> {
         if !self.free.has_slot() {
             return None;
         }
-        type Order = (Reverse<i32>, usize, Reverse<u64>, Id);
-        let mut best: Option<(Order, RunId, &Resources, Option<Vec<GpuPart>>)> = None;
-        for ((run, class), queue) in &self.scheduler.queues.queues {
-            if !self.worker.could_run[*class as usize] {
+        loop {
+            let Reverse(top) = self.heads.pop()?;
+            let Some(head) = self.head(top.run, top.class) else { continue };
+            if head > top {
+                self.heads.push(Reverse(head));
                 continue;
             }
-            let Some((chain, id)) = self.choose(queue, *class) else { continue };
-            let wanted = &self.scheduler.classes.known[*class as usize].resources;
-            let parts = self.free.allot(&self.worker.offer, wanted);
-            if parts.is_none() && !self.free.lacks_slots(wanted) {
-                continue;
-            }
-            let known = &self.scheduler.runs[*run as usize];
-            let under_way = known.counts.leased + self.shares.get(run).copied().unwrap_or(0);
-            let order = (Reverse(known.priority), under_way, chain, id);
-            if best.as_ref().is_none_or(|(best, ..)| order < *best) {
-                best = Some((order, *run, wanted, parts));
+            let wanted = &self.scheduler.classes.known[head.class as usize].resources;
+            match self.free.allot(&self.worker.offer, wanted) {
+                None if self.free.lacks_slots(wanted) => {
+                    self.heads.push(Reverse(head));
+                    return None;
+                }
+                None => {}
+                Some(parts) => {
+                    let (_, id) = head.place;
+                    self.free.take(wanted, &parts);
+                    self.picked.insert(id);
+                    *self.shares.entry(head.run).or_default() += 1;
+                    self.heads.push(Reverse(head));
+                    return Some((id, parts));
+                }
             }
         }
-        let ((.., id), run, wanted, parts) = best?;
-        let parts: Vec<GpuPart> = parts?;
-        self.free.take(wanted, &parts);
-        self.picked.insert(id);
-        *self.shares.entry(run).or_default() += 1;
-        Some((id, parts))
     }
 
     fn choose(&self, queue: &BTreeSet<Place>, class: u32) -> Option<Place> {

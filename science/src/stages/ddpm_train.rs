@@ -51,7 +51,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(training, drawn, seed, step)) {
             let kept = checkpoints.last();
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read(training.lr, kept)?;
+                losses.read("ddpm.training.lr", training.lr, kept)?;
                 Ok(state(&net, &average, &adam, &losses))
             })?;
 
@@ -73,7 +73,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
             }
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
-                losses.read(training.lr, checkpoints.last())?;
+                losses.read("ddpm.training.lr", training.lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
@@ -209,6 +209,8 @@ pub(crate) mod tests {
     fn a_loss_that_is_not_a_number_ends_the_attempt() {
         let root = tempfile::tempdir().unwrap();
         let wild = DdpmTraining { lr: 1e30, ..small() };
-        assert_eq!(train(&wild, root.path(), &mut Unwatched).unwrap_err().code, FailureCode::NotANumber);
+        let failure = train(&wild, root.path(), &mut Unwatched).unwrap_err();
+        assert_eq!(failure.code, FailureCode::NotANumber);
+        assert!(failure.message.contains("lower ddpm.training.lr"), "{failure}");
     }
 }

@@ -78,7 +78,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(sinddm, drawn, seed, step)) {
             let kept = checkpoints.last();
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read(learning_rate(sinddm, step), kept)?;
+                losses.read("sinddm.lr", learning_rate(sinddm, step), kept)?;
                 Ok(with_sheets(state(&net, &average, &adam, &losses), &sheets))
             })?;
             let lr = learning_rate(sinddm, step);
@@ -99,7 +99,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
             losses.push(draw.scale, loss);
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == sinddm.steps {
-                losses.read(lr, checkpoints.last())?;
+                losses.read("sinddm.lr", lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, sinddm.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }

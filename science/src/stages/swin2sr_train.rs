@@ -54,7 +54,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(training, drawn, seed, step)) {
             let (lr, kept) = (learning_rate(training, step), checkpoints.last());
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read(lr, kept)?;
+                losses.read("upscale.training.lr", lr, kept)?;
                 Ok(state(&net, &average, &adam, &losses))
             })?;
 
@@ -67,7 +67,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
 
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
-                losses.read(lr, checkpoints.last())?;
+                losses.read("upscale.training.lr", lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
@@ -323,7 +323,9 @@ pub(crate) mod tests {
     fn a_loss_that_is_not_a_number_ends_the_attempt() {
         let root = tempfile::tempdir().unwrap();
         let wild = Swin2srTraining { lr: 1e30, ..small() };
-        assert_eq!(train(&wild, root.path(), &mut Unwatched).unwrap_err().code, FailureCode::NotANumber);
+        let failure = train(&wild, root.path(), &mut Unwatched).unwrap_err();
+        assert_eq!(failure.code, FailureCode::NotANumber);
+        assert!(failure.message.contains("lower upscale.training.lr"), "{failure}");
     }
 
     #[test]
