@@ -22,6 +22,7 @@ use crate::stage::{Split, Stage, StageKind};
 use crate::stone::{Dataset, View};
 
 mod data;
+mod stored;
 mod study;
 
 pub use data::{Data, InvalidData, Missing, RawClass, WEIGHTS_FILE};
@@ -47,9 +48,9 @@ pub struct Input {
     pub only: Vec<String>,
 }
 
-/// What a run is a run of.
+/// What a run is a run of. A stored format: `kind` says which it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(tag = "kind", rename_all = "snake_case", try_from = "stored::Work")]
 pub enum Work {
     /// The study.
     Study {
