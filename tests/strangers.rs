@@ -507,10 +507,14 @@ async fn a_submitter_has_so_many_open_runs_and_is_told_so() {
     let cluster = limited(limits).await;
     let submitter = channel(&cluster, &join(&cluster, Role::Submitter, "submitter").await);
     let client = || ExperimentServiceClient::new(submitter.clone());
-    let submit = |id: &str| {
+    let request = |id: &str| {
         let spec = CommandSpec { name: "a".to_owned(), argv: vec!["true".to_owned()], ..CommandSpec::default() };
         let commands_json = serde_json::to_string(&Commands { id: id.to_owned(), command: vec![spec] }).unwrap();
-        async move { client().submit(call(v1::SubmitRequest { commands_json, ..Default::default() })).await }
+        v1::SubmitRequest { commands_json, ..Default::default() }
+    };
+    let submit = |id: &str| {
+        let request = request(id);
+        async move { client().submit(call(request)).await }
     };
     let first = submit("one").await.unwrap().into_inner().status.unwrap();
     submit("two").await.unwrap();
@@ -518,6 +522,9 @@ async fn a_submitter_has_so_many_open_runs_and_is_told_so() {
     let refused = submit("three").await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some("OPEN_RUNS")));
     assert!(refused.message().contains("has 2 runs that are not over"), "{refused}");
+    // One of them may be handed in again, also with something new about it.
+    let again = v1::SubmitRequest { priority: 7, ..request("one") };
+    client().submit(call(again)).await.unwrap();
     let cancel = v1::CancelRunRequest { run_id: first.run_id, task_keys: vec![] };
     client().cancel_run(call(cancel)).await.unwrap();
     submit("three").await.unwrap();

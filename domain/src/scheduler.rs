@@ -148,10 +148,9 @@ impl Scheduler {
         self.kept.get(identity).copied().unwrap_or(0)
     }
 
-    /// How many runs are not over that somebody asked for first.
-    pub fn open_runs_of(&self, identity: &IdentityId) -> usize {
-        let open = |run: &&Run| run.by.as_ref() == Some(identity) && !run.counts.is_over();
-        self.runs.iter().filter(open).count()
+    /// The runs that are not over and that somebody asked for first.
+    pub fn open_runs_of<'a>(&'a self, identity: &'a IdentityId) -> impl Iterator<Item = &'a Run> {
+        self.runs.iter().filter(move |run| run.by.as_ref() == Some(identity) && !run.counts.is_over())
     }
 
     /// The tasks of a run, each after all that it needs.

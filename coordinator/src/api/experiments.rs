@@ -95,7 +95,8 @@ impl Experiments {
         let read = move |knowledge: &Knowledge| {
             let scheduler = &knowledge.scheduler;
             let changes_nothing = scheduler.run(run).is_ok_and(|known| known.goes_on(priority));
-            (!changes_nothing).then(|| (scheduler.kept_for(&submitter), scheduler.open_runs_of(&submitter)))
+            let open = || scheduler.open_runs_of(&submitter).filter(|open| open.id != run).count();
+            (!changes_nothing).then(|| (scheduler.kept_for(&submitter), open()))
         };
         match self.driver.read(read).await? {
             Some((_, open)) if open >= most_open => {
