@@ -454,6 +454,21 @@ fn a_recovery_that_is_cut_short_goes_on_and_nothing_is_served_until_then() {
 }
 
 #[test]
+fn a_file_that_lost_its_end_keeps_what_is_before_that() {
+    let mut live = Live::empty(51);
+    (0..400).for_each(|_| live.append());
+    live.fold();
+    let (all, whole) = (live.story.events.len(), live.files().without("-wal"));
+    let length = whole.0[""].len();
+    for (cut, least) in [(1, 9), (2048, 9), (4090, 9), (4096, 9), (4097, 9), (5 * 4096, 8), (length / 2, 3)] {
+        let (_folder, path) = whole.with("", |file| file.truncate(length - cut)).place();
+        let kept = recover::file(&path, false).unwrap().kept as usize;
+        assert!(kept >= all * least / 10, "without {cut} of {length} bytes {kept} of {all} events are kept");
+        assert!(read(&path).unwrap()[..kept] == live.story.events[..kept]);
+    }
+}
+
+#[test]
 fn a_file_that_ends_in_the_middle_of_a_page_is_damaged_and_can_be_recovered() {
     let mut live = Live::new(50, 0);
     for number in 0..4 {

@@ -60,6 +60,8 @@ async fn done() -> Cluster {
     let worker = cluster.worker("bench", &[]);
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
     worker.drain().await;
+    // The coordinator hears of it a moment later.
+    cluster.until("the worker is gone", |status| status.workers == 0).await;
     cluster
 }
 

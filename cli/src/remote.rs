@@ -11,6 +11,7 @@ use domain::experiment::Experiment;
 use domain::plan::Data;
 use domain::results::Results;
 use proto::channel::{blob_call, call, refused, socket_path};
+use proto::status::{ENDING, reason};
 use proto::transfer::{Transfer, entry, scan};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
@@ -173,17 +174,18 @@ impl Remote {
     async fn hand_in(&self, request: v1::SubmitRequest) -> anyhow::Result<v1::RunStatus> {
         let mut broken: Option<Instant> = None;
         loop {
-            let refused = match self.experiments().submit(call(request.clone())).await {
+            let failed = match self.experiments().submit(call(request.clone())).await {
                 Ok(answer) => return answer.into_inner().status.context("the coordinator sent no status"),
                 Err(status) => status,
             };
-            if is_broken(&refused) && broken.is_none() {
-                note!("the connection to the coordinator broke; handing in again when it is back");
+            let has_gone = is_broken(&failed) || reason(&failed).as_deref() == Some(ENDING);
+            if has_gone && broken.is_none() {
+                note!("the coordinator went away; handing in again when it is back");
                 broken = Some(Instant::now());
             }
-            let is_away = is_broken(&refused) || refused.code() == Code::Unavailable;
+            let is_away = has_gone || failed.code() == Code::Unavailable;
             if !is_away || broken.is_none_or(|since| since.elapsed() > AWAY_MAX) {
-                return Err(self.explain(&refused));
+                return Err(self.explain(&failed));
             }
             tokio::time::sleep(AWAY_PAUSE).await;
         }

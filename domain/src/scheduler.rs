@@ -150,7 +150,8 @@ impl Scheduler {
 
     /// The runs that are not over and that somebody asked for first.
     pub fn open_runs_of<'a>(&'a self, identity: &'a IdentityId) -> impl Iterator<Item = &'a Run> {
-        self.runs.iter().filter(move |run| run.by.as_ref() == Some(identity) && !run.counts.is_over())
+        let is_open = |run: &Run| run.phase != Phase::Cancelled && !run.counts.is_over();
+        self.runs.iter().filter(move |run| run.by.as_ref() == Some(identity) && is_open(run))
     }
 
     /// The tasks of a run, each after all that it needs.

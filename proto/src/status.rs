@@ -37,6 +37,9 @@ pub const ROLE: &str = "ROLE";
 /// `reason` where the caller, or everybody together, has as much under way as may be.
 pub const BUSY: &str = "BUSY";
 
+/// `reason` where the coordinator ends before it has answered.
+pub const ENDING: &str = "ENDING";
+
 /// `reason` where a message is larger than the method takes.
 pub const TOO_LARGE: &str = "TOO_LARGE";
 

@@ -94,21 +94,29 @@ impl Experiments {
         let name = submitter.clone();
         let read = move |knowledge: &Knowledge| {
             let scheduler = &knowledge.scheduler;
-            let changes_nothing = scheduler.run(run).is_ok_and(|known| known.goes_on(priority));
-            let open = || scheduler.open_runs_of(&submitter).filter(|open| open.id != run).count();
-            (!changes_nothing).then(|| (scheduler.kept_for(&submitter), open()))
+            let known = scheduler.run(run).ok();
+            if known.is_some_and(|known| known.goes_on(priority)) {
+                return None;
+            }
+            let open = scheduler.open_runs_of(&submitter).filter(|open| open.id != run).count();
+            // Of what was cut off, the rest is new.
+            let left = match known.map(|known| known.counts) {
+                Some(counts) if counts.missing > 0 => weight * counts.missing as u64 / counts.total as u64,
+                _ => weight,
+            };
+            Some((scheduler.kept_for(&submitter), left, open))
         };
         match self.driver.read(read).await? {
-            Some((_, open)) if open >= most_open => {
+            Some((.., open)) if open >= most_open => {
                 let problem = format!(
                     "{name} has {open} runs that are not over, which is the most: wait for some, or hand in several \
                      commands as one run (`exec --array`, `exec --each-line`, `submit FILE`)"
                 );
                 Err(status(Code::ResourceExhausted, "OPEN_RUNS", problem))
             }
-            Some((kept, _)) if kept + weight > most => {
+            Some((kept, left, _)) if kept + left > most => {
                 let problem = format!(
-                    "{name} has handed in {kept} tasks and this run has {weight}; at most {most} are kept for one \
+                    "{name} has handed in {kept} tasks and this run has {left}; at most {most} are kept for one \
                      submitter, and each KiB of a command or spec counts as one more: hand in less, or ask an \
                      administrator for a larger `coordinator --kept-for-one`"
                 );

@@ -25,7 +25,7 @@ fn internal(error: impl ToString) -> Status {
 
 impl From<Gone> for Status {
     fn from(gone: Gone) -> Self {
-        Status::unavailable(gone.to_string())
+        proto::status::status(Code::Unavailable, proto::status::ENDING, gone.to_string())
     }
 }
 

@@ -109,13 +109,17 @@ impl Sqlite {
     /// If the file cannot be opened, or no events can be found in it.
     pub(super) fn open_as_found(path: &Path) -> Result<Self, Error> {
         let mut journal = Self::connect(path)?;
+        // A file that is shorter than it says is read as far as it goes.
+        let lenient = journal.connection.pragma_update(None, "writable_schema", true);
+        lenient.map_err(|error| journal.read_error(error))?;
         let old = "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'events'";
         let old: u32 =
             journal.connection.query_row(old, [], |row| row.get(0)).map_err(|error| journal.read_error(error))?;
         if old == 1 {
             journal.prepare(1)?;
         }
-        journal.last = journal.newest()?.number;
+        // What is damaged may be the end.
+        journal.last = journal.newest().map_or(0, |mark| mark.number);
         Ok(journal)
     }
 
