@@ -118,6 +118,9 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture, Failure> {
         Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => ImageReader::with_format(Cursor::new(bytes), format),
         _ => return Err(refuse(path, "is neither a PNG nor a JPEG file; convert or remove it")),
     };
+    if format == Some(ImageFormat::Png) && !palette_is_whole(bytes) {
+        return Err(refuse(path, "is truncated or damaged: its palette ends within a colour; replace or remove it"));
+    }
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(|error| broken(path, error))?;
     decoder.set_limits(limits).map_err(|error| broken(path, error))?;
@@ -157,6 +160,21 @@ fn broken(path: &Path, error: ImageError) -> Failure {
 fn jpeg_ends(bytes: &[u8]) -> bool {
     let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
     last(0xD9) > last(0xDA)
+}
+
+/// Whether a PNG file's palette has whole colours. The decoder (png 0.18.1) panics at one
+/// that has not.
+fn palette_is_whole(png: &[u8]) -> bool {
+    let mut rest = png.get(8..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if after.starts_with(b"PLTE") {
+            return length.is_multiple_of(3);
+        }
+        // Its kind and its checksum have four bytes each.
+        rest = after.get(length.saturating_add(8)..).unwrap_or_default();
+    }
+    true
 }
 
 /// To 8-bit RGB, alpha laid on black.
@@ -293,6 +311,16 @@ mod tests {
         assert_eq!((picture.image.get_pixel(2, 1), picture.color.as_str()), (&Rgb([128; 3]), "L16"));
         let glass = DynamicImage::ImageRgba8(RgbaImage::from_pixel(3, 2, Rgba([200, 100, 0, 128])));
         assert_eq!(decode(path, &encoded(&glass, ImageFormat::Png)).unwrap().image.get_pixel(0, 0), &Rgb([100, 50, 0]));
+    }
+
+    #[test]
+    fn a_palette_that_ends_within_a_colour_is_damage() {
+        let cut = include_bytes!("fixtures/palette_cut.png");
+        let failure = decode(Path::new("cut.png"), cut).unwrap_err();
+        assert_eq!(failure.code, FailureCode::InvalidInput);
+        assert!(failure.message.contains("cut.png is truncated or damaged: its palette"), "{failure}");
+        // A file that ends anywhere is not looked at beyond its end.
+        (0..cut.len()).for_each(|end| drop(decode(Path::new("cut.png"), &cut[..end]).unwrap_err()));
     }
 
     #[test]
