@@ -104,17 +104,7 @@ impl Load {
 
     /// Messages of a request.
     fn messages(self) -> usize {
-        match self {
-            Self::Upload | Self::Stream => usize::MAX,
-            Self::Small
-            | Self::Medium
-            | Self::Question
-            | Self::Submission
-            | Self::Large
-            | Self::Watch
-            | Self::Waiting
-            | Self::Download => 1,
-        }
+        if matches!(self, Self::Upload | Self::Stream) { usize::MAX } else { 1 }
     }
 
     /// Whether the request has to have come to its end before it gets its turn among those

@@ -19,7 +19,7 @@ impl Scheduler {
         match event {
             Event::RunSubmitted { run, work, tasks, more, priority, by } => {
                 let id = self.begin_run(*run, work, *priority, by.as_ref());
-                self.runs[id as usize].announce(tasks.len() + *more as usize);
+                self.runs[id as usize].announce(tasks.len().saturating_add(*more as usize));
                 self.keep(by.as_ref(), work.weight(), tasks);
                 self.add_tasks(id, tasks);
             }
