@@ -9,8 +9,9 @@ use anyhow::Context;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Ingest, Monitor, Patches, Progress, Split, Stage};
+use domain::stage::{Failure, FailureCode, Folder, Ingest, Monitor, Patches, Progress, Stage};
 use domain::stone::{Dataset, View};
+use domain::trial::Split;
 use science::device::Kind;
 use science::records::{ClassPatches, PatchesRecord};
 use science::stages::{Attempt, patches};
@@ -88,7 +89,7 @@ pub fn cut(
         notes: Vec::new(),
         table: String::new(),
     };
-    let split = Split { folds: experiment.tl.rounds().first().map_or(1, |rounds| rounds.folds), ..Split::default() };
+    let split = Split { folds: experiment.tl.trials().first().map_or(1, |trials| trials.folds), ..Split::default() };
     let (mut views, mut failures) = (Vec::new(), Vec::new());
     for task in plan.tasks {
         let images = |dataset: Dataset, view: View| -> u64 {

@@ -36,8 +36,8 @@ pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
 pub use tl::{
-    Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Rounds, Select, Stem,
-    TransferLearning, Validation, Varied, Whiten,
+    Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Select, Stem,
+    TransferLearning, Trials, Validation, Varied, Whiten,
 };
 pub use upscale::{Reduction, Swin2srTraining, Swin2srVariant, Upscale, UpscaleMethod, UpscaleWeights};
 

@@ -25,6 +25,8 @@
 //! | [`event`] | what the journal holds |
 //! | [`stats`] | means, spreads, tests and intervals |
 //! | [`results`] | the table that people read, as data |
+//! | [`system`] | the systems that draw pictures, and what a network of one learns from |
+//! | [`trial`] | one point of a protocol, its split and its trainings |
 //! | [`text`] | text of others, kept to a length |
 
 pub mod artifact;
@@ -48,8 +50,10 @@ pub mod seed;
 pub mod stage;
 pub mod stats;
 pub mod stone;
+pub mod system;
 pub mod task;
 pub mod text;
+pub mod trial;
 
 #[cfg(test)]
 mod golden;

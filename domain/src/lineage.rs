@@ -70,11 +70,6 @@ impl Lineage {
     }
 }
 
-/// The name under which a task reads the record of another.
-pub fn input_of(label: &str) -> String {
-    label.replace([' ', '/'], ".")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

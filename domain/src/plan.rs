@@ -6,7 +6,7 @@
 //! already done are known before anything runs, and equal work is one task: the sixteen
 //! rows of Table I share nine trainings per view, repeat and fold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::command::Commands;
 use crate::cost;
 use crate::digest::Digest;
-use crate::experiment::{Experiment, Pick, Rounds};
-use crate::paper::{self, FirstStep};
+use crate::experiment::{Experiment, Pick};
 use crate::resources::Resources;
 use crate::seed::Seed;
-use crate::stage::{Split, Stage, StageKind};
-use crate::stone::{Dataset, View};
+use crate::stage::{Stage, StageKind};
+use crate::stone::Dataset;
 
 mod data;
 mod stored;
@@ -234,10 +233,7 @@ impl TaskSpec {
 
     /// Stage and subject, for people.
     pub fn label(&self) -> String {
-        match self.subject.is_empty() {
-            true => self.stage.kind().name().to_owned(),
-            false => format!("{} {}", self.stage.kind().name(), self.subject),
-        }
+        self.stage.kind().label(&self.subject)
     }
 }
 
@@ -329,72 +325,6 @@ pub fn untested(experiment: &Experiment, data: &Data) -> Vec<String> {
         })
     };
     data.classes.iter().filter_map(line).collect()
-}
-
-/// The distinct trainings behind Table I for one view, repeat and fold: first
-/// steps, then second steps, in the table's order.
-pub fn trainings() -> (Vec<FirstStep>, Vec<(FirstStep, Dataset)>) {
-    let first: BTreeSet<FirstStep> = paper::TABLE_1.iter().map(|row| row.first).collect();
-    let mut second: Vec<(FirstStep, Dataset)> = Vec::new();
-    for row in paper::TABLE_1.iter() {
-        if let Some(dataset) = row.second
-            && !second.contains(&(row.first, dataset))
-        {
-            second.push((row.first, dataset));
-        }
-    }
-    (FirstStep::ALL.into_iter().filter(|step| first.contains(step)).collect(), second)
-}
-
-/// One run of one view: the trainings of a repeat and fold.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// Which half of the table.
-    pub view: View,
-    /// Out of which runs.
-    pub rounds: Rounds,
-    /// Which repeat, from 0.
-    pub repeat: u32,
-    /// Which fold, from 0.
-    pub fold: u32,
-}
-
-impl Run {
-    /// All runs of a protocol, view by view in each.
-    pub fn all(rounds: Rounds) -> impl Iterator<Item = Run> {
-        let of = move |(repeat, fold)| View::ALL.map(|view| Run { view, rounds, repeat, fold });
-        rounds.runs().flat_map(of)
-    }
-
-    /// Which images it tests.
-    pub fn split(self) -> Split {
-        Split { number: self.rounds.split(self.repeat), folds: self.rounds.folds, fold: self.fold }
-    }
-
-    /// The subject of a training, which [`training_name`] names.
-    fn subject(self, training: &str) -> String {
-        format!("{} {training} {}", self.view, self.rounds.subject(self.repeat, self.fold))
-    }
-
-    /// The label of its task.
-    pub fn label(self, training: &str) -> String {
-        format!("classify.train {}", self.subject(training))
-    }
-
-    /// The name under which `aggregate` reads its metrics, for instance
-    /// `classify.SUR.A+B-C.r0.f1`.
-    pub fn input(self, training: &str) -> String {
-        let run = self.rounds.run_name(self.repeat, self.fold).replace(' ', ".");
-        format!("classify.{}.{training}.{run}", self.view)
-    }
-}
-
-/// How a training is called in subjects and in names of inputs: `A+B-C`.
-pub fn training_name(first: FirstStep, second: Option<Dataset>) -> String {
-    match second {
-        None => first.to_string(),
-        Some(second) => format!("{first}-{second}"),
-    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,10 @@ pub use gate::{Fault, Gate};
 pub use training::{Enlarging, LossCurve, ModelTraining, Nearness};
 pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
 
-use crate::experiment::{Correction, DriftMethod, Protocol, Rounds, StdOver, Varied};
+use crate::experiment::{Correction, DriftMethod, Protocol, StdOver, Trials, Varied};
 use crate::paper::{self, Printed, Row};
 use crate::stone::{Class, Dataset, View};
+use crate::trial::Training;
 
 /// Version of the document's form. 2: verdicts on accuracies follow from tests; in
 /// version 1, CONSISTENT was within the paper's ±. 3: verdicts on accuracies are
@@ -99,10 +100,10 @@ pub struct Results {
 
 impl Results {
     /// Every table with the runs behind it: Table I, then those of other protocols.
-    pub fn tables(&self) -> impl Iterator<Item = (Rounds, &[Cell])> {
-        let own = Rounds { protocol: self.protocol, repeats: self.repeats, folds: self.folds };
+    pub fn tables(&self) -> impl Iterator<Item = (Trials, &[Cell])> {
+        let own = Trials { protocol: self.protocol, repeats: self.repeats, folds: self.folds };
         let other =
-            |table: &'_ OtherTable| Rounds { protocol: table.protocol, repeats: table.repeats, folds: table.folds };
+            |table: &'_ OtherTable| Trials { protocol: table.protocol, repeats: table.repeats, folds: table.folds };
         let others = self.others.iter().map(move |table| (other(table), table.cells.as_slice()));
         std::iter::once((own, self.cells.as_slice())).chain(others)
     }
@@ -304,14 +305,15 @@ impl Cell {
     /// The cell of a row, after its second step if there is one, of which nothing was run.
     pub fn blank(row: &Row, second: Option<Dataset>, printed: Printed) -> Self {
         let step = if second.is_some() { 2 } else { 1 };
+        let training = Training { first: row.first, second };
         Self {
             id: format!("{}-{}-{step}", row.view, row.row),
             view: row.view,
             row: row.row,
             step,
-            training: second.map_or_else(|| row.first.to_string(), |second| format!("{} → {second}", row.first)),
+            training: training.shown(),
             config: row.config.clone(),
-            tested_on: second.map_or_else(|| row.first.datasets(), |second| vec![second]),
+            tested_on: training.datasets(),
             paper_mean: printed.mean,
             paper_std: printed.std,
             mean: None,
@@ -348,6 +350,12 @@ impl Cell {
             leaks: vec![],
             passing: None,
         }
+    }
+
+    /// The training that the cell is about; absent for a row that the paper does not have.
+    pub fn steps(&self) -> Option<Training> {
+        let row = paper::TABLE_1.iter().find(|row| (row.view, row.row) == (self.view, self.row))?;
+        Some(Training { first: row.first, second: row.second.filter(|_| self.step == 2) })
     }
 
     /// One for each printed cell of Table I, in the paper's order, made by `cell` of a

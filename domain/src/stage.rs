@@ -13,20 +13,23 @@ use strum::{EnumDiscriminants, VariantArray};
 
 use crate::experiment::{
     Correction, DdpmSampling, DdpmTraining, DriftMethod, DriftPath, Features, Finest, HeadStart, HeatmapSize, Init,
-    LabelOrder, Mix, Network, Pad, Pairing, Patch, Pick, Rounds, Sampling, Select, Sifid, SifidSize, Sinddm, StdOver,
-    Swin2srTraining, Upscale, UpscaleMethod, Validation, Whiten,
+    LabelOrder, Mix, Network, Pad, Pairing, Patch, Pick, Sampling, Select, Sifid, SifidSize, Sinddm, StdOver,
+    Swin2srTraining, Trials, Upscale, UpscaleMethod, Validation, Whiten,
 };
 use crate::lineage::Lineage;
 use crate::plan::FIELD_BYTES;
 use crate::seed::Seed;
 use crate::stone::{Class, Dataset, View};
+use crate::trial::Split;
 
 mod attempt;
 mod check;
 mod kind;
+mod names;
 
 pub use attempt::{Cadence, Failure, FailureCode, Folder, Monitor, Progress, Unwatched};
 pub use kind::UnknownStage;
+pub use names::{InputName, Subject, picture_path};
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
 ///
@@ -338,24 +341,6 @@ pub struct Patches {
     pub pad: Option<Pad>,
 }
 
-/// One way to put images on a training and a test side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Split {
-    /// Which dealing of the images over the folds, counted from 0: each number has
-    /// its own, and all folds of one number share it.
-    pub number: u32,
-    /// 1: a share of the images is tested. More: each image is tested in one fold.
-    pub folds: u32,
-    /// The fold whose images are tested, counted from 0.
-    pub fold: u32,
-}
-
-impl Default for Split {
-    fn default() -> Self {
-        Self { number: 0, folds: 1, fold: 0 }
-    }
-}
-
 /// Parameters of [`Stage::ClassifyTrain`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassifyTrain {
@@ -405,8 +390,9 @@ pub struct Aggregate {
     pub scale: String,
     /// Root seed of the study.
     pub seed: u64,
-    /// The runs behind each cell, by each protocol; the first makes Table I.
-    pub rounds: Vec<Rounds>,
+    /// The trials behind each cell, by each protocol; the first makes Table I.
+    #[serde(rename = "rounds")]
+    pub trials: Vec<Trials>,
     /// Whether cells are filled whose training has seen a test picture.
     pub allow_leak: bool,
     /// From what each training has learnt.

@@ -75,8 +75,8 @@ fn ours(run: &Value, curve: &Path, precision: Precision, seed: u64, root: &Path)
     let folder = Folder::new(root);
     // The input of every scale, not the finest scale, which has been shrunk already.
     let picture = curve.join("../pyramid/input").join(run["image"].as_str().unwrap());
-    std::fs::create_dir_all(folder.input("pad").join("images")).unwrap();
-    std::fs::copy(picture, folder.input("pad").join("images/000.png")).unwrap();
+    std::fs::create_dir_all(folder.inputs().join("pad").join("images")).unwrap();
+    std::fs::copy(picture, folder.inputs().join("pad").join("images/000.png")).unwrap();
     let sizes: Vec<[u32; 2]> = serde_json::from_value(run["sizes_wh"].clone()).unwrap();
     let integer = |key: &str| run[key].as_u64().unwrap() as u32;
     let sinddm = Sinddm {
@@ -97,7 +97,7 @@ fn ours(run: &Value, curve: &Path, precision: Precision, seed: u64, root: &Path)
     println!("seed {seed}: {:.2} s a step", began.elapsed().as_secs_f64() / f64::from(sinddm.steps));
     let csv = std::fs::read_to_string(folder.output("loss.csv")).unwrap();
     let losses = csv.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse().unwrap()).collect();
-    std::fs::rename(folder.outputs(), folder.input("model")).unwrap();
+    std::fs::rename(folder.outputs(), folder.inputs().join("model")).unwrap();
     sinddm_sample::run(
         &Sampling { per_model: 4, ..Sampling::default() },
         false,
@@ -116,8 +116,8 @@ fn attempt<'a>(seed: u64, folder: &'a Folder, monitor: &'a mut Unwatched, device
 fn distances(curve: &Path, samples: &[PathBuf], root: &Path) -> Vec<f64> {
     let folder = Folder::new(root);
     let copy = |from: &Path, input: &str, number: usize| {
-        std::fs::create_dir_all(folder.input(input).join("images")).unwrap();
-        std::fs::copy(from, folder.input(input).join(format!("images/{number:03}.png"))).unwrap();
+        std::fs::create_dir_all(folder.inputs().join(input).join("images")).unwrap();
+        std::fs::copy(from, folder.inputs().join(input).join(format!("images/{number:03}.png"))).unwrap();
     };
     copy(&curve.join("train_scale_last.png"), "real", 0);
     samples.iter().enumerate().for_each(|(number, sample)| copy(sample, "synthetic", number));

@@ -35,9 +35,9 @@ impl Monitor for Watch {
 fn main() {
     let root = tempfile::tempdir().unwrap();
     let folder = Folder::new(root.path());
-    std::fs::create_dir_all(folder.input("pad").join("images")).unwrap();
+    std::fs::create_dir_all(folder.inputs().join("pad").join("images")).unwrap();
     let texture = RgbImage::from_fn(132, 100, |x, y| image::Rgb([(x * y) as u8, x as u8, 90]));
-    texture.save(folder.input("pad").join("images/000.png")).unwrap();
+    texture.save(folder.inputs().join("pad").join("images/000.png")).unwrap();
     let sinddm =
         Sinddm { finest: [33, 25].into(), coarsest: Some(12), dim: 16, batch: 8, steps: 1001, ..Sinddm::default() };
     println!("step | seconds | resident MiB");

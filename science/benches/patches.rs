@@ -9,8 +9,9 @@ use std::time::Instant;
 use burn::tensor::Device;
 use domain::experiment::{Patch, Pick};
 use domain::seed::Seed;
-use domain::stage::{Choice, Folder, Ingest, Patches, Split, Stage, Unwatched};
+use domain::stage::{Choice, Folder, Ingest, Patches, Stage, Unwatched};
 use domain::stone::{Dataset, View};
+use domain::trial::Split;
 use image::ImageFormat;
 use rayon::prelude::*;
 use science::data::{batch, phantom, picture};
@@ -70,7 +71,7 @@ fn draw(folder: &Folder, ending: &str, format: ImageFormat) -> Vec<PathBuf> {
     let classes = Dataset::A.classes();
     let jobs: Vec<_> = classes.iter().flat_map(|class| (0..PICTURES).map(move |index| (*class, index))).collect();
     let draw = |(class, index): &_| {
-        let path = folder.input(&format!("raw.{class}")).join(format!("{index}.{ending}"));
+        let path = folder.inputs().join(format!("raw.{class}")).join(format!("{index}.{ending}"));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         phantom::stone(Dataset::A, View::Sur, *class, SIZE, Seed(1), *index).save_with_format(&path, format).unwrap();
         path
@@ -88,8 +89,8 @@ fn ingest(folder: &Folder) {
     let choice = Some(Choice { images: 2, pick: Pick::RandomFromTrainSplit, seed: Seed(1) });
     run(folder, &Stage::Ingest(Ingest { dataset, view, choice, min_side: 256, stones }));
     let made: &Path = &folder.output("images.json");
-    std::fs::create_dir_all(folder.input("ingest")).unwrap();
-    std::fs::rename(made, folder.input("ingest").join("images.json")).unwrap();
+    std::fs::create_dir_all(folder.inputs().join("ingest")).unwrap();
+    std::fs::rename(made, folder.inputs().join("ingest").join("images.json")).unwrap();
 }
 
 fn patches(folder: &Folder, patch: &Patch) {

@@ -79,7 +79,7 @@ impl<'a> Checkpoints<'a> {
     /// If an input cannot be read.
     pub fn new(stage: &Stage, seed: Seed, folder: &'a Folder) -> Result<Self, Failure> {
         let parameters = json!({ "parameters": stage.parameters(), "version": stage.kind().version(), "seed": seed });
-        let data = of_folder(&folder.input(""))?;
+        let data = of_folder(&folder.inputs())?;
         Ok(Self { folder, parameters, data, last: 0 })
     }
 
@@ -233,7 +233,7 @@ fn of_folder(root: &Path) -> Result<Digest, Failure> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use domain::stage::{Progress, Unwatched};
+    use domain::stage::{InputName, Progress, Unwatched};
 
     use super::*;
     use crate::weights::Array;
@@ -374,7 +374,7 @@ pub(crate) mod tests {
 
     /// An attempt at `stage` with one input.
     fn checkpoints<'a>(folder: &'a Folder, stage: &Stage, seed: u64, input: &str) -> Checkpoints<'a> {
-        records::write_bytes(&folder.input("pad").join("a.txt"), input.as_bytes()).unwrap();
+        records::write_bytes(&folder.input(InputName::Pad(None)).join("a.txt"), input.as_bytes()).unwrap();
         Checkpoints::new(stage, Seed(seed), folder).unwrap()
     }
 

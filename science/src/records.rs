@@ -9,9 +9,10 @@ use std::path::Path;
 use domain::experiment::Fill;
 use domain::results::Fault;
 pub use domain::results::Nearness;
-use domain::stage::{Failure, FailureCode, Split};
+use domain::stage::{Failure, FailureCode};
 use domain::stats::classification::Score;
 use domain::stone::{Class, Dataset, View};
+use domain::trial::Split;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 

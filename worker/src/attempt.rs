@@ -238,7 +238,7 @@ async fn prepare(
     }
     tokio::fs::create_dir_all(folder.outputs()).await.map_err(io("create", root))?;
     for input in &grant.inputs {
-        store.materialise(transfer, input.artifact, &input.only, &folder.input(&input.name)).await?;
+        store.materialise(transfer, input.artifact, &input.only, &folder.inputs().join(&input.name)).await?;
     }
     if let Some(checkpoint) = grant.checkpoint
         && let Err(error) = store.materialise(transfer, checkpoint, &[], &folder.checkpoint()).await

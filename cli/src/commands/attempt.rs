@@ -47,7 +47,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     };
     science::run(&order.stage, attempt).map_err(|mut failure| {
         // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.
-        let scratch = Folder::new(folder).input("").display().to_string();
+        let scratch = Folder::new(folder).inputs().display().to_string();
         failure.message = failure.message.replace(&scratch, "");
         // Without the file the worker falls back on what is said below.
         let _ = std::fs::write(folder.join(FAILURE), serde_json::to_vec(&failure).unwrap_or_default());

@@ -2,10 +2,12 @@
 
 use anyhow::Context;
 use domain::digest::Digest;
-use domain::experiment::Rounds;
-use domain::plan::{Run, Source, TaskSpec};
+use domain::experiment::Trials;
+use domain::plan::{Source, TaskSpec};
 use domain::results::{Cell, export};
-use domain::stone::Class;
+use domain::stage::{InputName, StageKind, Subject};
+use domain::stone::{Class, Dataset};
+use domain::trial::Trial;
 use proto::v1;
 use serde::{Deserialize, Serialize};
 
@@ -110,19 +112,19 @@ async fn explain(remote: &Remote, id: &str, run: &str, protocol: Option<&str>) -
     let status = remote.status(run).await?;
     let (_, results) = remote.results(&status).await?;
     let unknown = || Problem::new(exit::USAGE, format!("there is no cell {id}; they are called SUR-1-1 to SEC-8-2"));
-    let known: Vec<&str> = results.tables().map(|(rounds, _)| rounds.protocol.name()).collect();
+    let known: Vec<&str> = results.tables().map(|(trials, _)| trials.protocol.name()).collect();
     let absent = || Problem::new(exit::USAGE, format!("the run has no such protocol; it has {}", known.join(", ")));
-    let wanted = |rounds: &Rounds| protocol.is_none_or(|name| rounds.protocol.name() == name);
-    let (rounds, cells) = results.tables().find(|(rounds, _)| wanted(rounds)).ok_or_else(absent)?;
+    let wanted = |trials: &Trials| protocol.is_none_or(|name| trials.protocol.name() == name);
+    let (trials, cells) = results.tables().find(|(trials, _)| wanted(trials)).ok_or_else(absent)?;
     let cell = cells.iter().find(|cell| cell.id == id).ok_or_else(unknown)?.clone();
     let tasks = remote.tasks(&status.run_id, "").await?;
     let mut runs = vec![];
-    for (repeat, fold) in rounds.runs() {
-        // How the plan calls the training of a cell.
-        let label = Run { view: cell.view, rounds, repeat, fold }.label(&cell.training.replace(" → ", "-"));
+    let training = cell.steps().with_context(|| format!("the paper has no cell {id}"))?;
+    for trial in Trial::of_view(trials, cell.view) {
+        let label = StageKind::ClassifyTrain.label(&Subject::Training(trial, training).to_string());
         let task = tasks.iter().find(|task| task.label == label);
         let task = task.with_context(|| format!("the run has no task {label}"))?;
-        runs.push(run_of(remote, &cell, rounds.run_name(repeat, fold), task, &tasks).await?);
+        runs.push(run_of(remote, &cell, trial.name(), task, &tasks).await?);
     }
     Ok(Explained { schema_version: 1, run: status.run_id, cell, program_version: env!("CARGO_PKG_VERSION"), runs })
 }
@@ -137,6 +139,7 @@ async fn run_of(
     let answer = remote.task(&task.task_key).await?;
     let spec: TaskSpec = serde_json::from_str(&answer.spec_json).context("the coordinator does not tell the task")?;
     let mut inputs = vec![];
+    let patches = Dataset::ALL.map(|dataset| InputName::Patches(dataset).to_string());
     for (name, input) in spec.inputs.iter() {
         let (task, label, artifact) = match input.from {
             Source::Artifact(artifact) => (None, None, artifact.to_string()),
@@ -147,7 +150,7 @@ async fn run_of(
             }
         };
         let images = match artifact.parse() {
-            Ok(artifact) if name.starts_with("patches.") => Some(sides(remote, artifact).await?),
+            Ok(artifact) if patches.iter().any(|known| known == name) => Some(sides(remote, artifact).await?),
             _ => None,
         };
         inputs.push(InputOf { name: name.to_owned(), task, label, artifact, images });

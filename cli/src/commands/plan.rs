@@ -1,10 +1,11 @@
 //! `lithogen plan`.
 
 use domain::cost;
-use domain::experiment::{Experiment, MultiImage, Rounds};
+use domain::experiment::{Experiment, MultiImage, Trials};
 use domain::overrides;
 use domain::plan::{self, Data};
 use domain::stone::View;
+use domain::trial::Training;
 
 use crate::args::Plan;
 use crate::data;
@@ -107,8 +108,7 @@ pub fn describe(experiment: &Experiment, data: &Data) -> Vec<String> {
     let patches = 3 * View::ALL.len() as u32 * 6 * (train + test);
     let [width, height] = experiment.sampling.size(experiment.finest());
     let factor = experiment.upscale.factor;
-    let (first, second) = plan::trainings();
-    let (distinct, rounds) = (first.len() + second.len(), experiment.tl.rounds());
+    let (distinct, protocols) = (Training::all().len(), experiment.tl.trials());
     let mut lines = vec![
         format!(
             "{models} diffusion trainings of {} steps on {}",
@@ -125,11 +125,11 @@ pub fn describe(experiment: &Experiment, data: &Data) -> Vec<String> {
         format!(
             "{} patches of {size}×{size}{}: 3 data sets × 2 views × 6 classes × ({train} to learn from + {test} to test on)",
             grouped(patches),
-            if rounds.iter().all(|rounds| rounds.runs().count() == 1) { "" } else { " in each split" },
+            if protocols.iter().all(|trials| trials.points().count() == 1) { "" } else { " in each split" },
             size = experiment.patch.size
         ),
     ];
-    lines.extend(rounds.into_iter().map(|Rounds { protocol, repeats, folds }| {
+    lines.extend(protocols.into_iter().map(|Trials { protocol, repeats, folds }| {
         format!(
             "{} classifiers by {protocol}: {distinct} trainings × 2 views × {} × {}",
             distinct as u32 * 2 * repeats * folds,

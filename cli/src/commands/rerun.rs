@@ -62,7 +62,7 @@ async fn prepare(remote: &Remote, spec: &TaskSpec, folder: &Path) -> anyhow::Res
                 made.artifact.parse().with_context(|| format!("{} has no result", made.label))?
             }
         };
-        let pulled = remote.transfer().pull(artifact, &input.only, &place.input(name)).await;
+        let pulled = remote.transfer().pull(artifact, &input.only, &place.inputs().join(name)).await;
         pulled.map_err(|error| remote.of_transfer(error))?;
     }
     let checkpoint = Cadence { every_steps: None, every_seconds: None };

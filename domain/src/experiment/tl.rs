@@ -354,7 +354,7 @@ impl TransferLearning {
         within("tl.repeats", self.repeats, 1..=RUNS_MAX)?;
         within("tl.seeds", self.seeds, 1..=RUNS_MAX)?;
         within("tl.folds", self.folds, 1..=10)?;
-        let runs: u32 = self.rounds().iter().map(|rounds| rounds.repeats * rounds.folds).sum();
+        let runs: u32 = self.trials().iter().map(|trials| trials.repeats * trials.folds).sum();
         match runs <= RUNS_MAX {
             true => Ok(()),
             false => {
@@ -541,9 +541,9 @@ impl Varied {
     }
 }
 
-/// One protocol with its numbers: the runs behind a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rounds {
+/// One protocol with its numbers: the trials behind a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Trials {
     /// Which images are tested when.
     pub protocol: Protocol,
     /// Repeats, with seeds of their own.
@@ -552,29 +552,13 @@ pub struct Rounds {
     pub folds: u32,
 }
 
-impl Rounds {
-    /// Every run: repeat and fold, from 0.
-    pub fn runs(self) -> impl Iterator<Item = (u32, u32)> {
+impl Trials {
+    /// Repeat and fold of every trial of one view, from 0.
+    pub fn points(self) -> impl Iterator<Item = (u32, u32)> {
         (0..self.repeats).flat_map(move |repeat| (0..self.folds).map(move |fold| (repeat, fold)))
     }
 
-    /// How a run is called where it is one of many tasks, for instance `repeat 0 fold 1`.
-    pub fn subject(self, repeat: u32, fold: u32) -> String {
-        match self.folds {
-            1 => format!("repeat {repeat} split {}", self.split(repeat)),
-            _ => format!("repeat {repeat} fold {fold}"),
-        }
-    }
-
-    /// How it is called beside a cell, for instance `r0 f1`.
-    pub fn run_name(self, repeat: u32, fold: u32) -> String {
-        match self.folds {
-            1 => format!("r{repeat} s{}", self.split(repeat)),
-            _ => format!("r{repeat} f{fold}"),
-        }
-    }
-
-    /// What ± over these runs means.
+    /// What ± over these trials means.
     pub fn spread(self) -> String {
         let plural = |count: u32| if count == 1 { "" } else { "s" };
         let Self { repeats, folds, .. } = self;
@@ -600,16 +584,16 @@ impl Rounds {
 impl TransferLearning {
     /// Most folds of any split.
     pub fn most_folds(&self) -> u32 {
-        self.rounds().iter().map(|rounds| rounds.folds).max().unwrap_or(1)
+        self.trials().iter().map(|trials| trials.folds).max().unwrap_or(1)
     }
 
     /// What each protocol asks for, in the order named.
-    pub fn rounds(&self) -> Vec<Rounds> {
-        let rounds = |protocol: &Protocol| match protocol {
-            Protocol::RepeatedCv => Rounds { protocol: *protocol, repeats: self.repeats, folds: self.folds },
-            Protocol::FixedSplit | Protocol::Resplit => Rounds { protocol: *protocol, repeats: self.seeds, folds: 1 },
+    pub fn trials(&self) -> Vec<Trials> {
+        let trials = |protocol: &Protocol| match protocol {
+            Protocol::RepeatedCv => Trials { protocol: *protocol, repeats: self.repeats, folds: self.folds },
+            Protocol::FixedSplit | Protocol::Resplit => Trials { protocol: *protocol, repeats: self.seeds, folds: 1 },
         };
-        self.protocol.iter().map(rounds).collect()
+        self.protocol.iter().map(trials).collect()
     }
 }
 
@@ -644,14 +628,14 @@ mod tests {
     }
 
     #[test]
-    fn each_protocol_has_its_own_runs_and_splits() {
+    fn each_protocol_has_its_own_trials_and_splits() {
         let mut tl = TransferLearning { repeats: 2, folds: 3, seeds: 4, ..TransferLearning::default() };
         tl.protocol = vec![Protocol::Resplit, Protocol::RepeatedCv, Protocol::FixedSplit];
-        let rounds = tl.rounds();
-        let runs: Vec<usize> = rounds.iter().map(|rounds| rounds.runs().count()).collect();
-        assert_eq!(runs, [4, 6, 4]);
-        assert_eq!(rounds[1].runs().nth(3), Some((1, 0)));
-        assert_eq!(rounds.iter().map(|rounds| rounds.split(1)).collect::<Vec<_>>(), [1, 1, 0]);
+        let protocols = tl.trials();
+        let counts: Vec<usize> = protocols.iter().map(|trials| trials.points().count()).collect();
+        assert_eq!(counts, [4, 6, 4]);
+        assert_eq!(protocols[1].points().nth(3), Some((1, 0)));
+        assert_eq!(protocols.iter().map(|trials| trials.split(1)).collect::<Vec<_>>(), [1, 1, 0]);
     }
 
     #[test]

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Data, Input, Missing, Plan, Run, Source, TaskSpec, WEIGHTS_FILE, stand_ins, training_name, trainings};
+use super::{Data, Input, Missing, Plan, Source, TaskSpec, WEIGHTS_FILE, stand_ins};
 use crate::digest::Digest;
 use crate::experiment::{
     Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Whiten,
 };
-use crate::lineage::{self, Lineage};
+use crate::lineage::Lineage;
 use crate::pretrained::Pretrained;
 use crate::seed::Seed;
 use crate::stage::{
-    Aggregate, Canvases, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Ingest, Mosaic, Patches,
-    Seen, Split, Stage,
+    Aggregate, Canvases, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Ingest, InputName,
+    Mosaic, Patches, Seen, Stage, Subject, picture_path,
 };
 use crate::stone::{Class, Dataset, View};
+use crate::system::{Model, System};
+use crate::trial::{Split, Training, Trial};
 
 /// The whole study for these data.
 ///
@@ -22,13 +24,19 @@ use crate::stone::{Class, Dataset, View};
 /// Names the first class folder that is missing, or the weights.
 pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
     let experiment = &experiment.effective();
-    let mut study =
-        Study { experiment, data, seed: Seed(experiment.seed), plan: Plan { tasks: vec![] }, known: BTreeSet::new() };
+    let mut study = Study {
+        experiment,
+        data,
+        seed: Seed(experiment.seed),
+        plan: Plan { tasks: vec![] },
+        known: BTreeSet::new(),
+        records: InputMap::new(),
+    };
     let mut report = Report::default();
     let mut patches = BTreeMap::new();
     let mut ingests = Vec::new();
-    let runs: Vec<Run> = experiment.tl.rounds().into_iter().flat_map(Run::all).collect();
-    let splits: BTreeSet<Split> = runs.iter().map(|run| run.split()).collect();
+    let trials: Vec<Trial> = experiment.tl.trials().into_iter().flat_map(Trial::all).collect();
+    let splits: BTreeSet<Split> = trials.iter().map(|trial| trial.split()).collect();
     for view in View::ALL {
         ingests.push((view, study.ingest(Dataset::A, view)?, study.ingest(Dataset::C, view)?));
     }
@@ -42,8 +50,8 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
             patches.insert((view, *split, Dataset::C), study.patches_of_raw(Dataset::C, view, *split, ingest_c)?);
         }
     }
-    for run in runs {
-        study.classify(run, |dataset| patches[&(run.view, run.split(), dataset)], &mut report)?;
+    for trial in trials {
+        study.classify(trial, |dataset| patches[&(trial.view, trial.split(), dataset)], &mut report)?;
     }
     study.conclude(report);
     study.plan.weigh();
@@ -61,16 +69,18 @@ struct Study<'a> {
     plan: Plan,
     /// The keys of its tasks.
     known: BTreeSet<Digest>,
+    /// The records of how results came about, which `aggregate` reads.
+    records: InputMap,
 }
 
 /// What the last two tasks read.
 #[derive(Default)]
 struct Report {
-    results: BTreeMap<String, Input>,
-    pictures: BTreeMap<String, Input>,
+    results: InputMap,
+    pictures: InputMap,
 }
 
-type InputMap = BTreeMap<String, Input>;
+type InputMap = BTreeMap<InputName, Input>;
 
 fn all_of(task: Digest) -> Input {
     Input { from: Source::Task(task), only: vec![] }
@@ -80,14 +90,40 @@ fn only(task: Digest, files: &[&str]) -> Input {
     Input { from: Source::Task(task), only: files.iter().map(|file| (*file).to_owned()).collect() }
 }
 
+/// The files in which a stage says how its result came about, if the study reads them.
+fn records(stage: &Stage) -> Option<&'static [&'static str]> {
+    match stage {
+        Stage::Pad(canvases) if canvases.choice.is_some() => Some(&["pad.json"]),
+        Stage::Patches(_) => Some(&["patches.json"]),
+        Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
+            Some(&["training.json", "loss.csv"])
+        }
+        _ => None,
+    }
+}
+
+/// The results of tasks of one class each, named by it.
+fn by_class(name: fn(Option<Class>) -> InputName, tasks: &[(Class, Digest)]) -> InputMap {
+    tasks.iter().map(|(class, task)| (name(Some(*class)), all_of(*task))).collect()
+}
+
+/// What is compared with each other.
+fn pair(real: Digest, synthetic: Digest) -> InputMap {
+    InputMap::from([(InputName::Real(None), all_of(real)), (InputName::Synthetic(None), all_of(synthetic))])
+}
+
 impl Study<'_> {
     /// Adds a task; its random numbers are told apart by `stream`.
-    fn add(&mut self, subject: String, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
+    fn add(&mut self, subject: Subject, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
         let seed = self.seed.derive(&format!("{} {stream}", stage.kind().name()), 0);
-        let task = TaskSpec::new(subject, stage, inputs, seed);
+        let inputs = inputs.into_iter().map(|(name, input)| (name.to_string(), input)).collect();
+        let task = TaskSpec::new(subject.to_string(), stage, inputs, seed);
         let key = task.key;
         // Two protocols may ask for the same.
         if self.known.insert(key) {
+            if let Some(files) = records(&task.stage) {
+                self.records.insert(InputName::RecordOf(task.stage.kind(), subject), only(key, files));
+            }
             self.plan.tasks.push(task);
         }
         key
@@ -102,7 +138,7 @@ impl Study<'_> {
             stones: self.stones(dataset, view)?,
         });
         let inputs = self.raw_inputs(dataset, view)?;
-        Ok(self.add(format!("{dataset}/{view}"), stage, inputs, &format!("{dataset} {view}")))
+        Ok(self.add(Subject::Half(dataset, view), stage, inputs, &format!("{dataset} {view}")))
     }
 
     /// Which pictures of a view of A its diffusion models learn from.
@@ -126,8 +162,11 @@ impl Study<'_> {
             stones: if choice.is_some() { raw.stones.clone() } else { BTreeMap::new() },
         });
         let raw = Input { from: Source::Artifact(raw.artifact), only: vec![] };
-        let subject = if choice.is_some() { format!("{view}/{class}") } else { format!("{view}/{class} all") };
-        Ok(self.add(subject, stage, InputMap::from([("raw".to_owned(), raw)]), ""))
+        let subject = match choice {
+            Some(_) => Subject::Model(Model::Class(view, class)),
+            None => Subject::Whole(view, class),
+        };
+        Ok(self.add(subject, stage, InputMap::from([(InputName::Raw(None), raw)]), ""))
     }
 
     /// Pictures and masks of each class.
@@ -136,8 +175,8 @@ impl Study<'_> {
         let mut inputs = InputMap::new();
         for class in dataset.classes() {
             let raw = self.data.get(dataset, view, class)?;
-            inputs.insert(format!("raw.{class}"), given(raw.artifact));
-            inputs.extend(raw.masks.map(|masks| (format!("masks.{class}"), given(masks))));
+            inputs.insert(InputName::Raw(Some(class)), given(raw.artifact));
+            inputs.extend(raw.masks.map(|masks| (InputName::Masks(class), given(masks))));
         }
         Ok(inputs)
     }
@@ -163,23 +202,24 @@ impl Study<'_> {
         let experiment = self.experiment;
         let (mut real, mut samples) = (vec![], vec![]);
         for class in Dataset::A.classes() {
-            let subject = format!("{view}/{class}");
+            let model = Model::Class(view, class);
             let pad = self.pad(view, class, Some(self.choice(view)))?;
             let models = self.train_generator(view, class, pad, report)?;
             let (sampling, reject_empty) = (experiment.sampling.clone(), experiment.sinddm.reject_empty);
             let stage = Stage::SinddmSample { sampling, reject_empty };
-            let sample = self.add(subject.clone(), stage, models, &subject);
+            let sample = self.add(Subject::Model(model), stage, models, &model.to_string());
             real.push((class, pad));
             samples.push((class, sample));
-            report.results.insert(format!("samples.{view}.{class}"), only(sample, &["samples.json"]));
-            report.pictures.insert(format!("samples.{view}.{class}"), only(sample, &["sheet.png"]));
+            let name = InputName::SamplesOf(System::Sinddm, model);
+            report.results.insert(name, only(sample, &["samples.json"]));
+            report.pictures.insert(name, only(sample, &["sheet.png"]));
         }
         let network = self.upscaler(view, &real)?;
         let enlarge = |(class, sample): (Class, Digest)| {
-            let mut inputs = InputMap::from([("samples".to_owned(), all_of(sample))]);
+            let mut inputs = InputMap::from([(InputName::Samples, all_of(sample))]);
             inputs.extend(network.clone());
             let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
-            (class, self.add(format!("{view}/{class}"), stage, inputs, ""))
+            (class, self.add(Subject::Model(Model::Class(view, class)), stage, inputs, ""))
         };
         let synthetic = samples.into_iter().map(enlarge).collect();
         Ok((real, synthetic))
@@ -191,13 +231,13 @@ impl Study<'_> {
         if !upscale.is_trained() {
             return self.with_weights(InputMap::new(), upscale.pretrained());
         }
-        let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
+        let pads = by_class(InputName::Pad, real);
         let canvas = self.experiment.pad.target.nominal();
         let size = self.experiment.sampling.size(self.experiment.sinddm.finest.size(canvas));
         let size = size.map(|side| side * upscale.factor);
         let stage = Stage::Swin2srTrain { size, training: upscale.training.clone() };
-        let train = self.add(view.to_string(), stage, pads, view.code());
-        Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]))
+        let train = self.add(Subject::Model(Model::View(view)), stage, pads, view.code());
+        Ok(InputMap::from([(InputName::Model(None), only(train, &MODEL))]))
     }
 
     /// The diffusion models of one class, as inputs of sampling.
@@ -208,7 +248,6 @@ impl Study<'_> {
         pad: Digest,
         report: &mut Report,
     ) -> Result<InputMap, Missing> {
-        let subject = format!("{view}/{class}");
         let sinddm = match self.experiment.pad.target {
             Canvas::Size(canvas) => self.experiment.sinddm.on(canvas),
             // Known when the pictures are.
@@ -216,22 +255,23 @@ impl Study<'_> {
         };
         let stage = Stage::SinddmTrain { sinddm: sinddm.clone() };
         if sinddm.multi_image != MultiImage::PerImage {
-            let pad = InputMap::from([("pad".to_owned(), all_of(pad))]);
-            let train = self.add(subject.clone(), stage, pad, &subject);
+            let model = Model::Class(view, class);
+            let pad = InputMap::from([(InputName::Pad(None), all_of(pad))]);
+            let train = self.add(Subject::Model(model), stage, pad, &model.to_string());
             let sheets: Vec<String> = sinddm.sheets().iter().map(|step| format!("milestones/{step:06}.png")).collect();
             if !sheets.is_empty() {
                 let sheets = Input { from: Source::Task(train), only: sheets };
-                report.pictures.insert(format!("milestones.{view}.{class}"), sheets);
+                report.pictures.insert(InputName::MilestonesOf(model), sheets);
             }
-            return Ok(InputMap::from([("model".to_owned(), only(train, &MODEL))]));
+            return Ok(InputMap::from([(InputName::Model(None), only(train, &MODEL))]));
         }
         // A small class may have fewer pictures than asked for.
         let learnable = self.data.get(Dataset::A, view, class)?.learnable(sinddm.pick);
         let model = |image: u32| {
-            let pad = only(pad, &[&format!("images/{image:03}.png"), "pad.json"]);
-            let subject = format!("{subject} picture {image}");
-            let train = self.add(subject.clone(), stage.clone(), InputMap::from([("pad".to_owned(), pad)]), &subject);
-            (format!("model.{image}"), only(train, &MODEL))
+            let pad = InputMap::from([(InputName::Pad(None), only(pad, &[&picture_path(image as usize), "pad.json"]))]);
+            let model = Model::Picture(view, class, image);
+            let train = self.add(Subject::Model(model), stage.clone(), pad, &model.to_string());
+            (InputName::Model(Some(image)), only(train, &MODEL))
         };
         Ok((0..sinddm.images_per_model.min(learnable.max(1))).map(model).collect())
     }
@@ -241,7 +281,7 @@ impl Study<'_> {
         if let Some(which) = which {
             let artifact = *self.data.weights.get(&which).ok_or(Missing::Weights(which))?;
             let weights = Input { from: Source::Artifact(artifact), only: vec![WEIGHTS_FILE.to_owned()] };
-            inputs.insert("weights".to_owned(), weights);
+            inputs.insert(InputName::Weights, weights);
         }
         Ok(inputs)
     }
@@ -256,10 +296,9 @@ impl Study<'_> {
         let experiment = self.experiment;
         let mosaic = self.mosaic();
         let both = |real: &[(Class, Digest)]| {
-            let named = |prefix: &'static str, list: &[(Class, Digest)]| -> Vec<(String, Input)> {
-                list.iter().map(|(class, task)| (format!("{prefix}.{class}"), all_of(*task))).collect()
-            };
-            InputMap::from_iter(named("real", real).into_iter().chain(named("synthetic", synthetic)))
+            let mut inputs = by_class(InputName::Real, real);
+            inputs.extend(by_class(InputName::Synthetic, synthetic));
+            inputs
         };
         let reference = match experiment.drift.reference {
             DriftReference::SinddmTrain => real.to_vec(),
@@ -268,7 +307,8 @@ impl Study<'_> {
                 real.iter().map(all).collect::<Result<_, Missing>>()?
             }
         };
-        let stream = view.to_string();
+        let (model, stream) = (Model::View(view), view.to_string());
+        let subject = Subject::Scored(System::Sinddm, model);
         let stage = Stage::EvaluateDrift(EvaluateDrift {
             path: experiment.drift.path,
             margin: experiment.drift.margin,
@@ -279,20 +319,19 @@ impl Study<'_> {
             }),
             mosaic,
         });
-        let drift = self.add(stream.clone(), stage, both(&reference), &stream);
-        report.results.insert(format!("drift.{view}"), only(drift, &["drift.json"]));
+        let drift = self.add(subject, stage, both(&reference), &stream);
+        report.results.insert(InputName::DriftOf(System::Sinddm, model), only(drift, &["drift.json"]));
         let stage = Stage::EvaluateHeatmap(EvaluateHeatmap { size: experiment.heatmap.size, mosaic });
-        let heatmap = self.add(stream.clone(), stage, both(real), &stream);
-        report.results.insert(format!("heatmap.{view}"), only(heatmap, &["heatmap.json"]));
-        let maps = only(heatmap, &["difference.png", "real.png", "synthetic.png"]);
-        report.pictures.insert(format!("heatmap.{view}"), maps);
+        let heatmap = self.add(subject, stage, both(real), &stream);
+        let name = InputName::HeatmapOf(System::Sinddm, model);
+        report.results.insert(name, only(heatmap, &["heatmap.json"]));
+        report.pictures.insert(name, only(heatmap, &["difference.png", "real.png", "synthetic.png"]));
         for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
-            let inputs =
-                InputMap::from([("real".to_owned(), all_of(*real)), ("synthetic".to_owned(), all_of(*synthetic))]);
-            let inputs = self.with_weights(inputs, experiment.sifid.weights())?;
+            let inputs = self.with_weights(pair(*real, *synthetic), experiment.sifid.weights())?;
             let stage = Stage::EvaluateSifid(EvaluateSifid { mosaic, ..EvaluateSifid::of(&experiment.sifid) });
-            let sifid = self.add(format!("{view}/{class}"), stage, inputs, "");
-            report.results.insert(format!("sifid.{view}.{class}"), only(sifid, &["sifid.json"]));
+            let model = Model::Class(view, *class);
+            let sifid = self.add(Subject::Scored(System::Sinddm, model), stage, inputs, "");
+            report.results.insert(InputName::SifidOf(System::Sinddm, model), only(sifid, &["sifid.json"]));
         }
         Ok(())
     }
@@ -307,39 +346,44 @@ impl Study<'_> {
     fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) -> Result<(), Missing> {
         let ddpm = &self.experiment.ddpm;
         let samples = ddpm.sampling.per_class_view;
-        let models: Vec<(String, InputMap, u32)> = match ddpm.models {
+        let models: Vec<(Model, InputMap, u32)> = match ddpm.models {
             DdpmModels::None => return Ok(()),
             DdpmModels::PerView => {
-                let pads = real.iter().map(|(class, pad)| (format!("pad.{class}"), all_of(*pad))).collect();
-                vec![(view.to_string(), pads, samples * real.len() as u32)]
+                vec![(Model::View(view), by_class(InputName::Pad, real), samples * real.len() as u32)]
             }
             DdpmModels::PerClassView => {
                 let one = |(class, pad): &(Class, Digest)| {
-                    (format!("{view}/{class}"), InputMap::from([("pad".to_owned(), all_of(*pad))]), samples)
+                    (Model::Class(view, *class), InputMap::from([(InputName::Pad(None), all_of(*pad))]), samples)
                 };
                 real.iter().map(one).collect()
             }
         };
-        for (subject, pads, per_class_view) in models {
+        for (model, pads, per_class_view) in models {
             let training = self.experiment.ddpm.training.clone();
-            let train = self.add(subject.clone(), Stage::DdpmTrain { training }, pads, &subject);
+            let (subject, stream) = (Subject::Model(model), model.to_string());
+            let train = self.add(subject, Stage::DdpmTrain { training }, pads, &stream);
             let sampling = DdpmSampling { per_class_view, ..self.experiment.ddpm.sampling.clone() };
-            let model = InputMap::from([("model".to_owned(), only(train, &["model.safetensors", "training.json"]))]);
-            let sample = self.add(subject.clone(), Stage::DdpmSample { sampling }, model, &subject);
-            let name = subject.replace('/', ".");
-            report.results.insert(format!("ddpm-samples.{name}"), only(sample, &["samples.json"]));
-            let subject = format!("{subject} ddpm");
-            let both = InputMap::from([("real".to_owned(), all_of(train)), ("synthetic".to_owned(), all_of(sample))]);
+            let network = InputMap::from([(InputName::Model(None), only(train, &MODEL))]);
+            let sample = self.add(subject, Stage::DdpmSample { sampling }, network, &stream);
+            report.results.insert(InputName::SamplesOf(System::Ddpm, model), only(sample, &["samples.json"]));
+            let subject = Subject::Scored(System::Ddpm, model);
             let Experiment { drift, heatmap, sifid, .. } = self.experiment;
             let (path, margin, seen, mosaic) = (drift.path, drift.margin, None, None);
-            for (stage, score, weights) in [
-                (Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic }), "drift", None),
-                (Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic }), "heatmap", None),
-                (Stage::EvaluateSifid(EvaluateSifid::of(sifid)), "sifid", sifid.weights()),
+            let drift = Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic });
+            let heatmap = Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic });
+            for (stage, name, file, weights) in [
+                (drift, InputName::DriftOf(System::Ddpm, model), "drift.json", None),
+                (heatmap, InputName::HeatmapOf(System::Ddpm, model), "heatmap.json", None),
+                (
+                    Stage::EvaluateSifid(EvaluateSifid::of(sifid)),
+                    InputName::SifidOf(System::Ddpm, model),
+                    "sifid.json",
+                    sifid.weights(),
+                ),
             ] {
-                let inputs = self.with_weights(both.clone(), weights)?;
-                let task = self.add(subject.clone(), stage, inputs, &subject);
-                report.results.insert(format!("ddpm-{score}.{name}"), only(task, &[&format!("{score}.json")]));
+                let inputs = self.with_weights(pair(train, sample), weights)?;
+                let task = self.add(subject, stage, inputs, &subject.to_string());
+                report.results.insert(name, only(task, &[file]));
             }
         }
         Ok(())
@@ -365,36 +409,46 @@ impl Study<'_> {
         ingest: Digest,
     ) -> Result<Digest, Missing> {
         let mut inputs = self.raw_inputs(dataset, view)?;
-        inputs.insert("ingest".to_owned(), all_of(ingest));
+        inputs.insert(InputName::Ingest, all_of(ingest));
         let stage = self.patches_stage(dataset, view, split);
-        Ok(self.add(patches_subject(dataset, view, split), stage, inputs, &format!("{dataset} {view}")))
+        Ok(self.add(Subject::Split(dataset, view, split), stage, inputs, &format!("{dataset} {view}")))
     }
 
     fn patches_of_synthetic(&mut self, view: View, split: Split, synthetic: &[(Class, Digest)]) -> Digest {
-        let named = |(class, task): &(Class, Digest)| (format!("synthetic.{class}"), all_of(*task));
-        let inputs = synthetic.iter().map(named).collect();
+        let inputs = by_class(InputName::Synthetic, synthetic);
         let stage = self.patches_stage(Dataset::B, view, split);
-        self.add(patches_subject(Dataset::B, view, split), stage, inputs, &format!("B {view}"))
+        self.add(Subject::Split(Dataset::B, view, split), stage, inputs, &format!("B {view}"))
     }
 
-    /// The nine trainings of one run.
-    fn classify(&mut self, run: Run, patches: impl Fn(Dataset) -> Digest, report: &mut Report) -> Result<(), Missing> {
-        let (first_steps, second_steps) = trainings();
-        let patches = &patches;
-        let named = |dataset: &Dataset| (format!("patches.{dataset}"), all_of(patches(*dataset)));
+    /// The nine trainings of one trial.
+    fn classify(
+        &mut self,
+        trial: Trial,
+        patches: impl Fn(Dataset) -> Digest,
+        report: &mut Report,
+    ) -> Result<(), Missing> {
         let mut models = BTreeMap::new();
-        for first in first_steps {
-            let inputs = first.datasets().iter().map(named).collect();
-            let inputs = self.with_weights(inputs, self.experiment.tl.pretrained())?;
-            let stage = self.classify_stage(first.datasets(), 0);
-            let model = self.add_training(run, &training_name(first, None), stage, inputs, report);
-            models.insert(first, model);
-        }
-        for (first, second) in second_steps {
-            let mut inputs = InputMap::from([named(&second)]);
-            inputs.insert("init".to_owned(), only(models[&first], &["model.safetensors"]));
-            let stage = self.classify_stage(vec![second], 1);
-            self.add_training(run, &training_name(first, Some(second)), stage, inputs, report);
+        for training in Training::all() {
+            let named = |dataset| (InputName::Patches(dataset), all_of(patches(dataset)));
+            let mut inputs: InputMap = training.datasets().into_iter().map(named).collect();
+            let step = match training.second {
+                None => {
+                    inputs = self.with_weights(inputs, self.experiment.tl.pretrained())?;
+                    0
+                }
+                Some(_) => {
+                    inputs.insert(InputName::Init, only(models[&training.first], &["model.safetensors"]));
+                    1
+                }
+            };
+            let stage = self.classify_stage(training.datasets(), step);
+            let Trial { view, repeat, fold, .. } = trial;
+            let stream = format!("{view} {training} repeat {repeat} fold {fold}");
+            let task = self.add(Subject::Training(trial, training), stage, inputs, &stream);
+            report.results.insert(InputName::MetricsOf(trial, training), only(task, &["metrics.json"]));
+            if training.second.is_none() {
+                models.insert(training.first, task);
+            }
         }
         Ok(())
     }
@@ -424,30 +478,13 @@ impl Study<'_> {
         })
     }
 
-    fn add_training(&mut self, run: Run, name: &str, stage: Stage, inputs: InputMap, report: &mut Report) -> Digest {
-        let stream = format!("{} {name} repeat {} fold {}", run.view, run.repeat, run.fold);
-        let task = self.add(run.subject(name), stage, inputs, &stream);
-        report.results.insert(run.input(name), only(task, &["metrics.json"]));
-        task
-    }
-
     fn conclude(&mut self, mut report: Report) {
         let experiment = self.experiment;
-        for task in &self.plan.tasks {
-            let records: &[&str] = match &task.stage {
-                Stage::Pad(canvases) if canvases.choice.is_some() => &["pad.json"],
-                Stage::Patches(_) => &["patches.json"],
-                Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
-                    &["training.json", "loss.csv"]
-                }
-                _ => continue,
-            };
-            report.results.insert(lineage::input_of(&task.label()), only(task.key, records));
-        }
+        report.results.append(&mut self.records);
         let stage = Stage::Aggregate(Aggregate {
             scale: experiment.scale.name().to_owned(),
             seed: experiment.seed,
-            rounds: experiment.tl.rounds(),
+            trials: experiment.tl.trials(),
             allow_leak: experiment.tl.allow_leak,
             lineage: Lineage::of(&self.plan.tasks),
             stand_ins: stand_ins(experiment, self.data),
@@ -459,17 +496,9 @@ impl Study<'_> {
             margin: experiment.tl.margin,
             correction: experiment.tl.correction,
         });
-        let aggregate = self.add(String::new(), stage, report.results, "");
+        let aggregate = self.add(Subject::Study, stage, report.results, "");
         let mut inputs = report.pictures;
-        inputs.insert("results".to_owned(), all_of(aggregate));
-        self.add(String::new(), Stage::Report, inputs, "");
-    }
-}
-
-fn patches_subject(dataset: Dataset, view: View, split: Split) -> String {
-    let Split { number, folds, fold } = split;
-    match folds {
-        1 => format!("{dataset}/{view} split {number}"),
-        _ => format!("{dataset}/{view} split {number} fold {fold}"),
+        inputs.insert(InputName::Results, all_of(aggregate));
+        self.add(Subject::Study, Stage::Report, inputs, "");
     }
 }

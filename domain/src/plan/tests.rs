@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::experiment::{DdpmModels, MultiImage, PatchSource, Protocol};
 use crate::pretrained::Pretrained;
-use crate::stone::Class;
+use crate::stone::{Class, View};
 
 fn paper_plan() -> Plan {
     plan(&Experiment::default(), &Data::of_the_paper()).unwrap()
@@ -51,6 +53,39 @@ fn every_task_comes_after_what_it_needs_and_no_key_stands_twice() {
         assert!(task.key_is_right());
         assert!(seen.insert(task.key), "{} stands twice", task.label());
     }
+}
+
+/// Plans as they were released: for each change to the paper's study, digests of all keys,
+/// and of what the tasks and their inputs are called. Whoever changes one of them makes
+/// stored results unknown: a stage that computes something else has a new version instead.
+#[test]
+fn keys_and_names_of_planned_tasks_are_those_of_the_released_form() {
+    type Change = fn(&mut Experiment);
+    let changes: [(&str, Change); 8] = [
+        ("the paper's", |_| {}),
+        ("a plain model a view", |it| it.ddpm.models = DdpmModels::PerView),
+        ("a plain model a class", |it| it.ddpm.models = DdpmModels::PerClassView),
+        ("a model a picture", |it| it.sinddm.multi_image = MultiImage::PerImage),
+        ("a mosaic", |it| it.sinddm.multi_image = MultiImage::Mosaic),
+        ("a network of one's own", |it| it.upscale.weights = crate::experiment::UpscaleWeights::Trained),
+        ("drift from all pictures", |it| it.drift.reference = crate::experiment::DriftReference::AllA),
+        ("other protocols", |it| it.tl.protocol = vec![Protocol::FixedSplit, Protocol::Resplit]),
+    ];
+    let line = |(name, change): (&str, Change)| {
+        let mut experiment = Experiment::default();
+        change(&mut experiment);
+        let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let names: Vec<_> = plan.tasks.iter().map(|task| (task.label(), &task.inputs)).collect();
+        let short = |digest: Digest| digest.to_string()[..12].to_owned();
+        format!(
+            "{name}: {} tasks, keys {}, names {}\n",
+            names.len(),
+            short(plan.digest()),
+            short(Digest::of_json(&names))
+        )
+    };
+    let computed: String = changes.into_iter().map(line).collect();
+    assert!(computed == include_str!("released.txt"), "released.txt is not what is computed:\n{computed}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::stats::power::{POWER, detectable, of_difference, of_equivalence, smal
 use crate::stats::ranks::{Side, SignedRanks, Zeros};
 use crate::stats::{mean, sample_std};
 use crate::stone::{Dataset, View};
+use crate::system::Model;
 
 /// One claim and what our runs say of it. Differences are of runs of the same
 /// repeat and fold, in percentage points; those of SIFID of the same class.
@@ -288,14 +289,15 @@ impl Claim {
     }
 
     fn on_ddpm(mut self, scores: &Scores<'_>) -> Claim {
-        let sinddm = |model: &str| {
-            let (view, class) = model.split_once('.').map_or((model, None), |(view, class)| (view, Some(class)));
-            let score = scores.sifid.iter().find(|score| score.view.to_string() == view)?;
-            match class {
-                None => score.mean,
-                Some(class) => score.per_class.iter().find(|(known, _)| known.code() == class).map(|(_, mean)| *mean),
-            }
+        // SinDDM's distances of views and of their classes.
+        let of_view = |score: &SifidScore| Some((Model::View(score.view).dotted(), score.mean?));
+        let of_classes = |score: &SifidScore| {
+            let view = score.view;
+            score.per_class.clone().into_iter().map(move |(class, mean)| (Model::Class(view, class).dotted(), mean))
         };
+        let known: BTreeMap<String, f64> =
+            scores.sifid.iter().flat_map(|score| of_view(score).into_iter().chain(of_classes(score))).collect();
+        let sinddm = |model: &str| known.get(model).copied();
         let pairs = scores.ddpm.iter().filter_map(|score| Some(score.sifid? - sinddm(&score.model)?));
         self.test(&pairs.collect::<Vec<f64>>(), 0.0, [f64::NEG_INFINITY, f64::INFINITY]);
         let note = "by SIFID of both, each beside what it has learnt from; the paper sets an FID beside a SIFID, which are \

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::stone::{Class, View};
+use crate::system::Model;
 
 /// Points of a loss curve at most.
 const POINTS: usize = 100;
@@ -42,9 +43,7 @@ pub struct ModelTraining {
 impl ModelTraining {
     /// What the network is of, for people: `SUR`, `SUR/IVa` or `SUR/IVa picture 3`.
     pub fn model(&self) -> String {
-        let class = self.class.map_or_else(String::new, |class| format!("/{class}"));
-        let picture = self.picture.map_or_else(String::new, |picture| format!(" picture {picture}"));
-        format!("{}{class}{picture}", self.view)
+        Model::new(self.view, self.class, self.picture).to_string()
     }
 }
 

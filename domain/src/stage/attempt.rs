@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::InputName;
 use crate::text::cut;
 
 /// The folder of one attempt: `inputs/<name>/…` and `checkpoint/…` to read,
@@ -35,9 +36,15 @@ impl Folder {
         &self.root
     }
 
-    /// The folder of a named input.
-    pub fn input(&self, name: &str) -> PathBuf {
-        self.elsewhere.get(name).cloned().unwrap_or_else(|| self.root.join("inputs").join(name))
+    /// The folder of all inputs that do not lie elsewhere.
+    pub fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
+    }
+
+    /// The folder of one input.
+    pub fn input(&self, name: InputName) -> PathBuf {
+        let name = name.to_string();
+        self.elsewhere.get(&name).cloned().unwrap_or_else(|| self.inputs().join(name))
     }
 
     /// A file to write, by its path in the artifact, for instance `images/000.png`.

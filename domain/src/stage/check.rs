@@ -3,7 +3,8 @@
 
 use crate::experiment::range::{FINEST_MAX, SIDE_MAX, size, within};
 use crate::experiment::{Experiment, Finest, Init, InvalidKnob, Patch};
-use crate::stage::{Aggregate, Choice, Mosaic, Seen, Split, Stage};
+use crate::stage::{Aggregate, Choice, Mosaic, Seen, Stage};
+use crate::trial::Split;
 
 /// Most folds of one dealing of images.
 const FOLDS_MAX: u32 = 10;
@@ -92,9 +93,9 @@ fn split(split: Split) -> Result<(), InvalidKnob> {
 }
 
 fn totals(aggregate: &Aggregate) -> Result<(), InvalidKnob> {
-    for rounds in &aggregate.rounds {
-        within("rounds.repeats", rounds.repeats, 1..=1000)?;
-        within("rounds.folds", rounds.folds, 1..=FOLDS_MAX)?;
+    for trials in &aggregate.trials {
+        within("rounds.repeats", trials.repeats, 1..=1000)?;
+        within("rounds.folds", trials.folds, 1..=FOLDS_MAX)?;
     }
     knobs(|spec| {
         (spec.drift.threshold, spec.drift.margin) = (aggregate.drift_threshold, aggregate.drift_margin);

@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use super::picture;
 
-/// The pictures of `<input>/images` in the order of their names.
+/// The pictures of `<input>/images` in the order of their numbers.
 ///
 /// # Errors
 /// If there are none or one cannot be decoded.
@@ -27,7 +27,8 @@ pub fn paths(input: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in entries {
         paths.push(entry.map_err(|error| Failure::io("list", &folder, &error))?.path());
     }
-    paths.sort();
+    // Behind `999.png` comes `1000.png`.
+    paths.sort_by(|a, b| (a.as_os_str().len(), a).cmp(&(b.as_os_str().len(), b)));
     match paths.is_empty() {
         true => Err(Failure::invalid_input(format!("{} holds no pictures", folder.display()))),
         false => Ok(paths),

@@ -7,8 +7,9 @@ use std::fmt::Display;
 use domain::experiment::{InvalidKnob, Sinddm};
 use domain::paper;
 use domain::results::{Cell, Results, SCHEMA_VERSION};
-use domain::stage::{Split, Stage};
+use domain::stage::Stage;
 use domain::stone::{Class, Dataset};
+use domain::trial::Split;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

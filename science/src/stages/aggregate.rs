@@ -12,19 +12,20 @@ mod trainings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::experiment::{DriftMethod, Rounds, StdOver};
-use domain::paper::{self, FirstStep};
-use domain::plan::{Run, training_name};
+use domain::experiment::{DriftMethod, StdOver, Trials};
+use domain::paper;
 use domain::results::{
     Claim, DdpmScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results, SCHEMA_VERSION,
     Scores, SifidScore, Verdict,
 };
 use domain::seed::Seed;
-use domain::stage::{Aggregate, Failure, FailureCode, Folder};
+use domain::stage::{Aggregate, Failure, FailureCode, Folder, InputName, StageKind, Subject};
 use domain::stats::distance::{earth_movers, kolmogorov_smirnov, resampled};
 use domain::stats::kolmogorov::{ks_probability, ks_probability_below};
 use domain::stats::{mean, quantile, sample_std};
 use domain::stone::{Dataset, View};
+use domain::system::{Model, System};
+use domain::trial::{Training, Trial};
 use serde_json::Value;
 
 use self::table::Table;
@@ -44,8 +45,8 @@ const DRIFT_RESAMPLES: u32 = 10_000;
 /// The one entry of a record that may be absent without being a failed number.
 const OPTIONAL: &str = "val_accuracy";
 
-/// Finished trainings of the study, by the name of the input with their metrics.
-type Trained = BTreeMap<String, Metrics>;
+/// The metrics of the finished trainings of the study.
+type Trained = BTreeMap<(Trial, Training), Metrics>;
 
 /// Reads every input and writes `results.json`.
 ///
@@ -57,14 +58,14 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let trained = read_trained(aggregate, folder)?;
     let generators = generators(folder)?;
     let comparable = aggregate.stand_ins.is_empty();
-    let pictures = leaks::Pictures::read(folder, &aggregate.lineage)?;
+    let pictures = leaks::Pictures::read(folder, aggregate)?;
     let drift = drift(attempt.seed, folder, aggregate, comparable, &generators)?;
     let (sifid, ddpm) = (sifid(folder, aggregate, comparable, &generators)?, ddpm(folder)?);
     let scores = Scores { drift: &drift, drift_limit: aggregate.drift_threshold, sifid: &sifid, ddpm: &ddpm };
-    let table = |(number, rounds): (usize, &Rounds)| {
+    let table = |(number, trials): (usize, &Trials)| {
         let table = Table {
             aggregate,
-            rounds: *rounds,
+            trials: *trials,
             seed: attempt.seed,
             trained: &trained,
             pictures: &pictures,
@@ -76,18 +77,18 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         let scores = (number == 0).then_some(scores);
         let evidence = Evidence { cells: &cells, votes: &votes, margin: aggregate.margin, scores, comparable };
         OtherTable {
-            protocol: rounds.protocol,
-            repeats: rounds.repeats,
-            folds: rounds.folds,
-            spread: rounds.spread(),
-            varied: rounds.protocol.varied(),
+            protocol: trials.protocol,
+            repeats: trials.repeats,
+            folds: trials.folds,
+            spread: trials.spread(),
+            varied: trials.protocol.varied(),
             claims: Claim::all(&evidence),
             cells,
         }
     };
-    let mut tables: Vec<OtherTable> = aggregate.rounds.iter().enumerate().map(table).collect();
+    let mut tables: Vec<OtherTable> = aggregate.trials.iter().enumerate().map(table).collect();
     if tables.is_empty() {
-        return Err(Failure::new(FailureCode::Internal, "the study names no runs"));
+        return Err(Failure::new(FailureCode::Internal, "the study names no trials"));
     }
     let OtherTable { protocol, repeats, folds, spread, varied, cells, claims } = tables.remove(0);
     let results = Results {
@@ -118,32 +119,17 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     records::write(&folder.output("results.json"), &results)
 }
 
-/// The data sets whose test patches score a training.
-fn tested_on(first: FirstStep, second: Option<Dataset>) -> Vec<Dataset> {
-    second.map_or_else(|| first.datasets(), |second| vec![second])
-}
-
-/// Every distinct training of one view.
-fn trainings() -> BTreeMap<String, Vec<Dataset>> {
-    let second_steps = paper::TABLE_1.iter().map(|row| (row.first, row.second));
-    let first_steps = FirstStep::ALL.into_iter().map(|first| (first, None));
-    first_steps
-        .chain(second_steps)
-        .map(|(first, second)| (training_name(first, second), tested_on(first, second)))
-        .collect()
-}
-
 fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failure> {
-    let (mut trained, trainings) = (Trained::new(), trainings());
-    for run in aggregate.rounds.iter().copied().flat_map(Run::all) {
-        for (model, datasets) in &trainings {
-            let name = run.input(model);
-            let Some(metrics) = read_if_there::<Metrics>(folder, &name, "metrics.json")? else { continue };
-            if metrics.view != run.view || metrics.datasets != *datasets {
+    let (mut trained, trainings) = (Trained::new(), Training::all());
+    for trial in aggregate.trials.iter().copied().flat_map(Trial::all) {
+        for training in trainings.iter().copied() {
+            let name = InputName::MetricsOf(trial, training);
+            let Some(metrics) = read_if_there::<Metrics>(folder, name, "metrics.json")? else { continue };
+            if metrics.view != trial.view || metrics.datasets != training.datasets() {
                 let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
                 return Err(Failure::new(FailureCode::Internal, about));
             }
-            trained.insert(name, metrics);
+            trained.insert((trial, training), metrics);
         }
     }
     Ok(trained)
@@ -158,11 +144,12 @@ fn drift(
 ) -> Result<Vec<DriftScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let (record, why) = match score::<DriftRecord>(folder, &format!("drift.{view}"), "drift.json")? {
-            None => continue,
-            Some(Score::Is(record)) => (record, None),
-            Some(Score::Absent(why)) => (DriftRecord { n_real: 0, n_synthetic: 0, properties: vec![] }, Some(why)),
-        };
+        let (record, why) =
+            match score::<DriftRecord>(folder, InputName::DriftOf(System::Sinddm, Model::View(view)), "drift.json")? {
+                None => continue,
+                Some(Score::Is(record)) => (record, None),
+                Some(Score::Absent(why)) => (DriftRecord { n_real: 0, n_synthetic: 0, properties: vec![] }, Some(why)),
+            };
         for (property, paper) in paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)) {
             let found = record.properties.iter().find(|found| found.property == property);
             let of = |found: &PropertyDrift| match aggregate.drift_method {
@@ -240,7 +227,11 @@ fn sifid(
     for view in View::ALL {
         let (mut per_class, mut per_image, mut why) = (Vec::new(), Vec::new(), Vec::new());
         for class in Dataset::A.classes() {
-            match score::<SifidRecord>(folder, &format!("sifid.{view}.{class}"), "sifid.json")? {
+            match score::<SifidRecord>(
+                folder,
+                InputName::SifidOf(System::Sinddm, Model::Class(view, class)),
+                "sifid.json",
+            )? {
                 None => why.push(format!("{class}: not computed")),
                 Some(Score::Is(record)) => {
                     per_class.push((class, record.mean));
@@ -275,7 +266,11 @@ fn sifid(
 fn heatmap(folder: &Folder, generators: &[Generator]) -> Result<Vec<HeatmapScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let Some(found) = score::<HeatmapRecord>(folder, &format!("heatmap.{view}"), "heatmap.json")? else { continue };
+        let Some(found) =
+            score::<HeatmapRecord>(folder, InputName::HeatmapOf(System::Sinddm, Model::View(view)), "heatmap.json")?
+        else {
+            continue;
+        };
         let (record, why) = found.split();
         scores.push(HeatmapScore {
             view,
@@ -293,13 +288,15 @@ fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
     let mut generators = Vec::new();
     for view in View::ALL {
         for class in Dataset::A.classes() {
-            let name = format!("samples.{view}.{class}");
-            if let Some(record) = read_if_there::<SamplesRecord>(folder, &name, "samples.json")? {
+            let model = Model::Class(view, class);
+            let samples = InputName::SamplesOf(System::Sinddm, model);
+            if let Some(record) = read_if_there::<SamplesRecord>(folder, samples, "samples.json")? {
                 let mut faults = BTreeMap::new();
                 for fault in record.faults.values().flatten() {
                     *faults.entry(*fault).or_insert(0) += 1;
                 }
-                let pad = read_if_there::<PadRecord>(folder, &format!("pad.{view}.{class}"), "pad.json")?;
+                let pad = InputName::RecordOf(StageKind::Pad, Subject::Model(model));
+                let pad = read_if_there::<PadRecord>(folder, pad, "pad.json")?;
                 generators.push(Generator {
                     view,
                     class,
@@ -327,23 +324,22 @@ fn passed(record: &SamplesRecord) -> Option<u32> {
 fn ddpm(folder: &Folder) -> Result<Vec<DdpmScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let of_classes = Dataset::A.classes().map(|class| format!("{view}.{class}"));
-        for model in std::iter::once(view.to_string()).chain(of_classes) {
-            let Some(drift) = score::<DriftRecord>(folder, &format!("ddpm-drift.{model}"), "drift.json")? else {
-                continue;
-            };
-            let sifid = score::<SifidRecord>(folder, &format!("ddpm-sifid.{model}"), "sifid.json")?;
-            let heatmap = score::<HeatmapRecord>(folder, &format!("ddpm-heatmap.{model}"), "heatmap.json")?;
+        let of_classes = Dataset::A.classes().map(|class| Model::Class(view, class));
+        for model in std::iter::once(Model::View(view)).chain(of_classes) {
+            let of = |name: fn(System, Model) -> InputName| name(System::Ddpm, model);
+            let Some(drift) = score::<DriftRecord>(folder, of(InputName::DriftOf), "drift.json")? else { continue };
+            let sifid = score::<SifidRecord>(folder, of(InputName::SifidOf), "sifid.json")?;
+            let heatmap = score::<HeatmapRecord>(folder, of(InputName::HeatmapOf), "heatmap.json")?;
             let ((drift, no_drift), (sifid, no_sifid), (heatmap, no_heatmap)) =
                 (drift.split(), Score::split_any(sifid), Score::split_any(heatmap));
             let properties = drift.map(|record| record.properties).unwrap_or_default();
             let no_drift = no_drift.or_else(|| properties.iter().find_map(reason));
             let why = [("drift", no_drift), ("sifid", no_sifid), ("heatmap", no_heatmap)];
-            let samples = read_if_there::<SamplesRecord>(folder, &format!("ddpm-samples.{model}"), "samples.json")?;
+            let samples = read_if_there::<SamplesRecord>(folder, of(InputName::SamplesOf), "samples.json")?;
             let passing =
                 samples.and_then(|record| Some(f64::from(passed(&record)?) / record.passed.len().max(1) as f64));
             scores.push(DdpmScore {
-                model,
+                model: model.dotted(),
                 drift: properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect(),
                 sifid: sifid.map(|record| record.mean),
                 mean_difference: heatmap.map(|record| record.mean_difference),
@@ -378,7 +374,7 @@ impl<T> Score<T> {
 
 /// Reads the record of an evaluation, if it was run. A number that is none, which JSON
 /// writes as null, makes it an absent one.
-fn score<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<Option<Score<T>>, Failure> {
+fn score<T: Record>(folder: &Folder, name: InputName, file: &str) -> Result<Option<Score<T>>, Failure> {
     let path = folder.input(name).join(file);
     if !folder.input(name).exists() {
         return Ok(None);
@@ -397,7 +393,7 @@ fn score<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<Option<Sc
     }
 }
 
-fn read_if_there<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<Option<T>, Failure> {
+fn read_if_there<T: Record>(folder: &Folder, name: InputName, file: &str) -> Result<Option<T>, Failure> {
     let input = folder.input(name);
     if !input.exists() {
         return Ok(None);
@@ -407,7 +403,7 @@ fn read_if_there<T: Record>(folder: &Folder, name: &str, file: &str) -> Result<O
 
 /// Reads a record all of whose numbers are numbers: JSON has no NaN and writes
 /// it as null.
-fn read<T: Record>(input: &Path, file: &str, name: &str) -> Result<T, Failure> {
+fn read<T: Record>(input: &Path, file: &str, name: InputName) -> Result<T, Failure> {
     let path = input.join(file);
     let value: Value = records::read(&path)?;
     if let Some(entry) = null_entry(&value) {

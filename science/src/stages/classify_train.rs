@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{Init, Mix, Select};
 use domain::plan::WEIGHTS_FILE;
 use domain::seed::Seed;
-use domain::stage::{ClassifyTrain, Failure, FailureCode, Stage};
+use domain::stage::{ClassifyTrain, Failure, FailureCode, InputName, Stage};
 
 use self::log::Log;
 use super::Attempt;
@@ -182,7 +182,7 @@ struct Data {
 fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<Data, Failure> {
     let (mut train, mut test, mut records) = (PatchSet::default(), PatchSet::default(), Vec::new());
     for dataset in &classify.datasets {
-        let input = attempt.folder.input(&format!("patches.{dataset}"));
+        let input = attempt.folder.input(InputName::Patches(*dataset));
         let record: PatchesRecord = records::read(&input.join("patches.json"))?;
         if record.dataset != *dataset {
             let message = format!("{}: holds data set {}, not {dataset}", input.display(), record.dataset);
@@ -219,10 +219,10 @@ fn first_weights(classify: &ClassifyTrain, attempt: &Attempt<'_>, device: &Devic
     };
     match classify.init {
         Some(Init::Random) => Ok(weights::initialise(ResNet::new(&classify.network, device), attempt.seed)),
-        Some(Init::Imagenet) => from(attempt.folder.input("weights").join(WEIGHTS_FILE), &|published| {
+        Some(Init::Imagenet) => from(attempt.folder.input(InputName::Weights).join(WEIGHTS_FILE), &|published| {
             ResNet::transferred(&classify.network, published, attempt.seed, device)
         }),
-        None => from(attempt.folder.input("init").join("model.safetensors"), &|first| {
+        None => from(attempt.folder.input(InputName::Init).join("model.safetensors"), &|first| {
             ResNet::continued(&classify.network, first, classify.head, attempt.seed, device)
         }),
     }

@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use domain::stage::{Failure, Folder, Mosaic};
-use domain::stone::Dataset;
+use domain::stage::{Failure, Folder, InputName, Mosaic};
+use domain::stone::{Class, Dataset};
 use image::{RgbImage, imageops};
 
 use crate::data::canvas;
@@ -61,7 +61,7 @@ pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compar
         let color = record.colors.first().copied().unwrap_or_default();
         Ok(vec![Compared { files, mosaic: Some((mosaic, color)), counts: None }])
     };
-    each_input(folder, "real", of)
+    each_input(folder, InputName::Real, of)
 }
 
 /// The synthetic pictures, as [`real`] finds the real ones.
@@ -77,7 +77,7 @@ pub(super) fn synthetic(folder: &Folder) -> Result<Vec<Compared>, Failure> {
         };
         Ok(each(folder::paths(&input)?, counts))
     };
-    each_input(folder, "synthetic", of)
+    each_input(folder, InputName::Synthetic, of)
 }
 
 /// Pictures of one file each, of which so much counts.
@@ -85,18 +85,19 @@ fn each(files: Vec<PathBuf>, counts: Option<[u32; 2]>) -> Vec<Compared> {
     files.into_iter().map(|file| Compared { files: vec![file], mosaic: None, counts }).collect()
 }
 
-/// The pictures of one kind of input: `<kind>`, or `<kind>.<class>` of every class.
+/// The pictures of one kind of input: of one network, or of every class.
 fn each_input(
     folder: &Folder,
-    kind: &str,
+    named: fn(Option<Class>) -> InputName,
     of: impl Fn(PathBuf) -> Result<Vec<Compared>, Failure>,
 ) -> Result<Vec<Compared>, Failure> {
-    if folder.input(kind).exists() {
-        return of(folder.input(kind));
+    let whole = folder.input(named(None));
+    if whole.exists() {
+        return of(whole);
     }
     let mut all = Vec::new();
     for class in Dataset::A.classes() {
-        all.extend(of(folder.input(&format!("{kind}.{class}")))?);
+        all.extend(of(folder.input(named(Some(class))))?);
     }
     Ok(all)
 }
@@ -108,7 +109,9 @@ mod tests {
     use burn::tensor::Device;
     use domain::experiment::{Features, Fill, Fit, MultiImage, Pad, Pairing, Sinddm, Upscale, UpscaleMethod};
     use domain::seed::Seed;
-    use domain::stage::{Canvases, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Seen, Stage, Unwatched};
+    use domain::stage::{
+        Canvases, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Seen, Stage, Unwatched, picture_path,
+    };
     use image::Rgb;
 
     use super::*;
@@ -155,13 +158,13 @@ mod tests {
                 let [wide, high] = [[1.0, 1.0], [0.8, 0.9], [1.2, 0.7]][number as usize % 3];
                 let [width, height] =
                     [f64::from(canvas[0]) * wide, f64::from(canvas[1]) * high].map(|side| side as u32);
-                let path = folder.input("raw").join(format!("{number}.png"));
+                let path = folder.input(InputName::Raw(None)).join(format!("{number}.png"));
                 save_png(&path, &stone(width, height, 8 * label + number)).unwrap();
             }
             let pad = Pad { target: canvas.into(), fill, ..Pad::default() };
             let frame = sinddm.frame().filter(|_| mosaic.is_none());
             run(&folder, Stage::Pad(Canvases { class, pad, frame, choice: None, stones: Default::default() }));
-            let real = whole.input(&format!("real.{class}"));
+            let real = whole.input(InputName::Real(Some(class)));
             fs::create_dir_all(real.parent().unwrap()).unwrap();
             fs::rename(folder.outputs(), &real).unwrap();
 
@@ -169,15 +172,15 @@ mod tests {
             let shown = learnt(folder::pictures(&real).unwrap(), sinddm, record.colors[0]);
             let finest = Pyramid::new(&shown, sinddm).unwrap().scales.pop().unwrap().images;
             for (number, sample) in finest.iter().enumerate() {
-                save_png(&folder.input("samples").join(format!("images/{number:03}.png")), sample).unwrap();
+                save_png(&folder.input(InputName::Samples).join(picture_path(number)), sample).unwrap();
             }
             run(&folder, Stage::Upscale { upscale: Upscale { method: UpscaleMethod::Lanczos, ..Upscale::default() } });
-            let synthetic = whole.input(&format!("synthetic.{class}"));
+            let synthetic = whole.input(InputName::Synthetic(Some(class)));
             fs::rename(folder.outputs(), &synthetic).unwrap();
 
             let pair = Folder::new(root.path().join(format!("{class}.sifid")));
-            fs::create_dir_all(pair.input("")).unwrap();
-            for (from, name) in [(&real, "real"), (&synthetic, "synthetic")] {
+            fs::create_dir_all(pair.inputs()).unwrap();
+            for (from, name) in [(&real, InputName::Real(None)), (&synthetic, InputName::Synthetic(None))] {
                 std::os::unix::fs::symlink(from, pair.input(name)).unwrap();
             }
             for (pairing, means) in [Pairing::Index, Pairing::AllPairs].into_iter().zip(&mut sifid) {
@@ -228,12 +231,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
         let image = RgbImage::from_fn(16, 8, |x, y| if x < 10 && y < 6 { Rgb([200; 3]) } else { Rgb([0; 3]) });
-        save_png(&folder.input("synthetic").join("images/000.png"), &image).unwrap();
+        save_png(&folder.input(InputName::Synthetic(None)).join("images/000.png"), &image).unwrap();
         let record = serde_json::json!({ "method": "swin2sr", "size": [16, 8], "counts": [10, 6], "images": 1 });
-        records::write(&folder.input("synthetic").join("upscale.json"), &record).unwrap();
+        records::write(&folder.input(InputName::Synthetic(None)).join("upscale.json"), &record).unwrap();
         let open = |folder: &Folder| synthetic(folder).unwrap()[0].open().unwrap();
         assert_eq!(open(&folder), RgbImage::from_pixel(10, 6, Rgb([200; 3])));
-        fs::remove_file(folder.input("synthetic").join("upscale.json")).unwrap();
+        fs::remove_file(folder.input(InputName::Synthetic(None)).join("upscale.json")).unwrap();
         assert_eq!(open(&folder), image);
     }
 }

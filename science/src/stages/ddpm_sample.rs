@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::{DdpmMethod, DdpmSampling};
-use domain::stage::{Failure, FailureCode, Progress, Stage};
+use domain::stage::{Failure, FailureCode, InputName, Progress, Stage};
 use image::RgbImage;
 
 use super::{Attempt, sinddm_sample};
@@ -28,7 +28,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// If the model cannot be read, a picture is not a number, or the attempt was
 /// told to stop.
 pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure> {
-    let input = attempt.folder.input("model");
+    let input = attempt.folder.input(InputName::Model(None));
     let record: PlainRecord = records::read(&input.join("training.json"))?;
     let training = &record.training;
     let net = Unet::new(training.dim as usize, &training.mults, attempt.device);
@@ -176,9 +176,9 @@ mod tests {
 
     fn draw(sampling: &DdpmSampling, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
-        if !folder.input("model").exists() {
+        if !folder.input(InputName::Model(None)).exists() {
             ddpm_train::tests::train(&ddpm_train::tests::small(), root, &mut Unwatched).unwrap();
-            fs::rename(folder.outputs(), folder.input("model")).unwrap();
+            fs::rename(folder.outputs(), folder.input(InputName::Model(None))).unwrap();
         }
         let device = Device::flex();
         run(sampling, Attempt { seed: Seed(7), folder: &folder, monitor, device: &device, memory: 0 }).map(|()| folder)

@@ -7,7 +7,7 @@ use burn::optim::{Adam, AdamConfig, GradientsParams};
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::DdpmTraining;
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Stage};
+use domain::stage::{Failure, FailureCode, Folder, InputName, Stage, picture_path};
 use domain::stone::Dataset;
 use image::{RgbImage, imageops};
 
@@ -96,7 +96,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         determinism: crate::device::determinism(attempt.device),
     };
     for (number, square) in squares.iter().enumerate() {
-        picture::save_png(&attempt.folder.output(&format!("images/{number:03}.png")), square)?;
+        picture::save_png(&attempt.folder.output(&picture_path(number)), square)?;
     }
     weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
     records::write(&attempt.folder.output("training.json"), &record)?;
@@ -111,10 +111,10 @@ fn adam() -> Adam {
 /// The canvases of one class or of all, in the middle of squares of the colour of their
 /// padding.
 fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
-    let single = folder.input("pad");
+    let single = folder.input(InputName::Pad(None));
     let inputs = match single.exists() {
         true => vec![single],
-        false => Dataset::A.classes().map(|class| folder.input(&format!("pad.{class}"))).to_vec(),
+        false => Dataset::A.classes().map(|class| folder.input(InputName::Pad(Some(class)))).to_vec(),
     };
     let mut squares = Vec::new();
     for input in inputs {
@@ -180,7 +180,7 @@ pub(crate) mod tests {
         let folder = Folder::new(root);
         for k in [3, 5] {
             let texture = RgbImage::from_fn(21, 16, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, 90]));
-            picture::save_png(&folder.input("pad").join(format!("images/{k:03}.png")), &texture).unwrap();
+            picture::save_png(&folder.input(InputName::Pad(None)).join(picture_path(k as usize)), &texture).unwrap();
         }
         let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
         run(training, attempt)?;

@@ -109,7 +109,7 @@ pub fn properties(image: &RgbImage) -> [f64; 5] {
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::{Folder, Unwatched};
+    use domain::stage::{Folder, InputName, Unwatched, picture_path};
 
     use super::*;
     use crate::data::picture::save_png;
@@ -145,9 +145,9 @@ mod tests {
     fn few_pictures_have_no_score_but_a_reason() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        for (kind, count) in [("real", 10), ("synthetic", 2)] {
+        for (name, count) in [(InputName::Real(None), 10), (InputName::Synthetic(None), 2)] {
             for i in 0..count {
-                let path = folder.input(kind).join(format!("images/{i:03}.png"));
+                let path = folder.input(name).join(picture_path(i));
                 save_png(&path, &RgbImage::from_pixel(4, 4, Rgb([i as u8 * 20, 60, 90]))).unwrap();
             }
         }
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(found.why.as_deref(), Some("needs at least 10 values of each, has 2"));
         }
         for i in 2..10 {
-            let path = folder.input("synthetic").join(format!("images/{i:03}.png"));
+            let path = folder.input(InputName::Synthetic(None)).join(picture_path(i));
             save_png(&path, &RgbImage::from_pixel(4, 4, Rgb([i as u8 * 20, 60, 90]))).unwrap();
         }
         let found = &scores(&folder).properties[0];

@@ -86,7 +86,7 @@ mod tests {
     use burn::tensor::Device;
     use domain::paper::DRIFT_PROPERTIES;
     use domain::seed::Seed;
-    use domain::stage::{EvaluateDrift, Folder, Stage, Unwatched};
+    use domain::stage::{EvaluateDrift, Folder, InputName, Stage, Unwatched, picture_path};
     use domain::stone::Dataset;
     use image::Luma;
 
@@ -103,11 +103,11 @@ mod tests {
             super::super::run(&stage, Attempt { seed: Seed(1), folder: &folder, monitor, device, memory: 0 })
         };
         for class in Dataset::A.classes() {
-            for (kind, count) in [("real", 2), ("synthetic", 4)] {
+            for (named, count) in [(InputName::Real as fn(_) -> _, 2), (InputName::Synthetic, 4)] {
                 for i in 0..count {
                     let level = 40 + 50 * (i % 2) as u8;
                     let picture = RgbImage::from_fn(12, 9, |x, _| Rgb(if x < 6 { [level, 80, 20] } else { [0; 3] }));
-                    let path = folder.input(&format!("{kind}.{class}")).join(format!("images/{i:03}.png"));
+                    let path = folder.input(named(Some(class))).join(picture_path(i));
                     save_png(&path, &picture).unwrap();
                 }
             }
@@ -122,8 +122,8 @@ mod tests {
         assert_eq!((record.n_real, record.n_synthetic), (12, 24));
         assert_eq!(record.properties.len(), DRIFT_PROPERTIES.len());
         assert!(record.properties.iter().all(|property| property.ks == Some(0.0) && property.emd == Some(0.0)));
-        std::fs::remove_dir_all(folder.input("real.Va").join("images")).unwrap();
-        std::fs::create_dir_all(folder.input("real.Va").join("images")).unwrap();
+        std::fs::remove_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
+        std::fs::create_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
         run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
         let Absent { absent } = records::read(&folder.output("heatmap.json")).unwrap();
         assert!(absent.contains("real.Va") && absent.contains("no pictures"), "{absent}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use domain::experiment::Pick;
 use domain::seed::Seed;
-use domain::stage::{Choice, Failure, Ingest};
+use domain::stage::{Choice, Failure, Ingest, InputName};
 use domain::stone::Class;
 
 use super::Attempt;
@@ -38,7 +38,7 @@ const LISTED: usize = 10;
 pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     let mut found = Vec::new();
     for (class, label) in ingest.dataset.classes().into_iter().zip(0..) {
-        let files = picture::files(&attempt.folder.input(&format!("raw.{class}")))?;
+        let files = picture::files(&attempt.folder.input(InputName::Raw(Some(class))))?;
         if files.len() > IDS_PER_CLASS as usize {
             let name = format!("{}/{}/{class}", ingest.dataset, ingest.view);
             let message = format!("class {name} has {} images, more than {IDS_PER_CLASS}: remove some", files.len());
@@ -47,7 +47,7 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
         let none = BTreeMap::new();
         let stones = stones_of(ingest.stones.get(&class).unwrap_or(&none), &files);
         let roles = roles(ingest.choice.as_ref(), class, &stones).ok_or_else(|| too_few(ingest, class, &stones))?;
-        let masks = attempt.folder.input(&format!("masks.{class}"));
+        let masks = attempt.folder.input(InputName::Masks(class));
         let ids = label * IDS_PER_CLASS..;
         found.extend(files.into_iter().zip(stones).zip(roles).zip(ids).map(|(((path, stone), role), id)| {
             let mask = picture::mask_of(&masks, &path);
@@ -178,7 +178,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
         for class in Dataset::A.classes() {
-            let input = folder.input(&format!("raw.{class}"));
+            let input = folder.input(InputName::Raw(Some(class)));
             fs::create_dir_all(&input).unwrap();
             fs::write(input.join(".hidden.png"), "").unwrap();
             fs::write(input.join("notes.txt"), "no picture").unwrap();
@@ -213,7 +213,7 @@ mod tests {
             assert!(class.iter().all(|image| image.generator != image.testable));
         }
         assert_eq!(run_it(&folder).unwrap(), list);
-        let first = picture::open_rgb8(&folder.input("raw.IVa").join("0.png")).unwrap().image;
+        let first = picture::open_rgb8(&folder.input(InputName::Raw(Some(Class::Iva))).join("0.png")).unwrap().image;
         assert_eq!(list.images[0].pixels, picture::digest(&first).to_string());
         // What a class of C holds is for testing.
         let none = run_with(&folder, Ingest { choice: None, ..ingest() }).unwrap();
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn masks_are_opened_and_those_that_do_not_fit_are_named_with_their_pictures() {
         let (_root, folder) = given(4);
-        let masks = folder.input("masks.IVd");
+        let masks = folder.input(InputName::Masks(Class::Ivd));
         let mask = |name: &str, width, height, level| {
             picture::save_png_grey(
                 &masks.join(name),
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn every_bad_image_is_named_with_its_fault() {
         let (_root, folder) = given(4);
-        let bad = folder.input("raw.IVd");
+        let bad = folder.input(InputName::Raw(Some(Class::Ivd)));
         let bytes = fs::read(bad.join("0.png")).unwrap();
         fs::write(bad.join("0.png"), &bytes[..bytes.len() / 2]).unwrap();
         fs::write(bad.join("1.jpg"), b"").unwrap();
@@ -309,7 +309,7 @@ mod tests {
         for (images, part) in [(0, "no images"), (1, "one cannot be split")] {
             let (_root, folder) = given(5);
             for i in images..5 {
-                fs::remove_file(folder.input("raw.Ia").join(format!("{i}.png"))).unwrap();
+                fs::remove_file(folder.input(InputName::Raw(Some(Class::Ia))).join(format!("{i}.png"))).unwrap();
             }
             let failure = run_it(&folder).unwrap_err();
             assert_eq!(failure.code, FailureCode::InvalidInput);

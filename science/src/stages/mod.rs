@@ -83,7 +83,7 @@ fn or_absent(
 #[cfg(test)]
 mod tests {
     use domain::experiment::Features;
-    use domain::stage::{EvaluateSifid, Unwatched};
+    use domain::stage::{EvaluateSifid, InputName, Unwatched};
     use image::RgbImage;
 
     use super::*;
@@ -93,8 +93,8 @@ mod tests {
     fn a_score_that_cannot_be_had_is_absent_with_its_reason() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        for kind in ["real", "synthetic"] {
-            save_png(&folder.input(kind).join("images/000.png"), &RgbImage::new(8, 8)).unwrap();
+        for name in [InputName::Real(None), InputName::Synthetic(None)] {
+            save_png(&folder.input(name).join("images/000.png"), &RgbImage::new(8, 8)).unwrap();
         }
         let device = Device::flex();
         let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };

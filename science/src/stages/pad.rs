@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use domain::experiment::Canvas as Size;
-use domain::stage::{Canvases, Failure};
+use domain::stage::{Canvases, Failure, InputName, picture_path};
 use domain::stone::Dataset;
 
 use super::{Attempt, ingest};
@@ -17,7 +17,7 @@ use crate::records::{self, IDS_PER_CLASS, ImageRef, PadRecord};
 /// `InvalidInput` if the class has too few images or one cannot be opened.
 pub fn run(canvases: &Canvases, attempt: Attempt<'_>) -> Result<(), Failure> {
     let Canvases { class, pad, frame, choice, stones } = canvases;
-    let files = picture::files(&attempt.folder.input("raw"))?;
+    let files = picture::files(&attempt.folder.input(InputName::Raw(None)))?;
     let stones = ingest::stones_of(stones, &files);
     let wanted: Vec<bool> = match choice {
         None => vec![true; files.len()],
@@ -51,7 +51,7 @@ pub fn run(canvases: &Canvases, attempt: Attempt<'_>) -> Result<(), Failure> {
             digest: picture::digest(&picture).to_string(),
         };
         let canvas = canvas::paste(picture, target, *frame, pad);
-        picture::save_png(&folder.output(&format!("images/{number:03}.png")), &canvas.image)?;
+        picture::save_png(&folder.output(&picture_path(*number)), &canvas.image)?;
         let black = canvas.image.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
         Ok((image, canvas.place, canvas.color, black as f64 / canvas.image.pixels().len() as f64))
     })?;
@@ -94,7 +94,7 @@ mod tests {
     fn a_folder_of_many_sizes_and_kinds_becomes_canvases_of_one() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        let raw = folder.input("raw");
+        let raw = folder.input(InputName::Raw(None));
         std::fs::create_dir_all(&raw).unwrap();
         let grey = image::DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(30, 40, Luma([0x8080])));
         grey.save(raw.join("deep.png")).unwrap();
@@ -135,7 +135,7 @@ mod tests {
         let folder = Folder::new(root.path());
         for number in 0..11 {
             let image = RgbImage::from_pixel(20, 16, Rgb([number; 3]));
-            picture::save_png(&folder.input("raw").join(format!("{number:02}.png")), &image).unwrap();
+            picture::save_png(&folder.input(InputName::Raw(None)).join(format!("{number:02}.png")), &image).unwrap();
         }
         let chosen = |images, seed| {
             let choice = Choice { images, pick: Pick::RandomFromTrainSplit, seed: Seed(seed) };
@@ -156,7 +156,11 @@ mod tests {
     fn the_padding_is_as_wide_and_as_coloured_as_asked() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        picture::save_png(&folder.input("raw/a.png"), &RgbImage::from_pixel(20, 10, Rgb([200; 3]))).unwrap();
+        picture::save_png(
+            &folder.input(InputName::Raw(None)).join("a.png"),
+            &RgbImage::from_pixel(20, 10, Rgb([200; 3])),
+        )
+        .unwrap();
         let pad = Pad { target: [20, 10].into(), fill: Fill::Rgb([0, 0, 9]), ..Pad::default() };
         let record = run_it(&folder, &all(pad, Some([10, 10])));
         assert_eq!((record.canvas, record.places[0], record.colors[0]), ([20, 10], [0, 5, 20, 10], [0, 0, 9]));

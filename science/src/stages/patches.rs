@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use domain::results::export::csv_of;
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Patches, Split};
+use domain::stage::{Failure, FailureCode, Folder, InputName, Patches};
 use domain::stone::{Class, Dataset};
+use domain::trial::Split;
 use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
 
@@ -211,7 +212,7 @@ pub fn folds(
 
 /// The images of A or C, of which `ingest` says what they may be used for.
 fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
-    let list: ImageList = records::read(&attempt.folder.input("ingest").join("images.json"))?;
+    let list: ImageList = records::read(&attempt.folder.input(InputName::Ingest).join("images.json"))?;
     let classes = patches.dataset.classes();
     if let Some(image) = list.images.iter().find(|image| !classes.contains(&image.class)) {
         let (dataset, class) = (patches.dataset, image.class);
@@ -233,7 +234,7 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
                 testable.iter().filter(|testable| **testable).count(),
             ))
         })?;
-        let masks = attempt.folder.input(&format!("masks.{class}"));
+        let masks = attempt.folder.input(InputName::Masks(class));
         // The canvas of `pad`, which knows the images of the class's generator only.
         let sizes: Vec<[u32; 2]> =
             images.iter().filter(|image| image.generator).map(|image| [image.width, image.height]).collect();
@@ -242,7 +243,7 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
             id: image.id,
             class,
             label,
-            path: attempt.folder.input(&format!("raw.{class}")).join(&image.file),
+            path: attempt.folder.input(InputName::Raw(Some(class))).join(&image.file),
             mask: image.masked.then(|| masks.join(&image.file).with_extension("png")),
             canvas,
             pixels: Some(image.pixels.clone()),
@@ -272,7 +273,7 @@ fn large_enough(patches: &Patches, images: &[ImageRecord]) -> Result<(), Failure
 fn synthetic(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
     for (class, label) in patches.dataset.classes().into_iter().zip(0..) {
-        let folder = attempt.folder.input(&format!("synthetic.{class}")).join("images");
+        let folder = attempt.folder.input(InputName::Synthetic(Some(class))).join("images");
         let found = files(&folder)?;
         let folds = folds(patches, class, &vec![None; found.len()], &vec![true; found.len()], attempt.seed)
             .ok_or_else(|| {

@@ -11,8 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use domain::results::{Results, export};
-use domain::stage::{Failure, FailureCode, Folder};
+use domain::stage::{Failure, FailureCode, Folder, InputName};
 use domain::stone::{Class, Dataset, View};
+use domain::system::{Model, System};
 use image::{RgbImage, imageops};
 
 use super::Attempt;
@@ -51,7 +52,7 @@ const ROWS: usize = 6;
 /// If the results cannot be read or the files cannot be written.
 pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder;
-    let source = folder.input("results").join("results.json");
+    let source = folder.input(InputName::Results).join("results.json");
     let results: Results = records::read(&source)?;
     copy(&source, &folder.output("results.json"))?;
     let pictures = copy_pictures(folder)?;
@@ -69,13 +70,15 @@ fn copy_pictures(folder: &Folder) -> Result<Pictures, Failure> {
     let mut pictures = Pictures { maps: Vec::new(), sheets: Vec::new(), milestones: Vec::new() };
     for view in View::ALL {
         for (map, caption) in MAPS {
-            let source = folder.input(&format!("heatmap.{view}")).join(format!("{map}.png"));
+            let source =
+                folder.input(InputName::HeatmapOf(System::Sinddm, Model::View(view))).join(format!("{map}.png"));
             if let Some(path) = copy_picture(folder, &source, &format!("heatmap-{view}-{map}"))? {
                 pictures.maps.push((view, caption, path));
             }
         }
         for class in Dataset::A.classes() {
-            let source = folder.input(&format!("samples.{view}.{class}")).join("sheet.png");
+            let source =
+                folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("sheet.png");
             if let Some(path) = copy_picture(folder, &source, &format!("samples-{view}-{class}"))? {
                 pictures.sheets.push((view, class, path));
             }
@@ -97,7 +100,7 @@ fn copy_picture(folder: &Folder, source: &Path, name: &str) -> Result<Option<Str
 
 /// Puts the contact sheets of a model's milestones, if it has left any, into one picture.
 fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milestones>, Failure> {
-    let sheets = folder.input(&format!("milestones.{view}.{class}")).join("milestones");
+    let sheets = folder.input(InputName::MilestonesOf(Model::Class(view, class))).join("milestones");
     if !sheets.is_dir() {
         return Ok(None);
     }

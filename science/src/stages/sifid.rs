@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Features, Pairing, SifidRule, SifidSize};
 use domain::plan::WEIGHTS_FILE;
-use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, Monitor, Progress};
+use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName, Monitor, Progress};
 use image::RgbImage;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
@@ -94,7 +94,7 @@ fn stem(features: Features, folder: &Folder, device: &Device) -> Result<Inceptio
     match features {
         Features::Random => Ok(Inception::fixed(device)),
         Features::Imagenet => {
-            let path = folder.input("weights").join(WEIGHTS_FILE);
+            let path = folder.input(InputName::Weights).join(WEIGHTS_FILE);
             Ok(Inception::published(Variant::Torchvision, weights::read(&path)?, device)?.stem())
         }
     }
@@ -142,7 +142,7 @@ mod tests {
 
     use burn::tensor::Device;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Unwatched};
+    use domain::stage::{Folder, Unwatched, picture_path};
 
     use super::*;
     use crate::data::picture;
@@ -153,9 +153,9 @@ mod tests {
 
     fn distances(pairing: Pairing, root: &Path) -> SifidRecord {
         let folder = Folder::new(root);
-        for (input, ks) in [("real", vec![2, 3]), ("synthetic", vec![3, 9])] {
+        for (name, ks) in [(InputName::Real(None), vec![2, 3]), (InputName::Synthetic(None), vec![3, 9])] {
             for k in ks {
-                let path = folder.input(input).join(format!("images/{k:03}.png"));
+                let path = folder.input(name).join(picture_path(k as usize));
                 picture::save_png(&path, &texture(k)).unwrap();
             }
         }

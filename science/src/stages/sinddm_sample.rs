@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::Sampling;
-use domain::stage::{Failure, FailureCode, Monitor, Progress, Stage};
+use domain::stage::{Failure, FailureCode, InputName, Monitor, Progress, Stage, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -121,7 +121,7 @@ pub(crate) fn write(
     folder: &domain::stage::Folder,
 ) -> Result<(), Failure> {
     for (i, image) in images.iter().enumerate() {
-        picture::save_png(&folder.output(&format!("images/{i:03}.png")), image)?;
+        picture::save_png(&folder.output(&picture_path(i)), image)?;
     }
     picture::save_png(&folder.output("sheet.png"), &picture::contact_sheet(images, SHEET.0, SHEET.1))?;
     let foreground: Vec<f64> = images.iter().map(foreground::share).collect();
@@ -185,9 +185,13 @@ impl Model {
 
 /// The input `model`, or `model.0`, `model.1` and so on.
 fn models(folder: &domain::stage::Folder, device: &Device) -> Result<Vec<Model>, Failure> {
-    let numbered = (0..).map(|number| folder.input(&format!("model.{number}"))).take_while(|path| path.exists());
+    let numbered = (0..).map(|number| folder.input(InputName::Model(Some(number)))).take_while(|path| path.exists());
     let numbered = numbered.map(|path| Model::open(&path, device)).collect::<Result<Vec<_>, _>>()?;
-    if numbered.is_empty() { Ok(vec![Model::open(&folder.input("model"), device)?]) } else { Ok(numbered) }
+    if numbered.is_empty() {
+        Ok(vec![Model::open(&folder.input(InputName::Model(None)), device)?])
+    } else {
+        Ok(numbered)
+    }
 }
 
 /// Samples that are drawn at once.
@@ -306,10 +310,10 @@ mod tests {
     /// Samples from a small model in `root`, which is trained if it is not there yet.
     fn draw(sampling: &Sampling, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
-        if !folder.input("model").exists() {
+        if !folder.input(InputName::Model(None)).exists() {
             let small = sinddm_train::tests::small();
             sinddm_train::tests::train(&small, 7, root, &mut Unwatched).unwrap();
-            fs::rename(folder.outputs(), folder.input("model")).unwrap();
+            fs::rename(folder.outputs(), folder.input(InputName::Model(None))).unwrap();
         }
         let device = Device::flex();
         let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &device, memory: 0 };
@@ -325,10 +329,10 @@ mod tests {
         monitor: &mut dyn Monitor,
     ) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
-        if !folder.input("model").exists() {
+        if !folder.input(InputName::Model(None)).exists() {
             draw(sampling, 7, root, &mut Unwatched).unwrap();
             fs::remove_dir_all(folder.outputs()).unwrap();
-            let path = folder.input("model").join("training.json");
+            let path = folder.input(InputName::Model(None)).join("training.json");
             let mut record: DiffusionRecord = records::read(&path).unwrap();
             // Its floor of eight levels is added.
             let real = |by: f64| Traits {
@@ -362,7 +366,7 @@ mod tests {
         let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
         assert_eq!((record.size, record.foreground.len()), ([21, 16], 3));
         assert!(folder.output("sheet.png").exists());
-        (0..3).map(|i| fs::read(folder.output(&format!("images/{i:03}.png"))).unwrap()).collect()
+        (0..3).map(|i| fs::read(folder.output(&picture_path(i))).unwrap()).collect()
     }
 
     #[test]
@@ -459,10 +463,10 @@ mod tests {
     fn several_models_take_turns() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        for model in ["model.0", "model.1"] {
+        for number in [0, 1] {
             let small = sinddm_train::tests::small();
-            sinddm_train::tests::train(&small, model.len() as u64, root.path(), &mut Unwatched).unwrap();
-            fs::rename(folder.outputs(), folder.input(model)).unwrap();
+            sinddm_train::tests::train(&small, 7, root.path(), &mut Unwatched).unwrap();
+            fs::rename(folder.outputs(), folder.input(InputName::Model(Some(number)))).unwrap();
         }
         let sampling = Sampling { per_model: 5, batch: 2, ..Sampling::default() };
         let attempt =
@@ -470,6 +474,6 @@ mod tests {
         run(&sampling, false, attempt).unwrap();
         let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
         assert_eq!(record.foreground.len(), 5);
-        assert!((0..5).all(|i| folder.output(&format!("images/{i:03}.png")).exists()));
+        assert!((0..5).all(|i| folder.output(&picture_path(i)).exists()));
     }
 }

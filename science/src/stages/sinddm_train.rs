@@ -1,7 +1,7 @@
 //! Trains one diffusion model on all its pictures at once (ALGORITHM 2.5, 2.7).
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use burn::module::Module;
@@ -10,7 +10,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use domain::cost;
 use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Stage};
+use domain::stage::{Failure, FailureCode, InputName, Stage, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -46,7 +46,7 @@ const SHEET: (u64, u32) = (4, 132);
 /// told to stop.
 pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let device = attempt.device.clone().autodiff();
-    let input = attempt.folder.input("pad");
+    let input = attempt.folder.input(InputName::Pad(None));
     let padded = padded(&input)?;
     let color = padded.as_ref().and_then(|record| record.colors.first().copied()).unwrap_or_default();
     let pyramid = Pyramid::new(&learnt(folder::pictures(&input)?, sinddm, color), sinddm)?;
@@ -136,7 +136,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
         loss_by_scale: losses.by_scale(),
-        image_ids: padded.as_ref().map_or_else(|| Ok(vec![]), |record| learnt_ids(&input, record, sinddm))?,
+        image_ids: padded.as_ref().map_or_else(Vec::new, |record| learnt_ids(&input, record, sinddm)),
         fill: padded.map(|record| record.pad.fill),
         reals,
         determinism: crate::device::determinism(attempt.device),
@@ -156,15 +156,13 @@ fn padded(input: &Path) -> Result<Option<PadRecord>, Failure> {
     path.exists().then(|| records::read(&path)).transpose()
 }
 
-/// The ids of the images learnt from.
-fn learnt_ids(input: &Path, record: &PadRecord, sinddm: &Sinddm) -> Result<Vec<u32>, Failure> {
-    let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
-    let id = |path: &PathBuf| Some(record.images.get(number(path)?)?.id);
-    let mut ids: Vec<u32> = folder::paths(input)?.iter().filter_map(id).collect();
-    if sinddm.multi_image == MultiImage::FirstOnly {
-        ids.truncate(1);
-    }
-    Ok(ids)
+/// The ids of the images learnt from: of those that were padded, the ones that are among
+/// the inputs.
+fn learnt_ids(input: &Path, record: &PadRecord, sinddm: &Sinddm) -> Vec<u32> {
+    let numbered = record.images.iter().enumerate();
+    let there = numbered.filter(|(number, _)| input.join(picture_path(*number)).exists());
+    let most = if sinddm.multi_image == MultiImage::FirstOnly { 1 } else { usize::MAX };
+    there.map(|(_, image)| image.id).take(most).collect()
 }
 
 /// What a step is given: it depends on the seed and the step alone.
@@ -312,7 +310,7 @@ pub(crate) mod tests {
     /// Trains on two textures in `root`.
     pub(crate) fn train(sinddm: &Sinddm, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
-        let images = folder.input("pad").join("images");
+        let images = folder.input(InputName::Pad(None)).join("images");
         std::fs::create_dir_all(&images).unwrap();
         for k in [3, 5] {
             let texture = RgbImage::from_fn(42, 32, |x, y| image::Rgb([(x * y * k) as u8, (x * k) as u8, 90]));

@@ -9,7 +9,7 @@ use burn::optim::{Adam, AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Reduction, Swin2srTraining};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Stage};
+use domain::stage::{Failure, FailureCode, Folder, InputName, Stage};
 use domain::stone::Dataset;
 use image::{Rgb, RgbImage, imageops};
 
@@ -165,7 +165,7 @@ impl Pictures {
     fn read(size: [u32; 2], training: &Swin2srTraining, folder: &Folder) -> Result<Self, Failure> {
         let (mut learnt, mut held_out) = (vec![], vec![]);
         for class in Dataset::A.classes() {
-            let input = folder.input(&format!("pad.{class}"));
+            let input = folder.input(InputName::Pad(Some(class)));
             let mut pictures = vec![];
             let places = records::read::<PadRecord>(&input.join("pad.json"))?.places;
             for (path, place) in folder::paths(&input)?.iter().zip(places) {
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::picture;
-    use domain::stage::{Monitor, Unwatched};
+    use domain::stage::{Monitor, Unwatched, picture_path};
 
     pub(crate) fn small() -> Swin2srTraining {
         Swin2srTraining {
@@ -274,11 +274,11 @@ pub(crate) mod tests {
     pub(crate) fn train(training: &Swin2srTraining, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
         let folder = Folder::new(root);
         for (number, class) in Dataset::A.classes().into_iter().enumerate() {
-            let input = folder.input(&format!("pad.{class}"));
+            let input = folder.input(InputName::Pad(Some(class)));
             for k in [2, 3] {
                 let wave = |x: u32, y: u32| (f64::from(x * k + y * number as u32) / 9.0).sin() * 60.0 + 120.0;
                 let texture = RgbImage::from_fn(80, 60, |x, y| Rgb([wave(x, y) as u8, wave(y, x) as u8, 90]));
-                picture::save_png(&input.join(format!("images/{k:03}.png")), &texture).unwrap();
+                picture::save_png(&input.join(picture_path(k as usize)), &texture).unwrap();
             }
             let pad = serde_json::json!({ "class": class, "canvas": [80, 60], "images": [], "black": [],
                 "places": [[0, 0, 80, 60], [0, 0, 80, 60]] });

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use domain::experiment::{Swin2srVariant, Upscale, UpscaleMethod};
 use domain::plan::WEIGHTS_FILE;
-use domain::stage::{Failure, Folder};
+use domain::stage::{Failure, Folder, InputName, picture_path};
 use image::RgbImage;
 
 use super::{Attempt, swin2sr_train};
@@ -28,14 +28,14 @@ const PIXEL_BYTES: u64 = 8600;
 /// `InvalidInput` if there is no sample or one cannot be opened, or if the weights
 /// are not those of the network.
 pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
-    let folder = attempt.folder.input("samples").join("images");
+    let folder = attempt.folder.input(InputName::Samples).join("images");
     let samples: Vec<(usize, PathBuf)> = files(&folder)?.into_iter().enumerate().collect();
     for (_, path) in &samples {
         small_enough(path, upscale.factor)?;
     }
     let outputs = attempt.folder;
     let save = |number: usize, large: &RgbImage| {
-        save_png(&outputs.output(&format!("images/{number:03}.png")), large)?;
+        save_png(&outputs.output(&picture_path(number)), large)?;
         Ok([large.width(), large.height()])
     };
     let enlarged = |[width, height]: [u32; 2]| [width * upscale.factor, height * upscale.factor];
@@ -87,10 +87,10 @@ fn small_enough(path: &Path, factor: u32) -> Result<(), Failure> {
 /// The network of the input `weights` or `model`.
 fn network(upscale: &Upscale, folder: &Folder, device: &Device) -> Result<Swin2Sr, Failure> {
     if upscale.is_trained() {
-        return swin2sr_train::open(&folder.input("model"), device);
+        return swin2sr_train::open(&folder.input(InputName::Model(None)), device);
     }
     let config = Swin2SrConfig { hf_compat: upscale.hf_compat, ..published(upscale.variant) };
-    let arrays = weights::read(&folder.input("weights").join(WEIGHTS_FILE))?;
+    let arrays = weights::read(&folder.input(InputName::Weights).join(WEIGHTS_FILE))?;
     Ok(checkpoint::network(&config, arrays, device)?.0)
 }
 
@@ -151,11 +151,11 @@ mod tests {
                 Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
             run(&Upscale { method: UpscaleMethod::Bicubic, ..Upscale::default() }, attempt)
         };
-        std::fs::create_dir_all(folder.input("samples").join("images")).unwrap();
+        std::fs::create_dir_all(folder.input(InputName::Samples).join("images")).unwrap();
         assert!(run_it().unwrap_err().message.contains("no pictures"));
         for i in 0..3 {
             let sample = RgbImage::from_pixel(7, 5, Rgb([i * 50; 3]));
-            save_png(&folder.input("samples").join(format!("images/{i:03}.png")), &sample).unwrap();
+            save_png(&folder.input(InputName::Samples).join(picture_path(usize::from(i))), &sample).unwrap();
         }
         run_it().unwrap();
         let record: UpscaleRecord = records::read(&folder.output("upscale.json")).unwrap();
@@ -168,9 +168,9 @@ mod tests {
     fn a_network_trained_here_enlarges_whole_pictures_and_tiles() {
         let root = tempfile::tempdir().unwrap();
         let folder = swin2sr_train::tests::train(&swin2sr_train::tests::small(), root.path(), &mut Unwatched).unwrap();
-        std::fs::rename(folder.outputs(), folder.input("model")).unwrap();
+        std::fs::rename(folder.outputs(), folder.input(InputName::Model(None))).unwrap();
         let sample = RgbImage::from_fn(20, 13, |x, y| Rgb([(x * 12) as u8, (y * 18) as u8, 90]));
-        save_png(&folder.input("samples").join("images/000.png"), &sample).unwrap();
+        save_png(&folder.input(InputName::Samples).join("images/000.png"), &sample).unwrap();
         let with = |memory: u64, upscale: &Upscale| {
             let attempt =
                 Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory };
@@ -186,7 +186,7 @@ mod tests {
         // Several at once, as memory allows, are the same to the byte.
         let alone = of(&whole);
         let other = RgbImage::from_fn(20, 13, |x, y| Rgb([(y * 18) as u8, 30, (x * 12) as u8]));
-        save_png(&folder.input("samples").join("images/001.png"), &other).unwrap();
+        save_png(&folder.input(InputName::Samples).join("images/001.png"), &other).unwrap();
         assert_eq!(with(u64::MAX, &whole), alone);
     }
 
@@ -194,12 +194,12 @@ mod tests {
     fn weights_of_another_network_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::new(root.path());
-        save_png(&folder.input("samples").join("images/000.png"), &RgbImage::new(8, 8)).unwrap();
+        save_png(&folder.input(InputName::Samples).join("images/000.png"), &RgbImage::new(8, 8)).unwrap();
         let net = Swin2Sr::new(
             &Swin2SrConfig { depths: vec![1], heads: vec![2], embed_dim: 8, ..published(Swin2srVariant::ClassicalX4) },
             &Device::flex(),
         );
-        weights::save(&net, &folder.input("weights").join(WEIGHTS_FILE)).unwrap();
+        weights::save(&net, &folder.input(InputName::Weights).join(WEIGHTS_FILE)).unwrap();
         let attempt =
             Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
         let failure = run(&Upscale::default(), attempt).unwrap_err();

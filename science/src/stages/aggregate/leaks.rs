@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::lineage::{Lineage, input_of};
-use domain::stage::{Failure, Folder};
+use domain::lineage::Lineage;
+use domain::stage::{Aggregate, Failure, Folder, InputName, StageKind, Subject};
+use domain::stone::{Dataset, View};
+use domain::system::Model;
+use domain::trial::{Split, Training, Trial};
 
 use super::read_if_there;
 use crate::records::{ImageRef, PadRecord, PatchesRecord};
@@ -14,9 +17,9 @@ use crate::records::{ImageRef, PadRecord, PatchesRecord};
 pub(super) struct Pictures<'a> {
     lineage: &'a Lineage,
     /// By the label of a task that cut patches: what is tested, with names for people.
-    tested: BTreeMap<&'a str, BTreeMap<String, String>>,
+    tested: BTreeMap<String, BTreeMap<String, String>>,
     /// By the label of a task: what it took up to be learnt from.
-    learnt: BTreeMap<&'a str, BTreeSet<String>>,
+    learnt: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl<'a> Pictures<'a> {
@@ -24,36 +27,44 @@ impl<'a> Pictures<'a> {
     ///
     /// # Errors
     /// If a record cannot be read.
-    pub(super) fn read(folder: &Folder, lineage: &'a Lineage) -> Result<Self, Failure> {
+    pub(super) fn read(folder: &Folder, aggregate: &'a Aggregate) -> Result<Self, Failure> {
         let (mut tested, mut learnt) = (BTreeMap::new(), BTreeMap::new());
         let digests = |images: &[ImageRef]| images.iter().map(|image| image.digest.clone()).collect();
-        for label in lineage.labels() {
-            let input = input_of(label);
-            if label.starts_with("patches ") {
-                let Some(record) = read_if_there::<PatchesRecord>(folder, &input, "patches.json")? else { continue };
-                let name =
-                    |image: &ImageRef| format!("{}/{}/{}/{}", record.dataset, record.view, image.class, image.file);
-                let named = record.test_images.iter().map(|image| (image.digest.clone(), name(image)));
-                tested.insert(label, named.collect());
-                learnt.insert(label, digests(&record.train_images));
-            } else if label.starts_with("pad ") {
-                let Some(record) = read_if_there::<PadRecord>(folder, &input, "pad.json")? else { continue };
-                learnt.insert(label, digests(&record.images));
-            }
+        let splits: &BTreeSet<Split> =
+            &aggregate.trials.iter().copied().flat_map(Trial::all).map(Trial::split).collect();
+        let of_view = |view| {
+            Dataset::ALL.into_iter().flat_map(move |dataset| splits.iter().map(move |split| (dataset, view, *split)))
+        };
+        for (dataset, view, split) in View::ALL.into_iter().flat_map(of_view) {
+            let subject = Subject::Split(dataset, view, split);
+            let name = InputName::RecordOf(StageKind::Patches, subject);
+            let Some(record) = read_if_there::<PatchesRecord>(folder, name, "patches.json")? else { continue };
+            let name = |image: &ImageRef| format!("{dataset}/{view}/{}/{}", image.class, image.file);
+            let named = record.test_images.iter().map(|image| (image.digest.clone(), name(image)));
+            let label = StageKind::Patches.label(&subject.to_string());
+            tested.insert(label.clone(), named.collect());
+            learnt.insert(label, digests(&record.train_images));
         }
-        Ok(Self { lineage, tested, learnt })
+        for (view, class) in View::ALL.into_iter().flat_map(|view| Dataset::A.classes().map(|class| (view, class))) {
+            let subject = Subject::Model(Model::Class(view, class));
+            let name = InputName::RecordOf(StageKind::Pad, subject);
+            let Some(record) = read_if_there::<PadRecord>(folder, name, "pad.json")? else { continue };
+            learnt.insert(StageKind::Pad.label(&subject.to_string()), digests(&record.images));
+        }
+        Ok(Self { lineage: &aggregate.lineage, tested, learnt })
     }
 
-    /// The test pictures that a training, by its label, has seen, each with the shortest
-    /// way on which it came: labels from the training on.
-    pub(super) fn seen(&self, training: &str) -> BTreeMap<String, Vec<String>> {
+    /// The test pictures that a training has seen, each with the shortest way on which it
+    /// came: labels from the training on.
+    pub(super) fn seen(&self, trial: Trial, training: Training) -> BTreeMap<String, Vec<String>> {
+        let training = &StageKind::ClassifyTrain.label(&Subject::Training(trial, training).to_string());
         let mut tested: BTreeMap<&str, &str> = BTreeMap::new();
         for pictures in self.lineage.parents(training).filter_map(|parent| self.tested.get(parent)) {
             tested.extend(pictures.iter().map(|(digest, name)| (digest.as_str(), name.as_str())));
         }
         let mut seen = BTreeMap::new();
         for way in self.lineage.ancestors(training) {
-            let Some(learnt) = way.last().and_then(|last| self.learnt.get(last)) else { continue };
+            let Some(learnt) = way.last().and_then(|last| self.learnt.get(*last)) else { continue };
             for name in learnt.iter().filter_map(|digest| tested.get(digest.as_str())) {
                 seen.entry((*name).to_owned()).or_insert_with(|| way.iter().map(|label| (*label).to_owned()).collect());
             }

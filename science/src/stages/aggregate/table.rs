@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use domain::experiment::{Rounds, Varied};
+use domain::experiment::{Trials, Varied};
 use domain::paper::{Printed, Row};
-use domain::plan::{Run, training_name};
 use domain::results::{Cell, ClassAccuracy, Gate, Generator, LEVEL, Leak, Untested, Verdict, Votes};
 use domain::seed::Seed;
 use domain::stage::Aggregate;
 use domain::stats::estimate::Estimate;
 use domain::stats::{bootstrap, mean, sample_std};
 use domain::stone::{Class, Dataset, View};
+use domain::trial::{Training, Trial};
 
 use super::leaks::Pictures;
 use super::{RESAMPLES, Trained};
@@ -20,7 +20,7 @@ use crate::records::Metrics;
 /// Table I by one protocol.
 pub(super) struct Table<'a> {
     pub(super) aggregate: &'a Aggregate,
-    pub(super) rounds: Rounds,
+    pub(super) trials: Trials,
     pub(super) seed: Seed,
     pub(super) trained: &'a Trained,
     pub(super) pictures: &'a Pictures<'a>,
@@ -37,32 +37,32 @@ impl Table<'_> {
 
     /// Which test images were recognised in the runs behind each cell.
     pub(super) fn votes(&self, cells: &[Cell]) -> Votes {
-        let of_run = |cell: &Cell, run: Run| {
-            let name = self.rounds.run_name(run.repeat, run.fold);
+        let of_trial = |cell: &Cell, trial: Trial| {
+            let name = trial.name();
             let is_counted = cell.run_names.contains(&name);
-            // How the plan calls the training of a cell.
-            let metrics = self.trained.get(&run.input(&cell.training.replace(" → ", "-"))).filter(|_| is_counted)?;
+            let metrics = self.trained.get(&(trial, cell.steps()?)).filter(|_| is_counted)?;
             let images = metrics.images.iter().map(|image| ((image.dataset, image.id), image.vote == image.label));
             Some((name, images.collect()))
         };
-        let of_cell =
-            |cell: &Cell| (cell.id.clone(), self.runs(cell.view).filter_map(|run| of_run(cell, run)).collect());
+        let of_cell = |cell: &Cell| {
+            let trials = Trial::of_view(self.trials, cell.view);
+            (cell.id.clone(), trials.filter_map(|trial| of_trial(cell, trial)).collect())
+        };
         cells.iter().map(of_cell).collect()
     }
 
     fn cell(&self, row: &Row, second: Option<Dataset>, printed: Printed) -> Cell {
-        let Self { aggregate, rounds, .. } = self;
-        let name = training_name(row.first, second);
-        let leaks = self.leaks(row.view, &name);
+        let Self { aggregate, trials, .. } = self;
+        let training = Training { first: row.first, second };
+        let leaks = self.leaks(row.view, training);
         let is_refused = !leaks.is_empty() && !aggregate.allow_leak;
         let (mut run_names, mut missing, mut metrics) = (vec![], vec![], Vec::<&Metrics>::new());
-        for run in self.runs(row.view) {
-            let called = rounds.run_name(run.repeat, run.fold);
-            match self.trained.get(&run.input(&name)) {
-                None => missing.push(called),
+        for trial in Trial::of_view(*trials, row.view) {
+            match self.trained.get(&(trial, training)) {
+                None => missing.push(trial.name()),
                 Some(_) if is_refused => {}
                 Some(found) => {
-                    run_names.push(called);
+                    run_names.push(trial.name());
                     metrics.push(found);
                 }
             }
@@ -78,7 +78,7 @@ impl Table<'_> {
         );
         // Images, not patches: patches of one image are far from independent. Where only
         // seeds differ, the spread holds no images that could be corrected for.
-        let split_correction = match rounds.protocol.varied() {
+        let split_correction = match trials.protocol.varied() {
             Varied::PicturesAndSeeds if train_images > 0.0 => test_images / train_images,
             Varied::PicturesAndSeeds | Varied::SeedsOnly => 0.0,
         };
@@ -92,13 +92,13 @@ impl Table<'_> {
         let full: Vec<f64> = metrics.iter().filter(|run| tests_all(run)).map(|run| run.accuracy).collect();
         let untested = untested(&metrics, &run_names);
         let gate = Gate::of(self.generators, row.view).filter(|_| row.rests_on(second, Dataset::B));
-        let draws = &mut random::stream(self.seed, &format!("bootstrap {} {name}", row.view), 0);
+        let draws = &mut random::stream(self.seed, &format!("bootstrap {} {training}", row.view), 0);
         let difference = mean(&accuracies).map(|ours| ours - printed.mean);
         let mut cell = Cell {
             mean: mean(&accuracies),
             std: sample_std(&accuracies),
             n,
-            n_asked: rounds.repeats * rounds.folds,
+            n_asked: trials.repeats * trials.folds,
             std_over_classes: sample_std(&class_means),
             per_class,
             run_names,
@@ -128,18 +128,14 @@ impl Table<'_> {
         cell
     }
 
-    fn runs(&self, view: View) -> impl Iterator<Item = Run> {
-        Run::all(self.rounds).filter(move |run| run.view == view)
-    }
-
-    /// The test pictures that trainings of this name have seen, each with the way on
-    /// which it came in the first run that tests it.
-    fn leaks(&self, view: View, name: &str) -> Vec<Leak> {
+    /// The test pictures that the trainings of a view have seen, each with the way on
+    /// which it came in the first trial that tests it.
+    fn leaks(&self, view: View, training: Training) -> Vec<Leak> {
         let mut leaks: BTreeMap<String, Leak> = BTreeMap::new();
-        for run in self.runs(view) {
-            for (image, path) in self.pictures.seen(&run.label(name)) {
+        for trial in Trial::of_view(self.trials, view) {
+            for (image, path) in self.pictures.seen(trial, training) {
                 let leak = leaks.entry(image.clone()).or_insert(Leak { image, path, runs: vec![] });
-                leak.runs.push(self.rounds.run_name(run.repeat, run.fold));
+                leak.runs.push(trial.name());
             }
         }
         leaks.into_values().collect()

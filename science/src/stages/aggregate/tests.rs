@@ -2,9 +2,10 @@ use std::fs;
 
 use domain::experiment::{Correction, Protocol, Varied};
 use domain::lineage::Lineage;
+use domain::paper::FirstStep;
 use domain::results::{Fault, Untested};
 use domain::seed::Seed;
-use domain::stage::{Stage, Unwatched};
+use domain::stage::{InputName, Stage, Unwatched};
 use domain::stats::classification;
 use domain::stats::distance::kolmogorov_smirnov;
 use domain::stone::Class;
@@ -16,13 +17,13 @@ use super::*;
 use crate::data::gate::{Limits, Traits};
 use crate::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
 
-const ROUNDS: Rounds = Rounds { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
+const TRIALS: Trials = Trials { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
 
 fn params(stand_ins: &[&str]) -> Aggregate {
     Aggregate {
         scale: "tiny".to_owned(),
         seed: 7,
-        rounds: vec![ROUNDS],
+        trials: vec![TRIALS],
         allow_leak: false,
         lineage: Lineage::default(),
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
@@ -83,12 +84,12 @@ fn study() -> TempDir {
     let root = TempDir::new().unwrap();
     let folder = Folder::new(root.path());
     for view in View::ALL {
-        for (model, datasets) in trainings() {
-            for (repeat, fold) in ROUNDS.runs() {
-                let name = Run { view, rounds: ROUNDS, repeat, fold }.input(&model);
-                let better = repeat * 2 + fold;
-                let record = metrics(view, &datasets, [5 + better, 5, 5, 5, 5, 5]);
-                records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
+        for training in Training::all() {
+            for trial in Trial::of_view(TRIALS, view) {
+                let name = InputName::MetricsOf(trial, training);
+                let better = trial.repeat * 2 + trial.fold;
+                let record = metrics(view, &training.datasets(), [5 + better, 5, 5, 5, 5, 5]);
+                records::write(&folder.input(name).join("metrics.json"), &record).unwrap();
             }
         }
         // 2/15 apart: at 6, 7 of 50 and 1 of 150 are counted.
@@ -107,13 +108,22 @@ fn study() -> TempDir {
             })
             .collect();
         let drift = DriftRecord { n_real: 50, n_synthetic: 150, properties };
-        records::write(&folder.input(&format!("drift.{view}")).join("drift.json"), &drift).unwrap();
+        records::write(&folder.input(InputName::DriftOf(System::Sinddm, Model::View(view))).join("drift.json"), &drift)
+            .unwrap();
         let heatmap =
             HeatmapRecord { size: [4, 4], mean_difference: 3.0, foreground_real: 0.5, foreground_synthetic: 0.4 };
-        records::write(&folder.input(&format!("heatmap.{view}")).join("heatmap.json"), &heatmap).unwrap();
+        records::write(
+            &folder.input(InputName::HeatmapOf(System::Sinddm, Model::View(view))).join("heatmap.json"),
+            &heatmap,
+        )
+        .unwrap();
         for (index, class) in Dataset::A.classes().into_iter().enumerate() {
             let sifid = SifidRecord { block: 192, mean: index as f64, per_image: vec![index as f64] };
-            records::write(&folder.input(&format!("sifid.{view}.{class}")).join("sifid.json"), &sifid).unwrap();
+            records::write(
+                &folder.input(InputName::SifidOf(System::Sinddm, Model::Class(view, class))).join("sifid.json"),
+                &sifid,
+            )
+            .unwrap();
             let samples = SamplesRecord {
                 size: [4, 4],
                 foreground: vec![0.25, 0.75],
@@ -124,7 +134,8 @@ fn study() -> TempDir {
                 draws: if index > 0 { vec![] } else { vec![10, 2] },
                 determinism: crate::records::Determinism::Bitwise,
             };
-            let samples_path = folder.input(&format!("samples.{view}.{class}")).join("samples.json");
+            let samples_path =
+                folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("samples.json");
             records::write(&samples_path, &samples).unwrap();
         }
     }
@@ -145,8 +156,8 @@ fn plain_diffusion_models_are_scored_where_there_are_any() {
     assert_eq!(aggregate(root.path(), &params(&[])).unwrap().ddpm, []);
     let folder = Folder::new(root.path());
     for (kind, from) in [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc")] {
-        let copy = folder.input(&format!("ddpm-{kind}.SEC")).join(format!("{kind}.json"));
-        let bytes = std::fs::read(folder.input(from).join(format!("{kind}.json"))).unwrap();
+        let copy = folder.inputs().join(format!("ddpm-{kind}.SEC")).join(format!("{kind}.json"));
+        let bytes = std::fs::read(folder.inputs().join(from).join(format!("{kind}.json"))).unwrap();
         records::write_bytes(&copy, &bytes).unwrap();
     }
     let ddpm = aggregate(root.path(), &params(&[])).unwrap().ddpm;
@@ -164,8 +175,8 @@ fn losses_and_scores_of_trainings_reach_the_results() {
     assert_eq!(aggregate(root.path(), &params(&[])).unwrap().trainings, []);
     let folder = Folder::new(root.path());
     let leave = |name: &str, record: &serde_json::Value, csv: &str| {
-        records::write(&folder.input(name).join("training.json"), record).unwrap();
-        records::write_bytes(&folder.input(name).join("loss.csv"), csv.as_bytes()).unwrap();
+        records::write(&folder.inputs().join(name).join("training.json"), record).unwrap();
+        records::write_bytes(&folder.inputs().join(name).join("loss.csv"), csv.as_bytes()).unwrap();
     };
     let diffusion = json!({
         "sinddm": domain::experiment::Sinddm::default(), "sizes": [[4, 3], [8, 6]], "scale_factor": 2.0,
@@ -403,8 +414,8 @@ fn beside_what_rests_on_synthetic_pictures_stands_the_share_that_passes() {
     for (kind, from) in
         [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc"), ("samples", "samples.SEC.IVa")]
     {
-        let bytes = fs::read(folder.input(from).join(format!("{kind}.json"))).unwrap();
-        records::write_bytes(&folder.input(&format!("ddpm-{kind}.SEC.Ia")).join(format!("{kind}.json")), &bytes)
+        let bytes = fs::read(folder.inputs().join(from).join(format!("{kind}.json"))).unwrap();
+        records::write_bytes(&folder.inputs().join(format!("ddpm-{kind}.SEC.Ia")).join(format!("{kind}.json")), &bytes)
             .unwrap();
     }
     let results = aggregate(root.path(), &params(&[])).unwrap();
@@ -512,7 +523,7 @@ fn with_pictures() -> (TempDir, Aggregate) {
     let plan = domain::plan::plan(&experiment, &domain::plan::Data::of_the_paper()).unwrap();
     let lineage = Lineage::of(&plan.tasks);
     for task in &plan.tasks {
-        let input = folder.input(&domain::lineage::input_of(&task.label()));
+        let input = folder.inputs().join(task.label().replace([' ', '/'], "."));
         let image = |class: Class, id: u32, digest: String| ImageRef { class, id, file: format!("{id}.png"), digest };
         match &task.stage {
             Stage::Patches(patches) => {
@@ -614,12 +625,12 @@ fn the_same_picture_in_another_data_set_or_class_leaks_by_what_it_shows() {
 fn several_protocols_make_a_table_each() {
     let root = study();
     let folder = Folder::new(root.path());
-    let fixed = Rounds { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
-    for (repeat, fold) in fixed.runs().take(2) {
-        let name = Run { view: View::Sur, rounds: fixed, repeat, fold }.input("B");
-        records::write(&folder.input(&name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
+    let fixed = Trials { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
+    for trial in Trial::of_view(fixed, View::Sur).take(2) {
+        let name = InputName::MetricsOf(trial, Training { first: FirstStep::One(Dataset::B), second: None });
+        records::write(&folder.input(name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
     }
-    let results = aggregate(root.path(), &Aggregate { rounds: vec![ROUNDS, fixed], ..params(&[]) }).unwrap();
+    let results = aggregate(root.path(), &Aggregate { trials: vec![TRIALS, fixed], ..params(&[]) }).unwrap();
     assert_eq!((results.protocol, results.cells[0].n), (Protocol::RepeatedCv, 4));
     let [other] = results.others.as_slice() else { panic!("{:?}", results.others) };
     assert_eq!((other.protocol, other.cells[0].mean, other.cells[0].n), (Protocol::FixedSplit, Some(80.0), 2));
@@ -637,16 +648,16 @@ fn several_protocols_make_a_table_each() {
 fn a_spread_of_seeds_has_no_correction_for_splits() {
     let root = study();
     let folder = Folder::new(root.path());
-    let fixed = Rounds { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
-    for (repeat, fold) in fixed.runs() {
-        for (model, right) in [("B", 5), ("A", 6)] {
-            let name = Run { view: View::Sur, rounds: fixed, repeat, fold }.input(model);
-            let dataset = if model == "A" { Dataset::A } else { Dataset::B };
+    let fixed = Trials { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
+    for trial in Trial::of_view(fixed, View::Sur) {
+        let repeat = trial.repeat;
+        for (dataset, right) in [(Dataset::B, 5), (Dataset::A, 6)] {
+            let name = InputName::MetricsOf(trial, Training { first: FirstStep::One(dataset), second: None });
             let record = metrics(View::Sur, &[dataset], [right + repeat, 5, 5, 5, 5, 5 + (repeat * right) % 2]);
-            records::write(&folder.input(&name).join("metrics.json"), &record).unwrap();
+            records::write(&folder.input(name).join("metrics.json"), &record).unwrap();
         }
     }
-    let results = aggregate(root.path(), &Aggregate { rounds: vec![fixed], ..params(&[]) }).unwrap();
+    let results = aggregate(root.path(), &Aggregate { trials: vec![fixed], ..params(&[]) }).unwrap();
     let cell = &results.cells[0];
     let [low, high] = cell.interval.unwrap();
     // t of 2 degrees of freedom is 4.303, and the variance that of three runs alone.

@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use domain::lineage::input_of;
 use domain::results::{Enlarging, LossCurve, ModelTraining};
-use domain::stage::{Failure, FailureCode, Folder};
+use domain::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject};
 use domain::stone::{Class, Dataset, View};
+use domain::system::Model;
 
 use crate::losses;
 use crate::records::{self, DiffusionRecord, PlainRecord, Record, Swin2srRecord};
-
-const SINDDM: &str = "sinddm.train";
-const DDPM: &str = "ddpm.train";
-const SWIN2SR: &str = "swin2sr.train";
 
 /// Reads `training.json` and `loss.csv` of every training that is among the inputs.
 ///
@@ -22,7 +18,7 @@ const SWIN2SR: &str = "swin2sr.train";
 /// If one of them cannot be read.
 pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> {
     let mut found = vec![];
-    for stage in [SINDDM, DDPM, SWIN2SR] {
+    for stage in [StageKind::SinddmTrain, StageKind::DdpmTrain, StageKind::Swin2srTrain] {
         for view in View::ALL {
             for class in std::iter::once(None).chain(Dataset::A.classes().map(Some)) {
                 let of = |picture| read(folder, stage, view, class, picture);
@@ -40,13 +36,13 @@ pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> 
 /// One of them, if it is there.
 fn read(
     folder: &Folder,
-    stage: &str,
+    stage: StageKind,
     view: View,
     class: Option<Class>,
     picture: Option<u32>,
 ) -> Result<Option<ModelTraining>, Failure> {
     let mut training = ModelTraining {
-        stage: stage.to_owned(),
+        stage: stage.name().to_owned(),
         view,
         class,
         picture,
@@ -56,7 +52,8 @@ fn read(
         curve: LossCurve::default(),
         enlarging: None,
     };
-    let input = folder.input(&input_of(&format!("{stage} {}", training.model())));
+    let model = Model::new(view, class, picture);
+    let input = folder.input(InputName::RecordOf(stage, Subject::Model(model)));
     if !input.exists() {
         return Ok(None);
     }
@@ -67,11 +64,11 @@ fn read(
     training.steps = losses.len() as u32;
     training.curve = LossCurve::of(&losses);
     match stage {
-        SINDDM => {
+        StageKind::SinddmTrain => {
             let record: DiffusionRecord = record(&input)?;
             (training.final_loss, training.loss_by_scale) = (record.final_loss, record.loss_by_scale);
         }
-        DDPM => training.final_loss = record::<PlainRecord>(&input)?.final_loss,
+        StageKind::DdpmTrain => training.final_loss = record::<PlainRecord>(&input)?.final_loss,
         _ => {
             let Swin2srRecord { final_loss, held_out, ours, bicubic, .. } = record(&input)?;
             training.final_loss = final_loss;

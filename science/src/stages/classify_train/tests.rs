@@ -2,8 +2,9 @@ use std::path::Path;
 
 use domain::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
 use domain::seed::Seed;
-use domain::stage::{Folder, Monitor, Split, Unwatched};
+use domain::stage::{Folder, InputName, Monitor, Unwatched};
 use domain::stone::{Dataset, View};
+use domain::trial::Split;
 
 use super::*;
 use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
@@ -67,7 +68,7 @@ fn write_patches(input: &Path, dataset: Dataset) {
 fn train(classify: &ClassifyTrain, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
     let folder = Folder::new(root);
     for dataset in &classify.datasets {
-        write_patches(&folder.input(&format!("patches.{dataset}")), *dataset);
+        write_patches(&folder.input(InputName::Patches(*dataset)), *dataset);
     }
     let attempt = Attempt { seed: Seed(seed), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
     run(classify, attempt)?;
@@ -150,7 +151,7 @@ fn second_step(root: &Path, classify: &ClassifyTrain) -> (Arrays, Arrays, Folder
     let first = train(&small(), 7, &root.join("first"), &mut Unwatched).unwrap();
     let second = Folder::new(root.join("second"));
     let model = std::fs::read(first.output("model.safetensors")).unwrap();
-    records::write_bytes(&second.input("init").join("model.safetensors"), &model).unwrap();
+    records::write_bytes(&second.input(InputName::Init).join("model.safetensors"), &model).unwrap();
     let still = ClassifyTrain { init: None, lr: 0.0, ..classify.clone() };
     let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
     let learnt = |folder: &Folder| {
@@ -181,7 +182,7 @@ fn a_score_that_is_not_a_number_ends_the_attempt() {
     // Batches are normalised by their own statistics while training, so that no loss shows it.
     model.get_mut("bn1.running_mean").unwrap().values[0] = f32::NAN;
     let second = Folder::new(root.path().join("second"));
-    weights::write(&model, &second.input("init").join("model.safetensors")).unwrap();
+    weights::write(&model, &second.input(InputName::Init).join("model.safetensors")).unwrap();
     let failure = train(&ClassifyTrain { init: None, ..small() }, 7, second.root(), &mut Unwatched).unwrap_err();
     assert_eq!(failure.code, FailureCode::NotANumber);
     assert!(failure.message.contains("a score of the trained network"), "{failure}");
@@ -200,7 +201,7 @@ fn a_first_step_starts_from_the_published_weights_below_its_own_head() {
     }
     let start = |name: &str, init, published: &Arrays| {
         let folder = Folder::new(root.path().join(name));
-        weights::write(published, &folder.input("weights").join(WEIGHTS_FILE)).unwrap();
+        weights::write(published, &folder.input(InputName::Weights).join(WEIGHTS_FILE)).unwrap();
         let still = ClassifyTrain { init: Some(init), lr: 0.0, epochs: 1, ..small() };
         let folder = train(&still, 7, folder.root(), &mut Unwatched)?;
         let mut learnt = weights::read(&folder.output("model.safetensors"))?;
@@ -236,7 +237,7 @@ fn stopping_and_going_on_elsewhere_changes_no_byte() {
     let first = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
     changes_nothing(&[4], &|root, monitor| {
         let model = std::fs::read(first.output("model.safetensors")).unwrap();
-        records::write_bytes(&Folder::new(root).input("init").join("model.safetensors"), &model).unwrap();
+        records::write_bytes(&Folder::new(root).input(InputName::Init).join("model.safetensors"), &model).unwrap();
         train(&second, 7, root, monitor)
     });
 }

@@ -3,7 +3,7 @@ use std::fs;
 
 use burn::tensor::Device;
 use domain::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
-use domain::stage::{Choice, Folder, Ingest, Stage, Unwatched};
+use domain::stage::{Choice, Folder, Ingest, InputName, Stage, Unwatched, picture_path};
 use domain::stone::View;
 use image::Rgb;
 use safetensors::SafeTensors;
@@ -46,7 +46,7 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
     let folder = Folder::new(root.path());
     for (label, class) in Dataset::A.classes().into_iter().enumerate() {
         for i in 0..images {
-            let path = folder.input(&format!("raw.{class}")).join(format!("{i}.png"));
+            let path = folder.input(InputName::Raw(Some(class))).join(format!("{i}.png"));
             save_png(&path, &stone(side, 60 + 30 * label as u8)).unwrap();
         }
     }
@@ -59,8 +59,8 @@ fn given(images: u32, side: u32) -> (tempfile::TempDir, Folder) {
 /// Runs `ingest` on what lies there.
 fn ingest_it(folder: &Folder, ingest: Ingest) {
     run_it(folder, Stage::Ingest(ingest)).unwrap();
-    fs::create_dir_all(folder.input("ingest")).unwrap();
-    fs::rename(folder.output("images.json"), folder.input("ingest").join("images.json")).unwrap();
+    fs::create_dir_all(folder.input(InputName::Ingest)).unwrap();
+    fs::rename(folder.output("images.json"), folder.input(InputName::Ingest).join("images.json")).unwrap();
 }
 
 fn ids(folder: &Folder, side: &str) -> BTreeSet<[u8; 4]> {
@@ -83,7 +83,7 @@ fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     assert_eq!(tensors.tensor("images").unwrap().shape(), [240, 3, 16, 16]);
     assert_eq!(tensors.tensor("labels").unwrap().data()[..41], [vec![0; 40], vec![1]].concat());
     assert!(ids(&folder, "train").is_disjoint(&ids(&folder, "test")));
-    let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    let list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
     assert_eq!((record.train_images.len(), record.test_images.len()), (24, 6));
     let of = |image: &ImageRef| list.images.iter().find(|given| given.id == image.id).unwrap();
     for image in record.train_images.iter().chain(&record.test_images) {
@@ -95,7 +95,7 @@ fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
     let row: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
     assert_eq!((row[0], row[1], csv.lines().count()), ("train", "IVa", 301));
-    let image = open_rgb8(&folder.input("raw.IVa").join(row[3])).unwrap().image;
+    let image = open_rgb8(&folder.input(InputName::Raw(Some(Class::Iva))).join(row[3])).unwrap().image;
     let pixel = image.get_pixel(row[4].parse().unwrap(), row[5].parse().unwrap());
     let first = tensors.tensor("images").unwrap().data().to_vec();
     assert_eq!([first[0], first[256], first[512]], pixel.0);
@@ -118,10 +118,10 @@ fn same_seed_same_bytes_whatever_the_threads() {
 fn siblings_make_up_for_a_picture_without_room() {
     let (_root, folder) = given(5, 64);
     // As large as one patch: one place, where ten are wanted. Another is all dark.
-    let list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    let list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
     let train: Vec<_> = list.images.iter().filter(|image| image.class == Class::Ia && !image.testable).collect();
-    save_png(&folder.input("raw.Ia").join(&train[0].file), &stone(16, 200)).unwrap();
-    save_png(&folder.input("raw.Ia").join(&train[1].file), &RgbImage::new(64, 64)).unwrap();
+    save_png(&folder.input(InputName::Raw(Some(Class::Ia))).join(&train[0].file), &stone(16, 200)).unwrap();
+    save_png(&folder.input(InputName::Raw(Some(Class::Ia))).join(&train[1].file), &RgbImage::new(64, 64)).unwrap();
     run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
     let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
     assert_eq!((record.classes[4].class, record.classes[4].train), (Class::Ia, [3, 40]));
@@ -153,14 +153,14 @@ fn every_split_deals_anew_and_its_folds_agree() {
 #[test]
 fn a_class_with_fewer_images_than_folds_is_untested_in_some_and_learnt_in_all() {
     let (_root, folder) = given(8, 64);
-    let mut list: ImageList = records::read(&folder.input("ingest").join("images.json")).unwrap();
+    let mut list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
     // Three that may be tested, and one for the generator.
     let mut testable = 0;
     list.images.retain(|image| {
         testable += u32::from(image.class == Class::Ivd && image.testable);
         image.class != Class::Ivd || !image.testable || testable <= 3
     });
-    records::write(&folder.input("ingest").join("images.json"), &list).unwrap();
+    records::write(&folder.input(InputName::Ingest).join("images.json"), &list).unwrap();
     let counts: Vec<[u32; 2]> = (0..5)
         .map(|fold| {
             run_it(&folder, Stage::Patches(patches(Dataset::A, fold, 5, 16))).unwrap();
@@ -180,7 +180,7 @@ fn masks_say_where_the_stone_is_and_stones_stay_on_one_side() {
     let (_root, folder) = given(8, 64);
     // The stone of one picture is said to be in its lower right quarter.
     let mask = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([u8::from(x >= 32 && y >= 32)]));
-    picture::save_png_grey(&folder.input("masks.Ia").join("3.png"), &mask).unwrap();
+    picture::save_png_grey(&folder.input(InputName::Masks(Class::Ia)).join("3.png"), &mask).unwrap();
     let two_each = (0..8).map(|i| (format!("{i}.png"), i / 2)).collect();
     let ingest = Ingest {
         dataset: Dataset::A,
@@ -243,7 +243,7 @@ fn padded_pictures_give_patches_of_the_canvas_and_none_of_the_padding() {
     assert!(placed.iter().all(|at| (18..=66).contains(&at[0]) && (8..=56).contains(&at[1])), "{placed:?}");
     let csv = fs::read_to_string(folder.output("patches.csv")).unwrap();
     let file = csv.lines().nth(1).unwrap().split(',').nth(3).unwrap();
-    let image = open_rgb8(&folder.input("raw.IVa").join(file)).unwrap().image;
+    let image = open_rgb8(&folder.input(InputName::Raw(Some(Class::Iva))).join(file)).unwrap().image;
     let bytes = fs::read(folder.output("train.safetensors")).unwrap();
     let first = SafeTensors::deserialize(&bytes).unwrap().tensor("images").unwrap().data()[..3 * 256].to_vec();
     assert_eq!([first[0], first[256], first[512]], image.get_pixel(placed[0][0] - 18, placed[0][1] - 8).0);
@@ -268,7 +268,7 @@ fn a_class_that_shows_too_little_stone_or_has_no_image_is_named() {
     // A mask of one corner: no patch shows half of it.
     let corner = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([u8::from(x < 9 && y < 9)]));
     for i in 0..4 {
-        picture::save_png_grey(&folder.input("masks.IVd").join(format!("{i}.png")), &corner).unwrap();
+        picture::save_png_grey(&folder.input(InputName::Masks(Class::Ivd)).join(format!("{i}.png")), &corner).unwrap();
     }
     let ingest =
         Ingest { dataset: Dataset::A, view: View::Sec, choice: two(), min_side: 16, stones: Default::default() };
@@ -276,7 +276,7 @@ fn a_class_that_shows_too_little_stone_or_has_no_image_is_named() {
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap_err();
     assert_eq!(failure.code, FailureCode::InvalidInput);
     assert!(failure.message.contains("A/SEC/IVd: no place of 16x16 pixels shows stone"), "{}", failure.message);
-    let path = folder.input("ingest").join("images.json");
+    let path = folder.input(InputName::Ingest).join("images.json");
     let mut list: ImageList = records::read(&path).unwrap();
     list.images.retain(|image| image.class != Class::Ia);
     records::write(&path, &list).unwrap();
@@ -291,7 +291,7 @@ fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
     for class in Dataset::B.classes() {
         for i in 0..4 {
             let image = if i == 0 { RgbImage::new(48, 48) } else { stone(48, 90) };
-            save_png(&folder.input(&format!("synthetic.{class}")).join(format!("images/{i:03}.png")), &image).unwrap();
+            save_png(&folder.input(InputName::Synthetic(Some(class))).join(picture_path(i)), &image).unwrap();
         }
     }
     let mut tested = BTreeSet::new();
@@ -306,14 +306,14 @@ fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
     }
     assert_eq!(tested.len(), 24);
     let record = record.unwrap();
-    let first = open_rgb8(&folder.input("synthetic.IVa").join("images/000.png")).unwrap().image;
+    let first = open_rgb8(&folder.input(InputName::Synthetic(Some(Class::Iva))).join("images/000.png")).unwrap().image;
     let all: Vec<_> = record.train_images.iter().chain(&record.test_images).collect();
     let listed = all.iter().find(|image| image.id == 0).unwrap();
     assert_eq!((listed.file.as_str(), &listed.digest), ("000.png", &picture::digest(&first).to_string()));
     assert_eq!(all.len(), 24);
     for class in Dataset::B.classes() {
         (1..4).for_each(|i| {
-            fs::remove_file(folder.input(&format!("synthetic.{class}")).join(format!("images/{i:03}.png"))).unwrap();
+            fs::remove_file(folder.input(InputName::Synthetic(Some(class))).join(picture_path(i))).unwrap();
         });
     }
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::B, 0, 5, 16))).unwrap_err();

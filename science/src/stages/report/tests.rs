@@ -4,7 +4,7 @@ use domain::results::{
     ModelTraining, Nearness, SifidScore, Verdict, Votes,
 };
 use domain::seed::Seed;
-use domain::stage::{Stage, Unwatched};
+use domain::stage::{InputName, Stage, Unwatched};
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 
@@ -193,7 +193,7 @@ fn picture(tint: [f32; 3]) -> RgbImage {
 fn study(results: &Results, pictures: bool) -> TempDir {
     let root = TempDir::new().unwrap();
     let folder = Folder::new(root.path());
-    records::write(&folder.input("results").join("results.json"), results).unwrap();
+    records::write(&folder.input(InputName::Results).join("results.json"), results).unwrap();
     let save = |path: &Path, tint| {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         picture(tint).save(path).unwrap();
@@ -201,13 +201,19 @@ fn study(results: &Results, pictures: bool) -> TempDir {
     for view in View::ALL.into_iter().filter(|_| pictures) {
         for (index, (map, _)) in MAPS.into_iter().enumerate() {
             let tint = [220.0 - 90.0 * index as f32; 3];
-            save(&folder.input(&format!("heatmap.{view}")).join(format!("{map}.png")), tint);
+            save(
+                &folder.input(InputName::HeatmapOf(System::Sinddm, Model::View(view))).join(format!("{map}.png")),
+                tint,
+            );
         }
         for (index, class) in Dataset::A.classes().into_iter().enumerate() {
             let tint = [200.0, 120.0 + 20.0 * index as f32, 40.0 * index as f32];
-            save(&folder.input(&format!("samples.{view}.{class}")).join("sheet.png"), tint);
+            save(
+                &folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("sheet.png"),
+                tint,
+            );
             for step in [200, 600] {
-                let sheets = folder.input(&format!("milestones.{view}.{class}")).join("milestones");
+                let sheets = folder.input(InputName::MilestonesOf(Model::Class(view, class))).join("milestones");
                 save(&sheets.join(format!("{step:06}.png")), tint);
             }
         }
