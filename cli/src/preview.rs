@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data};
+use domain::records::{ClassPatches, ImageList, PatchesRecord, Record};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Ingest, Monitor, Patches, Progress, Stage};
 use domain::stone::{Dataset, View};
 use domain::trial::Split;
 use science::device::Kind;
-use science::records::{ClassPatches, PatchesRecord};
 use science::stages::{Attempt, patches};
 use serde::Serialize;
 
@@ -154,7 +154,7 @@ impl Cutter<'_> {
     fn patches(&mut self, of: &Patches, seed: Seed) -> Result<Option<ViewPreview>, Failure> {
         let Patches { dataset, view, .. } = *of;
         let ingested = self.folder("ingest", dataset, view).outputs();
-        if !ingested.join("images.json").exists() {
+        if !ingested.join(ImageList::FILE).exists() {
             return Ok(None);
         }
         let folder = self.folder("patches", dataset, view).with_input("ingest", ingested);

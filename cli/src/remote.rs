@@ -9,6 +9,7 @@ use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::Data;
+use domain::records::Record;
 use domain::results::Results;
 use proto::channel::{blob_call, call, refused, socket_path};
 use proto::status::{ENDING, reason};
@@ -270,8 +271,8 @@ impl Remote {
                 status.tasks
             );
         };
-        let text = self.text(artifact, "results.json").await?;
-        let results = serde_json::from_str(&text).context("results.json")?;
+        let text = self.text(artifact, Results::FILE).await?;
+        let results = serde_json::from_str(&text).context(Results::FILE)?;
         Ok((text, results))
     }
 

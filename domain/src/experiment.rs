@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pretrained::Pretrained;
 use crate::stone::{Dataset, View};
-use range::{Checked, SIDE_MAX, refuse, size, within};
+pub use range::SIDE_MAX;
+use range::{Checked, refuse, size, within};
 
 mod ddpm;
 mod effect;

@@ -21,6 +21,7 @@
 //! | [`cost`] | how much arithmetic a task is, for estimates |
 //! | [`task`] | one task's life: states, leases, failures |
 //! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
+//! | [`records`] | the JSON that one stage leaves for the next, and what each may hold |
 //! | [`registry`] | join tokens and identities: who may speak, as `decide` and `apply` |
 //! | [`event`] | what the journal holds |
 //! | [`stats`] | means, spreads, tests and intervals |
@@ -42,6 +43,7 @@ pub mod overrides;
 pub mod paper;
 pub mod plan;
 pub mod pretrained;
+pub mod records;
 pub mod registry;
 pub mod resources;
 pub mod results;

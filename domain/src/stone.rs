@@ -54,6 +54,9 @@ pub enum Class {
     Va,
 }
 
+/// Classes of every data set.
+pub const CLASSES: usize = 6;
+
 impl Dataset {
     /// All three.
     pub const ALL: [Dataset; 3] = [Dataset::A, Dataset::B, Dataset::C];
@@ -62,7 +65,7 @@ impl Dataset {
     /// as the authors' loader lists them. The four classes that A and C share
     /// keep the same index, which matters when a head trained on A or B goes on
     /// with C (ALGORITHM 0.2).
-    pub fn classes(self) -> [Class; 6] {
+    pub fn classes(self) -> [Class; CLASSES] {
         use Class::*;
         match self {
             Dataset::A | Dataset::B => [Iva, Iva2, Ivc, Ivd, Ia, Va],

@@ -13,9 +13,10 @@ use std::time::Instant;
 use burn::tensor::Device;
 use domain::cost::CPU_MEMORY_BYTES;
 use domain::experiment::{Features, Fit, Precision, Sampling, Sinddm};
+use domain::records::SifidRecord;
 use domain::seed::Seed;
 use domain::stage::{EvaluateSifid, Folder, Unwatched};
-use science::records::{self, SifidRecord};
+use science::files;
 use science::stages::{Attempt, sifid, sinddm_sample, sinddm_train};
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ fn main() {
     let mut names: Vec<PathBuf> = std::fs::read_dir(&curve).unwrap().map(|file| file.unwrap().path()).collect();
     names.sort();
     let recorded = names.iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("curve_seed"));
-    let theirs: Vec<Value> = recorded.map(|path| records::read(path).unwrap()).collect();
+    let theirs: Vec<Value> = recorded.map(|path| files::value(path).unwrap()).collect();
     let their_means: Vec<Vec<f64>> = theirs.iter().map(|run| means(&floats(&run["step_loss"]))).collect();
     let root = tempfile::tempdir().unwrap();
     let mut our_means = Vec::new();
@@ -124,7 +125,7 @@ fn distances(curve: &Path, samples: &[PathBuf], root: &Path) -> Vec<f64> {
     let device = Device::flex();
     let sifid = EvaluateSifid { features: Features::Random, ..EvaluateSifid::default() };
     sifid::run(&sifid, attempt(1, &folder, &mut Unwatched, &device)).unwrap();
-    records::read::<SifidRecord>(&folder.output("sifid.json")).unwrap().per_image
+    files::read::<SifidRecord>(&folder.output("sifid.json")).unwrap().per_image
 }
 
 fn floats(value: &Value) -> Vec<f64> {

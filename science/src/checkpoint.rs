@@ -15,8 +15,9 @@ use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::records::{self, Misfit, Record};
+use crate::files;
 use crate::weights::{self, Arrays};
+use domain::records::{Misfit, Record};
 
 /// Raised when the files or the names in them change their meaning.
 const FORMAT: u32 = 2;
@@ -49,12 +50,16 @@ struct Format {
 }
 
 impl Record for Format {
+    const FILE: &str = HEADER;
+
     fn check(&self) -> Result<(), Misfit> {
         Ok(())
     }
 }
 
 impl Record for Header {
+    const FILE: &str = HEADER;
+
     fn check(&self) -> Result<(), Misfit> {
         match Digest::of_json(&self.parameters) == self.config {
             true => Ok(()),
@@ -153,11 +158,11 @@ impl<'a> Checkpoints<'a> {
     fn read(&self, folder: &Path) -> Result<(u64, Arrays), Failure> {
         let refuse = |why: &str| Err(Failure::invalid_input(why));
         let header = folder.join(HEADER);
-        let Format { format } = records::read(&header)?;
+        let Format { format } = files::read(&header)?;
         if format != FORMAT {
             return refuse(&format!("it has format {format}, this version reads {FORMAT}"));
         }
-        let header: Header = records::read(&header)?;
+        let header: Header = files::read(&header)?;
         let state = folder.join(STATE);
         if let Some(difference) = difference("", &header.parameters, &self.parameters) {
             refuse(&format!("it belongs to another configuration: {difference}"))
@@ -177,7 +182,7 @@ impl<'a> Checkpoints<'a> {
         weights::write(arrays, &part.join(STATE))?;
         let (parameters, config) = (self.parameters.clone(), Digest::of_json(&self.parameters));
         let (data, state) = (self.data, of_file(&part.join(STATE))?);
-        records::write(&part.join(HEADER), &Header { format: FORMAT, step, parameters, config, data, state })?;
+        files::write(&part.join(HEADER), &Header { format: FORMAT, step, parameters, config, data, state })?;
         for path in [part.join(STATE), part.join(HEADER), part.clone()] {
             sync(&path)?;
         }
@@ -374,7 +379,7 @@ pub(crate) mod tests {
 
     /// An attempt at `stage` with one input.
     fn checkpoints<'a>(folder: &'a Folder, stage: &Stage, seed: u64, input: &str) -> Checkpoints<'a> {
-        records::write_bytes(&folder.input(InputName::Pad(None)).join("a.txt"), input.as_bytes()).unwrap();
+        files::write_bytes(&folder.input(InputName::Pad(None)).join("a.txt"), input.as_bytes()).unwrap();
         Checkpoints::new(stage, Seed(seed), folder).unwrap()
     }
 

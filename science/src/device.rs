@@ -3,7 +3,7 @@
 
 use burn::tensor::Device;
 
-use crate::records::Determinism;
+use domain::records::Determinism;
 
 /// A kind of processor that this build may or may not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

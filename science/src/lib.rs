@@ -12,7 +12,7 @@
 //! | [`sampler`] | pictures from a diffusion model, step by step |
 //! | [`guide`] | what they are to hold on to |
 //! | [`stages`] | one stage per file |
-//! | [`records`] | the JSON that one stage leaves for the next |
+//! | [`files`] | files that stages read and write, records above all |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`frechet`] | distance between the features of two sets of samples |
 //! | [`weights`] | named tensors in safetensors files |
@@ -25,6 +25,7 @@
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod files;
 pub mod frechet;
 pub mod guide;
 pub mod losses;
@@ -34,7 +35,6 @@ pub mod pace;
 pub mod precision;
 pub mod pretrained;
 pub mod random;
-pub mod records;
 pub mod sampler;
 pub mod stages;
 pub mod torch;

@@ -21,8 +21,8 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::data::pyramid::Geometry;
 use crate::models::diffusion::Schedule;
-use crate::records::{self, Determinism, DiffusionRecord, Misfit, Record};
 use crate::weights::{Array, Arrays};
+use domain::records::{Determinism, Misfit, Record, SinddmRecord};
 
 /// Where a checkpoint keeps the network among the schedule.
 const NETWORK: &str = "denoise_fn.";
@@ -105,7 +105,7 @@ pub fn import(
     finest: [u32; 2],
     scale_factor: f64,
     coarsest: Option<u32>,
-) -> Result<(Arrays, DiffusionRecord), Failure> {
+) -> Result<(Arrays, SinddmRecord), Failure> {
     let missing = |name: &str| Failure::invalid_input(format!("the checkpoint holds no {name}"));
     let gammas = arrays.remove("gammas").ok_or_else(|| missing("gammas"))?;
     let [scales, timesteps] = *gammas.shape else { return Err(missing("gammas for each scale and time")) };
@@ -118,7 +118,7 @@ pub fn import(
     let sinddm = Sinddm { finest: finest.into(), timesteps, dim, scale_factor, coarsest, ..Sinddm::default() };
     let unfit = |misfit: Misfit| Failure::invalid_input(format!("the checkpoint cannot be sampled from: {misfit}"));
     // Before anything is made of what the shapes only claim.
-    records::check::sinddm(&sinddm).map_err(unfit)?;
+    domain::records::sinddm(&sinddm).map_err(unfit)?;
     if scales.checked_mul(timesteps as usize) != Some(gammas.values.len()) {
         return Err(missing("gammas for each scale and time"));
     }
@@ -135,7 +135,7 @@ pub fn import(
             geometry.sizes.len()
         )));
     }
-    let record = DiffusionRecord {
+    let record = SinddmRecord {
         sinddm,
         sizes: geometry.sizes,
         scale_factor: geometry.factor,
@@ -158,7 +158,7 @@ pub fn import(
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn export(net: &Arrays, record: &DiffusionRecord, path: &Path) -> Result<(), Failure> {
+pub fn export(net: &Arrays, record: &SinddmRecord, path: &Path) -> Result<(), Failure> {
     let schedule = Schedule::new(record.sinddm.timesteps, &record.rescale_losses);
     let mut tensors: Vec<(String, Array)> = schedule.buffers();
     tensors.extend(net.iter().map(|(name, array)| (format!("{NETWORK}{name}"), array.clone())));

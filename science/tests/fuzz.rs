@@ -17,19 +17,20 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use domain::experiment::{DdpmTraining, Sampling, Sinddm, Swin2srTraining};
+use domain::records::{
+    DdpmRecord, DriftRecord, HeatmapRecord, ImageList, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord,
+    SifidRecord, SinddmRecord, Swin2srRecord, UpscaleRecord,
+};
 use domain::seed::Seed;
 use domain::stage::Failure;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use mutate::Target;
 use science::data::patchset::PatchSet;
 use science::data::picture;
+use science::files;
 use science::guide::Guide;
 use science::models::sinddm::SinDdm;
 use science::pretrained;
-use science::records::{
-    self, DiffusionRecord, DriftRecord, HeatmapRecord, ImageList, Metrics, PadRecord, PatchesRecord, PlainRecord,
-    Record, SamplesRecord, SifidRecord, Swin2srRecord, UpscaleRecord,
-};
 use science::stages::sinddm_sample::Model;
 use science::torch::{self, Which};
 use science::weights::{self, Array, Arrays};
@@ -257,18 +258,18 @@ type Reader = fn(&Path) -> String;
 /// A valid record of each kind, with what reads it.
 fn kinds() -> Vec<(Value, Reader)> {
     fn read<T: Record>(path: &Path) -> String {
-        said(records::read::<T>(path), path, |_| "read".to_owned())
+        said(files::read::<T>(path), path, |_| "read".to_owned())
     }
     let image = json!({ "class": "Ia", "id": 400001, "file": "1.png", "digest": "ab" });
     let listed = json!({ "class": "Ia", "id": 400001, "file": "1.png", "digest": "ab", "pixels": "cd", "width": 9,
         "height": 8, "color": "Rgb8", "stone": 3, "masked": true, "generator": true, "testable": false });
     let score = json!({ "precision": 0.5, "recall": 0.5, "f1": 0.5 });
     vec![
-        (diffusion(), read::<DiffusionRecord>),
+        (diffusion(), read::<SinddmRecord>),
         (
             json!({ "training": DdpmTraining::default(), "images": 4, "parameters": 9, "final_loss": 0.5,
             "determinism": "bitwise" }),
-            read::<PlainRecord>,
+            read::<DdpmRecord>,
         ),
         (
             json!({ "training": Swin2srTraining::default(), "images": 4, "parameters": 9, "final_loss": 0.125,
@@ -349,7 +350,7 @@ fn a_model_with_any_record_is_refused_or_can_be_sampled_from() {
             let sampling = Sampling::default();
             let steps = model.sampler(&sampling, &guide).steps().len();
             assert!(steps <= 64 * 10_001, "{steps}");
-            assert!(model.record().framed(&photo()).width() <= 32_768);
+            assert!(science::data::canvas::framed_as_learnt(model.record(), &photo()).width() <= 32_768);
             "a model".to_owned()
         })
     };
@@ -364,7 +365,7 @@ fn a_record_that_claims_a_huge_network_makes_no_room_for_it() {
     weights::save(&net, &folder.path().join("model.safetensors")).unwrap();
     let mut record = diffusion();
     record["sinddm"]["dim"] = json!(2048);
-    records::write(&folder.path().join("training.json"), &record).unwrap();
+    files::write(&folder.path().join("training.json"), &record).unwrap();
     let (opened, peak) = mutate::with_peak(|| Model::open(folder.path(), &Device::flex()).map(drop));
     let message = opened.unwrap_err().message;
     assert!(

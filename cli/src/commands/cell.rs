@@ -4,12 +4,13 @@ use anyhow::Context;
 use domain::digest::Digest;
 use domain::experiment::Trials;
 use domain::plan::{Source, TaskSpec};
+use domain::records::{ImageRef, Metrics, PatchesRecord, Record};
 use domain::results::{Cell, export};
 use domain::stage::{InputName, StageKind, Subject};
-use domain::stone::{Class, Dataset};
+use domain::stone::Dataset;
 use domain::trial::Trial;
 use proto::v1;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::args::{self, CellCommand};
 use crate::exit::{self, Problem};
@@ -69,25 +70,6 @@ struct InputOf {
 struct Sides {
     train: Vec<String>,
     test: Vec<String>,
-}
-
-/// What is read of `patches.json`.
-#[derive(Deserialize)]
-struct PatchesRecord {
-    train_images: Vec<ImageRef>,
-    test_images: Vec<ImageRef>,
-}
-
-#[derive(Deserialize)]
-struct ImageRef {
-    class: Class,
-    file: String,
-}
-
-/// What is read of `metrics.json`.
-#[derive(Deserialize)]
-struct Metrics {
-    device: String,
 }
 
 /// Traces a number to its runs.
@@ -157,8 +139,8 @@ async fn run_of(
     }
     let device = match answer.artifact.parse() {
         Ok(artifact) => {
-            let metrics = remote.text(artifact, "metrics.json").await?;
-            Some(serde_json::from_str::<Metrics>(&metrics).context("metrics.json")?.device)
+            let metrics = remote.text(artifact, Metrics::FILE).await?;
+            Some(serde_json::from_str::<Metrics>(&metrics).context(Metrics::FILE)?.device)
         }
         Err(_) => None,
     };
@@ -184,8 +166,8 @@ async fn run_of(
 
 /// Which pictures a split puts where.
 async fn sides(remote: &Remote, patches: Digest) -> anyhow::Result<Sides> {
-    let text = remote.text(patches, "patches.json").await?;
-    let record: PatchesRecord = serde_json::from_str(&text).context("patches.json")?;
+    let text = remote.text(patches, PatchesRecord::FILE).await?;
+    let record: PatchesRecord = serde_json::from_str(&text).context(PatchesRecord::FILE)?;
     let names = |images: Vec<ImageRef>| images.iter().map(|image| format!("{}/{}", image.class, image.file)).collect();
     Ok(Sides { train: names(record.train_images), test: names(record.test_images) })
 }

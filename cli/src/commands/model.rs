@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use domain::experiment::Sampling;
+use domain::records::{Record, SinddmRecord};
 use domain::seed::Seed;
 use science::data::picture;
 use science::data::pyramid::Pyramid;
 use science::device::Kind;
+use science::files;
 use science::guide::{Guide, Region, Start, with_colors_of};
-use science::records::{self, DiffusionRecord};
 use science::stages::sinddm_sample::Model as Trained;
 use science::torch::{self, Which};
 use science::weights;
@@ -130,7 +131,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
             .and_then(|arrays| torch::import(arrays, args.finest, args.scale_factor, args.coarsest)),
     )?;
     weights::write(&net, &args.out.join("model.safetensors"))?;
-    records::write(&args.out.join("training.json"), &record)?;
+    files::write(&args.out.join(SinddmRecord::FILE), &record)?;
     // Whatever the file held is now found to be a network or not.
     usable(Trained::open(&args.out, &Kind::Cpu.open()?))?;
     out::line(format_args!(
@@ -176,11 +177,11 @@ fn sample(args: &Sample) -> anyhow::Result<()> {
 }
 
 /// What the options hold the samples to.
-fn guide(args: &Sample, model: &DiffusionRecord, sampling: &Sampling) -> anyhow::Result<Guide> {
+fn guide(args: &Sample, model: &SinddmRecord, sampling: &Sampling) -> anyhow::Result<Guide> {
     let (scales, timesteps) = (model.sizes.len(), model.sinddm.timesteps);
     let open = |path: &Path| usable(picture::open_rgb8(path)).map(|picture| picture.image);
     // A picture in the frame that the model has learnt.
-    let framed = |path: &Path| open(path).map(|image| model.framed(&image));
+    let framed = |path: &Path| open(path).map(|image| science::data::canvas::framed_as_learnt(model, &image));
     // The same at each scale.
     let learnt = |path: &Path| {
         let finest = model.sizes.last().copied().unwrap_or_default();
@@ -209,7 +210,10 @@ fn guide(args: &Sample, model: &DiffusionRecord, sampling: &Sampling) -> anyhow:
         _ => None,
     };
     // Nothing is free where the frame goes beyond the picture.
-    let mask = args.mask.as_deref().map(|path| open(path).map(|mask| model.framed_in(&mask, [0; 3])));
+    let mask = args
+        .mask
+        .as_deref()
+        .map(|path| open(path).map(|mask| science::data::canvas::framed_as_learnt_in(model, &mask, [0; 3])));
     let region = |text: &String| {
         let shares = |text: &str| {
             let shares: Option<Vec<f64>> = text.split(',').map(|share| share.parse().ok()).collect();

@@ -12,7 +12,7 @@ use super::InvalidKnob;
 pub(crate) type Checked = Result<(), InvalidKnob>;
 
 /// Longest side of a picture, in pixels.
-pub(crate) const SIDE_MAX: u32 = 32_768;
+pub const SIDE_MAX: u32 = 32_768;
 
 /// Longest side of a diffusion model's finest scale, in pixels.
 pub(crate) const FINEST_MAX: u32 = 8192;

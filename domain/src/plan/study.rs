@@ -9,6 +9,9 @@ use crate::experiment::{
 };
 use crate::lineage::Lineage;
 use crate::pretrained::Pretrained;
+use crate::records::{
+    DriftRecord, HeatmapRecord, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord, SifidRecord, SinddmRecord,
+};
 use crate::seed::Seed;
 use crate::stage::{
     Aggregate, Canvases, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Ingest, InputName,
@@ -59,7 +62,7 @@ pub fn plan(experiment: &Experiment, data: &Data) -> Result<Plan, Missing> {
 }
 
 /// The files of a training that make up its model.
-const MODEL: [&str; 2] = ["model.safetensors", "training.json"];
+const MODEL: [&str; 2] = ["model.safetensors", SinddmRecord::FILE];
 
 /// A plan in the making.
 struct Study<'a> {
@@ -93,10 +96,10 @@ fn only(task: Digest, files: &[&str]) -> Input {
 /// The files in which a stage says how its result came about, if the study reads them.
 fn records(stage: &Stage) -> Option<&'static [&'static str]> {
     match stage {
-        Stage::Pad(canvases) if canvases.choice.is_some() => Some(&["pad.json"]),
-        Stage::Patches(_) => Some(&["patches.json"]),
+        Stage::Pad(canvases) if canvases.choice.is_some() => Some(&[PadRecord::FILE]),
+        Stage::Patches(_) => Some(&[PatchesRecord::FILE]),
         Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
-            Some(&["training.json", "loss.csv"])
+            Some(&[SinddmRecord::FILE, "loss.csv"])
         }
         _ => None,
     }
@@ -211,7 +214,7 @@ impl Study<'_> {
             real.push((class, pad));
             samples.push((class, sample));
             let name = InputName::SamplesOf(System::Sinddm, model);
-            report.results.insert(name, only(sample, &["samples.json"]));
+            report.results.insert(name, only(sample, &[SamplesRecord::FILE]));
             report.pictures.insert(name, only(sample, &["sheet.png"]));
         }
         let network = self.upscaler(view, &real)?;
@@ -268,7 +271,8 @@ impl Study<'_> {
         // A small class may have fewer pictures than asked for.
         let learnable = self.data.get(Dataset::A, view, class)?.learnable(sinddm.pick);
         let model = |image: u32| {
-            let pad = InputMap::from([(InputName::Pad(None), only(pad, &[&picture_path(image as usize), "pad.json"]))]);
+            let pad =
+                InputMap::from([(InputName::Pad(None), only(pad, &[&picture_path(image as usize), PadRecord::FILE]))]);
             let model = Model::Picture(view, class, image);
             let train = self.add(Subject::Model(model), stage.clone(), pad, &model.to_string());
             (InputName::Model(Some(image)), only(train, &MODEL))
@@ -320,18 +324,18 @@ impl Study<'_> {
             mosaic,
         });
         let drift = self.add(subject, stage, both(&reference), &stream);
-        report.results.insert(InputName::DriftOf(System::Sinddm, model), only(drift, &["drift.json"]));
+        report.results.insert(InputName::DriftOf(System::Sinddm, model), only(drift, &[DriftRecord::FILE]));
         let stage = Stage::EvaluateHeatmap(EvaluateHeatmap { size: experiment.heatmap.size, mosaic });
         let heatmap = self.add(subject, stage, both(real), &stream);
         let name = InputName::HeatmapOf(System::Sinddm, model);
-        report.results.insert(name, only(heatmap, &["heatmap.json"]));
+        report.results.insert(name, only(heatmap, &[HeatmapRecord::FILE]));
         report.pictures.insert(name, only(heatmap, &["difference.png", "real.png", "synthetic.png"]));
         for ((class, real), (_, synthetic)) in real.iter().zip(synthetic) {
             let inputs = self.with_weights(pair(*real, *synthetic), experiment.sifid.weights())?;
             let stage = Stage::EvaluateSifid(EvaluateSifid { mosaic, ..EvaluateSifid::of(&experiment.sifid) });
             let model = Model::Class(view, *class);
             let sifid = self.add(Subject::Scored(System::Sinddm, model), stage, inputs, "");
-            report.results.insert(InputName::SifidOf(System::Sinddm, model), only(sifid, &["sifid.json"]));
+            report.results.insert(InputName::SifidOf(System::Sinddm, model), only(sifid, &[SifidRecord::FILE]));
         }
         Ok(())
     }
@@ -365,19 +369,19 @@ impl Study<'_> {
             let sampling = DdpmSampling { per_class_view, ..self.experiment.ddpm.sampling.clone() };
             let network = InputMap::from([(InputName::Model(None), only(train, &MODEL))]);
             let sample = self.add(subject, Stage::DdpmSample { sampling }, network, &stream);
-            report.results.insert(InputName::SamplesOf(System::Ddpm, model), only(sample, &["samples.json"]));
+            report.results.insert(InputName::SamplesOf(System::Ddpm, model), only(sample, &[SamplesRecord::FILE]));
             let subject = Subject::Scored(System::Ddpm, model);
             let Experiment { drift, heatmap, sifid, .. } = self.experiment;
             let (path, margin, seen, mosaic) = (drift.path, drift.margin, None, None);
             let drift = Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic });
             let heatmap = Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic });
             for (stage, name, file, weights) in [
-                (drift, InputName::DriftOf(System::Ddpm, model), "drift.json", None),
-                (heatmap, InputName::HeatmapOf(System::Ddpm, model), "heatmap.json", None),
+                (drift, InputName::DriftOf(System::Ddpm, model), DriftRecord::FILE, None),
+                (heatmap, InputName::HeatmapOf(System::Ddpm, model), HeatmapRecord::FILE, None),
                 (
                     Stage::EvaluateSifid(EvaluateSifid::of(sifid)),
                     InputName::SifidOf(System::Ddpm, model),
-                    "sifid.json",
+                    SifidRecord::FILE,
                     sifid.weights(),
                 ),
             ] {
@@ -445,7 +449,7 @@ impl Study<'_> {
             let Trial { view, repeat, fold, .. } = trial;
             let stream = format!("{view} {training} repeat {repeat} fold {fold}");
             let task = self.add(Subject::Training(trial, training), stage, inputs, &stream);
-            report.results.insert(InputName::MetricsOf(trial, training), only(task, &["metrics.json"]));
+            report.results.insert(InputName::MetricsOf(trial, training), only(task, &[Metrics::FILE]));
             if training.second.is_none() {
                 models.insert(training.first, task);
             }

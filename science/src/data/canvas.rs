@@ -3,6 +3,7 @@
 //! pictures have one frame.
 
 use domain::experiment::{Anchor, Fill, Oversize, Pad};
+use domain::records::SinddmRecord;
 use domain::stage::Mosaic;
 use image::{Rgb, RgbImage, imageops};
 
@@ -148,6 +149,21 @@ fn border_median(picture: &RgbImage) -> [u8; 3] {
     })
 }
 
+/// A picture in the frame that a model has learnt: with the padding that pictures had
+/// around them there. Where nobody says what that was, as of models from elsewhere, the
+/// picture as it is: it is stretched to the model's size, as the published code does.
+pub fn framed_as_learnt(model: &SinddmRecord, image: &RgbImage) -> RgbImage {
+    framed_as_learnt_in(model, image, model.fill.map_or([0; 3], |fill| color(fill, image)))
+}
+
+/// The same with that colour around the picture.
+pub fn framed_as_learnt_in(model: &SinddmRecord, image: &RgbImage, color: [u8; 3]) -> RgbImage {
+    match model.sinddm.frame().filter(|_| model.fill.is_some()) {
+        Some(frame) => framed(image, frame, color),
+        None => image.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,5 +248,25 @@ mod tests {
         let whole = laid_out(&images, Mosaic { frame: Some([2, 1]) }, [5; 3]).unwrap();
         assert_eq!((whole.dimensions(), whole[(0, 0)].0[0], whole[(20, 0)].0[0]), ((120, 60), 5, 10));
         assert_eq!(laid_out(&[], Mosaic { frame: None }, [0; 3]), None);
+    }
+
+    #[test]
+    fn a_picture_to_start_from_is_framed_as_the_model_has_learnt_pictures() {
+        let record = |fill, fit: &str| -> SinddmRecord {
+            let json = serde_json::json!({
+                "sinddm": { "finest": [40, 40], "fit": fit }, "sizes": [[40, 40]], "scale_factor": 1.4,
+                "rescale_losses": [], "sampling_steps": [100], "parameters": 1, "final_loss": 0.5, "fill": fill,
+                "determinism": "bitwise",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let picture = RgbImage::from_pixel(20, 10, Rgb([90; 3]));
+        let framed = framed_as_learnt(&record(Some(Fill::Rgb([1, 2, 3])), "letterbox"), &picture);
+        assert_eq!((framed.dimensions(), framed[(0, 0)].0, framed[(10, 10)].0), ((20, 20), [1, 2, 3], [90; 3]));
+        // What is stretched in training is stretched here, and so is what comes from elsewhere.
+        assert_eq!(framed_as_learnt(&record(Some(Fill::Black), "stretch"), &picture), picture);
+        assert_eq!(framed_as_learnt(&record(None, "letterbox"), &picture), picture);
+        let mask = framed_as_learnt_in(&record(Some(Fill::BorderMedian), "letterbox"), &picture, [0; 3]);
+        assert_eq!(mask[(0, 0)].0, [0; 3]);
     }
 }

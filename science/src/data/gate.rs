@@ -1,140 +1,52 @@
 //! The gate of the generators: whether a picture shows one central object of
 //! plausible size on a dark background, as given real pictures do.
 //!
-//! Nothing here is learnt or tuned to a data set. Each picture is measured, and
-//! limits follow from what the real ones measure: the range of their values,
-//! widened on either side by its own width, and at least by a floor. Any real
-//! picture so lies within the limits, and those of the others are wide enough
-//! for it unless it stands as far from all of them as they are spread. With one
-//! picture there is no range, and the floors decide.
+//! Nothing here is learnt or tuned to a data set. Each picture is measured, and its limits
+//! follow from what the real ones measure: see [`domain::records::gate`].
 
 use std::collections::BTreeMap;
 
+use domain::records::gate::{Limits, Traits};
 use domain::results::Fault;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 
 use super::foreground::{self, Mask};
 
 /// A part of the foreground counts if it has this share of the largest part's pixels.
 const PART: f64 = 0.25;
 
-/// Least factor by which areas and contrasts may lie beyond those of the reals.
-const FACTOR: f64 = 2.0;
-
-/// Least distance by which the offset from the middle may, in shares of the frame's sides.
-const OFFSET: f64 = 0.05;
-
-/// Least share of the frame's edge by which what the object covers of it may.
-const EDGE: f64 = 0.02;
-
-/// Least number of grey levels by which the background may.
-const BACKGROUND: f64 = 8.0;
-
-/// What a picture is like, as far as the gate looks at it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Traits {
-    /// Share of the frame that the object covers, 0 to 1. The object is the largest
-    /// part that is brighter than Otsu's threshold, with its holes filled.
-    pub area: f64,
-    /// Parts that are brighter than that and at least a quarter as large as the largest.
-    pub parts: u32,
-    /// Distance of the object's centre of mass from the middle of the frame, each
-    /// coordinate as a share of the side along it.
-    pub offset: f64,
-    /// Share of the frame's outermost pixels that belong to the object, 0 to 1.
-    pub edge: f64,
-    /// Mean grey level of what is not the object, 0 to 255.
-    pub background: f64,
-    /// By how many grey levels the object's mean is above that of the background.
-    pub contrast: f64,
-}
-
-impl Traits {
-    /// Those of a picture.
-    pub fn of(image: &RgbImage) -> Self {
-        let bright = Mask::bright(image);
-        let parts = bright.components();
-        let large = PART * parts.iter().copied().max().unwrap_or(0) as f64;
-        let object = bright.stone_of_bright();
-        let [width, height] = [image.width() as usize, image.height() as usize];
-        let grey = foreground::grey(image);
-        let (mut levels, mut counts) = ([0.0; 2], [0.0; 2]);
-        let (mut centre, mut edge, mut outermost) = ([0.0; 2], 0.0, 0.0);
-        for (at, (level, inside)) in grey.iter().zip(object.pixels()).enumerate() {
-            let (x, y) = (at % width, at / width);
-            levels[usize::from(*inside)] += f64::from(*level);
-            counts[usize::from(*inside)] += 1.0;
-            if x == 0 || y == 0 || x + 1 == width || y + 1 == height {
-                outermost += 1.0;
-                edge += f64::from(u8::from(*inside));
-            }
-            if *inside {
-                centre[0] += (x as f64 + 0.5) / width as f64 - 0.5;
-                centre[1] += (y as f64 + 0.5) / height as f64 - 0.5;
-            }
+/// Measures a picture.
+pub fn traits(image: &RgbImage) -> Traits {
+    let bright = Mask::bright(image);
+    let parts = bright.components();
+    let large = PART * parts.iter().copied().max().unwrap_or(0) as f64;
+    let object = bright.stone_of_bright();
+    let [width, height] = [image.width() as usize, image.height() as usize];
+    let grey = foreground::grey(image);
+    let (mut levels, mut counts) = ([0.0; 2], [0.0; 2]);
+    let (mut centre, mut edge, mut outermost) = ([0.0; 2], 0.0, 0.0);
+    for (at, (level, inside)) in grey.iter().zip(object.pixels()).enumerate() {
+        let (x, y) = (at % width, at / width);
+        levels[usize::from(*inside)] += f64::from(*level);
+        counts[usize::from(*inside)] += 1.0;
+        if x == 0 || y == 0 || x + 1 == width || y + 1 == height {
+            outermost += 1.0;
+            edge += f64::from(u8::from(*inside));
         }
-        let mean = |side: usize| levels[side] / f64::max(counts[side], 1.0);
-        let [dx, dy] = centre.map(|sum: f64| sum / f64::max(counts[1], 1.0));
-        Self {
-            area: object.share(),
-            parts: parts.iter().filter(|part| **part as f64 >= large).count() as u32,
-            offset: dx.hypot(dy),
-            edge: edge / f64::max(outermost, 1.0),
-            background: mean(0),
-            contrast: if counts[1] > 0.0 { mean(1) - mean(0) } else { 0.0 },
+        if *inside {
+            centre[0] += (x as f64 + 0.5) / width as f64 - 0.5;
+            centre[1] += (y as f64 + 0.5) / height as f64 - 0.5;
         }
     }
-}
-
-/// Within which limits a picture passes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Least and largest area.
-    pub area: [f64; 2],
-    /// Most parts.
-    pub parts: u32,
-    /// Largest offset.
-    pub offset: f64,
-    /// Largest share of the edge.
-    pub edge: f64,
-    /// Brightest background.
-    pub background: f64,
-    /// Least contrast.
-    pub contrast: f64,
-}
-
-impl Limits {
-    /// Those that follow from real pictures; none from none.
-    pub fn of(reals: &[Traits]) -> Option<Self> {
-        let range = |of: fn(&Traits) -> f64| {
-            let values = || reals.iter().map(of);
-            Some([values().reduce(f64::min)?, values().reduce(f64::max)?])
-        };
-        let above = |[low, high]: [f64; 2], floor: f64| high + f64::max(high - low, floor);
-        let times = |[low, high]: [f64; 2]| if low > 0.0 { f64::max(high / low, FACTOR) } else { f64::INFINITY };
-        let (area, contrast) = (range(|real| real.area)?, range(|real| real.contrast)?);
-        Some(Self {
-            area: [area[0] / times(area), f64::min(area[1] * times(area), 1.0)],
-            parts: above(range(|real| f64::from(real.parts))?, 0.0) as u32,
-            offset: above(range(|real| real.offset)?, OFFSET),
-            edge: above(range(|real| real.edge)?, EDGE),
-            background: above(range(|real| real.background)?, BACKGROUND),
-            contrast: contrast[0] / times(contrast),
-        })
-    }
-
-    /// What is wrong with a picture of these traits; nothing if it passes.
-    pub fn faults(&self, picture: &Traits) -> Vec<Fault> {
-        let [least, most] = self.area;
-        let found = [
-            (Fault::Empty, picture.area == 0.0 || picture.contrast < self.contrast),
-            (Fault::Size, picture.area < least || picture.area > most),
-            (Fault::Several, picture.parts > self.parts),
-            (Fault::OffCentre, picture.offset > self.offset || picture.edge > self.edge),
-            (Fault::Background, picture.background > self.background),
-        ];
-        found.into_iter().filter(|(_, found)| *found).map(|(fault, _)| fault).collect()
+    let mean = |side: usize| levels[side] / f64::max(counts[side], 1.0);
+    let [dx, dy] = centre.map(|sum: f64| sum / f64::max(counts[1], 1.0));
+    Traits {
+        area: object.share(),
+        parts: parts.iter().filter(|part| **part as f64 >= large).count() as u32,
+        offset: dx.hypot(dy),
+        edge: edge / f64::max(outermost, 1.0),
+        background: mean(0),
+        contrast: if counts[1] > 0.0 { mean(1) - mean(0) } else { 0.0 },
     }
 }
 
@@ -157,14 +69,14 @@ impl Gate {
 
     /// Whether a sample passes. What cannot be judged does.
     pub fn passes(&self, image: &RgbImage) -> bool {
-        self.limits.as_ref().is_none_or(|limits| limits.faults(&Traits::of(image)).is_empty())
+        self.limits.as_ref().is_none_or(|limits| limits.faults(&traits(image)).is_empty())
     }
 
     /// The faults of each sample that does not pass, by its place; absent if nothing can
     /// be judged.
     pub fn judge(&self, images: &[RgbImage]) -> Option<BTreeMap<usize, Vec<Fault>>> {
         let limits = self.limits.as_ref()?;
-        let faults = images.iter().map(|image| limits.faults(&Traits::of(image))).enumerate();
+        let faults = images.iter().map(|image| limits.faults(&traits(image))).enumerate();
         Some(faults.filter(|(_, faults)| !faults.is_empty()).collect())
     }
 
@@ -203,7 +115,7 @@ mod tests {
     }
 
     fn gate(reals: &[RgbImage]) -> Gate {
-        Gate::new(&reals.iter().map(Traits::of).collect::<Vec<_>>())
+        Gate::new(&reals.iter().map(traits).collect::<Vec<_>>())
     }
 
     fn faults(gate: &Gate, image: &RgbImage) -> Vec<Fault> {
@@ -214,7 +126,7 @@ mod tests {
     fn against_the_others(groups: &[Vec<RgbImage>]) -> [usize; 2] {
         let mut passed = [0, 0];
         for group in groups {
-            let traits: Vec<Traits> = group.iter().map(Traits::of).collect();
+            let traits: Vec<Traits> = group.iter().map(traits).collect();
             for (number, own) in traits.iter().enumerate() {
                 let others: Vec<Traits> = [&traits[..number], &traits[number + 1..]].concat();
                 let faults = Limits::of(&others).unwrap().faults(own);
@@ -304,12 +216,12 @@ mod tests {
             for x in [0, width / 2] {
                 imageops::replace(&mut two, &half, i64::from(x), i64::from(height / 4));
             }
-            assert!(is(&two, Fault::Several), "{:?}", Traits::of(&two));
+            assert!(is(&two, Fault::Several), "{:?}", traits(&two));
 
             // Moved so far that the edge of the frame cuts it.
             let mut cut = dark.clone();
             imageops::replace(&mut cut, real, i64::from(width) / 2, 0);
-            assert!(is(&cut, Fault::OffCentre), "{:?}", Traits::of(&cut));
+            assert!(is(&cut, Fault::OffCentre), "{:?}", traits(&cut));
 
             let mut small = dark.clone();
             let tiny = resize(real, width / 3, height / 3, Filter::Lanczos);
@@ -331,7 +243,7 @@ mod tests {
             let soft = resize(&resize(real, width / 4, height / 4, Filter::Lanczos), width, height, Filter::Bicubic);
             let large = resize(real, 4 * width, 4 * height, Filter::Lanczos);
             for image in [&soft, &large, &imageops::flip_horizontal(real)] {
-                assert_eq!(faults(&gate, image), [], "{:?}", Traits::of(image));
+                assert_eq!(faults(&gate, image), [], "{:?}", traits(image));
             }
         }
     }
@@ -341,7 +253,7 @@ mod tests {
         // A square of 20 of 80 by 10 of 40 pixels, five right of the middle.
         let inside = |x: u32, y: u32| (35..55).contains(&x) && (15..25).contains(&y);
         let image = RgbImage::from_fn(80, 40, |x, y| Rgb([if inside(x, y) { 110 } else { 10 }; 3]));
-        let Traits { area, parts, offset, edge, background, contrast } = Traits::of(&image);
+        let Traits { area, parts, offset, edge, background, contrast } = traits(&image);
         // Smoothing by the mean of 3 × 3 pixels takes the corners and nothing else off at half the height.
         assert!((area - 200.0 / 3200.0).abs() < 10.0 / 3200.0, "{area}");
         assert_eq!((parts, edge), (1, 0.0));

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use super::augment::Augmentation;
-use crate::models::resnet::CLASSES;
 use crate::random;
+use domain::stone::CLASSES;
 
 /// Of ImageNet's pixels.
 const IMAGENET: Moments = Moments { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
@@ -321,7 +321,7 @@ pub(crate) mod tests {
             ("image_ids", TensorView::new(Dtype::U32, vec![n], &ids).unwrap()),
         ];
         let bytes = safetensors::serialize(tensors, None).unwrap();
-        crate::records::write_bytes(path, &bytes).unwrap();
+        crate::files::write_bytes(path, &bytes).unwrap();
     }
 
     /// Patches of 2 × 2 pixels, `each` of an image, labels in turn.

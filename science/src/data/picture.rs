@@ -7,6 +7,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
+use domain::experiment::SIDE_MAX;
 use domain::stage::Failure;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
@@ -17,10 +18,7 @@ use image::{
 
 use super::foreground::Mask;
 use super::resize::{Filter, resize};
-use crate::records;
-
-/// Widest and highest picture that is opened, in pixels.
-pub(crate) const MAX_SIDE: u32 = 32_768;
+use crate::files;
 
 /// Most bytes that decoding one picture may take, and the largest file read.
 const MAX_BYTES: u64 = 2 << 30;
@@ -109,8 +107,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture, Failure> {
         return Err(refuse(path, "is empty; replace or remove it"));
     }
     let mut limits = Limits::no_limits();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_image_width = Some(SIDE_MAX);
+    limits.max_image_height = Some(SIDE_MAX);
     limits.max_alloc = Some(MAX_BYTES);
     // By content: names lie.
     let format = image::guess_format(bytes).ok();
@@ -147,7 +145,7 @@ fn broken(path: &Path, error: ImageError) -> Failure {
     match error {
         ImageError::Limits(error) => refuse(
             path,
-            &format!("is too large to open ({error}): at most {MAX_SIDE} pixels a side and 2 GiB; shrink or remove it"),
+            &format!("is too large to open ({error}): at most {SIDE_MAX} pixels a side and 2 GiB; shrink or remove it"),
         ),
         ImageError::Unsupported(error) => refuse(path, &format!("cannot be opened: {error}; convert it to 8-bit RGB")),
         error => refuse(path, &format!("is truncated or damaged: {error}; replace or remove it")),
@@ -212,7 +210,7 @@ fn save(path: &Path, pixels: &[u8], width: u32, height: u32, color: ExtendedColo
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
         .write_image(pixels, width, height, color)
         .map_err(|error| Failure::invalid_input(format!("cannot encode {}: {error}", path.display())))?;
-    records::write_bytes(path, &bytes)
+    files::write_bytes(path, &bytes)
 }
 
 /// The pictures of a folder, by name: files that end in png, jpg or jpeg, in

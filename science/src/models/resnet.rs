@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{HeadStart, Network, Stem};
 use domain::seed::Seed;
 use domain::stage::Failure;
+use domain::stone::CLASSES;
 use rand_chacha::ChaCha8Rng;
 
 use super::layers::{BatchNorm, bare_conv, linear, pool, spatial_mean};
@@ -21,9 +22,6 @@ const EXPANSION: usize = 4;
 
 /// Guard against division by zero; PyTorch's default.
 const EPSILON: f64 = 1e-5;
-
-/// Classes of every data set.
-pub const CLASSES: usize = 6;
 
 /// Classes of the pictures that published weights were trained on.
 pub const IMAGENET_CLASSES: usize = 1000;

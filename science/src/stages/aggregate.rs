@@ -30,9 +30,10 @@ use serde_json::Value;
 
 use self::table::Table;
 use super::Attempt;
+use crate::files;
 use crate::random;
-use crate::records::{
-    self, Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
+use domain::records::{
+    Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
 };
 
 /// Bootstrap samples behind an interval over images.
@@ -116,7 +117,7 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         ddpm,
         trainings: trainings::trainings(folder)?,
     };
-    records::write(&folder.output("results.json"), &results)
+    files::write(&folder.output(Results::FILE), &results)
 }
 
 fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failure> {
@@ -124,7 +125,7 @@ fn read_trained(aggregate: &Aggregate, folder: &Folder) -> Result<Trained, Failu
     for trial in aggregate.trials.iter().copied().flat_map(Trial::all) {
         for training in trainings.iter().copied() {
             let name = InputName::MetricsOf(trial, training);
-            let Some(metrics) = read_if_there::<Metrics>(folder, name, "metrics.json")? else { continue };
+            let Some(metrics) = read_if_there::<Metrics>(folder, name)? else { continue };
             if metrics.view != trial.view || metrics.datasets != training.datasets() {
                 let about = format!("{name}: its metrics are of {} {:?}", metrics.view, metrics.datasets);
                 return Err(Failure::new(FailureCode::Internal, about));
@@ -144,12 +145,11 @@ fn drift(
 ) -> Result<Vec<DriftScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let (record, why) =
-            match score::<DriftRecord>(folder, InputName::DriftOf(System::Sinddm, Model::View(view)), "drift.json")? {
-                None => continue,
-                Some(Score::Is(record)) => (record, None),
-                Some(Score::Absent(why)) => (DriftRecord { n_real: 0, n_synthetic: 0, properties: vec![] }, Some(why)),
-            };
+        let (record, why) = match score::<DriftRecord>(folder, InputName::DriftOf(System::Sinddm, Model::View(view)))? {
+            None => continue,
+            Some(Score::Is(record)) => (record, None),
+            Some(Score::Absent(why)) => (DriftRecord { n_real: 0, n_synthetic: 0, properties: vec![] }, Some(why)),
+        };
         for (property, paper) in paper::DRIFT_PROPERTIES.into_iter().zip(paper::drift(view)) {
             let found = record.properties.iter().find(|found| found.property == property);
             let of = |found: &PropertyDrift| match aggregate.drift_method {
@@ -227,11 +227,7 @@ fn sifid(
     for view in View::ALL {
         let (mut per_class, mut per_image, mut why) = (Vec::new(), Vec::new(), Vec::new());
         for class in Dataset::A.classes() {
-            match score::<SifidRecord>(
-                folder,
-                InputName::SifidOf(System::Sinddm, Model::Class(view, class)),
-                "sifid.json",
-            )? {
+            match score::<SifidRecord>(folder, InputName::SifidOf(System::Sinddm, Model::Class(view, class)))? {
                 None => why.push(format!("{class}: not computed")),
                 Some(Score::Is(record)) => {
                     per_class.push((class, record.mean));
@@ -266,8 +262,7 @@ fn sifid(
 fn heatmap(folder: &Folder, generators: &[Generator]) -> Result<Vec<HeatmapScore>, Failure> {
     let mut scores = Vec::new();
     for view in View::ALL {
-        let Some(found) =
-            score::<HeatmapRecord>(folder, InputName::HeatmapOf(System::Sinddm, Model::View(view)), "heatmap.json")?
+        let Some(found) = score::<HeatmapRecord>(folder, InputName::HeatmapOf(System::Sinddm, Model::View(view)))?
         else {
             continue;
         };
@@ -290,13 +285,13 @@ fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
         for class in Dataset::A.classes() {
             let model = Model::Class(view, class);
             let samples = InputName::SamplesOf(System::Sinddm, model);
-            if let Some(record) = read_if_there::<SamplesRecord>(folder, samples, "samples.json")? {
+            if let Some(record) = read_if_there::<SamplesRecord>(folder, samples)? {
                 let mut faults = BTreeMap::new();
                 for fault in record.faults.values().flatten() {
                     *faults.entry(*fault).or_insert(0) += 1;
                 }
                 let pad = InputName::RecordOf(StageKind::Pad, Subject::Model(model));
-                let pad = read_if_there::<PadRecord>(folder, pad, "pad.json")?;
+                let pad = read_if_there::<PadRecord>(folder, pad)?;
                 generators.push(Generator {
                     view,
                     class,
@@ -327,15 +322,15 @@ fn ddpm(folder: &Folder) -> Result<Vec<DdpmScore>, Failure> {
         let of_classes = Dataset::A.classes().map(|class| Model::Class(view, class));
         for model in std::iter::once(Model::View(view)).chain(of_classes) {
             let of = |name: fn(System, Model) -> InputName| name(System::Ddpm, model);
-            let Some(drift) = score::<DriftRecord>(folder, of(InputName::DriftOf), "drift.json")? else { continue };
-            let sifid = score::<SifidRecord>(folder, of(InputName::SifidOf), "sifid.json")?;
-            let heatmap = score::<HeatmapRecord>(folder, of(InputName::HeatmapOf), "heatmap.json")?;
+            let Some(drift) = score::<DriftRecord>(folder, of(InputName::DriftOf))? else { continue };
+            let sifid = score::<SifidRecord>(folder, of(InputName::SifidOf))?;
+            let heatmap = score::<HeatmapRecord>(folder, of(InputName::HeatmapOf))?;
             let ((drift, no_drift), (sifid, no_sifid), (heatmap, no_heatmap)) =
                 (drift.split(), Score::split_any(sifid), Score::split_any(heatmap));
             let properties = drift.map(|record| record.properties).unwrap_or_default();
             let no_drift = no_drift.or_else(|| properties.iter().find_map(reason));
             let why = [("drift", no_drift), ("sifid", no_sifid), ("heatmap", no_heatmap)];
-            let samples = read_if_there::<SamplesRecord>(folder, of(InputName::SamplesOf), "samples.json")?;
+            let samples = read_if_there::<SamplesRecord>(folder, of(InputName::SamplesOf))?;
             let passing =
                 samples.and_then(|record| Some(f64::from(passed(&record)?) / record.passed.len().max(1) as f64));
             scores.push(DdpmScore {
@@ -374,44 +369,44 @@ impl<T> Score<T> {
 
 /// Reads the record of an evaluation, if it was run. A number that is none, which JSON
 /// writes as null, makes it an absent one.
-fn score<T: Record>(folder: &Folder, name: InputName, file: &str) -> Result<Option<Score<T>>, Failure> {
-    let path = folder.input(name).join(file);
+fn score<T: Record>(folder: &Folder, name: InputName) -> Result<Option<Score<T>>, Failure> {
+    let (path, file) = (folder.input(name).join(T::FILE), T::FILE);
     if !folder.input(name).exists() {
         return Ok(None);
     }
-    let value: Value = records::read(&path)?;
+    let value = files::value(&path)?;
     if let Ok(Absent { absent }) = serde_json::from_value(value.clone()) {
         return Ok(Some(Score::Absent(absent)));
     }
     let is_number = |error: serde_json::Error| match null_entry(&value) {
         Some(entry) => Ok(Some(Score::Absent(format!("{entry} is not a number; see {file} of that task")))),
-        None => Err(records::unusable(&path, error)),
+        None => Err(files::unusable(&path, error)),
     };
     match serde_json::from_value(value.clone()) {
-        Ok(record) => Ok(Some(Score::Is(records::checked(record, &path)?))),
+        Ok(record) => Ok(Some(Score::Is(files::checked(record, &path)?))),
         Err(error) => is_number(error),
     }
 }
 
-fn read_if_there<T: Record>(folder: &Folder, name: InputName, file: &str) -> Result<Option<T>, Failure> {
+fn read_if_there<T: Record>(folder: &Folder, name: InputName) -> Result<Option<T>, Failure> {
     let input = folder.input(name);
     if !input.exists() {
         return Ok(None);
     }
-    read(&input, file, name).map(Some)
+    read(&input, name).map(Some)
 }
 
 /// Reads a record all of whose numbers are numbers: JSON has no NaN and writes
 /// it as null.
-fn read<T: Record>(input: &Path, file: &str, name: InputName) -> Result<T, Failure> {
-    let path = input.join(file);
-    let value: Value = records::read(&path)?;
+fn read<T: Record>(input: &Path, name: InputName) -> Result<T, Failure> {
+    let (path, file) = (input.join(T::FILE), T::FILE);
+    let value = files::value(&path)?;
     if let Some(entry) = null_entry(&value) {
         let message = format!("{name}: {entry} is not a number; see {file} of that task");
         return Err(Failure::new(FailureCode::NotANumber, message));
     }
-    let record = serde_json::from_value(value).map_err(|error| records::unusable(&path, error))?;
-    records::checked(record, &path)
+    let record = serde_json::from_value(value).map_err(|error| files::unusable(&path, error))?;
+    files::checked(record, &path)
 }
 
 /// Where the first null is, if any.

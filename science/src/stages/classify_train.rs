@@ -17,12 +17,14 @@ use super::Attempt;
 use crate::checkpoint::Checkpoints;
 use crate::data::augment::Augmentation;
 use crate::data::patchset::{Normalisation, PatchSet};
-use crate::models::resnet::{CLASSES, ResNet};
+use crate::files;
+use crate::models::resnet::ResNet;
 use crate::optimizer::NamedOptimizer;
 use crate::random;
-use crate::records::{self, PatchesRecord};
 use crate::training::ahead;
 use crate::weights::{self, Arrays};
+use domain::records::{Metrics, PatchesRecord, Record};
+use domain::stone::CLASSES;
 
 mod log;
 mod score;
@@ -95,8 +97,8 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
     weights::save(&net, &attempt.folder.output("model.safetensors"))?;
     let scores = predict(&net, &test, &normalisation, attempt.device)?;
     let metrics = score::metrics(classify, &log, &test, &scores, &records, attempt.device);
-    records::write(&attempt.folder.output("metrics.json"), &metrics)?;
-    records::write_bytes(&attempt.folder.output("epochs.csv"), log.csv(classify).as_bytes())
+    files::write(&attempt.folder.output(Metrics::FILE), &metrics)?;
+    files::write_bytes(&attempt.folder.output("epochs.csv"), log.csv(classify).as_bytes())
 }
 
 /// What changes from step to step. With the parameters, the inputs and the seed,
@@ -183,7 +185,7 @@ fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<Data, Failure
     let (mut train, mut test, mut records) = (PatchSet::default(), PatchSet::default(), Vec::new());
     for dataset in &classify.datasets {
         let input = attempt.folder.input(InputName::Patches(*dataset));
-        let record: PatchesRecord = records::read(&input.join("patches.json"))?;
+        let record: PatchesRecord = files::read(&input.join(PatchesRecord::FILE))?;
         if record.dataset != *dataset {
             let message = format!("{}: holds data set {}, not {dataset}", input.display(), record.dataset);
             return Err(Failure::invalid_input(message));

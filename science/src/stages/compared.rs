@@ -11,7 +11,8 @@ use image::{RgbImage, imageops};
 use crate::data::canvas;
 use crate::data::folder;
 use crate::data::picture::open_rgb8;
-use crate::records::{self, PadRecord, UpscaleRecord};
+use crate::files;
+use domain::records::{PadRecord, Record, UpscaleRecord};
 
 /// One picture to be compared.
 pub(super) struct Compared {
@@ -57,7 +58,7 @@ pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compar
         let Some(mosaic) = mosaic else {
             return Ok(each(files, None));
         };
-        let record: PadRecord = records::read(&input.join("pad.json"))?;
+        let record: PadRecord = files::read(&input.join(PadRecord::FILE))?;
         let color = record.colors.first().copied().unwrap_or_default();
         Ok(vec![Compared { files, mosaic: Some((mosaic, color)), counts: None }])
     };
@@ -70,9 +71,9 @@ pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compar
 /// `InvalidInput` naming the folder if a class has none.
 pub(super) fn synthetic(folder: &Folder) -> Result<Vec<Compared>, Failure> {
     let of = |input: PathBuf| {
-        let record = input.join("upscale.json");
+        let record = input.join(UpscaleRecord::FILE);
         let counts = match record.exists() {
-            true => records::read::<UpscaleRecord>(&record)?.counts,
+            true => files::read::<UpscaleRecord>(&record)?.counts,
             false => None,
         };
         Ok(each(folder::paths(&input)?, counts))
@@ -117,8 +118,8 @@ mod tests {
     use super::*;
     use crate::data::picture::save_png;
     use crate::data::pyramid::{Pyramid, learnt};
-    use crate::records::{DriftRecord, HeatmapRecord, SifidRecord};
     use crate::stages::{self, Attempt};
+    use domain::records::{DriftRecord, HeatmapRecord, SifidRecord};
 
     fn run(folder: &Folder, stage: Stage) {
         let (monitor, device) = (&mut Unwatched, &Device::flex());
@@ -168,7 +169,7 @@ mod tests {
             fs::create_dir_all(real.parent().unwrap()).unwrap();
             fs::rename(folder.outputs(), &real).unwrap();
 
-            let record: PadRecord = records::read(&real.join("pad.json")).unwrap();
+            let record: PadRecord = files::read(&real.join(PadRecord::FILE)).unwrap();
             let shown = learnt(folder::pictures(&real).unwrap(), sinddm, record.colors[0]);
             let finest = Pyramid::new(&shown, sinddm).unwrap().scales.pop().unwrap().images;
             for (number, sample) in finest.iter().enumerate() {
@@ -187,14 +188,14 @@ mod tests {
                 let features = Features::Random;
                 let params = EvaluateSifid { features, block: 64, pairing, mosaic, ..EvaluateSifid::default() };
                 run(&pair, Stage::EvaluateSifid(params));
-                means.push(records::read::<SifidRecord>(&pair.output("sifid.json")).unwrap().mean);
+                means.push(files::read::<SifidRecord>(&pair.output(SifidRecord::FILE)).unwrap().mean);
             }
         }
         let seen = Some(Seen { finest: sinddm.finest, factor: 4, method: UpscaleMethod::Lanczos });
         run(&whole, Stage::EvaluateDrift(EvaluateDrift { seen, mosaic, ..EvaluateDrift::default() }));
         run(&whole, Stage::EvaluateHeatmap(EvaluateHeatmap { mosaic, ..EvaluateHeatmap::default() }));
-        let drift: DriftRecord = records::read(&whole.output("drift.json")).unwrap();
-        let heatmap: HeatmapRecord = records::read(&whole.output("heatmap.json")).unwrap();
+        let drift: DriftRecord = files::read(&whole.output(DriftRecord::FILE)).unwrap();
+        let heatmap: HeatmapRecord = files::read(&whole.output(HeatmapRecord::FILE)).unwrap();
         let mean = |means: &Vec<f64>| means.iter().sum::<f64>() / means.len() as f64;
         let ks = drift.properties.iter().filter_map(|property| property.ks).collect();
         (ks, heatmap.mean_difference, [mean(&sifid[0]), mean(&sifid[1])])
@@ -233,10 +234,10 @@ mod tests {
         let image = RgbImage::from_fn(16, 8, |x, y| if x < 10 && y < 6 { Rgb([200; 3]) } else { Rgb([0; 3]) });
         save_png(&folder.input(InputName::Synthetic(None)).join("images/000.png"), &image).unwrap();
         let record = serde_json::json!({ "method": "swin2sr", "size": [16, 8], "counts": [10, 6], "images": 1 });
-        records::write(&folder.input(InputName::Synthetic(None)).join("upscale.json"), &record).unwrap();
+        files::write(&folder.input(InputName::Synthetic(None)).join(UpscaleRecord::FILE), &record).unwrap();
         let open = |folder: &Folder| synthetic(folder).unwrap()[0].open().unwrap();
         assert_eq!(open(&folder), RgbImage::from_pixel(10, 6, Rgb([200; 3])));
-        fs::remove_file(folder.input(InputName::Synthetic(None)).join("upscale.json")).unwrap();
+        fs::remove_file(folder.input(InputName::Synthetic(None)).join(UpscaleRecord::FILE)).unwrap();
         assert_eq!(open(&folder), image);
     }
 }

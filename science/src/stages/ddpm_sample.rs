@@ -12,11 +12,12 @@ use super::{Attempt, sinddm_sample};
 use crate::checkpoint::Checkpoints;
 use crate::data::gate::Gate;
 use crate::data::tensors;
+use crate::files;
 use crate::models::ddpm::Unet;
 use crate::models::diffusion::Schedule;
-use crate::records::{self, PlainRecord};
 use crate::sampler::normals;
 use crate::weights::{self, Array, Arrays};
+use domain::records::{DdpmRecord, Record};
 
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -29,7 +30,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// told to stop.
 pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure> {
     let input = attempt.folder.input(InputName::Model(None));
-    let record: PlainRecord = records::read(&input.join("training.json"))?;
+    let record: DdpmRecord = files::read(&input.join(DdpmRecord::FILE))?;
     let training = &record.training;
     let net = Unet::new(training.dim as usize, &training.mults, attempt.device);
     let net = weights::load(net, &input.join("model.safetensors"))?;

@@ -14,17 +14,18 @@ use image::{RgbImage, imageops};
 use super::Attempt;
 use super::sinddm_train::READ_EVERY;
 use crate::checkpoint::Checkpoints;
-use crate::data::gate::Traits;
+use crate::data::gate::traits;
 use crate::data::resize::{Filter, resize};
 use crate::data::{canvas, folder, picture, tensors};
+use crate::files;
 use crate::models::ddpm::Unet;
 use crate::models::diffusion::Schedule;
 use crate::optimizer;
 use crate::pace::Pace;
 use crate::random;
-use crate::records::{self, PadRecord, PlainRecord};
 use crate::training::{Training, ahead, state};
 use crate::weights;
+use domain::records::{DdpmRecord, PadRecord, Record};
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`,
 /// `loss.csv` and the squares learnt from.
@@ -87,10 +88,10 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         let message = format!("{name} is not a number after the last step: lower ddpm.training.lr");
         return Err(Failure::new(FailureCode::NotANumber, message));
     }
-    let record = PlainRecord {
+    let record = DdpmRecord {
         training: training.clone(),
         images: squares.len() as u32,
-        reals: squares.iter().map(Traits::of).collect(),
+        reals: squares.iter().map(traits).collect(),
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
         determinism: crate::device::determinism(attempt.device),
@@ -99,8 +100,8 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         picture::save_png(&attempt.folder.output(&picture_path(number)), square)?;
     }
     weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
-    records::write(&attempt.folder.output("training.json"), &record)?;
-    records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    files::write(&attempt.folder.output(DdpmRecord::FILE), &record)?;
+    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
 /// With the second moment of the port.
@@ -118,8 +119,8 @@ fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
     };
     let mut squares = Vec::new();
     for input in inputs {
-        let record = input.join("pad.json");
-        let colors = if record.exists() { records::read::<PadRecord>(&record)?.colors } else { vec![] };
+        let record = input.join(PadRecord::FILE);
+        let colors = if record.exists() { files::read::<PadRecord>(&record)?.colors } else { vec![] };
         for (number, image) in folder::pictures(&input)?.iter().enumerate() {
             let color = colors.get(number).copied().unwrap_or_default();
             squares.push(resize(&canvas::framed(image, [size, size], color), size, size, Filter::Lanczos));
@@ -191,7 +192,7 @@ pub(crate) mod tests {
     fn leaves_a_model_and_what_it_learnt_from() {
         let root = tempfile::tempdir().unwrap();
         let folder = train(&small(), root.path(), &mut Unwatched).unwrap();
-        let record: PlainRecord = records::read(&folder.output("training.json")).unwrap();
+        let record: DdpmRecord = files::read(&folder.output(DdpmRecord::FILE)).unwrap();
         assert_eq!((record.images, record.reals.len()), (2, 2));
         assert!(record.final_loss > 0.0 && record.final_loss < 3.0);
         let square = picture::open_rgb8(&folder.output("images/001.png")).unwrap().image;

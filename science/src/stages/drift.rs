@@ -13,8 +13,9 @@ use super::Attempt;
 use super::compared::{self, Compared};
 use crate::data::batch;
 use crate::data::resize::{Filter, resize};
+use crate::files;
 use crate::random;
-use crate::records::{self, DriftRecord, PropertyDrift};
+use domain::records::{DriftRecord, PropertyDrift, Record};
 
 /// Runs the stage; see [`domain::stage::Stage::EvaluateDrift`] for inputs and outputs.
 ///
@@ -58,7 +59,7 @@ pub fn run(drift: &EvaluateDrift, attempt: Attempt<'_>) -> Result<(), Failure> {
         })
         .collect();
     let record = DriftRecord { n_real: real.len() as u32, n_synthetic: synthetic.len() as u32, properties };
-    records::write(&attempt.folder.output("drift.json"), &record)
+    files::write(&attempt.folder.output(DriftRecord::FILE), &record)
 }
 
 /// A real picture as a perfect generator would show it: shrunk to the finest scale as for
@@ -155,7 +156,7 @@ mod tests {
             let device = burn::tensor::Device::flex();
             let attempt = Attempt { seed: Seed(1), folder, monitor: &mut Unwatched, device: &device, memory: 0 };
             run(&EvaluateDrift::default(), attempt).unwrap();
-            records::read(&folder.output("drift.json")).unwrap()
+            files::read(&folder.output(DriftRecord::FILE)).unwrap()
         };
         let record = scores(&folder);
         assert_eq!((record.n_real, record.n_synthetic, record.properties.len()), (10, 2, 5));

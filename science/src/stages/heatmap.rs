@@ -11,7 +11,8 @@ use crate::data::batch;
 use crate::data::foreground::{grey, otsu};
 use crate::data::picture::save_png;
 use crate::data::resize::resize_area;
-use crate::records::{self, HeatmapRecord};
+use crate::files;
+use domain::records::{HeatmapRecord, Record};
 
 /// Colours of the maps from dark to bright, evenly spaced.
 const COLORS: [[u8; 3]; 6] = [[0, 0, 6], [74, 12, 107], [165, 44, 96], [229, 92, 48], [251, 165, 10], [252, 253, 191]];
@@ -45,7 +46,7 @@ pub fn run(heatmap: &EvaluateHeatmap, attempt: Attempt<'_>) -> Result<(), Failur
     for (name, levels) in [("real", real.as_raw()), ("synthetic", synthetic.as_raw()), ("difference", &difference)] {
         save_png(&attempt.folder.output(&format!("{name}.png")), &colored(levels, size))?;
     }
-    records::write(&attempt.folder.output("heatmap.json"), &record)
+    files::write(&attempt.folder.output(HeatmapRecord::FILE), &record)
 }
 
 /// The mean of pictures of one size, truncated to whole grey levels.
@@ -92,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::data::picture::open_rgb8;
-    use crate::records::{Absent, DriftRecord};
+    use domain::records::{Absent, DriftRecord};
 
     #[test]
     fn equal_pictures_neither_differ_nor_drift() {
@@ -113,19 +114,20 @@ mod tests {
             }
         }
         run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
-        let record: HeatmapRecord = records::read(&folder.output("heatmap.json")).unwrap();
+        let record: HeatmapRecord = files::read(&folder.output(HeatmapRecord::FILE)).unwrap();
         assert_eq!((record.size, record.mean_difference), ([12, 9], 0.0));
         assert_eq!((record.foreground_real, record.foreground_synthetic), (0.5, 0.5));
         assert_eq!(open_rgb8(&folder.output("difference.png")).unwrap().image.dimensions(), (12, 9));
         run_it(Stage::EvaluateDrift(EvaluateDrift::default())).unwrap();
-        let record: DriftRecord = records::read(&folder.output("drift.json")).unwrap();
+        let record: DriftRecord = files::read(&folder.output(DriftRecord::FILE)).unwrap();
         assert_eq!((record.n_real, record.n_synthetic), (12, 24));
         assert_eq!(record.properties.len(), DRIFT_PROPERTIES.len());
         assert!(record.properties.iter().all(|property| property.ks == Some(0.0) && property.emd == Some(0.0)));
         std::fs::remove_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
         std::fs::create_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
         run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
-        let Absent { absent } = records::read(&folder.output("heatmap.json")).unwrap();
+        let path = folder.output(HeatmapRecord::FILE);
+        let Absent { absent } = serde_json::from_value(files::value(&path).unwrap()).unwrap();
         assert!(absent.contains("real.Va") && absent.contains("no pictures"), "{absent}");
     }
 

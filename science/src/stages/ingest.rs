@@ -13,8 +13,9 @@ use domain::stone::Class;
 use super::Attempt;
 use crate::data::split::{self, Role};
 use crate::data::{batch, picture};
+use crate::files;
 use crate::random;
-use crate::records::{self, IDS_PER_CLASS, ImageList, ImageRecord};
+use domain::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
 
 /// One picture to look at.
 struct Found {
@@ -72,7 +73,7 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
         return Err(Failure::new(first.code, message.join("\n")));
     }
     let list = ImageList { dataset: ingest.dataset, view: ingest.view, images };
-    records::write(&attempt.folder.output("images.json"), &list)
+    files::write(&attempt.folder.output(ImageList::FILE), &list)
 }
 
 /// Which stone each picture of a class shows, where that is known by its file name.
@@ -197,7 +198,7 @@ mod tests {
     fn run_with(folder: &Folder, ingest: Ingest) -> Result<ImageList, Failure> {
         let attempt = Attempt { seed: Seed(7), folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
         super::super::run(&Stage::Ingest(ingest), attempt)?;
-        records::read(&folder.output("images.json"))
+        files::read(&folder.output(ImageList::FILE))
     }
 
     #[test]

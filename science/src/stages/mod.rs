@@ -22,7 +22,8 @@ use burn::tensor::Device;
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 
-use crate::records::{self, Absent};
+use crate::files;
+use domain::records::{Absent, DriftRecord, HeatmapRecord, Record, SifidRecord};
 
 /// What every stage is given besides its parameters.
 pub struct Attempt<'a> {
@@ -53,9 +54,11 @@ pub fn run(stage: &Stage, attempt: Attempt<'_>) -> Result<(), Failure> {
         Stage::DdpmSample { sampling } => ddpm_sample::run(sampling, attempt),
         Stage::Swin2srTrain { size, training } => swin2sr_train::run(*size, training, attempt),
         Stage::Upscale { upscale } => upscale::run(upscale, attempt),
-        Stage::EvaluateDrift(drift) => or_absent("drift.json", attempt, |attempt| drift::run(drift, attempt)),
-        Stage::EvaluateHeatmap(heatmap) => or_absent("heatmap.json", attempt, |attempt| heatmap::run(heatmap, attempt)),
-        Stage::EvaluateSifid(sifid) => or_absent("sifid.json", attempt, |attempt| sifid::run(sifid, attempt)),
+        Stage::EvaluateDrift(drift) => or_absent(DriftRecord::FILE, attempt, |attempt| drift::run(drift, attempt)),
+        Stage::EvaluateHeatmap(heatmap) => {
+            or_absent(HeatmapRecord::FILE, attempt, |attempt| heatmap::run(heatmap, attempt))
+        }
+        Stage::EvaluateSifid(sifid) => or_absent(SifidRecord::FILE, attempt, |attempt| sifid::run(sifid, attempt)),
         Stage::Patches(patches) => patches::run(patches, attempt),
         Stage::ClassifyTrain(classify) => classify_train::run(classify, attempt),
         Stage::Aggregate(aggregate) => aggregate::run(aggregate, attempt),
@@ -74,7 +77,7 @@ fn or_absent(
     let folder = attempt.folder;
     match evaluate(attempt) {
         Err(Failure { code: FailureCode::InvalidInput | FailureCode::NotANumber, message, .. }) => {
-            records::write(&folder.output(record), &Absent { absent: message })
+            files::write(&folder.output(record), &Absent { absent: message })
         }
         ended => ended,
     }
@@ -100,7 +103,8 @@ mod tests {
         let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
         let sifid = EvaluateSifid { features: Features::Random, ..EvaluateSifid::default() };
         run(&Stage::EvaluateSifid(sifid), attempt).unwrap();
-        let Absent { absent } = records::read(&folder.output("sifid.json")).unwrap();
+        let path = folder.output(SifidRecord::FILE);
+        let Absent { absent } = serde_json::from_value(files::value(&path).unwrap()).unwrap();
         assert!(absent.contains("8×8 pixels are too small: at least 23"), "{absent}");
     }
 }

@@ -9,7 +9,8 @@ use domain::stone::Dataset;
 
 use super::{Attempt, ingest};
 use crate::data::{batch, canvas, picture, split};
-use crate::records::{self, IDS_PER_CLASS, ImageRef, PadRecord};
+use crate::files;
+use domain::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
 
 /// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
 ///
@@ -64,7 +65,7 @@ pub fn run(canvases: &Canvases, attempt: Attempt<'_>) -> Result<(), Failure> {
         colors: made.iter().map(|(_, _, color, _)| *color).collect(),
         black: made.iter().map(|(.., black)| *black).collect(),
     };
-    records::write(&folder.output("pad.json"), &record)
+    files::write(&folder.output(PadRecord::FILE), &record)
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
     fn run_it(folder: &Folder, canvases: &Canvases) -> PadRecord {
         let attempt = Attempt { seed: Seed(1), folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
         run(canvases, attempt).unwrap();
-        records::read(&folder.output("pad.json")).unwrap()
+        files::read(&folder.output(PadRecord::FILE)).unwrap()
     }
 
     fn all(pad: Pad, frame: Option<[u32; 2]>) -> Canvases {

@@ -21,8 +21,9 @@ use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
 use crate::data::resize::{Filter, resize};
 use crate::data::split;
 use crate::data::windows::{Search, Window};
+use crate::files;
 use crate::random;
-use crate::records::{self, ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord};
+use domain::records::{ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord, Record};
 
 /// The columns of `patches.csv`.
 const COLUMNS: [&str; 8] = ["side", "class", "image_id", "file", "x", "y", "coverage", "stride"];
@@ -212,7 +213,7 @@ pub fn folds(
 
 /// The images of A or C, of which `ingest` says what they may be used for.
 fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failure> {
-    let list: ImageList = records::read(&attempt.folder.input(InputName::Ingest).join("images.json"))?;
+    let list: ImageList = files::read(&attempt.folder.input(InputName::Ingest).join(ImageList::FILE))?;
     let classes = patches.dataset.classes();
     if let Some(image) = list.images.iter().find(|image| !classes.contains(&image.class)) {
         let (dataset, class) = (patches.dataset, image.class);
@@ -474,11 +475,11 @@ fn describe(patches: &Patches, work: &[(Order<'_>, Cut)], folder: &Folder) -> Re
     shown.iter_mut().for_each(|row| row.resize(SHOWN, &blank));
     let sheet = contact_sheet(shown.into_iter().flatten(), SHOWN as u32, patches.patch.size.min(96));
     save_png(&folder.output("sheet.png"), &sheet)?;
-    records::write_bytes(&folder.output("patches.csv"), csv_of(&COLUMNS, rows).as_bytes())?;
+    files::write_bytes(&folder.output("patches.csv"), csv_of(&COLUMNS, rows).as_bytes())?;
     let Patches { dataset, view, split, ref patch, .. } = *patches;
     let [train_images, test_images] = images;
     let record = PatchesRecord { dataset, view, split, size: patch.size, classes, train_images, test_images };
-    records::write(&folder.output("patches.json"), &record)?;
+    files::write(&folder.output(PatchesRecord::FILE), &record)?;
     Ok(record)
 }
 

@@ -18,7 +18,7 @@ use image::{RgbImage, imageops};
 
 use super::Attempt;
 use crate::data::picture;
-use crate::records;
+use crate::files;
 
 /// The maps of one view: file name and what it shows.
 const MAPS: [(&str, &str); 3] =
@@ -52,18 +52,18 @@ const ROWS: usize = 6;
 /// If the results cannot be read or the files cannot be written.
 pub fn run(attempt: Attempt<'_>) -> Result<(), Failure> {
     let folder = attempt.folder;
-    let source = folder.input(InputName::Results).join("results.json");
-    let results: Results = records::read(&source)?;
-    copy(&source, &folder.output("results.json"))?;
+    let source = folder.input(InputName::Results).join(Results::FILE);
+    let results: Results = files::read(&source)?;
+    copy(&source, &folder.output(Results::FILE))?;
     let pictures = copy_pictures(folder)?;
-    records::write_bytes(&folder.output("table.csv"), export::csv(&results).as_bytes())?;
-    records::write_bytes(&folder.output("scores.csv"), export::scores_csv(&results).as_bytes())?;
-    records::write_bytes(&folder.output("claims.csv"), export::claims_csv(&results).as_bytes())?;
-    records::write_bytes(&folder.output("table.md"), export::markdown(&results).as_bytes())?;
-    records::write_bytes(&folder.output("table.tex"), export::latex(&results).as_bytes())?;
+    files::write_bytes(&folder.output("table.csv"), export::csv(&results).as_bytes())?;
+    files::write_bytes(&folder.output("scores.csv"), export::scores_csv(&results).as_bytes())?;
+    files::write_bytes(&folder.output("claims.csv"), export::claims_csv(&results).as_bytes())?;
+    files::write_bytes(&folder.output("table.md"), export::markdown(&results).as_bytes())?;
+    files::write_bytes(&folder.output("table.tex"), export::latex(&results).as_bytes())?;
     let html = page::render(&results, &pictures)
         .map_err(|error| Failure::new(FailureCode::Internal, format!("index.html: {error}")))?;
-    records::write_bytes(&folder.output("index.html"), html.as_bytes())
+    files::write_bytes(&folder.output("index.html"), html.as_bytes())
 }
 
 fn copy_pictures(folder: &Folder) -> Result<Pictures, Failure> {
@@ -133,7 +133,7 @@ fn spread_out(paths: Vec<PathBuf>) -> Vec<PathBuf> {
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     let bytes = fs::read(from).map_err(|error| Failure::io("read", from, &error))?;
-    records::write_bytes(to, &bytes)
+    files::write_bytes(to, &bytes)
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ use rayon::prelude::*;
 use super::{Attempt, compared};
 use crate::data::resize::resize_area;
 use crate::data::tensors;
+use crate::files;
 use crate::frechet::{Rooted, Statistics};
 use crate::models::inception::{Block, Inception, Variant};
-use crate::records::{self, SifidRecord};
 use crate::weights;
+use domain::records::{Record, SifidRecord};
 
 /// Smallest width and height that the stem can look at, in pixels.
 const SIDE_MIN: u32 = 23;
@@ -86,7 +87,7 @@ pub fn run(sifid: &EvaluateSifid, attempt: Attempt<'_>) -> Result<(), Failure> {
         per_image.push(distance);
     }
     let mean = per_image.iter().sum::<f64>() / per_image.len() as f64;
-    records::write(&attempt.folder.output("sifid.json"), &SifidRecord { block: sifid.block, mean, per_image })
+    files::write(&attempt.folder.output(SifidRecord::FILE), &SifidRecord { block: sifid.block, mean, per_image })
 }
 
 /// The layers whose features are compared.
@@ -163,7 +164,7 @@ mod tests {
         let attempt = Attempt { seed: Seed(1), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
         let sifid = EvaluateSifid { features: Features::Random, block: 64, pairing, ..EvaluateSifid::default() };
         run(&sifid, attempt).unwrap();
-        records::read(&folder.output("sifid.json")).unwrap()
+        files::read(&folder.output(SifidRecord::FILE)).unwrap()
     }
 
     #[test]

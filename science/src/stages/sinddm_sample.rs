@@ -11,14 +11,16 @@ use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
-use crate::data::gate::{Gate, Traits};
+use crate::data::gate::Gate;
 use crate::data::{foreground, picture};
+use crate::files;
 use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
-use crate::records::{self, DiffusionRecord, SamplesRecord};
 use crate::sampler::{Canvas, Sampler, Step, normals};
 use crate::weights::{self, Array, Arrays};
+use domain::records::gate::Traits;
+use domain::records::{Record, SamplesRecord, SinddmRecord};
 
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -140,14 +142,14 @@ pub(crate) fn write(
         draws,
         determinism,
     };
-    records::write(&folder.output("samples.json"), &record)
+    files::write(&folder.output(SamplesRecord::FILE), &record)
 }
 
 /// A trained model.
 pub struct Model {
     net: SinDdm,
     schedule: Schedule,
-    record: DiffusionRecord,
+    record: SinddmRecord,
 }
 
 impl Model {
@@ -156,7 +158,7 @@ impl Model {
     /// # Errors
     /// If a file cannot be read or they do not belong together.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, Failure> {
-        let record: DiffusionRecord = records::read(&folder.join("training.json"))?;
+        let record: SinddmRecord = files::read(&folder.join(SinddmRecord::FILE))?;
         let net = SinDdm::new(record.sinddm.dim as usize, device);
         Ok(Self {
             net: weights::load(net, &folder.join("model.safetensors"))?,
@@ -166,7 +168,7 @@ impl Model {
     }
 
     /// What is known of its training.
-    pub fn record(&self) -> &DiffusionRecord {
+    pub fn record(&self) -> &SinddmRecord {
         &self.record
     }
 
@@ -306,6 +308,7 @@ mod tests {
     use super::super::sinddm_train;
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
+    use crate::data::gate::traits;
 
     /// Samples from a small model in `root`, which is trained if it is not there yet.
     fn draw(sampling: &Sampling, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
@@ -332,8 +335,8 @@ mod tests {
         if !folder.input(InputName::Model(None)).exists() {
             draw(sampling, 7, root, &mut Unwatched).unwrap();
             fs::remove_dir_all(folder.outputs()).unwrap();
-            let path = folder.input(InputName::Model(None)).join("training.json");
-            let mut record: DiffusionRecord = records::read(&path).unwrap();
+            let path = folder.input(InputName::Model(None)).join(SinddmRecord::FILE);
+            let mut record: SinddmRecord = files::read(&path).unwrap();
             // Its floor of eight levels is added.
             let real = |by: f64| Traits {
                 area: by,
@@ -344,7 +347,7 @@ mod tests {
                 contrast: 255.0 * by,
             };
             record.reals = vec![real(1e-6), real(1.0)];
-            records::write(&path, &record).unwrap();
+            files::write(&path, &record).unwrap();
         }
         let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
         run(sampling, true, attempt).map(|()| folder)
@@ -354,7 +357,7 @@ mod tests {
     fn middle(sampling: &Sampling, root: &Path) -> f64 {
         let folder = draw(sampling, 7, root, &mut Unwatched).unwrap();
         let images = crate::data::folder::pictures(&folder.output("")).unwrap();
-        let mut backgrounds: Vec<f64> = images.iter().map(|image| Traits::of(image).background).collect();
+        let mut backgrounds: Vec<f64> = images.iter().map(|image| traits(image).background).collect();
         backgrounds.sort_by(f64::total_cmp);
         backgrounds[1]
     }
@@ -363,7 +366,7 @@ mod tests {
     fn sample(batch: u32, omega: f64, seed: u64, root: &Path) -> Vec<Vec<u8>> {
         let sampling = Sampling { per_model: 3, batch, omega, ..Sampling::default() };
         let folder = draw(&sampling, seed, root, &mut Unwatched).unwrap();
-        let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
+        let record: SamplesRecord = files::read(&folder.output(SamplesRecord::FILE)).unwrap();
         assert_eq!((record.size, record.foreground.len()), ([21, 16], 3));
         assert!(folder.output("sheet.png").exists());
         (0..3).map(|i| fs::read(folder.output(&picture_path(i))).unwrap()).collect()
@@ -400,14 +403,14 @@ mod tests {
         let background = middle(&sampling, &once);
         let of = |sampling: &Sampling, background: f64, name: &str| {
             let folder = draw_again(sampling, background, &root.path().join(name), &mut Unwatched).unwrap();
-            let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
+            let record: SamplesRecord = files::read(&folder.output(SamplesRecord::FILE)).unwrap();
             (record, crate::data::folder::pictures(&folder.output("")).unwrap())
         };
         let first = crate::data::folder::pictures(&once.join("outputs")).unwrap();
         let (record, images) = of(&sampling, background, "again");
         assert_eq!(record.draws.iter().filter(|draws| **draws == 1).count(), 2, "{:?}", record.draws);
         for (number, draws) in record.draws.iter().enumerate() {
-            let is_good = Traits::of(&images[number]).background <= background;
+            let is_good = traits(&images[number]).background <= background;
             assert_eq!(images[number] == first[number], *draws == 1);
             assert_eq!((record.passed[number], record.faults.contains_key(&number)), (is_good, !is_good));
             assert!(is_good || *draws == DRAWS);
@@ -472,7 +475,7 @@ mod tests {
         let attempt =
             Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &Device::flex(), memory: 0 };
         run(&sampling, false, attempt).unwrap();
-        let record: SamplesRecord = records::read(&folder.output("samples.json")).unwrap();
+        let record: SamplesRecord = files::read(&folder.output(SamplesRecord::FILE)).unwrap();
         assert_eq!(record.foreground.len(), 5);
         assert!((0..5).all(|i| folder.output(&picture_path(i)).exists()));
     }

@@ -15,19 +15,21 @@ use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
-use crate::data::gate::{Gate, Traits};
+use crate::data::gate::{Gate, traits};
 use crate::data::pyramid::{Pyramid, learnt};
 use crate::data::{folder, picture, tensors};
+use crate::files;
 use crate::guide::Guide;
 use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::pace::Pace;
 use crate::precision;
 use crate::random;
-use crate::records::{self, DiffusionRecord, PadRecord};
 use crate::sampler::Sampler;
 use crate::training::{Training, ahead, state};
 use crate::weights::{self, Array, Arrays};
+use domain::records::gate::Traits;
+use domain::records::{PadRecord, Record, SinddmRecord};
 
 /// Adam's guard against division by zero; burn's default is larger than the reference's.
 pub(crate) const ADAM_EPSILON: f32 = 1e-8;
@@ -54,7 +56,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
     let lengths = schedule.sampling_steps(&pyramid.rescale_losses);
     let reals: Vec<Traits> =
-        pyramid.scales.last().map_or_else(Vec::new, |finest| finest.images.iter().map(Traits::of).collect());
+        pyramid.scales.last().map_or_else(Vec::new, |finest| finest.images.iter().map(traits).collect());
     let gate = Gate::new(&reals);
     let scales: Vec<Scale> = pyramid.scales.iter().map(|scale| Scale::new(scale, &device)).collect();
     let parts: Vec<u32> = sizes.iter().map(|size| cost::micro_batch(sinddm, *size, attempt.memory)).collect();
@@ -128,7 +130,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         let message = format!("{name} is not a number after the last step: lower sinddm.lr");
         return Err(Failure::new(FailureCode::NotANumber, message));
     }
-    let record = DiffusionRecord {
+    let record = SinddmRecord {
         sinddm: sinddm.clone(),
         sizes: sizes.clone(),
         scale_factor: pyramid.geometry.factor,
@@ -146,14 +148,14 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     for (step, sheet) in &sheets {
         picture::save_png(&attempt.folder.output(&format!("milestones/{step:06}.png")), sheet)?;
     }
-    records::write(&attempt.folder.output("training.json"), &record)?;
-    records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    files::write(&attempt.folder.output(SinddmRecord::FILE), &record)?;
+    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
 /// What is known of the canvases, if anybody says.
 fn padded(input: &Path) -> Result<Option<PadRecord>, Failure> {
-    let path = input.join("pad.json");
-    path.exists().then(|| records::read(&path)).transpose()
+    let path = input.join(PadRecord::FILE);
+    path.exists().then(|| files::read(&path)).transpose()
 }
 
 /// The ids of the images learnt from: of those that were padded, the ones that are among
@@ -286,9 +288,9 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
     use crate::optimizer::NamedOptimizer;
-    use crate::records::Determinism;
     use burn::optim::SgdConfig;
     use domain::experiment::Precision;
+    use domain::records::Determinism;
     use domain::stage::{Folder, Monitor, Unwatched};
 
     /// Small enough for a test.
@@ -341,7 +343,7 @@ pub(crate) mod tests {
     fn leaves_a_record_and_every_loss() {
         let root = tempfile::tempdir().unwrap();
         let folder = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
-        let record: DiffusionRecord = records::read(&folder.output("training.json")).unwrap();
+        let record: SinddmRecord = files::read(&folder.output(SinddmRecord::FILE)).unwrap();
         assert_eq!(record.sizes, [[14, 11], [21, 16]]);
         assert_eq!(record.sampling_steps[0], 20);
         assert!(record.final_loss > 0.0 && record.final_loss < 2.0);
@@ -425,7 +427,7 @@ pub(crate) mod tests {
         let [full, half] = [Precision::F32, Precision::Bf16].map(|precision| {
             let folder =
                 train(&Sinddm { precision, ..small() }, 7, &root.path().join(format!("{precision:?}")), &mut Unwatched);
-            records::read::<DiffusionRecord>(&folder.unwrap().output("training.json")).unwrap().final_loss
+            files::read::<SinddmRecord>(&folder.unwrap().output(SinddmRecord::FILE)).unwrap().final_loss
         });
         assert!(full != half && (full - half).abs() < 0.02 * full, "{full} {half}");
     }
@@ -437,10 +439,10 @@ pub(crate) mod tests {
         let image = |id: u32| serde_json::json!({ "class": "Ia", "id": id, "file": "", "digest": "" });
         let images: Vec<_> = (10..16).map(image).collect();
         let pad = serde_json::json!({ "class": "Ia", "canvas": [42, 32], "images": images, "black": [] });
-        records::write(&input.join("pad.json"), &pad).unwrap();
+        files::write(&input.join(PadRecord::FILE), &pad).unwrap();
         let ids = |multi_image| {
             let folder = train(&Sinddm { multi_image, ..small() }, 7, root.path(), &mut Unwatched).unwrap();
-            records::read::<DiffusionRecord>(&folder.output("training.json")).unwrap().image_ids
+            files::read::<SinddmRecord>(&folder.output(SinddmRecord::FILE)).unwrap().image_ids
         };
         // The pictures there are numbers 3 and 5.
         assert_eq!(ids(MultiImage::Pooled), [13, 15]);

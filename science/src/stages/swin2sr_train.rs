@@ -20,12 +20,14 @@ use crate::data::picture::open_rgb8;
 use crate::data::quality::{psnr, ssim};
 use crate::data::resize::{Filter, resize};
 use crate::data::{batch, folder, tensors};
+use crate::files;
 use crate::models::swin2sr::script::Script;
 use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
 use crate::pace::Pace;
-use crate::records::{self, Nearness, PadRecord, Swin2srRecord};
 use crate::training::{Training, ahead, state};
 use crate::{random, weights};
+use domain::records::{PadRecord, Record, Swin2srRecord};
+use domain::results::Nearness;
 
 const FACTOR: u32 = SCALE as u32;
 
@@ -110,8 +112,8 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         determinism: crate::device::determinism(attempt.device),
     };
     weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
-    records::write(&attempt.folder.output("training.json"), &record)?;
-    records::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    files::write(&attempt.folder.output(Swin2srRecord::FILE), &record)?;
+    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
 }
 
 /// The network of a training: the published one for pictures that are only made
@@ -132,7 +134,7 @@ pub(crate) fn config(training: &Swin2srTraining) -> Swin2SrConfig {
 /// # Errors
 /// If a file cannot be read or they do not belong together.
 pub(crate) fn open(folder: &Path, device: &Device) -> Result<Swin2Sr, Failure> {
-    let record: Swin2srRecord = records::read(&folder.join("training.json"))?;
+    let record: Swin2srRecord = files::read(&folder.join(Swin2srRecord::FILE))?;
     weights::load(Swin2Sr::new(&config(&record.training), device), &folder.join("model.safetensors"))
 }
 
@@ -167,13 +169,13 @@ impl Pictures {
         for class in Dataset::A.classes() {
             let input = folder.input(InputName::Pad(Some(class)));
             let mut pictures = vec![];
-            let places = records::read::<PadRecord>(&input.join("pad.json"))?.places;
+            let places = files::read::<PadRecord>(&input.join(PadRecord::FILE))?.places;
             for (path, place) in folder::paths(&input)?.iter().zip(places) {
                 let canvas = open_rgb8(path)?.image;
                 let [left, top, width, height] = place;
                 if left + width > canvas.width() || top + height > canvas.height() {
                     let problem = format!("places: {place:?} is not on the canvas {}", path.display());
-                    return Err(records::unusable(&input.join("pad.json"), problem));
+                    return Err(files::unusable(&input.join(PadRecord::FILE), problem));
                 }
                 let picture = inside(&canvas, place, size);
                 let least = FACTOR * training.crop;
@@ -282,7 +284,7 @@ pub(crate) mod tests {
             }
             let pad = serde_json::json!({ "class": class, "canvas": [80, 60], "images": [], "black": [],
                 "places": [[0, 0, 80, 60], [0, 0, 80, 60]] });
-            records::write(&input.join("pad.json"), &pad).unwrap();
+            files::write(&input.join(PadRecord::FILE), &pad).unwrap();
         }
         let attempt = Attempt { seed: Seed(7), folder: &folder, monitor, device: &Device::flex(), memory: 0 };
         run([80, 60], training, attempt)?;
@@ -293,7 +295,7 @@ pub(crate) mod tests {
     fn leaves_a_network_and_how_good_it_is_beside_bicubic_interpolation() {
         let root = tempfile::tempdir().unwrap();
         let folder = train(&small(), root.path(), &mut Unwatched).unwrap();
-        let record: Swin2srRecord = records::read(&folder.output("training.json")).unwrap();
+        let record: Swin2srRecord = files::read(&folder.output(Swin2srRecord::FILE)).unwrap();
         assert_eq!((record.images, record.held_out), (6, 6));
         let Nearness { psnr: Some(psnr), ssim: Some(ssim) } = record.bicubic else { panic!("{record:?}") };
         assert!(psnr > 20.0 && ssim > 0.5, "{record:?}");

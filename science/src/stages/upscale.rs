@@ -11,12 +11,14 @@ use image::RgbImage;
 
 use super::{Attempt, swin2sr_train};
 use crate::data::batch;
-use crate::data::picture::{MAX_SIDE, files, open_rgb8, save_png, size};
+use crate::data::picture::{files, open_rgb8, save_png, size};
 use crate::data::resize::{Filter, resize};
+use crate::files;
 use crate::models::swin2sr::script::{Script, Tiling};
 use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
-use crate::records::{self, UpscaleRecord};
 use crate::weights;
+use domain::experiment::SIDE_MAX;
+use domain::records::{Record, UpscaleRecord};
 
 /// Memory that a pixel of a small picture takes at the peak: 423 MiB were measured for
 /// 264×200 in the network for compressed pictures; the others were not measured.
@@ -69,16 +71,16 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
     };
     let counts = samples.first().map(|(_, path)| self::size(path)).transpose()?.map(enlarged);
     let record = UpscaleRecord { method: upscale.method, size, counts, images: sizes.len() as u32 };
-    records::write(&outputs.output("upscale.json"), &record)
+    files::write(&outputs.output(UpscaleRecord::FILE), &record)
 }
 
 /// Refuses a sample that would be larger than what is opened.
 fn small_enough(path: &Path, factor: u32) -> Result<(), Failure> {
     let [width, height] = size(path)?;
-    match u64::from(width.max(height)) * u64::from(factor) <= u64::from(MAX_SIDE) {
+    match u64::from(width.max(height)) * u64::from(factor) <= u64::from(SIDE_MAX) {
         true => Ok(()),
         false => Err(Failure::invalid_input(format!(
-            "{} has {width}x{height} pixels: {factor} times as wide and high it has more than {MAX_SIDE} a side",
+            "{} has {width}x{height} pixels: {factor} times as wide and high it has more than {SIDE_MAX} a side",
             path.display()
         ))),
     }
@@ -158,7 +160,7 @@ mod tests {
             save_png(&folder.input(InputName::Samples).join(picture_path(usize::from(i))), &sample).unwrap();
         }
         run_it().unwrap();
-        let record: UpscaleRecord = records::read(&folder.output("upscale.json")).unwrap();
+        let record: UpscaleRecord = files::read(&folder.output(UpscaleRecord::FILE)).unwrap();
         assert_eq!((record.size, record.images), ([28, 20], 3));
         let large = open_rgb8(&folder.output("images/002.png")).unwrap().image;
         assert_eq!(large, RgbImage::from_pixel(28, 20, Rgb([100; 3])));

@@ -18,8 +18,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::picture::save_png;
+use crate::files;
 use crate::random;
-use crate::records;
 
 mod material;
 mod noise;
@@ -60,7 +60,7 @@ pub fn draw(phantom: &Phantom, seed: Seed, out: &Path, progress: &mut dyn FnMut(
     let name = out.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
     let partial = out.with_file_name(format!(".{name}.{}.partial", process::id()));
     let result = draw_into(phantom, seed, &partial, progress)
-        .and_then(|()| records::write_bytes(&partial.join(MARKER), marker.as_bytes()))
+        .and_then(|()| files::write_bytes(&partial.join(MARKER), marker.as_bytes()))
         .and_then(|()| match fs::rename(&partial, out) {
             Ok(()) => Ok(()),
             // Someone else was faster: the same pictures are as good.

@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::models::layers::spatial_mean;
-use crate::models::resnet::{CLASSES, ResNet};
+use crate::models::resnet::ResNet;
 use crate::optimizer::NamedOptimizer;
 use crate::torch;
 use crate::weights;
+use domain::stone::CLASSES;
 
 /// Mean and deviation of ImageNet's channels.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];

@@ -11,7 +11,7 @@ use domain::system::Model;
 use domain::trial::{Split, Training, Trial};
 
 use super::read_if_there;
-use crate::records::{ImageRef, PadRecord, PatchesRecord};
+use domain::records::{ImageRef, PadRecord, PatchesRecord};
 
 /// The pictures behind the trainings of a study, by digest.
 pub(super) struct Pictures<'a> {
@@ -38,7 +38,7 @@ impl<'a> Pictures<'a> {
         for (dataset, view, split) in View::ALL.into_iter().flat_map(of_view) {
             let subject = Subject::Split(dataset, view, split);
             let name = InputName::RecordOf(StageKind::Patches, subject);
-            let Some(record) = read_if_there::<PatchesRecord>(folder, name, "patches.json")? else { continue };
+            let Some(record) = read_if_there::<PatchesRecord>(folder, name)? else { continue };
             let name = |image: &ImageRef| format!("{dataset}/{view}/{}/{}", image.class, image.file);
             let named = record.test_images.iter().map(|image| (image.digest.clone(), name(image)));
             let label = StageKind::Patches.label(&subject.to_string());
@@ -48,7 +48,7 @@ impl<'a> Pictures<'a> {
         for (view, class) in View::ALL.into_iter().flat_map(|view| Dataset::A.classes().map(|class| (view, class))) {
             let subject = Subject::Model(Model::Class(view, class));
             let name = InputName::RecordOf(StageKind::Pad, subject);
-            let Some(record) = read_if_there::<PadRecord>(folder, name, "pad.json")? else { continue };
+            let Some(record) = read_if_there::<PadRecord>(folder, name)? else { continue };
             learnt.insert(StageKind::Pad.label(&subject.to_string()), digests(&record.images));
         }
         Ok(Self { lineage: &aggregate.lineage, tested, learnt })

@@ -15,7 +15,7 @@ use domain::trial::{Training, Trial};
 use super::leaks::Pictures;
 use super::{RESAMPLES, Trained};
 use crate::random;
-use crate::records::Metrics;
+use domain::records::Metrics;
 
 /// Table I by one protocol.
 pub(super) struct Table<'a> {

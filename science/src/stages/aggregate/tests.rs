@@ -14,8 +14,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::data::gate::{Limits, Traits};
-use crate::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
+use crate::data::gate::traits;
+use domain::records::gate::Limits;
+use domain::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
 
 const TRIALS: Trials = Trials { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
 
@@ -89,7 +90,7 @@ fn study() -> TempDir {
                 let name = InputName::MetricsOf(trial, training);
                 let better = trial.repeat * 2 + trial.fold;
                 let record = metrics(view, &training.datasets(), [5 + better, 5, 5, 5, 5, 5]);
-                records::write(&folder.input(name).join("metrics.json"), &record).unwrap();
+                files::write(&folder.input(name).join("metrics.json"), &record).unwrap();
             }
         }
         // 2/15 apart: at 6, 7 of 50 and 1 of 150 are counted.
@@ -108,18 +109,18 @@ fn study() -> TempDir {
             })
             .collect();
         let drift = DriftRecord { n_real: 50, n_synthetic: 150, properties };
-        records::write(&folder.input(InputName::DriftOf(System::Sinddm, Model::View(view))).join("drift.json"), &drift)
+        files::write(&folder.input(InputName::DriftOf(System::Sinddm, Model::View(view))).join("drift.json"), &drift)
             .unwrap();
         let heatmap =
             HeatmapRecord { size: [4, 4], mean_difference: 3.0, foreground_real: 0.5, foreground_synthetic: 0.4 };
-        records::write(
+        files::write(
             &folder.input(InputName::HeatmapOf(System::Sinddm, Model::View(view))).join("heatmap.json"),
             &heatmap,
         )
         .unwrap();
         for (index, class) in Dataset::A.classes().into_iter().enumerate() {
             let sifid = SifidRecord { block: 192, mean: index as f64, per_image: vec![index as f64] };
-            records::write(
+            files::write(
                 &folder.input(InputName::SifidOf(System::Sinddm, Model::Class(view, class))).join("sifid.json"),
                 &sifid,
             )
@@ -128,15 +129,15 @@ fn study() -> TempDir {
                 size: [4, 4],
                 foreground: vec![0.25, 0.75],
                 empty: 1,
-                limits: Limits::of(&[Traits::of(&RgbImage::new(4, 4))]),
+                limits: Limits::of(&[traits(&RgbImage::new(4, 4))]),
                 passed: vec![index > 1, true],
                 faults: if index > 1 { [].into() } else { [(0, vec![Fault::Empty, Fault::Size])].into() },
                 draws: if index > 0 { vec![] } else { vec![10, 2] },
-                determinism: crate::records::Determinism::Bitwise,
+                determinism: domain::records::Determinism::Bitwise,
             };
             let samples_path =
                 folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("samples.json");
-            records::write(&samples_path, &samples).unwrap();
+            files::write(&samples_path, &samples).unwrap();
         }
     }
     root
@@ -147,7 +148,7 @@ fn aggregate(root: &Path, params: &Aggregate) -> Result<Results, Failure> {
     let device = burn::tensor::Device::flex();
     let attempt = Attempt { seed: Seed(7), folder: &folder, monitor: &mut Unwatched, device: &device, memory: 0 };
     crate::run(&Stage::Aggregate(params.clone()), attempt)?;
-    records::read(&folder.output("results.json"))
+    files::read(&folder.output("results.json"))
 }
 
 #[test]
@@ -158,7 +159,7 @@ fn plain_diffusion_models_are_scored_where_there_are_any() {
     for (kind, from) in [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc")] {
         let copy = folder.inputs().join(format!("ddpm-{kind}.SEC")).join(format!("{kind}.json"));
         let bytes = std::fs::read(folder.inputs().join(from).join(format!("{kind}.json"))).unwrap();
-        records::write_bytes(&copy, &bytes).unwrap();
+        files::write_bytes(&copy, &bytes).unwrap();
     }
     let ddpm = aggregate(root.path(), &params(&[])).unwrap().ddpm;
     let [score] = ddpm.as_slice() else { panic!("{ddpm:?}") };
@@ -175,8 +176,8 @@ fn losses_and_scores_of_trainings_reach_the_results() {
     assert_eq!(aggregate(root.path(), &params(&[])).unwrap().trainings, []);
     let folder = Folder::new(root.path());
     let leave = |name: &str, record: &serde_json::Value, csv: &str| {
-        records::write(&folder.inputs().join(name).join("training.json"), record).unwrap();
-        records::write_bytes(&folder.inputs().join(name).join("loss.csv"), csv.as_bytes()).unwrap();
+        files::write(&folder.inputs().join(name).join("training.json"), record).unwrap();
+        files::write_bytes(&folder.inputs().join(name).join("loss.csv"), csv.as_bytes()).unwrap();
     };
     let diffusion = json!({
         "sinddm": domain::experiment::Sinddm::default(), "sizes": [[4, 3], [8, 6]], "scale_factor": 2.0,
@@ -278,7 +279,7 @@ fn claims_are_checked_on_pairs_of_runs() {
     assert_eq!((claims[0].pairs, claims[0].difference, claims[0].p), (4, Some(0.0), None));
     assert_eq!(claims[0].verdict.words(), "NOT SUPPORTED");
     let path = root.path().join("inputs/classify.SUR.A+B-C.r0.f0/metrics.json");
-    records::write(&path, &metrics(View::Sur, &[Dataset::C], [6, 5, 5, 5, 5, 5])).unwrap();
+    files::write(&path, &metrics(View::Sur, &[Dataset::C], [6, 5, 5, 5, 5, 5])).unwrap();
     let claims = aggregate(root.path(), &params(&[])).unwrap().claims;
     assert!(claims[0].p.is_some_and(|p| p > 0.1));
     // Four differences of 0 to 2 points are surely not 6.
@@ -291,9 +292,9 @@ fn claims_are_checked_on_pairs_of_runs() {
 fn a_test_split_without_a_class_says_nothing_of_that_class() {
     let root = study();
     let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
-    let mut record: Metrics = records::read(&path).unwrap();
+    let mut record: Metrics = files::read(&path).unwrap();
     record.confusion[2] = vec![0; 6];
-    records::write(&path, &record).unwrap();
+    files::write(&path, &record).unwrap();
     let cell = &aggregate(root.path(), &params(&[])).unwrap().cells[0];
     assert_eq!((cell.per_class.len(), cell.per_class[2].mean), (6, 50.0));
     let untested = Untested { classes: vec![Dataset::B.classes()[2]], runs: vec!["r0 f0".to_owned()] };
@@ -338,14 +339,14 @@ fn the_other_scores_are_per_view() {
 fn drift_is_judged_by_its_own_interval() {
     let root = study();
     let path = root.path().join("inputs/drift.SUR/drift.json");
-    let mut record: DriftRecord = records::read(&path).unwrap();
+    let mut record: DriftRecord = files::read(&path).unwrap();
     // Nothing in common, and all in common.
     record.properties[0].synthetic.iter_mut().for_each(|value| *value += 1000.0);
     record.properties[0].ks = Some(1.0);
     let count = record.properties[1].synthetic.len();
     record.properties[1].synthetic = record.properties[1].real.iter().copied().cycle().take(count).collect();
     record.properties[1].ks = Some(0.0);
-    records::write(&path, &record).unwrap();
+    files::write(&path, &record).unwrap();
     let results = aggregate(root.path(), &params(&[])).unwrap();
     let of = |property: usize| (results.drift[property].verdict, results.drift[property].interval.unwrap());
     assert_eq!(of(0), (Verdict::Higher, [1.0, 1.0]));
@@ -360,24 +361,24 @@ fn scores_that_cannot_be_had_are_absent_with_their_reason() {
     let inputs = root.path().join("inputs");
     let absent = |name: &str, file: &str| {
         let why = Absent { absent: format!("no {name}") };
-        records::write(&inputs.join(name).join(file), &why).unwrap();
+        files::write(&inputs.join(name).join(file), &why).unwrap();
     };
     absent("drift.SEC", "drift.json");
     absent("heatmap.SUR", "heatmap.json");
     absent("sifid.SUR.IVa", "sifid.json");
     // An older drift record of a view whose distance was not a number, and a newer one of few pictures.
     let path = inputs.join("drift.SUR/drift.json");
-    let mut record: Value = records::read(&path).unwrap();
+    let mut record: Value = files::value(&path).unwrap();
     record["properties"][0]["emd"] = json!(null);
-    records::write(&path, &record).unwrap();
+    files::write(&path, &record).unwrap();
     (record["properties"][0]["ks"], record["properties"][0]["why"]) = (json!(null), json!("needs at least 10"));
-    records::write(&inputs.join("ddpm-drift.SUR.IVa/drift.json"), &record).unwrap();
+    files::write(&inputs.join("ddpm-drift.SUR.IVa/drift.json"), &record).unwrap();
     absent("ddpm-sifid.SUR.IVa", "sifid.json");
-    let heatmap: Value = records::read(&inputs.join("heatmap.SEC/heatmap.json")).unwrap();
-    records::write(&inputs.join("ddpm-heatmap.SUR.IVa/heatmap.json"), &heatmap).unwrap();
-    let mut not_a_number: Value = records::read(&inputs.join("sifid.SEC.Ia/sifid.json")).unwrap();
+    let heatmap: Value = files::value(&inputs.join("heatmap.SEC/heatmap.json")).unwrap();
+    files::write(&inputs.join("ddpm-heatmap.SUR.IVa/heatmap.json"), &heatmap).unwrap();
+    let mut not_a_number: Value = files::value(&inputs.join("sifid.SEC.Ia/sifid.json")).unwrap();
     not_a_number["mean"] = json!(null);
-    records::write(&inputs.join("sifid.SEC.Ia/sifid.json"), &not_a_number).unwrap();
+    files::write(&inputs.join("sifid.SEC.Ia/sifid.json"), &not_a_number).unwrap();
 
     let results = aggregate(root.path(), &params(&[])).unwrap();
     assert!(results.cells.iter().all(|cell| cell.mean.is_some()));
@@ -415,7 +416,7 @@ fn beside_what_rests_on_synthetic_pictures_stands_the_share_that_passes() {
         [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc"), ("samples", "samples.SEC.IVa")]
     {
         let bytes = fs::read(folder.inputs().join(from).join(format!("{kind}.json"))).unwrap();
-        records::write_bytes(&folder.inputs().join(format!("ddpm-{kind}.SEC.Ia")).join(format!("{kind}.json")), &bytes)
+        files::write_bytes(&folder.inputs().join(format!("ddpm-{kind}.SEC.Ia")).join(format!("{kind}.json")), &bytes)
             .unwrap();
     }
     let results = aggregate(root.path(), &params(&[])).unwrap();
@@ -444,7 +445,7 @@ fn samples_of_models_that_tell_nothing_of_what_they_learnt_from_are_not_judged()
             let path = root.path().join(format!("inputs/samples.{view}.{class}/samples.json"));
             // As written before there was a gate.
             let old = json!({ "size": [4, 4], "foreground": [0.25, 0.75], "empty": 1, "determinism": "bitwise" });
-            records::write(&path, &old).unwrap();
+            files::write(&path, &old).unwrap();
         }
     }
     let results = aggregate(root.path(), &params(&[])).unwrap();
@@ -486,9 +487,9 @@ fn missing_runs_are_not_counted() {
 fn what_is_not_a_number_is_named() {
     let root = study();
     let path = root.path().join("inputs/classify.SEC.A+B-C.r1.f0/metrics.json");
-    let mut record: Value = records::read(&path).unwrap();
+    let mut record: Value = files::value(&path).unwrap();
     record["train_loss"] = json!(null);
-    records::write(&path, &record).unwrap();
+    files::write(&path, &record).unwrap();
     let failure = aggregate(root.path(), &params(&[])).unwrap_err();
     assert_eq!(failure.code, FailureCode::NotANumber);
     assert!(failure.message.contains("classify.SEC.A+B-C.r1.f0: train_loss"), "{failure}");
@@ -498,7 +499,7 @@ fn what_is_not_a_number_is_named() {
 fn metrics_in_the_wrong_folder_are_refused() {
     let root = study();
     let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
-    records::write(&path, &metrics(View::Sec, &[Dataset::B], [5; 6])).unwrap();
+    files::write(&path, &metrics(View::Sec, &[Dataset::B], [5; 6])).unwrap();
     assert_eq!(aggregate(root.path(), &params(&[])).unwrap_err().code, FailureCode::Internal);
 }
 
@@ -541,13 +542,13 @@ fn with_pictures() -> (TempDir, Aggregate) {
                     train_images,
                     test_images,
                 };
-                records::write(&input.join("patches.json"), &record).unwrap();
+                files::write(&input.join("patches.json"), &record).unwrap();
             }
             Stage::Pad(canvases) => {
                 let (class, label) = (canvases.class, task.label());
                 let images = vec![image(class, 9, format!("{label} 9"))];
                 let pad = json!({ "class": class, "canvas": [8, 8], "images": images, "black": [] });
-                records::write(&input.join("pad.json"), &pad).unwrap();
+                files::write(&input.join("pad.json"), &pad).unwrap();
             }
             _ => {}
         }
@@ -568,9 +569,9 @@ fn a_test_picture_among_those_of_a_generator_refuses_the_cells_that_it_leaks_int
 
     // Picture 1 of A/SUR/IVa is tested in fold 1.
     let path = root.path().join("inputs/pad.SUR.IVa/pad.json");
-    let mut record: crate::records::PadRecord = records::read(&path).unwrap();
+    let mut record: domain::records::PadRecord = files::read(&path).unwrap();
     record.images[0].digest = "A SUR IVa 1".to_owned();
-    records::write(&path, &record).unwrap();
+    files::write(&path, &record).unwrap();
     let results = aggregate(root.path(), &params).unwrap();
     // B → A tests A; A+B tests both. A → B tests B, and A alone has not seen it.
     assert_eq!(refused(&results), ["SUR-4-2", "SUR-8-1"]);
@@ -605,10 +606,10 @@ fn the_same_picture_in_another_data_set_or_class_leaks_by_what_it_shows() {
     // Picture 0 of C/SEC/Ia, tested in fold 0, is also picture 1 of A/SEC/Va.
     for split in 0..2 {
         let path = root.path().join(format!("inputs/patches.A.SEC.split.{split}.fold.0/patches.json"));
-        let mut record: PatchesRecord = records::read(&path).unwrap();
+        let mut record: PatchesRecord = files::read(&path).unwrap();
         let image = record.train_images.iter_mut().find(|image| (image.class, image.id) == (Class::Va, 1)).unwrap();
         image.digest = "C SEC Ia 0".to_owned();
-        records::write(&path, &record).unwrap();
+        files::write(&path, &record).unwrap();
     }
     let results = aggregate(root.path(), &params).unwrap();
     assert_eq!(refused(&results), ["SEC-7-2", "SEC-8-2"]);
@@ -628,7 +629,7 @@ fn several_protocols_make_a_table_each() {
     let fixed = Trials { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
     for trial in Trial::of_view(fixed, View::Sur).take(2) {
         let name = InputName::MetricsOf(trial, Training { first: FirstStep::One(Dataset::B), second: None });
-        records::write(&folder.input(name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
+        files::write(&folder.input(name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
     }
     let results = aggregate(root.path(), &Aggregate { trials: vec![TRIALS, fixed], ..params(&[]) }).unwrap();
     assert_eq!((results.protocol, results.cells[0].n), (Protocol::RepeatedCv, 4));
@@ -654,7 +655,7 @@ fn a_spread_of_seeds_has_no_correction_for_splits() {
         for (dataset, right) in [(Dataset::B, 5), (Dataset::A, 6)] {
             let name = InputName::MetricsOf(trial, Training { first: FirstStep::One(dataset), second: None });
             let record = metrics(View::Sur, &[dataset], [right + repeat, 5, 5, 5, 5, 5 + (repeat * right) % 2]);
-            records::write(&folder.input(name).join("metrics.json"), &record).unwrap();
+            files::write(&folder.input(name).join("metrics.json"), &record).unwrap();
         }
     }
     let results = aggregate(root.path(), &Aggregate { trials: vec![fixed], ..params(&[]) }).unwrap();

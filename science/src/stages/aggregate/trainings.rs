@@ -9,8 +9,9 @@ use domain::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject}
 use domain::stone::{Class, Dataset, View};
 use domain::system::Model;
 
+use crate::files;
 use crate::losses;
-use crate::records::{self, DiffusionRecord, PlainRecord, Record, Swin2srRecord};
+use domain::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
 
 /// Reads `training.json` and `loss.csv` of every training that is among the inputs.
 ///
@@ -65,10 +66,10 @@ fn read(
     training.curve = LossCurve::of(&losses);
     match stage {
         StageKind::SinddmTrain => {
-            let record: DiffusionRecord = record(&input)?;
+            let record: SinddmRecord = record(&input)?;
             (training.final_loss, training.loss_by_scale) = (record.final_loss, record.loss_by_scale);
         }
-        StageKind::DdpmTrain => training.final_loss = record::<PlainRecord>(&input)?.final_loss,
+        StageKind::DdpmTrain => training.final_loss = record::<DdpmRecord>(&input)?.final_loss,
         _ => {
             let Swin2srRecord { final_loss, held_out, ours, bicubic, .. } = record(&input)?;
             training.final_loss = final_loss;
@@ -79,5 +80,5 @@ fn read(
 }
 
 fn record<T: Record>(input: &Path) -> Result<T, Failure> {
-    records::read(&input.join("training.json"))
+    files::read(&input.join(T::FILE))
 }

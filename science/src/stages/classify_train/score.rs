@@ -9,8 +9,8 @@ use domain::stats::classification::Confusion;
 use super::log::Log;
 use crate::data::patchset::PatchSet;
 use crate::device;
-use crate::models::resnet::CLASSES;
-use crate::records::{ImageOutcome, Metrics, PatchesRecord};
+use domain::records::{ImageOutcome, Metrics, PatchesRecord};
+use domain::stone::CLASSES;
 
 /// Patches recognised.
 pub(super) fn right(patches: &PatchSet, scores: &[[f32; CLASSES]]) -> usize {

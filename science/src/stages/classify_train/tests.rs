@@ -10,8 +10,8 @@ use super::*;
 use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
 use crate::data::patchset;
 use crate::models::resnet::IMAGENET_CLASSES;
-use crate::records::{ClassPatches, Metrics};
 use crate::weights::Array;
+use domain::records::{ClassPatches, Metrics};
 
 fn small() -> ClassifyTrain {
     ClassifyTrain {
@@ -62,7 +62,7 @@ fn write_patches(input: &Path, dataset: Dataset) {
     let (split, train_images, test_images) = (Split::default(), vec![], vec![]);
     let (view, size) = (View::Sur, size as u32);
     let record = PatchesRecord { dataset, view, split, size, classes, train_images, test_images };
-    records::write(&input.join("patches.json"), &record).unwrap();
+    files::write(&input.join("patches.json"), &record).unwrap();
 }
 
 fn train(classify: &ClassifyTrain, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {
@@ -76,7 +76,7 @@ fn train(classify: &ClassifyTrain, seed: u64, root: &Path, monitor: &mut dyn Mon
 }
 
 fn metrics_of(folder: &Folder) -> Metrics {
-    records::read(&folder.output("metrics.json")).unwrap()
+    files::read(&folder.output("metrics.json")).unwrap()
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn second_step(root: &Path, classify: &ClassifyTrain) -> (Arrays, Arrays, Folder
     let first = train(&small(), 7, &root.join("first"), &mut Unwatched).unwrap();
     let second = Folder::new(root.join("second"));
     let model = std::fs::read(first.output("model.safetensors")).unwrap();
-    records::write_bytes(&second.input(InputName::Init).join("model.safetensors"), &model).unwrap();
+    files::write_bytes(&second.input(InputName::Init).join("model.safetensors"), &model).unwrap();
     let still = ClassifyTrain { init: None, lr: 0.0, ..classify.clone() };
     let second = train(&still, 7, second.root(), &mut Unwatched).unwrap();
     let learnt = |folder: &Folder| {
@@ -237,7 +237,7 @@ fn stopping_and_going_on_elsewhere_changes_no_byte() {
     let first = train(&small(), 7, root.path(), &mut Unwatched).unwrap();
     changes_nothing(&[4], &|root, monitor| {
         let model = std::fs::read(first.output("model.safetensors")).unwrap();
-        records::write_bytes(&Folder::new(root).input(InputName::Init).join("model.safetensors"), &model).unwrap();
+        files::write_bytes(&Folder::new(root).input(InputName::Init).join("model.safetensors"), &model).unwrap();
         train(&second, 7, root, monitor)
     });
 }

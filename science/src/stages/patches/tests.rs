@@ -3,6 +3,7 @@ use std::fs;
 
 use burn::tensor::Device;
 use domain::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
+use domain::records::{ImageList, PatchesRecord, Record};
 use domain::stage::{Choice, Folder, Ingest, InputName, Stage, Unwatched, picture_path};
 use domain::stone::View;
 use image::Rgb;
@@ -74,7 +75,7 @@ fn ids(folder: &Folder, side: &str) -> BTreeSet<[u8; 4]> {
 fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     let (_root, folder) = given(5, 64);
     run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
-    let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+    let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
     for class in &record.classes {
         assert_eq!((class.train, class.test), ([4, 40], [1, 10]));
     }
@@ -83,7 +84,7 @@ fn every_class_has_its_quota_and_no_image_is_on_both_sides() {
     assert_eq!(tensors.tensor("images").unwrap().shape(), [240, 3, 16, 16]);
     assert_eq!(tensors.tensor("labels").unwrap().data()[..41], [vec![0; 40], vec![1]].concat());
     assert!(ids(&folder, "train").is_disjoint(&ids(&folder, "test")));
-    let list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
+    let list: ImageList = files::read(&folder.input(InputName::Ingest).join(ImageList::FILE)).unwrap();
     assert_eq!((record.train_images.len(), record.test_images.len()), (24, 6));
     let of = |image: &ImageRef| list.images.iter().find(|given| given.id == image.id).unwrap();
     for image in record.train_images.iter().chain(&record.test_images) {
@@ -118,12 +119,12 @@ fn same_seed_same_bytes_whatever_the_threads() {
 fn siblings_make_up_for_a_picture_without_room() {
     let (_root, folder) = given(5, 64);
     // As large as one patch: one place, where ten are wanted. Another is all dark.
-    let list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
+    let list: ImageList = files::read(&folder.input(InputName::Ingest).join(ImageList::FILE)).unwrap();
     let train: Vec<_> = list.images.iter().filter(|image| image.class == Class::Ia && !image.testable).collect();
     save_png(&folder.input(InputName::Raw(Some(Class::Ia))).join(&train[0].file), &stone(16, 200)).unwrap();
     save_png(&folder.input(InputName::Raw(Some(Class::Ia))).join(&train[1].file), &RgbImage::new(64, 64)).unwrap();
     run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap();
-    let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+    let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
     assert_eq!((record.classes[4].class, record.classes[4].train), (Class::Ia, [3, 40]));
     assert_eq!(record.classes[4].moved, 19);
     assert_eq!(record.classes[0].moved, 0);
@@ -135,7 +136,7 @@ fn every_split_deals_anew_and_its_folds_agree() {
     let tested = |number, fold| {
         let split = Split { number, folds: 3, fold };
         run_it(&folder, Stage::Patches(Patches { split, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
-        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
         assert_eq!(record.split, split);
         record.test_images.iter().map(|image| image.id).collect::<BTreeSet<_>>()
     };
@@ -153,18 +154,18 @@ fn every_split_deals_anew_and_its_folds_agree() {
 #[test]
 fn a_class_with_fewer_images_than_folds_is_untested_in_some_and_learnt_in_all() {
     let (_root, folder) = given(8, 64);
-    let mut list: ImageList = records::read(&folder.input(InputName::Ingest).join("images.json")).unwrap();
+    let mut list: ImageList = files::read(&folder.input(InputName::Ingest).join(ImageList::FILE)).unwrap();
     // Three that may be tested, and one for the generator.
     let mut testable = 0;
     list.images.retain(|image| {
         testable += u32::from(image.class == Class::Ivd && image.testable);
         image.class != Class::Ivd || !image.testable || testable <= 3
     });
-    records::write(&folder.input(InputName::Ingest).join("images.json"), &list).unwrap();
+    files::write(&folder.input(InputName::Ingest).join("images.json"), &list).unwrap();
     let counts: Vec<[u32; 2]> = (0..5)
         .map(|fold| {
             run_it(&folder, Stage::Patches(patches(Dataset::A, fold, 5, 16))).unwrap();
-            let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+            let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
             let class = record.classes.iter().find(|class| class.class == Class::Ivd).unwrap();
             assert_eq!(class.train[0] + class.test[0], 5);
             assert!(record.classes.iter().all(|other| other.class == Class::Ivd || other.test[0] > 0));
@@ -192,7 +193,7 @@ fn masks_say_where_the_stone_is_and_stones_stay_on_one_side() {
     ingest_it(&folder, ingest);
     for fold in 0..3 {
         run_it(&folder, Stage::Patches(patches(Dataset::A, fold, 3, 16))).unwrap();
-        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
         let stones = |images: &[ImageRef]| -> BTreeSet<u32> {
             let own = images.iter().filter(|image| image.class == Class::Ia);
             own.map(|image| image.file[..1].parse::<u32>().unwrap() / 2).collect()
@@ -214,7 +215,7 @@ fn a_seed_of_its_own_splits_anew_and_other_knobs_do_not() {
     let (_root, folder) = given(8, 64);
     let with = |patch: Patch| {
         run_it(&folder, Stage::Patches(Patches { patch, ..patches(Dataset::A, 0, 1, 16) })).unwrap();
-        let record: PatchesRecord = records::read(&folder.output("patches.json")).unwrap();
+        let record: PatchesRecord = files::read(&folder.output(PatchesRecord::FILE)).unwrap();
         (record.test_images, record.classes, fs::read_to_string(folder.output("patches.csv")).unwrap())
     };
     let base = with(patch(16));
@@ -277,9 +278,9 @@ fn a_class_that_shows_too_little_stone_or_has_no_image_is_named() {
     assert_eq!(failure.code, FailureCode::InvalidInput);
     assert!(failure.message.contains("A/SEC/IVd: no place of 16x16 pixels shows stone"), "{}", failure.message);
     let path = folder.input(InputName::Ingest).join("images.json");
-    let mut list: ImageList = records::read(&path).unwrap();
+    let mut list: ImageList = files::read(&path).unwrap();
     list.images.retain(|image| image.class != Class::Ia);
-    records::write(&path, &list).unwrap();
+    files::write(&path, &list).unwrap();
     let failure = run_it(&folder, Stage::Patches(patches(Dataset::A, 0, 1, 16))).unwrap_err();
     assert!(failure.message.contains("A/SEC/Ia has 0 image(s), of which 0 may be tested"), "{}", failure.message);
 }
@@ -298,7 +299,7 @@ fn synthetic_pictures_are_each_tested_in_one_fold_even_without_stones() {
     let mut record = None;
     for fold in 0..2 {
         run_it(&folder, Stage::Patches(patches(Dataset::B, fold, 2, 16))).unwrap();
-        record = Some(records::read::<PatchesRecord>(&folder.output("patches.json")).unwrap());
+        record = Some(files::read::<PatchesRecord>(&folder.output(PatchesRecord::FILE)).unwrap());
         let test = ids(&folder, "test");
         assert!(test.is_disjoint(&ids(&folder, "train")));
         assert!(test.is_disjoint(&tested), "an image is tested twice");

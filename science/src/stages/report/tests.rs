@@ -193,7 +193,7 @@ fn picture(tint: [f32; 3]) -> RgbImage {
 fn study(results: &Results, pictures: bool) -> TempDir {
     let root = TempDir::new().unwrap();
     let folder = Folder::new(root.path());
-    records::write(&folder.input(InputName::Results).join("results.json"), results).unwrap();
+    files::write(&folder.input(InputName::Results).join("results.json"), results).unwrap();
     let save = |path: &Path, tint| {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         picture(tint).save(path).unwrap();

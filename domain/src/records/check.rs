@@ -4,22 +4,19 @@
 
 use std::fmt::Display;
 
-use domain::experiment::{InvalidKnob, Sinddm};
-use domain::paper;
-use domain::results::{Cell, Results, SCHEMA_VERSION};
-use domain::stage::Stage;
-use domain::stone::{Class, Dataset};
-use domain::trial::Split;
+use crate::experiment::{InvalidKnob, SIDE_MAX, Sinddm};
+use crate::paper;
+use crate::results::{Cell, Results, SCHEMA_VERSION};
+use crate::stage::Stage;
+use crate::stone::{CLASSES, Class, Dataset};
+use crate::trial::Split;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
+use super::gate::Traits;
 use super::{
-    Absent, ClassPatches, DiffusionRecord, DriftRecord, HeatmapRecord, IDS_PER_CLASS, ImageList, ImageRef, Metrics,
-    PadRecord, PatchesRecord, PlainRecord, PropertyDrift, SamplesRecord, SifidRecord, Swin2srRecord, UpscaleRecord,
+    ClassPatches, DdpmRecord, DriftRecord, HeatmapRecord, IDS_PER_CLASS, ImageList, ImageRef, Metrics, PadRecord,
+    PatchesRecord, PropertyDrift, SamplesRecord, SifidRecord, SinddmRecord, Swin2srRecord, UpscaleRecord,
 };
-use crate::data::gate::Traits;
-use crate::data::picture::MAX_SIDE;
-use crate::models::resnet::CLASSES;
 
 /// Most values of a layer's output for one picture, which a network computes as 32-bit
 /// numbers: 16 GiB of them.
@@ -53,6 +50,9 @@ type Checked = Result<(), Misfit>;
 
 /// A form in which one stage leaves something for another.
 pub trait Record: DeserializeOwned {
+    /// Name of the file in the artifact of the stage that leaves it.
+    const FILE: &str;
+
     /// Whether a stage can do with it what it does with those that were written here.
     ///
     /// # Errors
@@ -90,8 +90,8 @@ fn as_many_or_none(field: &str, found: usize, wanted: usize) -> Checked {
 
 /// Width and height of a picture.
 fn size(field: &str, [width, height]: [u32; 2]) -> Checked {
-    within(field, width, 1, MAX_SIDE)?;
-    within(field, height, 1, MAX_SIDE)
+    within(field, width, 1, SIDE_MAX)?;
+    within(field, height, 1, SIDE_MAX)
 }
 
 fn each<'a, T: 'a>(
@@ -123,7 +123,7 @@ fn image(field: &str, image: &ImageRef) -> Checked {
 ///
 /// # Errors
 /// The first that is out of range.
-pub(crate) fn sinddm(sinddm: &Sinddm) -> Result<(), Misfit> {
+pub fn sinddm(sinddm: &Sinddm) -> Result<(), Misfit> {
     Ok(Stage::SinddmTrain { sinddm: sinddm.clone() }.check()?)
 }
 
@@ -145,19 +145,9 @@ fn traits(field: &str, it: &Traits) -> Checked {
     within(&field("contrast"), it.contrast, -255.0, 255.0)
 }
 
-impl Record for Value {
-    fn check(&self) -> Checked {
-        Ok(())
-    }
-}
-
-impl Record for Absent {
-    fn check(&self) -> Checked {
-        Ok(())
-    }
-}
-
 impl Record for ImageList {
+    const FILE: &str = "images.json";
+
     fn check(&self) -> Checked {
         each("images", &self.images, |field, image| {
             id(&format!("{field}.id"), image.id)?;
@@ -168,6 +158,8 @@ impl Record for ImageList {
 }
 
 impl Record for PadRecord {
+    const FILE: &str = "pad.json";
+
     fn check(&self) -> Checked {
         size("canvas", self.canvas)?;
         each("images", &self.images, image)?;
@@ -178,21 +170,23 @@ impl Record for PadRecord {
         as_many_or_none("black", self.black.len(), images)?;
         each("places", &self.places, |field, &[left, top, width, height]| {
             size(field, [width, height])?;
-            within(field, u64::from(left) + u64::from(width), 1, u64::from(MAX_SIDE))?;
-            within(field, u64::from(top) + u64::from(height), 1, u64::from(MAX_SIDE))
+            within(field, u64::from(left) + u64::from(width), 1, u64::from(SIDE_MAX))?;
+            within(field, u64::from(top) + u64::from(height), 1, u64::from(SIDE_MAX))
         })?;
         each("black", &self.black, |field, share| within(field, *share, 0.0, 1.0))
     }
 }
 
-impl Record for DiffusionRecord {
+impl Record for SinddmRecord {
+    const FILE: &str = "training.json";
+
     fn check(&self) -> Checked {
         sinddm(&self.sinddm)?;
         let scales = self.sizes.len();
         within("sizes", scales, 1, PARTS_MAX)?;
         as_many("sampling_steps", self.sampling_steps.len(), scales)?;
         as_many("rescale_losses", self.rescale_losses.len(), scales - 1)?;
-        let finest = self.sinddm.finest.size([MAX_SIDE; 2]);
+        let finest = self.sinddm.finest.size([SIDE_MAX; 2]);
         each("sizes", &self.sizes, |field, &[width, height]| {
             within(field, width, 1, finest[0])?;
             within(field, height, 1, finest[1])?;
@@ -214,7 +208,9 @@ impl Record for DiffusionRecord {
     }
 }
 
-impl Record for PlainRecord {
+impl Record for DdpmRecord {
+    const FILE: &str = "training.json";
+
     fn check(&self) -> Checked {
         let training = &self.training;
         Stage::DdpmTrain { training: training.clone() }.check()?;
@@ -225,6 +221,8 @@ impl Record for PlainRecord {
 }
 
 impl Record for Swin2srRecord {
+    const FILE: &str = "training.json";
+
     fn check(&self) -> Checked {
         Stage::Swin2srTrain { size: [1, 1], training: self.training.clone() }.check()?;
         finite("final_loss", self.final_loss)?;
@@ -236,6 +234,8 @@ impl Record for Swin2srRecord {
 }
 
 impl Record for UpscaleRecord {
+    const FILE: &str = "upscale.json";
+
     fn check(&self) -> Checked {
         size("size", self.size)?;
         let Some([width, height]) = self.counts else { return Ok(()) };
@@ -245,9 +245,11 @@ impl Record for UpscaleRecord {
 }
 
 impl Record for SamplesRecord {
+    const FILE: &str = "samples.json";
+
     fn check(&self) -> Checked {
         let samples = self.foreground.len();
-        within("size", self.size[0].max(self.size[1]), 0, MAX_SIDE)?;
+        within("size", self.size[0].max(self.size[1]), 0, SIDE_MAX)?;
         each("foreground", &self.foreground, |field, share| within(field, *share, 0.0, 1.0))?;
         within("empty", self.empty as usize, 0, samples)?;
         as_many_or_none("passed", self.passed.len(), samples)?;
@@ -261,6 +263,8 @@ impl Record for SamplesRecord {
 }
 
 impl Record for DriftRecord {
+    const FILE: &str = "drift.json";
+
     fn check(&self) -> Checked {
         within("properties", self.properties.len(), 0, paper::DRIFT_PROPERTIES.len())?;
         each("properties", &self.properties, |field, found: &PropertyDrift| {
@@ -276,6 +280,8 @@ impl Record for DriftRecord {
 }
 
 impl Record for HeatmapRecord {
+    const FILE: &str = "heatmap.json";
+
     fn check(&self) -> Checked {
         size("size", self.size)?;
         within("mean_difference", self.mean_difference, 0.0, 255.0)?;
@@ -285,6 +291,8 @@ impl Record for HeatmapRecord {
 }
 
 impl Record for SifidRecord {
+    const FILE: &str = "sifid.json";
+
     fn check(&self) -> Checked {
         finite("mean", self.mean)?;
         each("per_image", &self.per_image, |field, distance| finite(field, *distance))
@@ -297,9 +305,11 @@ fn split(field: &str, Split { number: _, folds, fold }: Split) -> Checked {
 }
 
 impl Record for PatchesRecord {
+    const FILE: &str = "patches.json";
+
     fn check(&self) -> Checked {
         split("split", self.split)?;
-        within("size", self.size, 1, MAX_SIDE)?;
+        within("size", self.size, 1, SIDE_MAX)?;
         let known = self.dataset.classes();
         within("classes", self.classes.len(), 0, known.len())?;
         each("classes", &self.classes, |field, of: &ClassPatches| {
@@ -322,6 +332,8 @@ fn class(field: &str, class: Class, dataset: Dataset) -> Checked {
 }
 
 impl Record for Metrics {
+    const FILE: &str = "metrics.json";
+
     fn check(&self) -> Checked {
         for (field, share) in [
             ("accuracy", self.accuracy),
@@ -348,6 +360,8 @@ impl Record for Metrics {
 }
 
 impl Record for Results {
+    const FILE: &str = "results.json";
+
     fn check(&self) -> Checked {
         within("schema_version", self.schema_version, 1, SCHEMA_VERSION)?;
         within("repeats", self.repeats, 1, REPEATS_MAX)?;
@@ -362,12 +376,9 @@ impl Record for Results {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::records;
 
     fn diffusion() -> Value {
         json!({
@@ -382,22 +393,22 @@ mod tests {
         json!({ "class": "Ia", "canvas": [80, 60], "images": [image], "places": [[0, 0, 80, 60]], "black": [0.5] })
     }
 
+    fn checked<T: Record>(record: &Value) -> Result<T, String> {
+        let record: T = serde_json::from_value(record.clone()).map_err(|error| error.to_string())?;
+        record.check().map_err(|misfit| misfit.to_string())?;
+        Ok(record)
+    }
+
     /// What is said of a record in which the entry at that place is another.
     fn altered<T: Record>(mut record: Value, place: &str, entry: Value) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record.json");
-        records::write(&path, &record).unwrap();
-        records::read::<T>(&path).unwrap_or_else(|failure| panic!("{failure}"));
+        checked::<T>(&record).unwrap_or_else(|said| panic!("{said}"));
         *record.pointer_mut(place).unwrap() = entry;
-        records::write(&path, &record).unwrap();
-        let message = records::read::<T>(&path).map(drop).unwrap_err().message;
-        let named = |path: &Path| message.strip_prefix(&format!("{}: ", path.display())).map(str::to_owned);
-        named(&path).unwrap_or_else(|| panic!("{message}")).split(';').next().unwrap().to_owned()
+        checked::<T>(&record).map(drop).unwrap_err()
     }
 
     #[test]
     fn an_altered_record_of_a_diffusion_model_is_refused_by_its_field() {
-        let of = |place: &str, entry: Value| altered::<DiffusionRecord>(diffusion(), place, entry);
+        let of = |place: &str, entry: Value| altered::<SinddmRecord>(diffusion(), place, entry);
         assert_eq!(of("/sinddm/dim", json!(0)), "sinddm.dim: is 0, has to lie between 2 and 2048");
         assert_eq!(
             of("/sinddm/timesteps", json!(4_000_000_000u32)),
@@ -424,12 +435,12 @@ mod tests {
         let mut record = diffusion();
         record["sinddm"]["finest"] = json!([8192, 8192]);
         record["sinddm"]["dim"] = json!(128);
-        let said = altered::<DiffusionRecord>(record, "/sizes/1", json!([8192, 8192]));
+        let said = altered::<SinddmRecord>(record, "/sizes/1", json!([8192, 8192]));
         assert_eq!(said, "sizes[1]: is 8192x8192, too large for a network of 128 channels");
         let plain = |place: &str, entry: Value| {
-            let training = domain::experiment::DdpmTraining::default();
+            let training = crate::experiment::DdpmTraining::default();
             let record = json!({ "training": training, "images": 4, "parameters": 9, "final_loss": 0.5, "determinism": "bitwise" });
-            altered::<PlainRecord>(record, place, entry)
+            altered::<DdpmRecord>(record, place, entry)
         };
         assert_eq!(plain("/training/dim", json!(0)), "ddpm.training.dim: is 0, has to lie between 8 and 1024");
         assert_eq!(
@@ -439,7 +450,7 @@ mod tests {
         assert!(plain("/training/mults", json!([])).starts_with("ddpm.training.mults: "));
         let swin = |place: &str, entry: Value| {
             let near = json!({ "psnr": null, "ssim": null });
-            let record = json!({ "training": domain::experiment::Swin2srTraining::default(), "images": 4, "parameters": 9,
+            let record = json!({ "training": crate::experiment::Swin2srTraining::default(), "images": 4, "parameters": 9,
                 "final_loss": 0.125, "held_out": 0, "ours": near, "bicubic": near, "determinism": "bitwise" });
             altered::<Swin2srRecord>(record, place, entry)
         };
