@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pretrained::Pretrained;
 use crate::stone::{Dataset, View};
-pub use range::SIDE_MAX;
 use range::{Checked, refuse, size, within};
+pub use range::{Range, SIDE_MAX};
 
 mod ddpm;
 mod effect;
@@ -145,14 +145,6 @@ impl Default for Phantom {
     }
 }
 
-impl Phantom {
-    fn check(&self) -> Checked {
-        size("phantom.size_a", self.size_a, 8..=SIDE_MAX)?;
-        size("phantom.size_c", self.size_c, 8..=SIDE_MAX)?;
-        within("phantom.share", self.share, 0.0..=10.0)
-    }
-}
-
 /// Most pictures of one class that are numbered within a view.
 pub const PICTURES_MAX: u32 = 100_000;
 
@@ -172,14 +164,10 @@ impl Experiment {
     /// # Errors
     /// The first knob that cannot be.
     pub fn check(&self) -> Result<(), InvalidKnob> {
-        self.phantom.check()?;
+        knobs::check(self)?;
         self.pad.check()?;
-        self.sinddm.check()?;
-        self.sampling.check()?;
         self.ddpm.check()?;
         self.upscale.check()?;
-        self.drift.check()?;
-        self.sifid.check()?;
         self.patch.check()?;
         self.tl.check()?;
         self.check_together()

@@ -1,7 +1,7 @@
 //! `lithogen config`.
 
 use domain::command::Commands;
-use domain::experiment::{Experiment, knobs};
+use domain::experiment::knobs;
 use domain::results::Results;
 
 use crate::args::{Config, ConfigCommand, SchemaOf};
@@ -17,9 +17,9 @@ pub fn run(args: &Config) -> anyhow::Result<()> {
         ConfigCommand::Ledger { json } => ledger(*json)?,
         ConfigCommand::Schema { of } => {
             let schema = match of {
-                SchemaOf::Spec => schemars::schema_for!(Experiment),
-                SchemaOf::Commands => schemars::schema_for!(Commands),
-                SchemaOf::Results => schemars::schema_for!(Results),
+                SchemaOf::Spec => knobs::schema(),
+                SchemaOf::Commands => schemars::schema_for!(Commands).into(),
+                SchemaOf::Results => schemars::schema_for!(Results).into(),
             };
             out::line(serde_json::to_string_pretty(&schema)?);
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PICTURES_MAX;
 use super::knobs::{Knob, Reading};
-use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, list, multiple, within};
+use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, multiple};
 
 /// The plain diffusion model (ALGORITHM 5): evaluated as SinDDM is, on the same
 /// pictures. The study does not need it.
@@ -41,50 +41,29 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::reading("ddpm.training.size", UNSTATED),
-    Knob::reading("ddpm.training.timesteps", UNSTATED),
-    Knob::reading("ddpm.training.dim", UNSTATED),
-    Knob::reading("ddpm.training.mults", UNSTATED),
-    Knob::reading("ddpm.training.batch", UNSTATED),
-    Knob::reading("ddpm.training.steps", UNSTATED),
-    Knob::reading("ddpm.training.lr", UNSTATED),
-    Knob::reading("ddpm.training.clip", UNSTATED),
-    Knob::reading("ddpm.training.ema", UNSTATED),
-    Knob::reading("ddpm.training.ema_every", UNSTATED),
-    Knob::reading("ddpm.training.ema_start", UNSTATED),
+    Knob::reading("ddpm.training.size", UNSTATED).whole(8, 4096),
+    Knob::reading("ddpm.training.timesteps", UNSTATED).whole(2, TIMESTEPS_MAX),
+    Knob::reading("ddpm.training.dim", UNSTATED).multiples(8, 8, 1024),
+    Knob::reading("ddpm.training.mults", UNSTATED).list([1, 8], [1, 64]),
+    Knob::reading("ddpm.training.batch", UNSTATED).whole(1, BATCH_MAX),
+    Knob::reading("ddpm.training.steps", UNSTATED).whole(1, STEPS_MAX),
+    Knob::reading("ddpm.training.lr", UNSTATED).real(0.0, 1.0),
+    Knob::reading("ddpm.training.clip", UNSTATED).real(1e-6, 1e6),
+    Knob::reading("ddpm.training.ema", UNSTATED).real(0.0, 1.0),
+    Knob::reading("ddpm.training.ema_every", UNSTATED).whole(1, STEPS_MAX),
+    Knob::reading("ddpm.training.ema_start", UNSTATED).whole(0, STEPS_MAX),
     Knob::reading("ddpm.training.flip", UNSTATED),
-    Knob::reading("ddpm.sampling.per_class_view", UNSTATED),
-    Knob::execution("ddpm.sampling.batch"),
+    Knob::reading("ddpm.sampling.per_class_view", UNSTATED).whole(2, PICTURES_MAX),
+    Knob::execution("ddpm.sampling.batch").whole(1, BATCH_MAX),
     Knob::reading("ddpm.sampling.method", UNSTATED),
-    Knob::reading("ddpm.sampling.ddim_steps", UNSTATED),
+    Knob::reading("ddpm.sampling.ddim_steps", UNSTATED).whole(1, TIMESTEPS_MAX),
 ];
 
 impl Ddpm {
     pub(super) fn check(&self) -> Checked {
-        self.training.check()?;
-        let sampling = &self.sampling;
-        within("ddpm.sampling.per_class_view", sampling.per_class_view, 2..=PICTURES_MAX)?;
-        within("ddpm.sampling.batch", sampling.batch, 1..=BATCH_MAX)?;
-        within("ddpm.sampling.ddim_steps", sampling.ddim_steps, 1..=TIMESTEPS_MAX)
-    }
-}
-
-impl DdpmTraining {
-    fn check(&self) -> Checked {
-        within("ddpm.training.size", self.size, 8..=4096)?;
-        list("ddpm.training.mults", &self.mults, 1..=8, 1..=64)?;
+        let DdpmTraining { size, mults, .. } = &self.training;
         // Each level but the last halves the picture.
-        multiple("ddpm.training.size", self.size, 1 << (self.mults.len() - 1))?;
-        within("ddpm.training.dim", self.dim, 8..=1024)?;
-        multiple("ddpm.training.dim", self.dim, 8)?;
-        within("ddpm.training.timesteps", self.timesteps, 2..=TIMESTEPS_MAX)?;
-        within("ddpm.training.batch", self.batch, 1..=BATCH_MAX)?;
-        within("ddpm.training.steps", self.steps, 1..=STEPS_MAX)?;
-        within("ddpm.training.lr", self.lr, 0.0..=1.0)?;
-        within("ddpm.training.clip", self.clip, 1e-6..=1e6)?;
-        within("ddpm.training.ema", self.ema, 0.0..=1.0)?;
-        within("ddpm.training.ema_every", self.ema_every, 1..=STEPS_MAX)?;
-        within("ddpm.training.ema_start", self.ema_start, 0..=STEPS_MAX)
+        multiple("ddpm.training.size", u64::from(*size), 1 << (mults.len() - 1))
     }
 }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, Reading};
-use super::range::{Checked, SIDE_MAX, refuse, size, within};
+use super::range::SIDE_MAX;
 use crate::pretrained::Pretrained;
 
 /// Image property drift (ALGORITHM 4.1). Both the Kolmogorov–Smirnov statistic
@@ -33,13 +33,6 @@ impl Default for Drift {
             margin: 0.025,
             threshold: 0.2,
         }
-    }
-}
-
-impl Drift {
-    pub(super) fn check(&self) -> Checked {
-        within("drift.margin", self.margin, 0.0..=0.4)?;
-        within("drift.threshold", self.threshold, 0.0..=1.0)
     }
 }
 
@@ -135,16 +128,6 @@ impl Default for Sifid {
 }
 
 impl Sifid {
-    pub(super) fn check(&self) -> Checked {
-        if let SifidSize::Size(sides) = self.size {
-            size("sifid.size", sides, 23..=SIDE_MAX)?;
-        }
-        match self.block {
-            64 | 192 => Ok(()),
-            block => refuse("sifid.block", format!("is {block}, has to be 64 or 192")),
-        }
-    }
-
     /// The weights that it needs.
     pub fn weights(&self) -> Option<Pretrained> {
         (self.features == Features::Imagenet).then_some(Pretrained::InceptionV3)
@@ -247,8 +230,9 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "the program's default",
             allows: |_| true,
         },
-    ),
-    Knob::deviation("drift.threshold"),
+    )
+    .real(0.0, 0.4),
+    Knob::deviation("drift.threshold").real(0.0, 1.0),
     Knob::reading(
         "heatmap.size",
         Reading {
@@ -269,7 +253,8 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "192 channels are what lies before the second pooling layer",
             allows: |_| true,
         },
-    ),
+    )
+    .among(&[64, 192]),
     Knob::reading(
         "sifid.pairing",
         Reading {
@@ -289,7 +274,8 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "textures are compared at one resolution",
             allows: |it| matches!(it.sifid.size, SifidSize::Rule(_) | SifidSize::Size([264, 200])),
         },
-    ),
+    )
+    .whole(23, SIDE_MAX),
     Knob::reading(
         "sifid.std_over",
         Reading {

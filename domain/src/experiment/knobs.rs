@@ -1,13 +1,16 @@
-//! What each knob is to a comparison with the paper, and, where the paper leaves a
-//! choice open, on which of its words the default rests: the ambiguity ledger.
+//! The table of knobs: which values each may have, what it is to a comparison with the
+//! paper, and, where the paper leaves a choice open, on which of its words the default
+//! rests (the ambiguity ledger).
 //!
-//! Each section of the spec lists its own knobs in a table beside its fields.
+//! Each section of the spec lists its own knobs in a table beside its fields. Checks, the
+//! JSON Schema, the ledger and the suggestions of `--set` follow from these tables.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::range::{Checked, Range, SIDE_MAX};
 use super::{Experiment, ddpm, evaluation, pad, patch, sinddm, tl, upscale};
 
 /// One knob of the spec.
@@ -17,6 +20,8 @@ pub struct Knob {
     pub name: &'static str,
     /// What a changed value means beside the paper's numbers.
     pub kind: Kind,
+    /// The values that it may have, as far as they do not depend on other knobs.
+    pub range: Range,
 }
 
 /// What a changed value of a knob means beside the paper's numbers.
@@ -49,15 +54,40 @@ pub struct Reading {
 
 impl Knob {
     pub(super) const fn execution(name: &'static str) -> Self {
-        Self { name, kind: Kind::Execution }
+        Self { name, kind: Kind::Execution, range: Range::Any }
     }
 
     pub(super) const fn deviation(name: &'static str) -> Self {
-        Self { name, kind: Kind::Deviation }
+        Self { name, kind: Kind::Deviation, range: Range::Any }
     }
 
     pub(super) const fn reading(name: &'static str, reading: Reading) -> Self {
-        Self { name, kind: Kind::Reading(reading) }
+        Self { name, kind: Kind::Reading(reading), range: Range::Any }
+    }
+
+    /// A whole number, or several of a fixed count.
+    pub(super) const fn whole(self, least: u32, most: u32) -> Self {
+        self.multiples(1, least, most)
+    }
+
+    /// The same, of multiples of a number alone.
+    pub(super) const fn multiples(self, of: u32, least: u32, most: u32) -> Self {
+        Self { range: Range::Whole { least, most, of }, ..self }
+    }
+
+    /// One of a few whole numbers.
+    pub(super) const fn among(self, values: &'static [u32]) -> Self {
+        Self { range: Range::Among(values), ..self }
+    }
+
+    /// A number, or several of a fixed count.
+    pub(super) const fn real(self, least: f64, most: f64) -> Self {
+        Self { range: Range::Real { least, most }, ..self }
+    }
+
+    /// A list of whole numbers: least and most entries, least and largest number.
+    pub(super) const fn list(self, entries: [usize; 2], each: [u32; 2]) -> Self {
+        Self { range: Range::List { entries, each }, ..self }
     }
 }
 
@@ -77,9 +107,9 @@ const ROOT: &[Knob] = &[
     Knob::execution("seed"),
     // Stand-ins are drawn only where no pictures are given, and nothing that is
     // measured on them is compared.
-    Knob::execution("phantom.size_a"),
-    Knob::execution("phantom.size_c"),
-    Knob::execution("phantom.share"),
+    Knob::execution("phantom.size_a").whole(8, SIDE_MAX),
+    Knob::execution("phantom.size_c").whole(8, SIDE_MAX),
+    Knob::execution("phantom.share").real(0.0, 10.0),
 ];
 
 /// Every knob, section by section in the order of the spec.
@@ -133,6 +163,38 @@ fn within(value: &Value) -> String {
 /// A spec as JSON.
 pub(super) fn json(experiment: &Experiment) -> Value {
     serde_json::to_value(experiment).unwrap_or_default()
+}
+
+/// Every knob of a spec that has a value lies in its range.
+///
+/// # Errors
+/// The first that does not, in the order of the spec.
+pub(super) fn check(experiment: &Experiment) -> Checked {
+    let values = values(experiment);
+    all().try_for_each(|knob| values.get(knob.name).map_or(Ok(()), |value| knob.range.check(knob.name, value)))
+}
+
+/// The JSON Schema of a spec, with the range of every knob.
+pub fn schema() -> Value {
+    let mut schema = serde_json::to_value(schemars::schema_for!(Experiment)).unwrap_or_default();
+    for knob in all() {
+        if let Some(way) = leaf(&schema, knob.name)
+            && let Some(leaf) = schema.pointer_mut(&way)
+        {
+            knob.range.describe(leaf);
+        }
+    }
+    schema
+}
+
+/// Where the schema of a knob stands in that of the spec.
+fn leaf(schema: &Value, name: &str) -> Option<String> {
+    // A section or a type of its own has a schema that is named where it is used.
+    let named = |way: String| match schema.pointer(&way)?.get("$ref").and_then(Value::as_str) {
+        Some(other) => Some(other.trim_start_matches('#').to_owned()),
+        None => Some(way),
+    };
+    name.split('.').try_fold(String::new(), |way, part| named(format!("{way}/properties/{part}")))
 }
 
 /// The value of every knob that has one, by full name.
@@ -195,6 +257,9 @@ pub struct Entry {
     pub kind: &'static str,
     /// The default as in `--set`; `unset` where it is left to a rule.
     pub default: String,
+    /// The values that it may have, in words; absent where its type says it all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
     /// For a reading: section, table or figure of the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section: Option<&'static str>,
@@ -221,6 +286,7 @@ pub fn ledger() -> Vec<Entry> {
             knob: knob.name,
             kind: knob.kind.name(),
             default: text(defaults.get(knob.name)),
+            range: knob.range.words(),
             section: reading.map(|reading| reading.section),
             paper: reading.map(|reading| reading.paper),
             alternatives: reading.map(|reading| reading.alternatives),
@@ -261,6 +327,27 @@ mod tests {
         let listed: BTreeSet<String> = all().map(|knob| knob.name.to_owned()).collect();
         assert_eq!(found, listed);
         assert_eq!(all().count(), listed.len(), "a knob is listed twice");
+    }
+
+    #[test]
+    fn every_range_stands_in_the_schema() {
+        let schema = schema();
+        for knob in all() {
+            let leaf = schema.pointer(&leaf(&schema, knob.name).unwrap()).unwrap().to_string();
+            let expected = match knob.range {
+                Range::Any => continue,
+                Range::Whole { most, .. } => format!(r#""maximum":{most}"#),
+                Range::Real { most, .. } => format!(r#""maximum":{}"#, serde_json::json!(most)),
+                Range::Among(values) => format!(r#""enum":{}"#, serde_json::json!(values)),
+                Range::List { entries, .. } => format!(r#""maxItems":{}"#, entries[1]),
+            };
+            assert!(leaf.contains(&expected), "{}: {leaf} lacks {expected}", knob.name);
+        }
+        let dim = schema.pointer(&leaf(&schema, "ddpm.training.dim").unwrap()).unwrap();
+        assert_eq!((&dim["minimum"], &dim["multipleOf"]), (&8.into(), &8.into()));
+        let range = |name: &str| ledger().into_iter().find(|entry| entry.knob == name).unwrap().range;
+        assert_eq!(range("ddpm.training.dim").unwrap(), "multiples of 8 from 8 to 1024");
+        assert_eq!((range("sifid.block").unwrap().as_str(), range("ddpm.models")), ("64 or 192", None));
     }
 
     #[test]

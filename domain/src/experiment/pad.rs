@@ -46,7 +46,8 @@ pub(super) const KNOBS: &[Knob] = &[
                 Canvas::Rule(_) => true,
             },
         },
-    ),
+    )
+    .whole(8, SIDE_MAX),
     Knob::reading(
         "pad.anchor",
         Reading {

@@ -75,10 +75,6 @@ pub enum PatchSource {
 
 impl Patch {
     pub(super) fn check(&self) -> Checked {
-        within("patch.size", self.size, 16..=4096)?;
-        within("patch.per_class_view", self.per_class_view, 10..=PICTURES_MAX)?;
-        within("patch.test_fraction", self.test_fraction, 0.05..=0.5)?;
-        within("patch.coverage", self.coverage, 0.5..=1.0)?;
         within("patch.max_overlap", self.max_overlap.unwrap_or(0), 0..=self.size - 1)
     }
 
@@ -100,7 +96,7 @@ const PLACES: Reading = Reading {
 
 /// The knobs of [`Patch`].
 pub(super) const KNOBS: &[Knob] = &[
-    Knob::deviation("patch.size"),
+    Knob::deviation("patch.size").whole(16, 4096),
     Knob::reading(
         "patch.per_class_view",
         Reading {
@@ -110,7 +106,8 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "six classes in two views of one data set make 12 000",
             allows: |it| it.patch.per_class_view == 1000,
         },
-    ),
+    )
+    .whole(10, PICTURES_MAX),
     Knob::reading(
         "patch.test_fraction",
         Reading {
@@ -120,8 +117,9 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "a fifth of the patches of each class and view",
             allows: |it| it.patch.test_fraction == 0.2,
         },
-    ),
-    Knob::reading("patch.coverage", PLACES),
+    )
+    .real(0.05, 0.5),
+    Knob::reading("patch.coverage", PLACES).real(0.5, 1.0),
     Knob::reading(
         "patch.whiten",
         Reading {
@@ -132,7 +130,7 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::reading("patch.max_overlap", PLACES),
+    Knob::reading("patch.max_overlap", PLACES).whole(0, 4095),
     Knob::reading("patch.method", PLACES),
     Knob::reading(
         "patch.source_a",

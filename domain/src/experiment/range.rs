@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use serde_json::{Value, json};
+
 use super::InvalidKnob;
 
 /// What a check says.
@@ -44,19 +46,134 @@ pub(crate) fn size(key: &str, sides: [u32; 2], range: RangeInclusive<u32>) -> Ch
     sides.into_iter().try_for_each(|side| within(key, side, range.clone()))
 }
 
-/// A list has to have so many entries, each in the range.
-pub(super) fn list(key: &str, values: &[u32], entries: RangeInclusive<usize>, range: RangeInclusive<u32>) -> Checked {
-    if !entries.contains(&values.len()) {
-        let (count, least, most) = (values.len(), entries.start(), entries.end());
-        return refuse(key, format!("has {count} entries, has to have {least} to {most}"));
+/// A number has to be a multiple of another.
+pub(super) fn multiple(key: &str, value: u64, of: u64) -> Checked {
+    if value.is_multiple_of(of) {
+        return Ok(());
     }
-    values.iter().try_for_each(|value| within(key, *value, range.clone()))
+    let what = if of == 2 { "even".to_owned() } else { format!("a multiple of {of}") };
+    refuse(key, format!("is {value}, has to be {what}"))
 }
 
-/// A number has to be a multiple of another.
-pub(super) fn multiple(key: &str, value: u32, of: u32) -> Checked {
-    match value.is_multiple_of(of) {
-        true => Ok(()),
-        false => refuse(key, format!("is {value}, has to be a multiple of {of}")),
+/// The values that a knob may have, whatever the others are. Of knobs with a fixed count
+/// of numbers, each has to lie in it; a word in place of a number is a rule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// Whatever its type allows.
+    Any,
+    /// Whole numbers from `least` to `most`, both included.
+    Whole {
+        /// The smallest.
+        least: u32,
+        /// The largest.
+        most: u32,
+        /// The number of which all are multiples.
+        of: u32,
+    },
+    /// These numbers alone.
+    Among(&'static [u32]),
+    /// Numbers from `least` to `most`, both included.
+    Real {
+        /// The smallest.
+        least: f64,
+        /// The largest.
+        most: f64,
+    },
+    /// Lists of whole numbers.
+    List {
+        /// Least and most entries.
+        entries: [usize; 2],
+        /// Smallest and largest number.
+        each: [u32; 2],
+    },
+}
+
+impl Range {
+    /// Whether a value as JSON lies in it.
+    pub(super) fn check(self, key: &str, value: &Value) -> Checked {
+        match (self, value) {
+            (Range::Any, _) | (_, Value::String(_)) => Ok(()),
+            (Range::List { entries: [least, most], each }, Value::Array(values)) => {
+                if !(least..=most).contains(&values.len()) {
+                    let count = values.len();
+                    return refuse(key, format!("has {count} entries, has to have {least} to {most}"));
+                }
+                let each = Range::Whole { least: each[0], most: each[1], of: 1 };
+                values.iter().try_for_each(|value| each.check(key, value))
+            }
+            (_, Value::Array(values)) => values.iter().try_for_each(|value| self.check(key, value)),
+            (Range::Whole { least, most, of }, value) => {
+                let number = value.as_u64().unwrap_or(u64::MAX);
+                within(key, number, u64::from(least)..=u64::from(most))?;
+                multiple(key, number, u64::from(of))
+            }
+            (Range::Among(values), value) => {
+                if values.iter().any(|known| value.as_u64() == Some(u64::from(*known))) {
+                    return Ok(());
+                }
+                refuse(key, format!("is {value}, has to be {}", alternatives(values)))
+            }
+            // JSON has neither infinite numbers nor what is none.
+            (Range::Real { least, most }, value) => match value.as_f64() {
+                Some(number) => within(key, number, least..=most),
+                None => refuse(key, format!("is no finite number, has to lie between {least} and {most}")),
+            },
+            (Range::List { .. }, _) => refuse(key, "has to be a list"),
+        }
     }
+
+    /// The range in words; nothing where the type says it all.
+    pub fn words(self) -> Option<String> {
+        match self {
+            Range::Any => None,
+            Range::Whole { least, most, of: 1 } => Some(format!("{least} to {most}")),
+            Range::Whole { least, most, of } => Some(format!("multiples of {of} from {least} to {most}")),
+            Range::Among(values) => Some(alternatives(values)),
+            Range::Real { least, most } => Some(format!("{least} to {most}")),
+            Range::List { entries, each } => {
+                Some(format!("{} to {} entries of {} to {}", entries[0], entries[1], each[0], each[1]))
+            }
+        }
+    }
+
+    /// Adds the range to the JSON Schema of a knob.
+    pub(super) fn describe(self, schema: &mut Value) {
+        // A fixed count of numbers, or a number beside a rule in words.
+        for inner in ["items", "anyOf", "prefixItems"] {
+            match schema.get_mut(inner) {
+                Some(Value::Array(each)) => return each.iter_mut().for_each(|each| self.describe(each)),
+                Some(each) => {
+                    if let Range::List { entries, each: [least, most] } = self {
+                        Range::Whole { least, most, of: 1 }.describe(each);
+                        schema["minItems"] = entries[0].into();
+                        schema["maxItems"] = entries[1].into();
+                    } else {
+                        self.describe(each);
+                    }
+                    return;
+                }
+                None => {}
+            }
+        }
+        let is_number = |kind: &Value| kind == "integer" || kind == "number";
+        let kind = schema.get("type").cloned().unwrap_or_default();
+        if !is_number(&kind) && !kind.as_array().is_some_and(|kinds| kinds.iter().any(is_number)) {
+            return;
+        }
+        match self {
+            Range::Any | Range::List { .. } => {}
+            Range::Whole { least, most, of } => {
+                (schema["minimum"], schema["maximum"]) = (least.into(), most.into());
+                if of > 1 {
+                    schema["multipleOf"] = of.into();
+                }
+            }
+            Range::Real { least, most } => (schema["minimum"], schema["maximum"]) = (json!(least), json!(most)),
+            Range::Among(values) => schema["enum"] = json!(values),
+        }
+    }
+}
+
+fn alternatives(values: &[u32]) -> String {
+    values.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ")
 }

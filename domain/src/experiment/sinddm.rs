@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PICTURES_MAX;
 use super::knobs::{Knob, Reading};
-use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, list, refuse, within};
+use super::range::{BATCH_MAX, FINEST_MAX, STEPS_MAX, TIMESTEPS_MAX};
 
 /// Pyramid, network and training of one diffusion model (ALGORITHM 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -103,7 +103,7 @@ impl Default for Sinddm {
 
 /// The knobs of [`Sinddm`] and [`Sampling`].
 pub(super) const KNOBS: &[Knob] = &[
-    Knob::deviation("sinddm.images_per_model"),
+    Knob::deviation("sinddm.images_per_model").whole(1, 200),
     Knob::reading(
         "sinddm.pick",
         Reading {
@@ -144,7 +144,8 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "both printed sizes, 264×200 and 1056×800, are kept",
             allows: |it| matches!(it.sinddm.finest, Finest::Rule(_) | Finest::Size([264, 200])),
         },
-    ),
+    )
+    .whole(8, FINEST_MAX),
     Knob::reading(
         "sinddm.fit",
         Reading {
@@ -155,8 +156,8 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::deviation("sinddm.coarsest"),
-    Knob::deviation("sinddm.scale_factor"),
+    Knob::deviation("sinddm.coarsest").whole(4, FINEST_MAX),
+    Knob::deviation("sinddm.scale_factor").real(1.05, 8.0),
     Knob::reading(
         "sinddm.rescale_loss",
         Reading {
@@ -177,10 +178,10 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::deviation("sinddm.timesteps"),
-    Knob::deviation("sinddm.dim"),
-    Knob::deviation("sinddm.batch"),
-    Knob::execution("sinddm.micro_batch"),
+    Knob::deviation("sinddm.timesteps").whole(2, TIMESTEPS_MAX),
+    Knob::deviation("sinddm.dim").multiples(2, 2, 2048),
+    Knob::deviation("sinddm.batch").whole(1, BATCH_MAX),
+    Knob::execution("sinddm.micro_batch").whole(1, BATCH_MAX),
     Knob::reading(
         "sinddm.precision",
         Reading {
@@ -191,13 +192,13 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::deviation("sinddm.steps"),
-    Knob::deviation("sinddm.lr"),
-    Knob::deviation("sinddm.milestones"),
-    Knob::deviation("sinddm.lr_gamma"),
-    Knob::deviation("sinddm.ema"),
-    Knob::deviation("sinddm.ema_every"),
-    Knob::deviation("sinddm.ema_start"),
+    Knob::deviation("sinddm.steps").whole(1, STEPS_MAX),
+    Knob::deviation("sinddm.lr").real(0.0, 1.0),
+    Knob::deviation("sinddm.milestones").list([0, 100], [0, STEPS_MAX]),
+    Knob::deviation("sinddm.lr_gamma").real(0.0, 1.0),
+    Knob::deviation("sinddm.ema").real(0.0, 1.0),
+    Knob::deviation("sinddm.ema_every").whole(1, STEPS_MAX),
+    Knob::deviation("sinddm.ema_start").whole(0, STEPS_MAX),
     Knob::reading(
         "sinddm.reject_empty",
         Reading {
@@ -217,35 +218,17 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "25 from each of the twelve models make 300",
             allows: |it| it.sampling.per_model == 25,
         },
-    ),
-    Knob::execution("sampling.batch"),
-    Knob::deviation("sampling.omega"),
-    Knob::deviation("sampling.gamma_clip"),
+    )
+    .whole(2, PICTURES_MAX),
+    Knob::execution("sampling.batch").whole(1, BATCH_MAX),
+    Knob::deviation("sampling.omega").real(0.0, 1.0),
+    Knob::deviation("sampling.gamma_clip").real(0.0, 0.99),
     Knob::deviation("sampling.reblurring"),
-    Knob::deviation("sampling.scale_mul"),
+    Knob::deviation("sampling.scale_mul").real(0.1, 10.0),
     Knob::deviation("sampling.sample_limited_t"),
 ];
 
 impl Sinddm {
-    pub(super) fn check(&self) -> Checked {
-        within("sinddm.images_per_model", self.images_per_model, 1..=200)?;
-        within("sinddm.scale_factor", self.scale_factor, 1.05..=8.0)?;
-        within("sinddm.timesteps", self.timesteps, 2..=TIMESTEPS_MAX)?;
-        within("sinddm.dim", self.dim, 2..=2048)?;
-        if !self.dim.is_multiple_of(2) {
-            return refuse("sinddm.dim", format!("is {}, has to be even", self.dim));
-        }
-        within("sinddm.batch", self.batch, 1..=BATCH_MAX)?;
-        within("sinddm.micro_batch", self.micro_batch.unwrap_or(1), 1..=BATCH_MAX)?;
-        within("sinddm.steps", self.steps, 1..=STEPS_MAX)?;
-        within("sinddm.lr", self.lr, 0.0..=1.0)?;
-        list("sinddm.milestones", &self.milestones, 0..=100, 0..=STEPS_MAX)?;
-        within("sinddm.lr_gamma", self.lr_gamma, 0.0..=1.0)?;
-        within("sinddm.ema", self.ema, 0.0..=1.0)?;
-        within("sinddm.ema_every", self.ema_every, 1..=STEPS_MAX)?;
-        within("sinddm.ema_start", self.ema_start, 0..=STEPS_MAX)
-    }
-
     /// The aspect, as width and height, to which canvases are extended with the colour
     /// of the padding before they are shrunk to the finest scale; absent where they
     /// are stretched to it, or where the finest scale has the canvas's aspect anyway.
@@ -443,14 +426,6 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    pub(super) fn check(&self) -> Checked {
-        within("sampling.per_model", self.per_model, 2..=PICTURES_MAX)?;
-        within("sampling.batch", self.batch, 1..=BATCH_MAX)?;
-        within("sampling.omega", self.omega, 0.0..=1.0)?;
-        within("sampling.gamma_clip", self.gamma_clip, 0.0..=0.99)?;
-        self.scale_mul.into_iter().try_for_each(|share| within("sampling.scale_mul", share, 0.1..=10.0))
-    }
-
     /// Width and height of a sample where the model has that size.
     pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
         let side = |pixels: u32, share: f64| ((f64::from(pixels) * share) as u32).max(1);

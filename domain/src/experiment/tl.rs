@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::knobs::{Knob, Reading};
-use super::range::{BATCH_MAX, Checked, list, refuse, within};
+use super::range::{BATCH_MAX, Checked, refuse};
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset};
 
@@ -137,10 +137,10 @@ pub(super) const KNOBS: &[Knob] = &[
         },
     ),
     Knob::deviation("tl.network.stem"),
-    Knob::deviation("tl.network.width"),
-    Knob::deviation("tl.network.blocks"),
-    Knob::deviation("tl.network.head"),
-    Knob::deviation("tl.network.dropout"),
+    Knob::deviation("tl.network.width").whole(1, 1024),
+    Knob::deviation("tl.network.blocks").list([1, 4], [1, 100]),
+    Knob::deviation("tl.network.head").list([0, 16], [1, 16384]),
+    Knob::deviation("tl.network.dropout").real(0.0, 0.95),
     Knob::deviation("tl.init"),
     Knob::reading(
         "tl.weights",
@@ -152,7 +152,7 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::deviation("tl.batch"),
+    Knob::deviation("tl.batch").whole(2, BATCH_MAX),
     Knob::reading(
         "tl.epochs",
         Reading {
@@ -162,11 +162,12 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "30 in the first step too, as in the authors' earlier code",
             allows: |it| it.tl.epochs[1] == 30,
         },
-    ),
-    Knob::deviation("tl.lr"),
-    Knob::deviation("tl.momentum"),
-    Knob::reading("tl.lr_step", SCHEDULE),
-    Knob::reading("tl.lr_gamma", SCHEDULE),
+    )
+    .whole(1, EPOCHS_MAX),
+    Knob::deviation("tl.lr").real(0.0, 10.0),
+    Knob::deviation("tl.momentum").real(0.0, 0.999),
+    Knob::reading("tl.lr_step", SCHEDULE).whole(1, EPOCHS_MAX),
+    Knob::reading("tl.lr_gamma", SCHEDULE).real(0.0, 1.0),
     Knob::reading(
         "tl.augment",
         Reading {
@@ -187,7 +188,7 @@ pub(super) const KNOBS: &[Knob] = &[
             allows: |_| true,
         },
     ),
-    Knob::reading("tl.val_fraction", VALIDATION),
+    Knob::reading("tl.val_fraction", VALIDATION).real(0.0, 0.5),
     Knob::reading("tl.val", VALIDATION),
     Knob::reading(
         "tl.select",
@@ -220,9 +221,9 @@ pub(super) const KNOBS: &[Knob] = &[
         },
     ),
     Knob::reading("tl.protocol", RUNS),
-    Knob::reading("tl.repeats", RUNS),
-    Knob::reading("tl.folds", RUNS),
-    Knob::reading("tl.seeds", RUNS),
+    Knob::reading("tl.repeats", RUNS).whole(1, RUNS_MAX),
+    Knob::reading("tl.folds", RUNS).whole(1, 10),
+    Knob::reading("tl.seeds", RUNS).whole(1, RUNS_MAX),
     Knob::reading(
         "tl.margin",
         Reading {
@@ -232,7 +233,8 @@ pub(super) const KNOBS: &[Knob] = &[
             reason: "two percentage points, about the gains that the paper draws conclusions from",
             allows: |_| true,
         },
-    ),
+    )
+    .real(0.01, 50.0),
     Knob::reading(
         "tl.correction",
         Reading {
@@ -272,13 +274,6 @@ impl Default for Network {
 }
 
 impl Network {
-    fn check(&self) -> Checked {
-        within("tl.network.width", self.width, 1..=1024)?;
-        list("tl.network.blocks", &self.blocks, 1..=4, 1..=100)?;
-        list("tl.network.head", &self.head, 0..=16, 1..=16_384)?;
-        within("tl.network.dropout", self.dropout, 0.0..=0.95)
-    }
-
     /// Whether all but its head is ResNet50.
     pub fn is_resnet50(&self) -> bool {
         let paper = Network::default();
@@ -326,23 +321,14 @@ const RUNS_MAX: u32 = 500;
 
 impl TransferLearning {
     pub(super) fn check(&self) -> Checked {
-        self.network.check()?;
         if self.init == Init::Imagenet && !self.network.is_resnet50() {
             let problem = "is imagenet, whose weights are those of ResNet50, which tl.network is not: \
                            choose tl.init=random, or leave tl.network as it is at scale paper";
             return refuse("tl.init", problem);
         }
-        within("tl.batch", self.batch, 2..=BATCH_MAX)?;
-        self.epochs.into_iter().try_for_each(|epochs| within("tl.epochs", epochs, 1..=EPOCHS_MAX))?;
-        self.lr.into_iter().try_for_each(|lr| within("tl.lr", lr, 0.0..=10.0))?;
-        within("tl.momentum", self.momentum, 0.0..=0.999)?;
-        within("tl.lr_step", self.lr_step, 1..=EPOCHS_MAX)?;
-        within("tl.lr_gamma", self.lr_gamma, 0.0..=1.0)?;
-        within("tl.val_fraction", self.val_fraction, 0.0..=0.5)?;
         if self.select == Select::Best && self.val_fraction == 0.0 {
             return refuse("tl.select", "is best, which needs patches for validation: raise tl.val_fraction");
         }
-        within("tl.margin", self.margin, 0.01..=50.0)?;
         self.check_runs()
     }
 
@@ -351,9 +337,6 @@ impl TransferLearning {
         if protocols.is_empty() || protocols.len() < self.protocol.len() {
             return refuse("tl.protocol", "has to name at least one protocol, and each once");
         }
-        within("tl.repeats", self.repeats, 1..=RUNS_MAX)?;
-        within("tl.seeds", self.seeds, 1..=RUNS_MAX)?;
-        within("tl.folds", self.folds, 1..=10)?;
         let runs: u32 = self.trials().iter().map(|trials| trials.repeats * trials.folds).sum();
         match runs <= RUNS_MAX {
             true => Ok(()),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::knobs::{Knob, Reading};
-use super::range::{BATCH_MAX, Checked, STEPS_MAX, list, multiple, refuse, within};
+use super::range::{BATCH_MAX, Checked, STEPS_MAX, refuse};
 use crate::pretrained::Pretrained;
 
 /// Super-resolution of synthetic pictures.
@@ -68,17 +68,17 @@ pub(super) const KNOBS: &[Knob] = &[
         },
     ),
     Knob::deviation("upscale.training.reduction"),
-    Knob::deviation("upscale.training.embed_dim"),
-    Knob::deviation("upscale.training.depths"),
-    Knob::deviation("upscale.training.heads"),
-    Knob::deviation("upscale.training.crop"),
-    Knob::deviation("upscale.training.batch"),
-    Knob::deviation("upscale.training.steps"),
-    Knob::deviation("upscale.training.lr"),
-    Knob::deviation("upscale.training.ema"),
-    Knob::deviation("upscale.factor"),
-    Knob::reading("upscale.tile", TILES),
-    Knob::reading("upscale.overlap", TILES),
+    Knob::deviation("upscale.training.embed_dim").whole(1, 1024),
+    Knob::deviation("upscale.training.depths").list([1, 16], [1, 24]),
+    Knob::deviation("upscale.training.heads").whole(1, 64),
+    Knob::deviation("upscale.training.crop").multiples(8, 8, 1024),
+    Knob::deviation("upscale.training.batch").whole(1, BATCH_MAX),
+    Knob::deviation("upscale.training.steps").whole(1, STEPS_MAX),
+    Knob::deviation("upscale.training.lr").real(0.0, 1.0),
+    Knob::deviation("upscale.training.ema").real(0.0, 1.0),
+    Knob::deviation("upscale.factor").whole(1, 16),
+    Knob::reading("upscale.tile", TILES).multiples(8, 0, TILE_MAX),
+    Knob::reading("upscale.overlap", TILES).whole(0, TILE_MAX),
     Knob::reading(
         "upscale.crop",
         Reading {
@@ -112,17 +112,18 @@ const TILES: Reading = Reading {
 
 impl Upscale {
     pub(super) fn check(&self) -> Checked {
-        within("upscale.factor", self.factor, 1..=16)?;
         if self.method == UpscaleMethod::Swin2sr && self.factor != 4 {
             return refuse("upscale.factor", format!("is {}, has to be 4 for Swin2SR", self.factor));
         }
-        within("upscale.tile", self.tile, 0..=TILE_MAX)?;
-        multiple("upscale.tile", self.tile, 8)?;
-        within("upscale.overlap", self.overlap, 0..=TILE_MAX)?;
         if self.tile > 0 && self.overlap >= self.tile {
             return refuse("upscale.overlap", format!("is {}, has to be less than upscale.tile", self.overlap));
         }
-        self.training.check()
+        let Swin2srTraining { embed_dim: dim, heads, .. } = self.training;
+        if !dim.is_multiple_of(heads) {
+            let problem = format!("is {dim}, has to be a multiple of upscale.training.heads, which is {heads}");
+            return refuse("upscale.training.embed_dim", problem);
+        }
+        Ok(())
     }
 
     /// The published weights that it needs.
@@ -199,25 +200,6 @@ impl Default for Swin2srTraining {
             lr: 2e-4,
             ema: 0.999,
         }
-    }
-}
-
-impl Swin2srTraining {
-    fn check(&self) -> Checked {
-        within("upscale.training.heads", self.heads, 1..=64)?;
-        within("upscale.training.embed_dim", self.embed_dim, 1..=1024)?;
-        if !self.embed_dim.is_multiple_of(self.heads) {
-            let (dim, heads) = (self.embed_dim, self.heads);
-            let problem = format!("is {dim}, has to be a multiple of upscale.training.heads, which is {heads}");
-            return refuse("upscale.training.embed_dim", problem);
-        }
-        list("upscale.training.depths", &self.depths, 1..=16, 1..=24)?;
-        within("upscale.training.crop", self.crop, 8..=1024)?;
-        multiple("upscale.training.crop", self.crop, 8)?;
-        within("upscale.training.batch", self.batch, 1..=BATCH_MAX)?;
-        within("upscale.training.steps", self.steps, 1..=STEPS_MAX)?;
-        within("upscale.training.lr", self.lr, 0.0..=1.0)?;
-        within("upscale.training.ema", self.ema, 0.0..=1.0)
     }
 }
 
