@@ -12,16 +12,14 @@
 //! | `FAKE_DEAF` | at the gate, goes on talking whatever it is told |
 //! | `FAKE_STOPPED` | a folder: leaves a file there when it is told to stop |
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::digest::Digest;
-use domain::stage::Folder;
-use worker::child::{ORDER, Order, STOP};
+use domain::stage::{Folder, Monitor, Progress};
+use worker::child::protocol::{ORDER, Order};
+use worker::child::speaker::Speaker;
 use worker::guard::GUARD;
 
 /// How often a waiting stage looks again.
@@ -34,19 +32,19 @@ fn main() {
         return runtime.block_on(worker::guard::run()).expect("to watch");
     }
     let text = std::fs::read(folder.join(ORDER)).expect("an order");
-    let order: Order = serde_json::from_slice(&text).expect("an order that decodes");
-    let stopping = Arc::new(AtomicBool::new(false));
-    listen(stopping.clone());
+    let order = Order::read(&folder).expect("an order that decodes");
+    let mut speaker = Speaker::start();
     if std::env::var("FAKE_ONLY").is_ok_and(|only| only != order.stage.kind().name()) {
         return write(&folder, &text);
     }
     if let Ok(gate) = std::env::var("FAKE_GATE") {
-        println!(r#"{{"done":1,"total":2,"note":"at the gate"}}"#);
+        let progress = |note: &str| Progress { done: 1, total: 2, note: note.to_owned() };
+        speaker.progress(progress("at the gate"));
         let deaf = std::env::var_os("FAKE_DEAF").is_some();
         while !Path::new(&gate).exists() {
             if deaf {
-                println!(r#"{{"done":1,"total":2,"note":"still talking"}}"#);
-            } else if stopping.load(Ordering::Relaxed) {
+                speaker.progress(progress("still talking"));
+            } else if speaker.stopping() {
                 if let Ok(folder) = std::env::var("FAKE_STOPPED") {
                     let name = format!("{}-{}", order.stage.kind().name(), std::process::id());
                     std::fs::write(Path::new(&folder).join(name), "").expect("to say that it was stopped");
@@ -68,18 +66,6 @@ fn main() {
         std::process::Command::new("kill").args(["-KILL", &own]).status().expect("to kill itself");
     }
     write(&folder, &text);
-}
-
-/// Hears the parent, and ends when it is gone.
-fn listen(stopping: Arc<AtomicBool>) {
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if line == STOP {
-                stopping.store(true, Ordering::Relaxed);
-            }
-        }
-        exit(130);
-    });
 }
 
 fn write(folder: &Path, order: &[u8]) {

@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use domain::stage::{Command, Failure, FailureCode, Folder};
 use domain::task::Grant;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
 
-use crate::child::{LOG, STOP_PATIENCE, why};
+use crate::child::protocol::LOG;
 use crate::environment;
 use crate::guard::{Guard, MARK};
 use crate::said::Said;
+use crate::supervise::{Group, crash, supervise};
 
 /// Its standard output, among its outputs.
 pub const STDOUT: &str = "stdout.txt";
@@ -46,7 +46,8 @@ pub(crate) async fn run(
     // The program may write there by itself: both add at the end.
     let output = File::options().create(true).append(true).open(&output_path);
     let output = output.map_err(|error| Failure::io("create", &output_path, &error))?;
-    let said = Said::create(&folder.root().join(LOG))?;
+    let log = folder.root().join(LOG);
+    let said = Said::create(&log)?;
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Failure::invalid_input("the command names no program"));
     };
@@ -75,63 +76,34 @@ pub(crate) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| Failure::invalid_input(format!("cannot start {program:?}: {error}")))?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let signal = |signal| {
-        // One that has ended needs no signal.
-        let _ = group.map(|group| kill_process_group(group, signal));
-    };
-    let watched = group.map(|group| guard.watch(group)).transpose();
+    let group = Group::of(&child);
+    let watched = group.id().map(|group| guard.watch(group)).transpose();
     let _watched = watched.map_err(|error| {
-        signal(Signal::KILL);
+        group.signal(Signal::KILL);
         no_guard(error)
     })?;
     let (Some(printed), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Failure::new(FailureCode::Internal, "a command without output"));
     };
-    let hear = async {
+    let hear_errors = async {
         said.hear(errors).await;
         Ok(())
     };
-    let copy = async { tokio::try_join!(tee(printed, output.into(), &said), hear).map(drop) };
-    tokio::pin!(stop, copy);
-    let (mut kill_at, mut copied) = (None, None);
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            result = &mut copy, if copied.is_none() => {
-                if result.is_err() {
-                    // No result can come of it any more.
-                    signal(Signal::KILL);
-                }
-                copied = Some(result);
-            }
-            patience = &mut stop, if kill_at.is_none() => {
-                kill_at = Some(Instant::now() + patience);
-                signal(Signal::TERM);
-            }
-            () = tokio::time::sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
-                signal(Signal::KILL);
-                break child.wait().await;
-            }
-        }
+    let hear = async {
+        let heard = tokio::try_join!(tee(printed, output.into(), &said), hear_errors);
+        heard.map(drop).map_err(|error| Failure::io("write", &output_path, &error))
     };
-    // What it left running has no worker to look after it.
-    signal(Signal::KILL);
-    let copied = match copied {
-        Some(copied) => copied,
-        // What has left the group may hold the pipe open for ever.
-        None => tokio::time::timeout(STOP_PATIENCE, copy).await.unwrap_or(Ok(())),
+    let ask = async {
+        let patience = stop.await;
+        group.signal(Signal::TERM);
+        patience
     };
+    let ended = supervise(child, hear, ask).await;
     said.end().await;
-    copied.map_err(|error| Failure::io("write", &output_path, &error))?;
-    let status =
-        status.map_err(|error| Failure::new(FailureCode::Internal, format!("waiting for a command: {error}")))?;
-    match status.code() {
-        Some(0) => Ok(()),
-        _ if kill_at.is_some() => Err(Failure::new(FailureCode::Preempted, "told to stop")),
-        Some(_) => Err(Failure { code: FailureCode::Exited, ..why(status, folder.root(), false) }),
-        None => Err(why(status, folder.root(), false)),
-    }
+    ended?.check(|status| {
+        let crash = crash(status, &log, false);
+        if status.code().is_some() { Failure { code: FailureCode::Exited, ..crash } } else { crash }
+    })
 }
 
 /// Copies what is printed to the result and to the log.

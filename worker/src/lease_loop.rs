@@ -11,8 +11,9 @@ use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
+use crate::attempt;
 use crate::session::{BACKOFF, BACKOFF_MAX};
-use crate::{Shared, attempt};
+use crate::shared::Shared;
 
 /// How long a call for work waits at the coordinator.
 const WAIT: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@ use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::Shared;
+use crate::shared::Shared;
 
 /// Ends that one call tells.
 const BATCH: usize = 64;

@@ -4,6 +4,7 @@
 //! worker's disk nor its memory. A line in the log says how much was left out.
 
 use std::collections::VecDeque;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use domain::stage::Failure;
@@ -81,9 +82,34 @@ impl Said {
     }
 }
 
+/// The last bytes of a log, [`END`] at most.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn end_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(END as u64)))?;
+    let mut end = vec![];
+    file.take(END as u64).read_to_end(&mut end)?;
+    Ok(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_log_only_the_end_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.txt");
+        let file = std::fs::File::create(&path).unwrap();
+        // Takes no room: nothing is in the middle.
+        file.set_len(1 << 40).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"the last words", 1 << 40).unwrap();
+        let end = end_of(&path).unwrap();
+        assert_eq!((end.len(), end.ends_with(b"\0the last words")), (END, true));
+    }
 
     async fn kept(said: &[&[u8]]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();

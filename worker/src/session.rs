@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::Shared;
+use crate::shared::Shared;
 
 /// First pause after a broken connection; doubled up to [`BACKOFF_MAX`].
 pub(crate) const BACKOFF: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use anyhow::Context;
 use domain::digest::Digest;
 use domain::plan::{Source, TaskSpec};
 use domain::stage::{Cadence, Folder};
-use worker::child::{ORDER, Order};
+use worker::child::protocol::{ORDER, Order};
 
 use crate::args::TaskOf;
 use crate::exit::{self, Problem};

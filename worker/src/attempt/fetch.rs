@@ -1,0 +1,47 @@
+//! What an attempt needs before its program starts.
+
+use std::path::Path;
+
+use domain::stage::Stage;
+use proto::status::is_final;
+use proto::transfer::Error;
+
+use super::Attempt;
+use crate::child::protocol::{ORDER, Order};
+
+impl Attempt<'_> {
+    /// Fetches the inputs and writes the order, which no program of others reads, in a
+    /// folder made anew.
+    pub(super) async fn prepare(&self) -> Result<(), Error> {
+        let (grant, folder, store) = (self.grant, &self.folder, &self.shared.store);
+        let root = folder.root();
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { what, path, source }
+        };
+        if root.exists() {
+            tokio::fs::remove_dir_all(root).await.map_err(io("empty", root))?;
+        }
+        tokio::fs::create_dir_all(folder.outputs()).await.map_err(io("create", root))?;
+        for input in &grant.inputs {
+            store.materialise(&self.transfer, input.artifact, &input.only, &folder.inputs().join(&input.name)).await?;
+        }
+        if let Some(checkpoint) = grant.checkpoint
+            && let Err(error) = store.materialise(&self.transfer, checkpoint, &[], &folder.checkpoint()).await
+        {
+            match &error {
+                Error::Rpc(status) if !is_final(status) => return Err(error),
+                // Without a checkpoint the result is the same, only later.
+                _ => tracing::warn!(task = grant.label, %error, "starts anew: the checkpoint cannot be fetched"),
+            }
+            tokio::fs::remove_dir_all(folder.checkpoint()).await.ok();
+        }
+        if let Stage::Command(_) = grant.stage {
+            return Ok(());
+        }
+        let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: self.shared.config.cadence };
+        let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
+        let path = root.join(ORDER);
+        tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
+    }
+}
