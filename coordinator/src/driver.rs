@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
 use domain::event::Event;
@@ -18,6 +18,7 @@ use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
 use domain::scheduler::{Reject, Request, Scheduler};
 use domain::stage::Progress;
 use domain::task::{FencingToken, Grant, WorkerId};
+use proto::clock::now_ms;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::config::Config;
@@ -339,10 +340,4 @@ impl Driver {
 
 fn now() -> Now {
     Now { instant: Instant::now(), ms: now_ms() }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

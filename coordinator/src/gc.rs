@@ -299,7 +299,7 @@ async fn wrong_of(
 fn only_this_one(error: blobs::Error) -> Result<String, blobs::Error> {
     match error {
         blobs::Error::Unreadable { problem, .. } => Ok(problem),
-        blobs::Error::Io { .. } => Ok(error.to_string()),
+        blobs::Error::Io(_) => Ok(error.to_string()),
         error => Err(error),
     }
 }

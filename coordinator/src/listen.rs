@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use domain::registry::IdentityId;
+use proto::channel::Stream;
+use proto::clock::now_ms;
 use proto::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -27,7 +29,7 @@ use tonic::transport::server::Connected;
 use crate::access::{Caller, Peer};
 use crate::config::Limits;
 use crate::crowd::{Crowd, Network, Place};
-use crate::driver::{Handle, now_ms};
+use crate::driver::Handle;
 
 /// Pause after the system could give no connection, for instance as all file
 /// descriptors are taken.
@@ -97,10 +99,6 @@ impl Drop for Counted {
         }
     }
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Ready when a connection has to end.
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use domain::digest::Digest;
 use domain::registry::{Certificate, IdentityId};
+use proto::clock::now_ms;
 use proto::join_token::Fingerprint;
 use proto::private;
 use proto::tls;
@@ -25,8 +26,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
-
-use crate::driver::now_ms;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -143,7 +143,7 @@ pub fn connect(urls: &str, credentials: &Credentials) -> Result<Channel, Invalid
 }
 
 /// A connection of whatever kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 

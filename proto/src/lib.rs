@@ -17,14 +17,20 @@
 //! | [`identity`] | who somebody is to a coordinator: key, certificate, CA |
 //! | [`private`] | folders and files for their owner alone: state, keys |
 //! | [`transfer`] | artifacts to and from folders |
+//! | [`backoff`] | pauses between tries |
+//! | [`clock`] | the time of day |
+//! | [`path_error`] | what went wrong with a file |
 
 pub mod address;
+pub mod backoff;
 pub mod channel;
+pub mod clock;
 pub mod codec;
 pub mod convert;
 pub mod encoding;
 pub mod identity;
 pub mod join_token;
+pub mod path_error;
 pub mod peer;
 pub mod private;
 pub mod status;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
+use crate::path_error::{PathError, io_error};
+
 /// Mode bits of those who do not own a folder.
 const OTHERS: u32 = 0o077;
 
@@ -30,13 +32,8 @@ const OURS: [&str; 9] =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system says no.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     /// Another user could change it at any time.
     #[error(
         "{} belongs to user {owner}, not to user {user}, who runs this; use a folder of your own, or have it handed \
@@ -68,13 +65,6 @@ pub enum Error {
     InUse(PathBuf),
 }
 
-impl Error {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path, source }
-    }
-}
-
 /// A folder that only its owner may enter: made so, or closed if it is older and more
 /// open. Neither it nor anything directly in it may belong to another user, and no
 /// file in it may be a symbolic link; a folder may, as long as the link is one's own.
@@ -84,7 +74,7 @@ impl Error {
 /// # Errors
 /// What is wrong with it; nothing in it was opened or changed.
 pub fn folder(path: &Path) -> Result<(), Error> {
-    let io = || Error::io(path);
+    let io = || io_error("use", path);
     if !path.exists() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io())?;
     }
@@ -129,12 +119,13 @@ fn check_owner(path: &Path, owner: u32, trusted: &[u32]) -> Result<(), Error> {
 
 /// Looks at all that lies directly in a private folder.
 fn inspect(folder: &Path, trusted: &[u32]) -> Result<Vec<DirEntry>, Error> {
-    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(Error::io(folder))?;
+    let entries =
+        fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(io_error("use", folder))?;
     for path in entries.iter().map(DirEntry::path) {
         let found = match fs::symlink_metadata(&path) {
             // Removed meanwhile, by the process that has the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            found => found.map_err(Error::io(&path))?,
+            found => found.map_err(io_error("use", &path))?,
         };
         check_owner(&path, found.uid(), trusted)?;
         if found.is_symlink() && !path.is_dir() {
@@ -154,11 +145,11 @@ pub fn lock(folder: &Path) -> Result<File, Error> {
     let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
-    let file = options.open(&path).map_err(Error::io(&path))?;
+    let file = options.open(&path).map_err(io_error("use", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse(folder.to_owned())),
-        Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
+        Err(TryLockError::Error(source)) => Err(io_error("use", &path)(source).into()),
     }
 }
 
@@ -277,7 +268,7 @@ mod tests {
         fs::write(&elsewhere, "precious").unwrap();
         fs::remove_file(path.join("lock")).unwrap();
         symlink(&elsewhere, path.join("lock")).unwrap();
-        assert!(matches!(lock(&path), Err(Error::Io { .. })));
+        assert!(matches!(lock(&path), Err(Error::Io(_))));
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "precious");
     }
 

@@ -10,7 +10,6 @@ mod push;
 mod scan;
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +21,9 @@ use tokio::task::{JoinError, JoinSet};
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::backoff::{Backoff, Tries};
+use crate::clock::since_1970;
+use crate::path_error::PathError;
 use crate::v1::artifact_service_client::ArtifactServiceClient;
 
 pub use scan::{entry, scan};
@@ -39,8 +41,8 @@ const PARALLEL: usize = 8;
 /// through.
 const TRIES: u32 = 5;
 
-/// First pause after an interruption; doubled at each further one.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Pauses after interruptions.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Largest file that is fetched into memory.
 const MEMORY_MAX: u64 = 256 * 1024 * 1024;
@@ -52,15 +54,8 @@ pub enum Error {
     #[error("{}", .0.message())]
     Rpc(#[from] Status),
     /// A local file could not be read or written.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// The operation.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     /// The bytes are not those that the digest names.
     #[error("{} does not hold the bytes that its digest names", digest.short())]
     Damaged {
@@ -99,11 +94,6 @@ pub enum Error {
     Task(#[from] JoinError),
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { what, path, source }
-}
-
 /// Called with every number of stored bytes that went out or came in.
 type Moved = dyn Fn(u64) + Send + Sync;
 
@@ -122,36 +112,17 @@ impl fmt::Debug for Transfer {
     }
 }
 
-/// Counts interruptions.
-struct Tries {
-    left: u32,
-    pause: Duration,
-}
-
-impl Tries {
-    fn new() -> Self {
-        Self { left: TRIES, pause: PAUSE }
-    }
-
-    /// Waits, unless it happened too often: then gives the error back.
-    async fn again(&mut self, error: Error) -> Result<(), Error> {
-        if self.left == 0 {
-            return Err(error);
-        }
-        tokio::time::sleep(self.pause).await;
-        self.left -= 1;
-        self.pause *= 2;
-        Ok(())
-    }
+/// Interruptions that a transfer lives through.
+fn tries() -> Tries {
+    Tries::new(TRIES, BACKOFF)
 }
 
 impl Transfer {
     /// Over that connection.
     pub fn new(channel: Channel) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let session = format!("{:x}-{}-{number}", since.as_nanos(), std::process::id());
+        let session = format!("{:x}-{}-{number}", since_1970().as_nanos(), std::process::id());
         Self { client: ArtifactServiceClient::new(channel), session, moved: Arc::new(|_| {}) }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::resources::Offer;
 use domain::stage::{Cadence, Failure};
 use domain::task::Grant;
+use proto::clock::since_1970;
 use proto::join_token::JoinToken;
 
 use crate::devices::Device;
@@ -87,6 +88,5 @@ pub fn unique_id(name: &str) -> String {
 
 /// A process of somebody: the host's process number and the time it started.
 pub(crate) fn process_of(whose: &str) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{whose}-{}-{:x}", std::process::id(), since.as_nanos())
+    format!("{whose}-{}-{:x}", std::process::id(), since_1970().as_nanos())
 }

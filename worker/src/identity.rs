@@ -1,15 +1,20 @@
 //! Joining an encrypted coordinator, and staying joined.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use proto::address::{Address, InvalidUrl};
 use proto::channel::Credentials;
+use proto::clock::now_ms;
 use proto::identity::{Error, Identity};
 use proto::status::is_final;
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::session::{BACKOFF, BACKOFF_MAX};
+use crate::session::BACKOFF;
+
+/// Least and longest time between two tries to renew a certificate.
+const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RENEW_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// The identity in the worker's folder. Where nobody has joined yet, the join token
 /// is used; a coordinator that is away is waited for. Nothing for a coordinator
@@ -34,13 +39,12 @@ pub(crate) async fn open(addresses: &[Address], config: &Config) -> Result<Optio
     {
         return Ok(Some(identity));
     }
-    let mut pause = BACKOFF;
+    let mut backoff = BACKOFF;
     loop {
         match Identity::join(&config.coordinator, token, &config.name, &folder).await {
             Err(Error::Call(status)) if !is_final(&status) => {
                 tracing::warn!(message = status.message(), "cannot join yet; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF_MAX);
+                tokio::time::sleep(backoff.pause()).await;
             }
             joined => return joined.map(Some),
         }
@@ -69,7 +73,7 @@ pub(crate) async fn keep(mut identity: Identity, credentials: Credentials, chann
             }
             Err(error) => {
                 tracing::warn!(%error, "the certificate could not be renewed; trying again");
-                wait = (life / 30).clamp(BACKOFF, Duration::from_secs(3600));
+                wait = (life / 30).clamp(RENEW_PAUSE_MIN, RENEW_PAUSE_MAX);
             }
         }
     }
@@ -78,9 +82,4 @@ pub(crate) async fn keep(mut identity: Identity, credentials: Credentials, chann
 /// The time from one moment to another, none if it is the other way round.
 fn between(from_ms: i64, to_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

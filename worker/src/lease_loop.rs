@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
 use crate::attempt;
-use crate::session::{BACKOFF, BACKOFF_MAX};
+use crate::session::BACKOFF;
 use crate::shared::Shared;
 
 /// How long a call for work waits at the coordinator.
@@ -28,7 +28,7 @@ const LEASES_MAX: u32 = 256;
 pub(crate) async fn run(shared: Arc<Shared>) {
     let attempts = TaskTracker::new();
     let mut request = 1;
-    let mut pause = BACKOFF;
+    let mut backoff = BACKOFF;
     while !shared.draining.is_cancelled() {
         let answer = tokio::select! {
             answer = acquire(&shared, request, LEASES_MAX, WAIT) => answer,
@@ -36,7 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         };
         match answer {
             Ok(grants) => {
-                pause = BACKOFF;
+                backoff.reset();
                 // The number stays the same until an answer came, so that one lost on
                 // its way is given again.
                 request += 1;
@@ -48,8 +48,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(status) => {
                 tracing::debug!(message = status.message(), "no lease");
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF_MAX),
-                    () = shared.welcomed.notified() => pause = BACKOFF,
+                    () = tokio::time::sleep(backoff.pause()) => {}
+                    () = shared.welcomed.notified() => backoff.reset(),
                     () = shared.draining.cancelled() => {}
                 }
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::task::WorkerId;
 use proto::channel::Credentials;
+use proto::path_error::io_error;
 use proto::private;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     let addresses = proto::address::Address::parse_all(&config.coordinator)?;
     private::folder(&config.state)?;
     let _lock = private::lock(&config.state)?;
-    let state_error = |source| Error::State(private::Error::Io { path: config.state.clone(), source });
+    let state_error = |error| Error::State(io_error("use", &config.state)(error).into());
     // Programs of others run in folders of their own and are told where theirs lie.
     let root = std::path::absolute(&config.state).map_err(state_error)?;
     let store = Store::open(&root, config.cache_bytes).map_err(state_error)?;

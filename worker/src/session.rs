@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::backoff::Backoff;
 use proto::channel::refused;
 use proto::convert::token;
 use proto::status::is_final;
@@ -18,16 +19,13 @@ use tonic::Status;
 
 use crate::shared::Shared;
 
-/// First pause after a broken connection; doubled up to [`BACKOFF_MAX`].
-pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
-
-/// Longest pause between two tries to connect.
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Pauses while the coordinator is away.
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Keeps a session open until `done`; ends with an error only if the coordinator
 /// refuses this worker for good.
 pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<(), Status> {
-    let mut pause = BACKOFF;
+    let mut backoff = BACKOFF;
     let mut was_welcomed = false;
     loop {
         let mut welcomed = false;
@@ -44,9 +42,11 @@ pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<
             Ok(()) => tracing::debug!("the coordinator ended the session"),
         }
         was_welcomed |= welcomed;
-        pause = if welcomed { BACKOFF } else { (pause * 2).min(BACKOFF_MAX) };
+        if welcomed {
+            backoff.reset();
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(backoff.pause()) => {}
             () = done.cancelled() => return Ok(()),
         }
     }

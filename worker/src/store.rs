@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
+use proto::path_error::io_error;
 use proto::transfer::{Error, Transfer};
 use tokio::fs;
 
@@ -255,11 +256,6 @@ fn protect(path: &Path) -> io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
     std::fs::set_permissions(path, permissions)
-}
-
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { what, path, source }
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use proto::address::Address;
 use proto::channel::{CONNECT_DEADLINE, Credentials, call, connect, handshake};
+use proto::clock::now_ms;
 use proto::identity::Identity;
 use proto::join_token::Fingerprint;
 use proto::tls::{self, Trust};
@@ -196,7 +197,8 @@ async fn encrypt(host: &str, port: u16, stream: TcpStream, side: &Side) -> Resul
     Ok(format!("TLS 1.3, CA {}…, {}", &ca[..ca.len().min(16)], side.trust))
 }
 
-type Answer = (v1::GetServerInfoResponse, SystemTime, SystemTime);
+/// What the coordinator says, and the milliseconds since 1970 before and after.
+type Answer = (v1::GetServerInfoResponse, i64, i64);
 
 fn channel(url: &str, side: &Side) -> Result<Channel, String> {
     connect(url, &Credentials::new(side.config.clone())).map_err(|error| error.to_string())
@@ -204,13 +206,13 @@ fn channel(url: &str, side: &Side) -> Result<Channel, String> {
 
 async fn ask(url: &str, side: &Side) -> Result<Answer, String> {
     let channel = channel(url, side)?;
-    let before = SystemTime::now();
+    let before = now_ms();
     let answer = RegistrationServiceClient::new(channel).get_server_info(call(v1::GetServerInfoRequest {})).await;
     let answer = answer.map_err(|status| match status.code() {
         tonic::Code::Unimplemented => "the other side is no coordinator, or an old one; upgrade it".to_owned(),
         _ => format!("{}; is a proxy in between that does not speak HTTP/2?", status.message()),
     })?;
-    Ok((answer.into_inner(), before, SystemTime::now()))
+    Ok((answer.into_inner(), before, now_ms()))
 }
 
 /// Whether the identity may still speak: a question that asks for nothing tells.
@@ -221,11 +223,8 @@ async fn recognised(url: &str, side: &Side, identity: &str) -> Result<String, St
 }
 
 /// The coordinator looked at its clock between the two moments.
-fn clock(theirs_ms: i64, before: SystemTime, after: SystemTime) -> Result<String, String> {
-    let ms = |time: SystemTime| {
-        time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    };
-    let skew_ms = theirs_ms - (ms(before) + ms(after)) / 2;
+fn clock(theirs_ms: i64, before_ms: i64, after_ms: i64) -> Result<String, String> {
+    let skew_ms = theirs_ms.saturating_sub(before_ms.midpoint(after_ms));
     let told = format!("the coordinator's is {:+.3} s from this machine's", skew_ms as f64 / 1e3);
     match skew_ms.unsigned_abs() <= SKEW_MAX.as_millis() as u64 {
         true => Ok(told),

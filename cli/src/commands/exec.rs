@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::command::{CommandSpec, Commands};
+use proto::clock::since_1970;
 
 use crate::args::Exec;
 use crate::commands::watch;
@@ -64,8 +64,8 @@ fn commands(args: &Exec) -> anyhow::Result<Commands> {
         lines,
         resources: args.resources.clone(),
     };
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let id = if args.cached { String::new() } else { format!("{:x}-{}", since.as_nanos(), std::process::id()) };
+    let unique = || format!("{:x}-{}", since_1970().as_nanos(), std::process::id());
+    let id = if args.cached { String::new() } else { unique() };
     Ok(Commands { id, command: vec![spec] })
 }
 

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use proto::address::{Address, InvalidUrl};
 use proto::channel::Credentials;
+use proto::clock::now_ms;
 use proto::identity::{Error, Identity};
 use proto::join_token::{Invalid, JoinToken};
 use tonic::transport::Channel;
@@ -77,9 +77,7 @@ pub fn credentials(url: &str) -> anyhow::Result<(Credentials, Option<Identity>)>
 /// Renews an identity in the background if two thirds of its certificate's life
 /// are over. The next command tries again if this one is too short for it.
 pub fn keep(identity: Identity, channel: Channel) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    let left_ms = identity.not_after_ms.saturating_sub(now_ms);
+    let left_ms = identity.not_after_ms.saturating_sub(now_ms());
     if left_ms < (identity.not_after_ms - identity.not_before_ms) / 3 {
         tokio::spawn(async move {
             if let Err(error) = identity.renew(channel).await {

@@ -2,6 +2,7 @@
 
 use domain::registry::Role;
 use proto::channel::call;
+use proto::clock::now_ms;
 use proto::join_token::{JoinToken, Secret};
 use proto::v1;
 use serde_json::{Value, json};
@@ -119,8 +120,7 @@ pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
 
 /// The time until a moment since 1970, for people.
 pub fn left(until_ms: i64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let seconds = until_ms.saturating_sub(i64::try_from(now.as_millis()).unwrap_or(i64::MAX)).div_euclid(1000);
+    let seconds = until_ms.saturating_sub(now_ms()).div_euclid(1000);
     match seconds {
         ..0 => "ended".to_owned(),
         0..120 => format!("{seconds} s"),

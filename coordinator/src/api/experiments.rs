@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
-use crate::api::{internal, recompute, tasks};
+use crate::api::{find, internal, recompute, tasks};
 use crate::blobs::Blobs;
 use crate::config::Limits;
 use crate::driver::Handle;
@@ -78,7 +78,7 @@ impl Experiments {
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
-        self.driver.read(move |knowledge| find(knowledge, &text)).await?
+        self.driver.read(move |knowledge| find::run(knowledge, &text)).await?
     }
 
     /// Has something decided that changes all tasks of a run: one after the other, so that
@@ -132,23 +132,6 @@ impl Experiments {
     }
 }
 
-/// The run whose name begins so; the one submitted last for an empty name.
-fn find(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
-    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_RUN", message);
-    if text.is_empty() {
-        let last = knowledge.scheduler.runs().next_back();
-        return last.map(|run| run.id).ok_or_else(|| unknown("there are no runs yet; submit one".to_owned()));
-    }
-    let none = || unknown(format!("no run begins with {}", tasks::shown(text)));
-    let prefix = text.parse().map_err(|_| none())?;
-    let mut matching = knowledge.scheduler.runs_beginning(&prefix);
-    match (matching.next(), matching.next()) {
-        (Some(run), None) => Ok(run.id),
-        (None, _) => Err(none()),
-        (Some(_), Some(_)) => Err(unknown(format!("several runs begin with {text}; give more digits"))),
-    }
-}
-
 /// What happened to a run from a number on, and whether that is all. What no
 /// longer is in memory comes from the tables, in pages.
 async fn look(
@@ -172,8 +155,7 @@ async fn look(
         return Ok((answer, true));
     }
     let to = first.min(from + PAGE);
-    let older = driver.ask(move |tables| tables.changes(run, from, to)).await?;
-    let older = older.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+    let older = driver.ask(move |tables| tables.changes(run, from, to)).await??;
     if to == first {
         answer.changes.splice(0..0, older);
         return Ok((answer, true));
@@ -352,21 +334,6 @@ fn sources(plan: &Plan) -> BTreeMap<Digest, String> {
     sources
 }
 
-/// The worker of that id, or the only one of that name.
-fn find_worker(knowledge: &Knowledge, text: &str) -> Result<WorkerId, Status> {
-    let workers = || knowledge.scheduler.workers().map(|(id, worker)| (id, worker.name.as_str()));
-    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_WORKER", message);
-    if let Some((id, _)) = workers().find(|(id, _)| id.0 == text) {
-        return Ok(id.clone());
-    }
-    let mut named = workers().filter(|(_, name)| *name == text);
-    match (named.next(), named.next()) {
-        (Some((id, _)), None) => Ok(id.clone()),
-        (None, _) => Err(unknown(format!("no worker is called {text:?}; `lithogen worker list` names all"))),
-        (Some(_), Some(_)) => Err(unknown(format!("several workers are called {text:?}; give its id instead"))),
-    }
-}
-
 fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
     let session = knowledge.sessions.get(id);
     let silence = session.map_or(Duration::ZERO, |session| session.silence(Instant::now()));
@@ -503,7 +470,7 @@ impl ExperimentService for Experiments {
             return Err(of_invalid(&invalid("task_keys", problem)));
         }
         let run = self.find(run_id).await?;
-        let find = |knowledge: &Knowledge, key: &String| Ok(tasks::find(knowledge, key)?.spec.key);
+        let find = |knowledge: &Knowledge, key: &String| Ok(find::task(knowledge, key)?.spec.key);
         let named = move |knowledge: &Knowledge| -> Result<Vec<Digest>, Status> {
             task_keys.iter().map(|key| find(knowledge, key)).collect()
         };
@@ -556,7 +523,7 @@ impl ExperimentService for Experiments {
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
         let text = request.into_inner().worker;
-        let worker = self.driver.read(move |knowledge| find_worker(knowledge, &text)).await??;
+        let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
         self.decide(SchedulerRequest::Drain { worker }).await?;
         Ok(Response::new(v1::DrainWorkerResponse {}))
     }
@@ -566,7 +533,7 @@ impl ExperimentService for Experiments {
         request: Request<v1::ReadmitWorkerRequest>,
     ) -> Result<Response<v1::ReadmitWorkerResponse>, Status> {
         let text = request.into_inner().worker;
-        let worker = self.driver.read(move |knowledge| find_worker(knowledge, &text)).await??;
+        let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
         self.decide(SchedulerRequest::Readmit { worker }).await?;
         Ok(Response::new(v1::ReadmitWorkerResponse {}))
     }

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod experiments;
+mod find;
 mod recompute;
 mod registration;
 mod tasks;
@@ -41,18 +42,24 @@ impl From<crate::blobs::Error> for Status {
             Error::Invalid { field, problem } => proto::status::of_invalid(&proto::convert::invalid(field, problem)),
             Error::Busy(_) => Status::unavailable(message),
             Error::NoRoom { .. } => proto::status::status(Code::ResourceExhausted, "DISK_FULL", message),
-            Error::Io { source, .. } if is_full(source.kind()) => {
+            Error::Io(error) if is_full(error.kind()) => {
                 proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
             }
             Error::Bucket { .. } | Error::Unreadable { .. } => {
                 tracing::error!(message, "blob store");
                 Status::unavailable(message)
             }
-            Error::Io { .. } | Error::Place(_) | Error::Task(_) => {
+            Error::Io(_) | Error::Place(_) | Error::Task(_) => {
                 tracing::error!(message, "blob store");
                 proto::status::status(Code::Internal, "STORAGE", message)
             }
         }
+    }
+}
+
+impl From<crate::journal::Error> for Status {
+    fn from(error: crate::journal::Error) -> Self {
+        proto::status::status(Code::Internal, "JOURNAL", error.to_string())
     }
 }
 

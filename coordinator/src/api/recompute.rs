@@ -10,7 +10,7 @@ use proto::status::{MISSING_BLOB, of_reject, status};
 use proto::v1;
 use tonic::{Code, Status};
 
-use super::tasks;
+use super::find;
 use crate::blobs::{Blobs, Error};
 use crate::driver::Handle;
 use crate::reactor::Knowledge;
@@ -101,7 +101,7 @@ pub(super) async fn recompute(
 }
 
 fn named(knowledge: &Knowledge, key: &str) -> Result<Made, Status> {
-    let task = tasks::find(knowledge, key)?;
+    let task = find::task(knowledge, key)?;
     made(task).ok_or_else(|| {
         let problem = format!("{} has no result that could be computed again", task.spec.label());
         status(Code::FailedPrecondition, "NO_RESULT", problem)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
 use domain::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
+use proto::clock::now_ms;
 use proto::convert::{digest, invalid};
 use proto::join_token::Secret;
 use proto::status::{WHO, again_in, of_invalid, of_registry, status};
@@ -13,8 +14,9 @@ use proto::v1::registration_service_server::RegistrationService;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
+use crate::api::find;
 use crate::api::tries::Tries;
-use crate::driver::{Handle, now_ms};
+use crate::driver::Handle;
 use crate::listen::Connections;
 use crate::pki::{self, Pki, SigningRequest};
 
@@ -180,7 +182,7 @@ impl RegistrationService for Registration {
             .read(move |registry| {
                 let matching =
                     registry.tokens().map(|(token, _)| token).filter(|token| token.to_string().starts_with(&id));
-                only(matching, "join token", &id)
+                find::registered(matching, "join token", &id)
             })
             .await?;
         self.decide(RegistryRequest::RevokeToken { token }).await?;
@@ -235,7 +237,7 @@ impl RegistrationService for Registration {
                     true => named().filter(|(_, known)| !known.revoked).map(|(id, _)| id).collect(),
                     false => named().map(|(id, _)| id).collect(),
                 };
-                only(all.into_iter().cloned(), "identity", &text)
+                find::registered(all.into_iter().cloned(), "identity", &text)
             })
             .await?;
         self.decide(RegistryRequest::Revoke { identity: identity.clone() }).await?;
@@ -269,15 +271,5 @@ impl RegistrationService for Registration {
             protocol: proto::PROTOCOL,
             time_ms: now_ms(),
         }))
-    }
-}
-
-/// The only one of those that match.
-fn only<T>(mut matching: impl Iterator<Item = T>, what: &str, text: &str) -> Result<T, Status> {
-    let unknown = |problem: String| status(Code::NotFound, "UNKNOWN", problem);
-    let first = matching.next().ok_or_else(|| unknown(format!("there is no {what} {text:?}")))?;
-    match matching.next() {
-        Some(_) => Err(unknown(format!("more than one {what} fits {text:?}; give its whole id"))),
-        None => Ok(first),
     }
 }

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::api::internal;
+use crate::api::{find, internal};
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
@@ -38,27 +38,6 @@ const LINE_MAX: usize = 2 * Failure::MESSAGE_MAX;
 
 /// Bytes of a log in one answer.
 const LOG_PIECE: u64 = 256 * 1024;
-
-/// The task whose key begins so.
-pub(super) fn find<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task, Status> {
-    let unknown = |message: String| status(Code::NotFound, "UNKNOWN_TASK", message);
-    if let Ok(key) = text.parse() {
-        return knowledge.scheduler.task(key).map_err(|reject| of_reject(&reject));
-    }
-    let none = || unknown(format!("no task begins with {:?}", shown(text)));
-    let prefix = text.parse().map_err(|_| none())?;
-    let mut matching = knowledge.scheduler.tasks_beginning(&prefix);
-    match (matching.next(), matching.next()) {
-        (Some(task), None) => Ok(task),
-        (None, _) => Err(none()),
-        (Some(_), Some(_)) => Err(unknown(format!("several tasks begin with {text:?}; give more digits"))),
-    }
-}
-
-/// As much of a text that somebody sent as an answer has room for.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
-}
 
 /// The state of a task in a word.
 fn state_name(state: &State) -> &'static str {
@@ -145,7 +124,7 @@ impl Seen {
 /// If there is no such task or the journal cannot be read.
 pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::ExplainTaskResponse, Status> {
     let read = move |knowledge: &Knowledge| {
-        let task = find(knowledge, &text)?;
+        let task = find::task(knowledge, &text)?;
         let scheduler = &knowledge.scheduler;
         let looked_up = || Ok((scheduler.reasons(task.spec.key)?, scheduler.comparison(task.spec.key)?));
         let (reasons, comparison) = looked_up().map_err(|reject: Reject| of_reject(&reject))?;
@@ -153,8 +132,7 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
     };
     let (seen, reasons, comparison) = driver.read(read).await??;
     let key = seen.spec.key;
-    let attempts = driver.ask(move |tables| tables.attempts(key)).await?;
-    let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+    let attempts = driver.ask(move |tables| tables.attempts(key)).await??;
     let written = tokio::task::spawn_blocking(move || v1::ExplainTaskResponse {
         task_key: key.to_string(),
         label: seen.spec.label(),
@@ -186,9 +164,8 @@ pub(super) async fn read_log(
     request: v1::ReadLogRequest,
 ) -> Result<ReceiverStream<Result<v1::ReadLogResponse, Status>>, Status> {
     let v1::ReadLogRequest { task_key, attempt, mut offset, follow } = request;
-    let key = driver.read(move |knowledge| Ok::<_, Status>(find(knowledge, &task_key)?.spec.key)).await??;
-    let attempts = driver.ask(move |tables| tables.attempts(key)).await?;
-    let attempts = attempts.map_err(|error| status(Code::Internal, "JOURNAL", error.to_string()))?;
+    let key = driver.read(move |knowledge| Ok::<_, Status>(find::task(knowledge, &task_key)?.spec.key)).await??;
+    let attempts = driver.ask(move |tables| tables.attempts(key)).await??;
     let chosen = attempts.into_iter().rev().find(|known| attempt == 0 || known.attempt == attempt);
     let chosen = chosen.ok_or_else(|| {
         let problem = match attempt {

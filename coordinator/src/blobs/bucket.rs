@@ -17,11 +17,12 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use proto::address::is_plain_loopback;
 use proto::encoding::Encoding;
+use proto::path_error::io_error;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::folder::parse;
 use super::upload::Checked;
-use super::{Error, Reader, Stored, io_error};
+use super::{Error, Reader, Stored};
 
 /// Bytes of one part of a large upload; files up to this size go in one call.
 const PART: usize = 8 * 1024 * 1024;

@@ -13,11 +13,12 @@ use std::time::SystemTime;
 
 use domain::digest::Digest;
 use proto::encoding::Encoding;
+use proto::path_error::io_error;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use rustix::io::Errno;
 
 use super::upload::Checked;
-use super::{Error, Reader, Stored, io_error};
+use super::{Error, Reader, Stored};
 
 /// Where damaged blobs go.
 const QUARANTINE: &str = "quarantine";
@@ -39,7 +40,7 @@ impl Folder {
             let folder = root.join(format!("{number:02x}"));
             match fs::create_dir(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io_error("create", &folder)(error));
+                    return Err(io_error("create", &folder)(error).into());
                 }
                 _ => {}
             }
@@ -70,7 +71,7 @@ impl Folder {
             match utimensat(CWD, &path, &now, AtFlags::empty()) {
                 Ok(()) => return Ok(true),
                 Err(Errno::NOENT) => {}
-                Err(error) => return Err(io_error("note the use of", &path)(error.into())),
+                Err(error) => return Err(io_error("note the use of", &path)(error.into()).into()),
             }
         }
         Ok(false)
@@ -85,7 +86,7 @@ impl Folder {
         match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
             Ok((meta, file)) => Ok(Some(Reader::new(encoding, meta.len(), Some(version(&meta)), file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("read", &path)(error)),
+            Err(error) => Err(io_error("read", &path)(error).into()),
         }
     }
 
@@ -123,7 +124,7 @@ impl Folder {
         });
         match moved {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            moved => moved.map_err(io_error("move", &path)),
+            moved => Ok(moved.map_err(io_error("move", &path))?),
         }
     }
 
@@ -181,5 +182,5 @@ fn version(meta: &fs::Metadata) -> String {
 }
 
 fn sync(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
+    Ok(File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))?)
 }

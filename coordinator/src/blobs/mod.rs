@@ -27,6 +27,7 @@ use std::time::SystemTime;
 use domain::artifact::{MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
+use proto::path_error::{PathError, io_error};
 use proto::private;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock, Semaphore};
 use tokio::task::{JoinError, spawn_blocking};
@@ -110,15 +111,8 @@ pub enum Error {
         problem: String,
     },
     /// The disk says no.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// The operation.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     /// The place given is neither a folder nor a bucket.
     #[error("{0:?} is no place for blobs; give a folder, or s3://BUCKET/PREFIX")]
     Place(String),
@@ -135,11 +129,6 @@ pub enum Error {
     /// Work was cut off inside this program.
     #[error("cut off: {0}")]
     Task(#[from] JoinError),
-}
-
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { what, path, source }
 }
 
 /// A stored blob as it is listed.

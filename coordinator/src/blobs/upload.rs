@@ -21,8 +21,9 @@ use std::time::{Duration, SystemTime};
 use domain::digest::Digest;
 use domain::registry::IdentityId;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
+use proto::path_error::io_error;
 
-use super::{Error, io_error};
+use super::Error;
 use crate::room;
 
 /// Age at which an upload that was given up is removed.
@@ -285,7 +286,7 @@ impl Staging {
         }
         match fs::remove_file(half) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => removed.map(|()| true).map_err(io_error("remove", half)),
+            removed => Ok(removed.map(|()| true).map_err(io_error("remove", half))?),
         }
     }
 
@@ -311,7 +312,7 @@ fn open(path: &Path, start: &Start) -> Result<(File, Check), Error> {
     file.set_len(start.offset).map_err(io_error("write", path))?;
     let mut check = Check::new(start.encoding, start.size).map_err(io_error("unpack", path))?;
     check.update_reader(&mut file).map_err(|error| match error {
-        CheckError::Read(error) => io_error("read", path)(error),
+        CheckError::Read(error) => io_error("read", path)(error).into(),
         CheckError::Invalid(invalid) => of_bytes(&invalid),
     })?;
     file.seek(SeekFrom::End(0)).map_err(io_error("read", path))?;

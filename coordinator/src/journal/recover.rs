@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use domain::event::Event;
 use domain::scheduler::Scheduler;
+use proto::clock::now_ms;
 
 use super::leader::{Candidacy, Candidate};
 use super::mark::{MarkFile, Refusal, sync_folder_of};
@@ -116,7 +117,7 @@ fn recover_led(
     let known = known(&problem, marked, kept);
     let mut aside = None;
     if !dry {
-        let old = beside(mark, &format!("-damaged-{}", driver::now_ms()));
+        let old = beside(mark, &format!("-damaged-{}", now_ms()));
         std::fs::copy(mark, &old).map_err(|cause| write_error(&old, cause))?;
         note_loss(journal.as_mut(), known, kept)?;
         MarkFile::create(mark, server.newest()?)?;
@@ -155,7 +156,7 @@ fn known(problem: &Error, marked: Option<u64>, last: u64) -> Option<u64> {
 fn note_loss(journal: &mut dyn Journal, known: Option<u64>, kept: u64) -> Result<(), Error> {
     match known.map_or(UNKNOWN, |known| known.saturating_sub(kept)) {
         0 => Ok(()),
-        events => journal.append(driver::now_ms(), &[Event::HistoryLost { events }], &[]),
+        events => journal.append(now_ms(), &[Event::HistoryLost { events }], &[]),
     }
 }
 
@@ -215,7 +216,7 @@ fn replayed(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
 /// Copies the journal's files into a folder of their own; they are on disk when this
 /// returns.
 fn copy_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = beside(path, &format!("-damaged-{}", driver::now_ms()));
+    let aside = beside(path, &format!("-damaged-{}", now_ms()));
     std::fs::create_dir(&aside)?;
     for ending in ["", "-wal", "-mark"] {
         let from = beside(path, ending);

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
 
-use super::{CHUNK, Error, io_error};
+use super::{CHUNK, Error};
 use crate::encoding::Encoding;
+use crate::path_error::io_error;
 
 /// Processes that may fetch one file to one place at once.
 const NUMBERS: u64 = 8;
@@ -43,7 +44,7 @@ fn length(path: &Path) -> u64 {
 
 fn open(path: &Path) -> Result<File, Error> {
     let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).open(path).map_err(io_error("create", path))
+    Ok(options.read(true).write(true).create(true).truncate(false).open(path).map_err(io_error("create", path))?)
 }
 
 /// Whether a file still has that name: it may have been given its place meanwhile.
@@ -82,7 +83,7 @@ impl Half {
             }
         }
         let problem = format!("{NUMBERS} other processes are fetching it");
-        Err(io_error("write", place)(io::Error::new(io::ErrorKind::ResourceBusy, problem)))
+        Err(io_error("write", place)(io::Error::new(io::ErrorKind::ResourceBusy, problem)).into())
     }
 
     /// Where it gathers in that form.

@@ -12,9 +12,10 @@ use tokio::task::spawn_blocking;
 use tonic::Code;
 
 use super::half::Half;
-use super::{Error, MEMORY_MAX, Transfer, Tries, in_parallel, io_error};
+use super::{Error, MEMORY_MAX, Transfer, in_parallel, tries};
 use crate::channel::blob_call;
 use crate::encoding::Encoding;
+use crate::path_error::io_error;
 use crate::status::is_final;
 use crate::v1;
 use crate::v1::get_blob_response::Part as Down;
@@ -38,10 +39,10 @@ impl Transfer {
     }
 
     async fn bytes_up_to(&self, digest: Digest, most: u64) -> Result<Vec<u8>, Error> {
-        let mut tries = Tries::new();
+        let mut tries = tries();
         loop {
             match self.bytes_once(digest, most).await {
-                Err(Error::Rpc(status)) if !is_final(&status) => tries.again(status.into()).await?,
+                Err(Error::Rpc(status)) if !is_final(&status) => tries.again(Error::Rpc(status)).await?,
                 ended => return ended,
             }
         }
@@ -93,7 +94,7 @@ impl Transfer {
     pub async fn get_file(&self, digest: Digest, path: &Path) -> Result<(), Error> {
         let target = path.to_owned();
         let half = Arc::new(spawn_blocking(move || Half::take(digest, &target)).await??);
-        let mut tries = Tries::new();
+        let mut tries = tries();
         loop {
             let had = half.arrived();
             let ended = match self.get_rest(digest, &half, had).await {
@@ -114,7 +115,7 @@ impl Transfer {
                 Err(error) => return Err(error),
             };
             if half.arrived().1 > had.1 {
-                tries = Tries::new();
+                tries.reset();
             }
             tries.again(ended).await?;
         }

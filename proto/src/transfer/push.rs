@@ -12,9 +12,10 @@ use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::{CHUNK, DIGESTS_MAX, Error, Transfer, Tries, files_of, in_parallel, io_error};
+use super::{CHUNK, DIGESTS_MAX, Error, Transfer, files_of, in_parallel, tries};
 use crate::channel::{blob_call, call};
 use crate::encoding::{Encoding, TRIAL};
+use crate::path_error::io_error;
 use crate::status::is_final;
 use crate::v1;
 use crate::v1::put_blob_request::Part as Up;
@@ -43,10 +44,10 @@ impl Source {
 
     fn error(&self, source: io::Error) -> Error {
         let path = match self {
-            Self::File(path) => path.clone(),
-            Self::Bytes(_) => PathBuf::from("memory"),
+            Self::File(path) => path,
+            Self::Bytes(_) => Path::new("memory"),
         };
-        Error::Io { what: "read", path, source }
+        io_error("read", path)(source).into()
     }
 
     fn encoding(&self) -> Result<Encoding, Error> {
@@ -136,17 +137,17 @@ impl Transfer {
         let looked = source.clone();
         let (encoding, size) = spawn_blocking(move || Ok::<_, Error>((looked.encoding()?, looked.size()?))).await??;
         let upload = Upload { source, digest, encoding, size };
-        let (mut tries, mut offset) = (Tries::new(), 0);
+        let (mut tries, mut offset) = (tries(), 0);
         loop {
             match self.put_from(&upload, offset).await {
                 Err(Error::Rpc(status)) if !is_final(&status) || status.code() == Code::DataLoss && offset > 0 => {
                     // What had arrived may have been spoilt, by a loss of power for instance.
                     let spoilt = status.code() == Code::DataLoss;
-                    tries.again(status.into()).await?;
+                    tries.again(Error::Rpc(status)).await?;
                     // Unknown as long as the coordinator is away: the next try fails and asks again.
                     let arrived = if spoilt { 0 } else { self.arrived(&upload).await.unwrap_or(offset) };
                     if arrived > offset {
-                        tries = Tries::new();
+                        tries.reset();
                     }
                     offset = arrived;
                 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use domain::artifact::{Entry, InvalidManifest, Manifest};
 use domain::digest::Digest;
 
-use super::{Error, io_error};
+use super::Error;
+use crate::path_error::io_error;
 
 /// The files below a folder, with their digests. Symbolic links are followed.
 ///

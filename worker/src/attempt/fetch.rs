@@ -1,8 +1,7 @@
 //! What an attempt needs before its program starts.
 
-use std::path::Path;
-
 use domain::stage::Stage;
+use proto::path_error::io_error;
 use proto::status::is_final;
 use proto::transfer::Error;
 
@@ -15,14 +14,10 @@ impl Attempt<'_> {
     pub(super) async fn prepare(&self) -> Result<(), Error> {
         let (grant, folder, store) = (self.grant, &self.folder, &self.shared.store);
         let root = folder.root();
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { what, path, source }
-        };
         if root.exists() {
-            tokio::fs::remove_dir_all(root).await.map_err(io("empty", root))?;
+            tokio::fs::remove_dir_all(root).await.map_err(io_error("empty", root))?;
         }
-        tokio::fs::create_dir_all(folder.outputs()).await.map_err(io("create", root))?;
+        tokio::fs::create_dir_all(folder.outputs()).await.map_err(io_error("create", root))?;
         for input in &grant.inputs {
             store.materialise(&self.transfer, input.artifact, &input.only, &folder.inputs().join(&input.name)).await?;
         }
@@ -40,8 +35,8 @@ impl Attempt<'_> {
             return Ok(());
         }
         let order = Order { stage: grant.stage.clone(), seed: grant.seed, checkpoint: self.shared.config.cadence };
-        let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io("write", root)(error.into()))?;
+        let bytes = serde_json::to_vec_pretty(&order).map_err(|error| io_error("write", root)(error.into()))?;
         let path = root.join(ORDER);
-        tokio::fs::write(&path, bytes).await.map_err(io("write", &path))
+        Ok(tokio::fs::write(&path, bytes).await.map_err(io_error("write", &path))?)
     }
 }

@@ -18,6 +18,7 @@ use domain::artifact::Manifest;
 use domain::resources::{GpuPart, Offer, Resources, Unfit, WHOLE_GPU};
 use domain::stage::{Failure, FailureCode, Folder, Stage};
 use domain::task::Grant;
+use proto::backoff::Backoff;
 use proto::status::is_final;
 use proto::transfer::{self, Transfer};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::outcome::Outcome;
 use crate::child::parent;
 use crate::child::protocol::Line;
-use crate::session::{BACKOFF, BACKOFF_MAX};
+use crate::session::BACKOFF;
 use crate::shared::Shared;
 use crate::supervise::STOP_PATIENCE;
 use crate::{command, devices};
@@ -188,7 +189,7 @@ impl<'a> Attempt<'a> {
         &self,
         transfer: impl Fn() -> F,
     ) -> Option<Result<T, transfer::Error>> {
-        let mut pause = BACKOFF;
+        let mut backoff = BACKOFF;
         loop {
             match transfer().await {
                 Err(transfer::Error::Rpc(status)) if !is_final(&status) => {
@@ -196,18 +197,15 @@ impl<'a> Attempt<'a> {
                 }
                 ended => return Some(ended),
             }
-            self.wait(&mut pause).await?;
+            self.wait(&mut backoff).await?;
         }
     }
 
     /// Waits before another try; `None` if meanwhile nobody wants the result any more, or
     /// the worker ends, which does not wait for a coordinator that is away.
-    async fn wait(&self, pause: &mut Duration) -> Option<()> {
+    async fn wait(&self, backoff: &mut Backoff) -> Option<()> {
         tokio::select! {
-            () = tokio::time::sleep(*pause) => {
-                *pause = (*pause * 2).min(BACKOFF_MAX);
-                Some(())
-            }
+            () = tokio::time::sleep(backoff.pause()) => Some(()),
             () = self.revoked.cancelled() => None,
             () = self.shared.out_of_time.cancelled() => None,
         }
@@ -217,7 +215,7 @@ impl<'a> Attempt<'a> {
 fn of_transfer(error: &transfer::Error) -> Failure {
     let code = match error {
         transfer::Error::Rpc(status) if status.code() == tonic::Code::ResourceExhausted => FailureCode::Storage,
-        transfer::Error::Io { .. } => FailureCode::Storage,
+        transfer::Error::Io(_) => FailureCode::Storage,
         _ => FailureCode::Internal,
     };
     Failure::new(code, error.to_string())

@@ -50,7 +50,7 @@ impl Attempt<'_> {
     /// refused a current lease's outcome. While it is away the attempt's result is
     /// kept and offered again.
     async fn tell(&self, outcome: &Outcome) -> Option<Status> {
-        let mut pause = BACKOFF;
+        let mut backoff = BACKOFF;
         loop {
             match self.send(outcome).await {
                 Ok(()) => return None,
@@ -62,7 +62,7 @@ impl Attempt<'_> {
                 }
                 Err(status) => tracing::debug!(message = status.message(), "the coordinator is away"),
             }
-            self.wait(&mut pause).await?;
+            self.wait(&mut backoff).await?;
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use domain::pretrained::Pretrained;
+use proto::backoff::{Backoff, Tries};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
@@ -19,8 +20,8 @@ use crate::exit::{self, Problem};
 /// Interruptions in a row, without a byte between them, that a download lives through.
 const TRIES: u32 = 4;
 
-/// First pause after an interruption; doubled at each further one.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Pauses after interruptions.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -86,7 +87,7 @@ pub(super) async fn download(url: &Url, part: &Path, tell: &mut dyn FnMut(u64, u
         bail!("another process downloads to {}", part.display());
     }
     let client = client(url)?;
-    let (mut tries, mut pause) = (TRIES, PAUSE);
+    let mut tries = Tries::new(TRIES, BACKOFF);
     loop {
         let before = length(part);
         let trouble = match attempt(&client, url, part, tell).await {
@@ -96,14 +97,10 @@ pub(super) async fn download(url: &Url, part: &Path, tell: &mut dyn FnMut(u64, u
         };
         let here = length(part);
         if here > before {
-            (tries, pause) = (TRIES, PAUSE);
+            tries.reset();
         }
-        if tries == 0 {
-            return Err(trouble.context(format!("cut off with {here} bytes here; the same command goes on from there")));
-        }
-        tokio::time::sleep(pause).await;
-        tries -= 1;
-        pause *= 2;
+        let cut_off = format!("cut off with {here} bytes here; the same command goes on from there");
+        tries.again(trouble).await.context(cut_off)?;
     }
 }
 
