@@ -1,41 +1,26 @@
-//! The wire: messages generated from `lithogen/v1/*.proto`, their translation to
-//! domain types, and both ends' channel settings. It translates and rejects; it
-//! does not decide.
+//! The wire between a coordinator and whoever talks to it, and what both ends need for it.
+//! It translates, rejects and transfers; it does not decide.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`v1`] | generated messages, clients and servers |
+//! | [`v1`] | messages, clients and servers, generated from `lithogen/v1/*.proto` |
 //! | [`convert`] | wire to domain and back; decoding is validating |
 //! | [`status`] | refusals as gRPC statuses with details, and which are final |
-//! | [`address`] | where a coordinator is |
-//! | [`channel`] | the way to it; deadlines and keepalive of both sides |
-//! | [`peer`] | whose a port of this machine is |
-//! | [`codec`] | messages on it, and the memory that their streams take |
-//! | [`encoding`] | the form in which files are stored and sent |
-//! | [`tls`] | encryption of both sides |
-//! | [`join_token`] | which coordinator to join, and a secret |
-//! | [`identity`] | who somebody is to a coordinator: key, certificate, CA |
+//! | [`codec`] | messages on a connection, and the memory that their streams take |
+//! | [`link`] | the way to a coordinator, and files on it; its modules are named here as well |
 //! | [`private`] | folders and files for their owner alone: state, keys |
-//! | [`transfer`] | artifacts to and from folders |
-//! | [`backoff`] | pauses between tries |
-//! | [`clock`] | the time of day |
 //! | [`path_error`] | what went wrong with a file |
+//! | [`clock`] | the time of day |
 
-pub mod address;
-pub mod backoff;
-pub mod channel;
 pub mod clock;
 pub mod codec;
 pub mod convert;
-pub mod encoding;
-pub mod identity;
-pub mod join_token;
+pub mod link;
 pub mod path_error;
-pub mod peer;
 pub mod private;
 pub mod status;
-pub mod tls;
-pub mod transfer;
+
+pub use link::{address, backoff, channel, encoding, identity, join_token, peer, tls, transfer};
 
 /// Generated from `lithogen/v1`.
 #[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]

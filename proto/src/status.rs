@@ -1,6 +1,8 @@
 //! Refusals as gRPC statuses, in one place, and what a caller may do about them.
 
 use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use domain::registry;
@@ -9,7 +11,6 @@ use domain::text::cut;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::channel::Refused;
 use crate::convert::InvalidField;
 use crate::v1;
 
@@ -126,6 +127,37 @@ pub fn of_invalid(invalid: &InvalidField) -> Status {
     Status::with_error_details(Code::InvalidArgument, cut(&invalid.to_string(), MESSAGE_MAX), details)
 }
 
+/// A coordinator that was reached and with which no connection can come about.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to the coordinator at {address}: {problem}")]
+pub struct Refused {
+    pub(crate) address: String,
+    pub(crate) problem: String,
+    /// Whether it may be over when the coordinator is back.
+    pub(crate) passes: bool,
+}
+
+impl Refused {
+    /// Whether no later connection can come about either.
+    pub fn is_final(&self) -> bool {
+        !self.passes
+    }
+}
+
+/// Why no connection came about, if it is not that nobody answers.
+pub fn refused(status: &Status) -> Option<&Refused> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        // An I/O error does not count what it holds as its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(refused) = held.and_then(|held| held.downcast_ref::<Refused>()) {
+            return Some(refused);
+        }
+        source = error.source();
+    }
+    None
+}
+
 /// Whether the same call can never succeed. All else may be tried again.
 pub fn is_final(status: &Status) -> bool {
     match status.code() {
@@ -143,7 +175,7 @@ pub fn is_final(status: &Status) -> bool {
         Code::ResourceExhausted => status.get_details_retry_info().is_none(),
         // Nor can a connection with a certificate that is not believed.
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable => {
-            crate::channel::refused(status).is_some_and(Refused::is_final)
+            refused(status).is_some_and(Refused::is_final)
         }
     }
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::backoff::Backoff;
-use proto::channel::refused;
 use proto::convert::token;
-use proto::status::is_final;
+use proto::status::{is_final, refused};
 use proto::v1;
 use proto::v1::session_request::Message as Up;
 use proto::v1::session_response::Message as Down;

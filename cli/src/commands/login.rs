@@ -53,7 +53,7 @@ pub fn parse_token(place: &str, text: &str) -> anyhow::Result<JoinToken> {
 pub fn explain(error: &Error) -> anyhow::Error {
     let code = match error {
         Error::Url(_) => exit::USAGE,
-        Error::Call(status) if proto::channel::refused(status).is_none() && !proto::status::is_final(status) => {
+        Error::Call(status) if proto::status::refused(status).is_none() && !proto::status::is_final(status) => {
             exit::UNREACHABLE
         }
         _ => exit::ERROR,

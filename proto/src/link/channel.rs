@@ -3,7 +3,6 @@
 //! HTTP/2 pings are off by default; without them a peer that vanished without a
 //! word would hang every stream.
 
-use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -18,11 +17,11 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Server};
 use tower::service_fn;
 
-use crate::address::{Address, InvalidUrl};
+use crate::link::address::{Address, InvalidUrl};
+use crate::status::Refused;
 
 /// Time without traffic after which the peer is pinged.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,37 +83,6 @@ impl Credentials {
     fn get(&self) -> Option<Arc<ClientConfig>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// A coordinator that was reached and with which no connection can come about.
-#[derive(Debug, thiserror::Error)]
-#[error("no connection to the coordinator at {address}: {problem}")]
-pub struct Refused {
-    address: String,
-    problem: String,
-    /// Whether it may be over when the coordinator is back.
-    passes: bool,
-}
-
-impl Refused {
-    /// Whether no later connection can come about either.
-    pub fn is_final(&self) -> bool {
-        !self.passes
-    }
-}
-
-/// Why no connection came about, if it is not that nobody answers.
-pub fn refused(status: &Status) -> Option<&Refused> {
-    let mut source = status.source();
-    while let Some(error) = source {
-        // An I/O error does not count what it holds as its source.
-        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(refused) = held.and_then(|held| held.downcast_ref::<Refused>()) {
-            return Some(refused);
-        }
-        source = error.source();
-    }
-    None
 }
 
 /// The way to the coordinator at `urls`: one, or several that stand in for each
@@ -190,7 +158,7 @@ impl Dialer {
                 if !tcp.peer_addr()?.ip().to_canonical().is_loopback() {
                     return refused("that is another machine, and plaintext is for this one only".to_owned(), false);
                 }
-                if let Some(user) = crate::peer::stranger(&tcp).await? {
+                if let Some(user) = crate::link::peer::stranger(&tcp).await? {
                     return refused(of(user), true);
                 }
                 Ok(Box::new(tcp))
@@ -238,7 +206,7 @@ pub async fn handshake(
             Err(error) => Err(error),
         }
     };
-    speak.await.map_err(|error| match crate::tls::refusal(&error) {
+    speak.await.map_err(|error| match crate::link::tls::refusal(&error) {
         Some(problem) => io::Error::other(Refused { address: format!("{host}:{port}"), problem, passes: false }),
         None => error,
     })

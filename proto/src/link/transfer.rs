@@ -21,8 +21,8 @@ use tokio::task::{JoinError, JoinSet};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::backoff::{Backoff, Tries};
 use crate::clock::since_1970;
+use crate::link::backoff::{Backoff, Tries};
 use crate::path_error::PathError;
 use crate::v1::artifact_service_client::ArtifactServiceClient;
 

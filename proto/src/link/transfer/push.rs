@@ -13,8 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::{CHUNK, DIGESTS_MAX, Error, Transfer, files_of, in_parallel, tries};
-use crate::channel::{blob_call, call};
-use crate::encoding::{Encoding, TRIAL};
+use crate::link::channel::{blob_call, call};
+use crate::link::encoding::{Encoding, TRIAL};
 use crate::path_error::io_error;
 use crate::status::is_final;
 use crate::v1;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use domain::digest::Digest;
 
 use super::{CHUNK, Error};
-use crate::encoding::Encoding;
+use crate::link::encoding::Encoding;
 use crate::path_error::io_error;
 
 /// Processes that may fetch one file to one place at once.

@@ -15,7 +15,7 @@ use rustls::{
     RootCertStore, SignatureScheme,
 };
 
-use crate::join_token::Fingerprint;
+use crate::link::join_token::Fingerprint;
 
 /// The protocol inside.
 pub const ALPN: &[u8] = b"h2";

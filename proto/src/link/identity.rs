@@ -9,11 +9,11 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use tonic::Status;
 
-use crate::address::InvalidUrl;
-use crate::channel::{self, Credentials, call};
-use crate::join_token::{Fingerprint, JoinToken};
+use crate::link::address::InvalidUrl;
+use crate::link::channel::{self, Credentials, call};
+use crate::link::join_token::{Fingerprint, JoinToken};
+use crate::link::tls::{self, Trust};
 use crate::private;
-use crate::tls::{self, Trust};
 use crate::v1;
 use crate::v1::registration_service_client::RegistrationServiceClient;
 

@@ -13,8 +13,8 @@ use tonic::Code;
 
 use super::half::Half;
 use super::{Error, MEMORY_MAX, Transfer, in_parallel, tries};
-use crate::channel::blob_call;
-use crate::encoding::Encoding;
+use crate::link::channel::blob_call;
+use crate::link::encoding::Encoding;
 use crate::path_error::io_error;
 use crate::status::is_final;
 use crate::v1;
