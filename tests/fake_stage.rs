@@ -20,7 +20,7 @@ use domain::digest::Digest;
 use domain::stage::{Folder, Monitor, Progress};
 use worker::child::protocol::{ORDER, Order};
 use worker::child::speaker::Speaker;
-use worker::guard::GUARD;
+use worker::reaper::GUARD;
 
 /// How often a waiting stage looks again.
 const LOOK: Duration = Duration::from_millis(5);
@@ -29,7 +29,7 @@ fn main() {
     let folder = PathBuf::from(std::env::args_os().nth(1).expect("the attempt's folder"));
     if folder == Path::new(GUARD) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        return runtime.block_on(worker::guard::run()).expect("to watch");
+        return runtime.block_on(worker::reaper::run()).expect("to watch");
     }
     let text = std::fs::read(folder.join(ORDER)).expect("an order");
     let order = Order::read(&folder).expect("an order that decodes");

@@ -90,7 +90,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "worker")]
         Command::Attempt { folder } => commands::attempt::run(&folder),
         #[cfg(feature = "worker")]
-        Command::Guard => block_on(async { Ok(worker::guard::run().await?) }),
+        Command::Guard => block_on(async { Ok(worker::reaper::run().await?) }),
         #[cfg(feature = "worker")]
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
         #[cfg(feature = "worker")]

@@ -24,7 +24,7 @@ const RECORD_FILE: &str = "weights.json";
 
 /// What is known of imported weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Imported {
     /// Version of the form; 1.
     pub schema_version: u32,
     /// Which weights.
@@ -49,7 +49,7 @@ pub struct Record {
 
 /// A folder of published weights.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct WeightsFolder {
     root: PathBuf,
     /// What names it on a command line; empty for the default.
     option: String,
@@ -65,7 +65,7 @@ pub struct Needed {
     pub absent: Vec<Pretrained>,
 }
 
-impl Folder {
+impl WeightsFolder {
     /// The one that is named, otherwise `weights` in the state folder.
     pub fn new(place: &WeightsPlace, state: &Path) -> Self {
         match &place.weights {
@@ -99,7 +99,7 @@ impl Folder {
     ///
     /// # Errors
     /// Exit code 4 if it cannot be read.
-    pub fn record(&self, which: Pretrained) -> anyhow::Result<Option<Record>> {
+    pub fn record(&self, which: Pretrained) -> anyhow::Result<Option<Imported>> {
         let path = self.of(which).join(RECORD_FILE);
         let unread = |error: &dyn std::fmt::Display| {
             let again = format!("import {which} again");
@@ -117,7 +117,7 @@ impl Folder {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn keep(&self, record: &Record, fresh: &Path) -> anyhow::Result<()> {
+    pub fn keep(&self, record: &Imported, fresh: &Path) -> anyhow::Result<()> {
         let folder = self.of(record.name);
         put(fresh, &folder.join(WEIGHTS_FILE))?;
         let path = folder.join(RECORD_FILE);
@@ -131,7 +131,7 @@ impl Folder {
     ///
     /// # Errors
     /// Exit code 4 if they are damaged.
-    pub fn check(&self, record: &Record) -> anyhow::Result<Entry> {
+    pub fn check(&self, record: &Imported) -> anyhow::Result<Entry> {
         let path = self.of(record.name).join(WEIGHTS_FILE);
         let again = format!("import {} again", record.name);
         let entry = transfer::entry(&path).map_err(|error| Problem::new(exit::DATA, format!("{error}; {again}")))?;
@@ -163,7 +163,7 @@ impl Folder {
         Ok(needed)
     }
 
-    /// [`Folder::needed`], all of which has to be here.
+    /// [`WeightsFolder::needed`], all of which has to be here.
     ///
     /// # Errors
     /// Exit code 4, with the commands that get what is absent and the knobs that do
@@ -228,16 +228,16 @@ fn put(fresh: &Path, path: &Path) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn folder(root: &Path) -> Folder {
-        Folder::new(&WeightsPlace { weights: None }, root)
+    fn folder(root: &Path) -> WeightsFolder {
+        WeightsFolder::new(&WeightsPlace { weights: None }, root)
     }
 
-    fn import(folder: &Folder, which: Pretrained, published: Option<bool>) -> Record {
+    fn import(folder: &WeightsFolder, which: Pretrained, published: Option<bool>) -> Imported {
         fs::create_dir_all(folder.of(which)).unwrap();
         let fresh = folder.of(which).join("fresh");
         fs::write(&fresh, which.name()).unwrap();
         let entry = which.entry();
-        let record = Record {
+        let record = Imported {
             schema_version: 1,
             name: which,
             network: entry.network.to_owned(),
@@ -269,7 +269,7 @@ mod tests {
         ] {
             assert!(told.contains(part), "{part} is not in {told}");
         }
-        let elsewhere = Folder::new(&WeightsPlace { weights: Some("w".into()) }, root.path());
+        let elsewhere = WeightsFolder::new(&WeightsPlace { weights: Some("w".into()) }, root.path());
         assert!(elsewhere.ways(Pretrained::Resnet50V2)[1].ends_with("--weights w"));
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = folder(root.path());
         let experiment = Experiment::default();
-        let records: Vec<Record> = [
+        let records: Vec<Imported> = [
             (Pretrained::Resnet50V2, Some(false)),
             (Pretrained::InceptionV3, Some(true)),
             (Pretrained::Swin2srCompressed, None),

@@ -266,12 +266,12 @@ impl fmt::Display for Caller {
 
 /// Puts the table in front of all services, and seats for those who may call.
 #[derive(Clone, Debug)]
-pub(crate) struct Guard {
+pub(crate) struct RoleCheck {
     pub(crate) hall: Hall,
     pub(crate) limits: Limits,
 }
 
-impl Guard {
+impl RoleCheck {
     /// Waits for the seat of a call; the request goes on with it.
     async fn admit(
         &self,
@@ -292,22 +292,22 @@ impl Guard {
     }
 }
 
-impl<S> Layer<S> for Guard {
-    type Service = Guarded<S>;
+impl<S> Layer<S> for RoleCheck {
+    type Service = RoleChecked<S>;
 
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, guard: self.clone() }
+    fn layer(&self, inner: S) -> RoleChecked<S> {
+        RoleChecked { inner, guard: self.clone() }
     }
 }
 
 /// Services behind the table.
 #[derive(Clone, Debug)]
-pub(crate) struct Guarded<S> {
+pub(crate) struct RoleChecked<S> {
     inner: S,
-    guard: Guard,
+    guard: RoleCheck,
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for RoleChecked<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::journal::snapshot::{self, Snapshot};
 use crate::journal::{self, Journal, Tables};
 use crate::reactor::{Batch, Command, Knowledge, Now, Reactor};
-use crate::sessions::{Commands, Sessions};
+use crate::sessions::{Sessions, ToWorker};
 use crate::tables::Tail;
 
 /// Requests that may wait before callers have to.
@@ -156,7 +156,7 @@ impl Handle {
     ///
     /// # Errors
     /// The driver has ended.
-    pub async fn open(&self, worker: WorkerId, name: String, offer: Offer, commands: Commands) -> Result<u64, Gone> {
+    pub async fn open(&self, worker: WorkerId, name: String, offer: Offer, commands: ToWorker) -> Result<u64, Gone> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Open { worker, name, offer, commands, reply }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)

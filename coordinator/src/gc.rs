@@ -173,7 +173,7 @@ pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration, closing: Can
 
 /// What is wrong with a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Damage {
     /// Its bytes are others than its name says; it was moved aside.
     Corrupt,
     /// A task needs it, and it is not there.
@@ -189,7 +189,7 @@ pub struct Problem {
     /// Its name.
     pub digest: Digest,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: Damage,
     /// More of what is wrong, for people; empty if the kind says all.
     pub why: String,
     /// Tasks that made or need it, for people.
@@ -200,7 +200,7 @@ pub struct Problem {
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct Scan {
     /// Blobs read.
     pub checked_files: u64,
     /// Blobs to be read.
@@ -210,7 +210,7 @@ pub struct Progress {
 }
 
 /// What a check has found so far: the kind of each problem and why.
-type Found = BTreeMap<Digest, (Kind, String)>;
+type Found = BTreeMap<Digest, (Damage, String)>;
 
 /// Reads every blob again, moves aside what is damaged, and names what tasks
 /// need and lack. `tell` hears after each blob how far it is, and ends the check
@@ -218,23 +218,19 @@ type Found = BTreeMap<Digest, (Kind, String)>;
 ///
 /// # Errors
 /// If the store cannot be listed, or does not answer.
-pub async fn verify(
-    driver: &Handle,
-    blobs: &Blobs,
-    mut tell: impl FnMut(Progress) -> bool,
-) -> Result<Vec<Problem>, Error> {
+pub async fn verify(driver: &Handle, blobs: &Blobs, mut tell: impl FnMut(Scan) -> bool) -> Result<Vec<Problem>, Error> {
     let listed = blobs.list().await?;
-    let mut progress = Progress { total_files: listed.len() as u64, ..Progress::default() };
+    let mut progress = Scan { total_files: listed.len() as u64, ..Scan::default() };
     let there: HashSet<Digest> = listed.iter().map(|blob| blob.digest).collect();
     let mut found = Found::new();
     for blob in listed {
         match blobs.look(blob.digest, blob.encoding).await {
             Ok(Looked::Whole | Looked::Gone) => {}
             Ok(Looked::Damaged) => {
-                found.insert(blob.digest, (Kind::Corrupt, String::new()));
+                found.insert(blob.digest, (Damage::Corrupt, String::new()));
             }
             Err(error) => {
-                found.insert(blob.digest, (Kind::Unreadable, only_this_one(error)?));
+                found.insert(blob.digest, (Damage::Unreadable, only_this_one(error)?));
             }
         }
         progress.checked_files += 1;
@@ -276,10 +272,10 @@ async fn wrong_of(
         Ok(manifest) => manifest,
         Err(error) => {
             let what = match error {
-                blobs::Error::Unknown(_) => (Kind::Missing, String::new()),
-                blobs::Error::Damaged { .. } => (Kind::Corrupt, String::new()),
-                blobs::Error::NotAManifest { problem, .. } => (Kind::Unreadable, problem),
-                error => (Kind::Unreadable, only_this_one(error)?),
+                blobs::Error::Unknown(_) => (Damage::Missing, String::new()),
+                blobs::Error::Damaged { .. } => (Damage::Corrupt, String::new()),
+                blobs::Error::NotAManifest { problem, .. } => (Damage::Unreadable, problem),
+                error => (Damage::Unreadable, only_this_one(error)?),
             };
             found.insert(artifact, what);
             return Ok(vec![artifact]);
@@ -289,7 +285,7 @@ async fn wrong_of(
     // What was not listed is new, or gone behind the coordinator's back.
     files.iter().filter(|digest| !there.contains(digest)).for_each(|digest| blobs.forget(*digest));
     for digest in blobs.missing(files.iter().copied().collect()).await? {
-        found.entry(digest).or_insert((Kind::Missing, String::new()));
+        found.entry(digest).or_insert((Damage::Missing, String::new()));
     }
     Ok(files.into_iter().filter(|digest| found.contains_key(digest)).collect())
 }

@@ -16,7 +16,7 @@ use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, Wor
 use tokio::sync::oneshot;
 
 use crate::config::Patience;
-use crate::sessions::{Commands, Sessions};
+use crate::sessions::{Sessions, ToWorker};
 use crate::tables::{self, Row, Tail};
 
 /// Everything that the coordinator knows, to read from.
@@ -74,7 +74,7 @@ pub enum Command {
         /// What it has.
         offer: Offer,
         /// The way to it.
-        commands: Commands,
+        commands: ToWorker,
         /// Where the connection's number goes.
         reply: oneshot::Sender<u64>,
     },

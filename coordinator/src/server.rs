@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::access::Guard;
+use crate::access::RoleCheck;
 use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
 use crate::blobs::{self, Blobs};
 use crate::config::Config;
@@ -173,7 +173,7 @@ pub async fn run(
         .add_service(RegistrationServiceServer::new(registration))
         .add_service(Artifacts::new(driver.clone(), blobs, &limits).server());
     let routes = routes.routes();
-    let guard = Guard { hall: Hall::new(limits), limits };
+    let guard = RoleCheck { hall: Hall::new(limits), limits };
     let serve = |server: Server, incoming| {
         let router = server.layer(guard.clone()).add_routes(routes.clone());
         router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned())

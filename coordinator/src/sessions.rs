@@ -12,7 +12,7 @@ use proto::v1::session_response::Message;
 use tokio::sync::mpsc;
 
 /// The way to a connected worker.
-pub type Commands = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
+pub type ToWorker = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
 
 /// One worker.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Link {
-    Up(Commands),
+    Up(ToWorker),
     /// Its connection broke.
     Broken,
     /// It was there before the coordinator started.
@@ -51,7 +51,7 @@ impl Sessions {
     }
 
     /// A worker has connected; returns the connection's number.
-    pub fn open(&mut self, worker: WorkerId, commands: Commands, now: Instant) -> u64 {
+    pub fn open(&mut self, worker: WorkerId, commands: ToWorker, now: Instant) -> u64 {
         self.opened += 1;
         let progress = self.workers.remove(&worker).map(|session| session.progress).unwrap_or_default();
         let session = Session { progress, ..Session::new(Link::Up(commands), self.opened, now) };

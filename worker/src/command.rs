@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::child::protocol::LOG;
 use crate::environment;
-use crate::guard::{Guard, MARK};
+use crate::reaper::{MARK, Reaper};
 use crate::said::Said;
 use crate::supervise::{Group, crash, supervise};
 
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     command: &Command,
     grant: &Grant,
     folder: &Folder,
-    guard: &Guard,
+    reaper: &Reaper,
     pass_env: &[String],
     gpus: &[(String, String)],
     stop: impl Future<Output = Duration>,
@@ -52,7 +52,7 @@ pub(crate) async fn run(
         return Err(Failure::invalid_input("the command names no program"));
     };
     let no_guard = |error| Failure::new(FailureCode::Internal, format!("cannot start the guard of commands: {error}"));
-    let guarded_by = guard.process().map_err(no_guard)?;
+    let guarded_by = reaper.process().map_err(no_guard)?;
     let mut started = tokio::process::Command::new(program);
     environment::pass(started.as_std_mut(), pass_env);
     let mut child = started
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         .spawn()
         .map_err(|error| Failure::invalid_input(format!("cannot start {program:?}: {error}")))?;
     let group = Group::of(&child);
-    let watched = group.id().map(|group| guard.watch(group)).transpose();
+    let watched = group.id().map(|group| reaper.watch(group)).transpose();
     let _watched = watched.map_err(|error| {
         group.signal(Signal::KILL);
         no_guard(error)

@@ -27,11 +27,11 @@ const LEASES_MAX: u32 = 256;
 /// Leases and starts attempts until the worker drains; then waits for them.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let attempts = TaskTracker::new();
-    let mut request = 1;
+    let mut call = 1;
     let mut backoff = BACKOFF;
     while !shared.draining.is_cancelled() {
         let answer = tokio::select! {
-            answer = acquire(&shared, request, LEASES_MAX, WAIT) => answer,
+            answer = acquire(&shared, call, LEASES_MAX, WAIT) => answer,
             () = shared.draining.cancelled() => break,
         };
         match answer {
@@ -39,7 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 backoff.reset();
                 // The number stays the same until an answer came, so that one lost on
                 // its way is given again.
-                request += 1;
+                call += 1;
                 for grant in grants {
                     let shared = shared.clone();
                     attempts.spawn(async move { attempt::run(&shared, grant).await });
@@ -56,8 +56,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
     }
     // Leases may have been on their way to the call that was given up.
-    if let Some(Ok(grants)) = shared.out_of_time.run_until_cancelled(acquire(&shared, request, 0, Duration::ZERO)).await
-    {
+    if let Some(Ok(grants)) = shared.out_of_time.run_until_cancelled(acquire(&shared, call, 0, Duration::ZERO)).await {
         for grant in grants {
             let shared = shared.clone();
             attempts.spawn(async move { attempt::hand_back(&shared, &grant).await });
@@ -67,10 +66,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     attempts.wait().await;
 }
 
-async fn acquire(shared: &Shared, request: u64, max: u32, wait: Duration) -> Result<Vec<Grant>, Status> {
+async fn acquire(shared: &Shared, call: u64, max: u32, wait: Duration) -> Result<Vec<Grant>, Status> {
     let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     let worker_id = shared.id.0.clone();
-    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request, max, wait_ms });
+    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request: call, max, wait_ms });
     message.set_timeout(wait + CALL_DEADLINE);
     let mut client = WorkerServiceClient::new(shared.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
     let answer = client.acquire_leases(message).await?;

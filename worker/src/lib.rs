@@ -17,7 +17,7 @@
 //! | [`child`] | a stage in a process of its own, and the protocol that the two speak |
 //! | [`command`] | somebody's own program as an attempt |
 //! | `supervise` | the process of either: heard, asked to end, killed |
-//! | [`guard`] | ends commands whose worker is gone |
+//! | [`reaper`] | ends commands whose worker is gone |
 //! | [`said`] | what an attempt says, as far as it is kept |
 //! | [`lines`] | lines of a stream, of bounded length |
 //! | [`environment`] | what the programs that a worker starts find in their environment |
@@ -31,12 +31,12 @@ pub mod command;
 pub mod config;
 pub mod devices;
 pub mod environment;
-pub mod guard;
 pub mod identity;
 pub mod lease_loop;
 mod lifecycle;
 pub mod lines;
 pub mod memory;
+pub mod reaper;
 pub mod reports;
 pub mod said;
 pub mod session;

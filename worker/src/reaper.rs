@@ -1,6 +1,7 @@
-//! Commands do not outlive their worker. The guard is a process of the worker's own
+//! Commands do not outlive their worker. The reaper is a process of the worker's own
 //! that knows their process groups and ends them when the worker is gone, however
-//! it went: the pipe between the two closes then.
+//! it went: the pipe between the two closes then. On the command line and in the
+//! environment it is called the guard.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -16,18 +17,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::environment;
 
-/// The only argument of a program that shall be the guard.
+/// The only argument of a program that shall be the reaper.
 pub const GUARD: &str = "guard";
 
-/// Environment variable of commands, and so of all that they start: the guard's process.
+/// Environment variable of commands, and so of all that they start: the reaper's process.
 pub const MARK: &str = "LITHOGEN_GUARD";
 
-/// Times in a row that the guard has to find nothing of its mark, and the time between.
+/// Times in a row that the reaper has to find nothing of its mark, and the time between.
 /// A program that is just being started shows its environment a moment later.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// Is the guard: reads `+GROUP` and `-GROUP`, a line each, until there are no more, and
+/// Is the reaper: reads `+GROUP` and `-GROUP`, a line each, until there are no more, and
 /// kills the groups that are left. Then it kills what has its mark: a command whose
 /// worker went before it could name its group, and what has left its group.
 ///
@@ -71,7 +72,7 @@ fn left() -> BTreeSet<i32> {
 
 /// The worker's side.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct Reaper {
     program: PathBuf,
     state: Mutex<State>,
 }
@@ -85,11 +86,11 @@ struct State {
 /// A group that is watched for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Watched<'a> {
-    guard: &'a Guard,
+    reaper: &'a Reaper,
     group: i32,
 }
 
-impl Guard {
+impl Reaper {
     /// By that program, which is started when there is something to watch.
     pub(crate) fn new(program: PathBuf) -> Self {
         Self { program, state: Mutex::default() }
@@ -98,19 +99,19 @@ impl Guard {
     /// Has a process group watched.
     ///
     /// # Errors
-    /// If there is no guard and none can be started.
+    /// If there is no reaper and none can be started.
     pub(crate) fn watch(&self, group: Pid) -> io::Result<Watched<'_>> {
         let group = group.as_raw_nonzero().get();
-        let watched = Watched { guard: self, group };
+        let watched = Watched { reaper: self, group };
         self.change(|groups| groups.insert(group), &format!("+{group}\n"))?;
         Ok(watched)
     }
 
-    /// The guard's process, for [`MARK`]: started if there is none, so that it is there
+    /// The reaper's process, for [`MARK`]: started if there is none, so that it is there
     /// before what it watches.
     ///
     /// # Errors
-    /// If there is no guard and none can be started.
+    /// If there is no reaper and none can be started.
     pub(crate) fn process(&self) -> io::Result<u32> {
         let mut state = self.state();
         if let Some(process) = &mut state.process
@@ -136,14 +137,14 @@ impl Guard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a guard, in place of one that is gone, and names all groups to it.
+    /// Starts a reaper, in place of one that is gone, and names all groups to it.
     fn start(&self, state: &mut State) -> io::Result<u32> {
         if let Some(mut gone) = state.process.take() {
             gone.kill()?;
             gone.wait()?;
         }
         let mut command = Command::new(&self.program);
-        // Its mark neither: a worker may run within a command of another, which its guard outlives.
+        // Its mark neither: a worker may run within a command of another, which its reaper outlives.
         environment::pass(&mut command, &[]);
         let mut started = command.arg(GUARD).stdin(Stdio::piped()).process_group(0).spawn()?;
         let all: String = state.groups.iter().map(|group| format!("+{group}\n")).collect();
@@ -157,7 +158,7 @@ impl Guard {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let (group, line) = (self.group, format!("-{}\n", self.group));
-        if let Err(error) = self.guard.change(|groups| groups.remove(&group), &line) {
+        if let Err(error) = self.reaper.change(|groups| groups.remove(&group), &line) {
             tracing::warn!(%error, "no guard watches the commands; the next one needs another");
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::guard::Guard;
+use crate::reaper::Reaper;
 use crate::reports::Report;
 use crate::store::Store;
 
@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) id: WorkerId,
     pub(crate) channel: Channel,
     pub(crate) store: Store,
-    pub(crate) guard: Guard,
+    pub(crate) reaper: Reaper,
     /// Notified when a session has begun.
     pub(crate) welcomed: Notify,
     /// How attempts ended, on the way to the coordinator.
@@ -59,7 +59,7 @@ impl Shared {
             id,
             channel,
             store,
-            guard: Guard::new(config.program.path.clone()),
+            reaper: Reaper::new(config.program.path.clone()),
             welcomed: Notify::new(),
             reports,
             news: Notify::new(),

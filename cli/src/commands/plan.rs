@@ -11,7 +11,7 @@ use crate::args::Plan;
 use crate::data;
 use crate::exit::{self, Problem};
 use crate::out;
-use crate::weights::Folder;
+use crate::weights::WeightsFolder;
 
 /// Floating-point operations per second that one core reaches on these stages,
 /// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
@@ -30,7 +30,7 @@ const A100_FLOPS: f64 = 0.3 * 156e12;
 /// Exit code 2 if the spec is wrong, 4 if the data cannot be used.
 pub fn run(args: &Plan) -> anyhow::Result<()> {
     let experiment = super::resolve(&args.spec)?;
-    let folder = Folder::new(&args.weights, &args.state.state);
+    let folder = WeightsFolder::new(&args.weights, &args.state.state);
     let weights = folder.needed(&experiment)?;
     let mut data = match &args.data {
         Some(root) => data::find(root)?.data,

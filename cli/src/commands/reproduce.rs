@@ -24,7 +24,7 @@ use crate::out;
 use crate::progress::{Counter, View};
 use crate::remote::{Remote, short};
 use crate::table;
-use crate::weights::{Folder, Needed};
+use crate::weights::{Needed, WeightsFolder};
 
 /// Time in which it ends when it is told to: attempts have thirty seconds of it.
 const GRACE: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ enum Ended {
 pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
     let experiment = super::resolve(&args.spec)?;
     worker_command::check_device(&args.device)?;
-    let weights = Folder::new(&args.weights, &args.state.state).all_needed(&experiment)?;
+    let weights = WeightsFolder::new(&args.weights, &args.state.state).all_needed(&experiment)?;
     let say = |line: String| {
         if !quiet {
             note!("{line}");

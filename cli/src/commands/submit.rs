@@ -11,7 +11,7 @@ use crate::commands::Work;
 use crate::out;
 use crate::progress::Counter;
 use crate::remote::{Remote, short};
-use crate::weights::Folder;
+use crate::weights::WeightsFolder;
 
 /// Uploads the data and hands the study or the commands in.
 ///
@@ -43,7 +43,7 @@ pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
 }
 
 async fn study(args: &Submit, remote: &Remote, experiment: &Experiment, quiet: bool) -> anyhow::Result<RunStatus> {
-    let weights = Folder::new(&args.weights, &args.state.state).all_needed(experiment)?;
+    let weights = WeightsFolder::new(&args.weights, &args.state.state).all_needed(experiment)?;
     let mut counter = Counter::new("drawing stand-ins", quiet);
     let mut found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
         counter.show(done, total);

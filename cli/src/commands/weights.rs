@@ -21,7 +21,7 @@ use crate::exit::{self, Problem};
 use crate::out;
 use crate::progress::Counter;
 use crate::units::size;
-use crate::weights::{Folder, Record};
+use crate::weights::{Imported, WeightsFolder};
 
 /// Runs one of them.
 ///
@@ -41,12 +41,12 @@ pub async fn run(args: &Weights, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-fn folder(at: &WeightsAt) -> Folder {
-    Folder::new(&at.place, &at.state.state)
+fn folder(at: &WeightsAt) -> WeightsFolder {
+    WeightsFolder::new(&at.place, &at.state.state)
 }
 
-fn list(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
-    let records: Vec<(Pretrained, Option<Record>)> =
+fn list(folder: &WeightsFolder, as_json: bool) -> anyhow::Result<()> {
+    let records: Vec<(Pretrained, Option<Imported>)> =
         Pretrained::ALL.into_iter().map(|which| Ok((which, folder.record(which)?))).collect::<anyhow::Result<_>>()?;
     if as_json {
         let weights: Vec<_> = records.iter().map(|(which, record)| described(*which, record.as_ref())).collect();
@@ -62,7 +62,7 @@ fn list(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
         let entry = which.entry();
         let state = match record {
             None => "absent",
-            Some(Record { published: Some(false), .. }) => "foreign",
+            Some(Imported { published: Some(false), .. }) => "foreign",
             Some(_) => "here",
         };
         let published = || entry.mib.map_or_else(|| "–".to_owned(), |mib| format!("{mib} MiB"));
@@ -73,7 +73,7 @@ fn list(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// A place in the catalogue as JSON.
-fn described(which: Pretrained, record: Option<&Record>) -> serde_json::Value {
+fn described(which: Pretrained, record: Option<&Imported>) -> serde_json::Value {
     let entry = which.entry();
     json!({
         "name": entry.name, "network": entry.network, "file": entry.file, "url": entry.url,
@@ -82,7 +82,7 @@ fn described(which: Pretrained, record: Option<&Record>) -> serde_json::Value {
     })
 }
 
-fn verify(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
+fn verify(folder: &WeightsFolder, as_json: bool) -> anyhow::Result<()> {
     let mut weights = Vec::new();
     for which in Pretrained::ALL {
         let is_there = folder.of(which).join(WEIGHTS_FILE).exists();
@@ -121,7 +121,7 @@ fn verify(folder: &Folder, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Takes a file in, which was called `name` where it came from.
-fn import(folder: &Folder, path: &Path, name: &str, which: Option<Pretrained>) -> anyhow::Result<Record> {
+fn import(folder: &WeightsFolder, path: &Path, name: &str, which: Option<Pretrained>) -> anyhow::Result<Imported> {
     let (sha256, bytes) = hash(path)?;
     let which = match which {
         Some(which) => which,
@@ -148,7 +148,7 @@ fn import(folder: &Folder, path: &Path, name: &str, which: Option<Pretrained>) -
     folder.make()?;
     let fresh = folder.of(which).join("weights.safetensors.new");
     science::weights::write(&arrays, &fresh)?;
-    let record = Record {
+    let record = Imported {
         schema_version: 1,
         name: which,
         network: entry.network.to_owned(),
@@ -190,7 +190,7 @@ fn recognise(path: &Path, name: &str, sha256: &str) -> anyhow::Result<Pretrained
 }
 
 /// Downloads weights and takes them in, unless they are here.
-async fn fetch(folder: &Folder, which: Pretrained, from: Option<&str>, quiet: bool) -> anyhow::Result<()> {
+async fn fetch(folder: &WeightsFolder, which: Pretrained, from: Option<&str>, quiet: bool) -> anyhow::Result<()> {
     if let Some(record) = folder.record(which)?.filter(|record| folder.check(record).is_ok()) {
         tell(folder, &record);
         return Ok(());
@@ -233,7 +233,7 @@ fn not_published(which: Pretrained, sha256: &str) -> String {
 }
 
 /// Says what is here.
-fn tell(folder: &Folder, record: &Record) {
+fn tell(folder: &WeightsFolder, record: &Imported) {
     let whose = match record.published {
         Some(true) => "the published file",
         Some(false) => "not the published file: results will say so",

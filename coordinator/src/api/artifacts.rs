@@ -240,9 +240,9 @@ impl ArtifactService for Artifacts {
         let turn = blobs.upkeep().ok_or_else(under_way)?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
-            let mut last = gc::Progress::default();
+            let mut last = gc::Scan::default();
             let mut told = std::time::Instant::now();
-            let tell = |progress: gc::Progress| {
+            let tell = |progress: gc::Scan| {
                 last = progress;
                 if told.elapsed() >= PROGRESS {
                     told = std::time::Instant::now();
@@ -369,7 +369,7 @@ fn under_way() -> Status {
     again_in(UPKEEP_PAUSE, "a collection or a check of stored files is under way; try again when it has ended")
 }
 
-fn verified(progress: gc::Progress) -> v1::VerifyArtifactsResponse {
+fn verified(progress: gc::Scan) -> v1::VerifyArtifactsResponse {
     v1::VerifyArtifactsResponse {
         checked_files: progress.checked_files,
         total_files: progress.total_files,
@@ -381,9 +381,9 @@ fn verified(progress: gc::Progress) -> v1::VerifyArtifactsResponse {
 
 fn problem(problem: gc::Problem) -> v1::ArtifactProblem {
     let kind = match problem.kind {
-        gc::Kind::Corrupt => "corrupt",
-        gc::Kind::Missing => "missing",
-        gc::Kind::Unreadable => "unreadable",
+        gc::Damage::Corrupt => "corrupt",
+        gc::Damage::Missing => "missing",
+        gc::Damage::Unreadable => "unreadable",
     };
     v1::ArtifactProblem {
         digest: problem.digest.to_string(),

@@ -369,7 +369,7 @@ impl ExperimentService for Experiments {
             self.check_kept(submitter, run, priority, weight).await?;
         }
         // What is found now must not be collected before the journal names it.
-        let lease = self.blobs.lease().await;
+        let hold = self.blobs.hold().await;
         for (artifact, name) in sources {
             if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
                 let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
@@ -379,7 +379,7 @@ impl ExperimentService for Experiments {
         let driver = self.driver.clone();
         // Comes to its end also if the caller goes away.
         let submission = tokio::spawn(async move {
-            let _held = (lease, seat);
+            let _held = (hold, seat);
             for part in SchedulerRequest::submission(work, plan, priority, by) {
                 driver.request(part).await?.map_err(|reject| of_reject(&reject))?;
             }

@@ -221,7 +221,7 @@ impl WorkerService for Workers {
         let attempts = convert::ends(request.into_inner()).map_err(|error| of_invalid(&error))?;
         self.holds(&caller, attempts.iter().filter_map(|attempt| token(attempt.token).ok()).collect()).await?;
         // What is found now must not be collected before the journal names it.
-        let _lease = self.blobs.lease().await;
+        let _hold = self.blobs.hold().await;
         let (mut requests, mut refusals, mut whole) = (vec![], vec![], BTreeMap::new());
         for attempt in attempts {
             match self.ending(attempt, &mut whole).await {
@@ -246,7 +246,7 @@ impl WorkerService for Workers {
         let v1::SaveCheckpointRequest { task_key, token, artifact, manifest, step } = request.into_inner();
         let (task, token) = lease(&task_key, token)?;
         self.holds(&caller, vec![token]).await?;
-        let _lease = self.blobs.lease().await;
+        let _hold = self.blobs.hold().await;
         let artifact = self.stored(&artifact, manifest).await?;
         self.decide(scheduler::Request::Checkpoint { task, token, artifact, step }).await?;
         Ok(Response::new(v1::SaveCheckpointResponse {}))

@@ -208,7 +208,7 @@ pub struct Blobs {
     /// Shared to note that a blob is used, exclusive to remove.
     gate: Arc<RwLock<()>>,
     /// Shared from a check for missing blobs until the journal names them.
-    leases: Arc<RwLock<()>>,
+    holds: Arc<RwLock<()>>,
     in_memory: Arc<Semaphore>,
     /// Held to look at all blobs.
     upkeep: Arc<Mutex<()>>,
@@ -217,7 +217,7 @@ pub struct Blobs {
 /// Permission to rely on blobs that were found until the journal names them; a
 /// garbage collection that begins meanwhile waits for its end.
 #[derive(Debug)]
-pub struct Lease(#[allow(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<()>);
+pub struct Hold(#[allow(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<()>);
 
 impl Blobs {
     /// Opens the store of a state folder: in `place` if given, a folder or
@@ -261,15 +261,15 @@ impl Blobs {
             backend: Arc::new(backend),
             staging,
             gate: Arc::default(),
-            leases: Arc::default(),
+            holds: Arc::default(),
             in_memory: Arc::new(Semaphore::new(IN_MEMORY)),
             upkeep: Arc::default(),
         }
     }
 
     /// To be held from [`Blobs::first_missing`] until the journal names the blobs.
-    pub async fn lease(&self) -> Lease {
-        Lease(self.leases.clone().read_owned().await)
+    pub async fn hold(&self) -> Hold {
+        Hold(self.holds.clone().read_owned().await)
     }
 
     /// To be held while all blobs are collected or checked, which is done once at a time;
@@ -278,9 +278,9 @@ impl Blobs {
         self.upkeep.clone().try_lock_owned().ok()
     }
 
-    /// Returns once all leases of before are over.
+    /// Returns once all holds of before are over.
     pub(crate) async fn settle(&self) {
-        drop(self.leases.write().await);
+        drop(self.holds.write().await);
     }
 
     /// Whether it is stored; notes that it is used.

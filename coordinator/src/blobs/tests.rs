@@ -180,14 +180,14 @@ async fn uploads_that_were_given_up_go_and_those_under_way_stay() {
 #[tokio::test]
 async fn a_collection_waits_for_leases_of_before() {
     let (_folder, blobs) = store().await;
-    let lease = blobs.lease().await;
+    let hold = blobs.hold().await;
     let settled = tokio::spawn({
         let blobs = blobs.clone();
         async move { blobs.settle().await }
     });
     tokio::task::yield_now().await;
     assert!(!settled.is_finished());
-    drop(lease);
+    drop(hold);
     settled.await.unwrap();
 }
 

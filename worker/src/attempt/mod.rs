@@ -150,7 +150,7 @@ impl<'a> Attempt<'a> {
         match &grant.stage {
             Stage::Command(command) => {
                 let pass_env = &shared.config.pass_env;
-                command::run(command, grant, &self.folder, &shared.guard, pass_env, &gpus, self.stop()).await
+                command::run(command, grant, &self.folder, &shared.reaper, pass_env, &gpus, self.stop()).await
             }
             _ => parent::run(&shared.config, self.folder.root(), &gpus, self.stop(), tell).await,
         }
