@@ -1,20 +1,21 @@
-//! What a person types.
+//! The `lithogen` command line: arguments, one module per command, and the client.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | the commands and their options |
-//! | `checkup` | a data set looked at before a study meets it |
 //! | [`commands`] | one command per file |
-//! | [`exit`] | exit codes |
-//! | [`data`] | the class folders of a data set |
-//! | [`stones`] | which stone each picture of it is of |
+//! | [`spec`] | what the options ask for: a study or commands, and its data |
+//! | [`estimate`] | what a study costs |
+//! | [`dataset`] | a data set of pictures on this machine |
+//! | [`weights`] | the folder of published weights |
 //! | [`local`] | a coordinator and a worker in this process |
-//! | [`out`] | standard output and error: what terminals are let see |
 //! | [`remote`] | calls to a coordinator |
+//! | [`identities`] | who a person is to coordinators of other machines |
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
-//! | [`weights`] | the folder of published weights |
+//! | [`out`] | standard output and error: what terminals are let see |
 //! | [`units`] | sizes and times as people write them |
+//! | [`exit`] | exit codes |
 
 #![warn(clippy::print_stdout, clippy::print_stderr, reason = "what is printed goes through `out`")]
 
@@ -23,17 +24,15 @@
 pub mod out;
 
 pub mod args;
-#[cfg(feature = "worker")]
-pub mod checkup;
 pub mod commands;
-pub mod data;
+pub mod dataset;
+pub mod estimate;
 pub mod exit;
+pub mod identities;
 pub mod local;
-#[cfg(feature = "worker")]
-pub mod preview;
 pub mod progress;
 pub mod remote;
-pub mod stones;
+pub mod spec;
 pub mod table;
 pub mod units;
 pub mod weights;

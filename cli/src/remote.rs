@@ -21,8 +21,8 @@ use proto::v1::registration_service_client::RegistrationServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::commands::login;
 use crate::exit::{self, Problem};
+use crate::identities;
 
 /// Largest message taken: the status of a big run.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
@@ -53,11 +53,11 @@ impl Remote {
     /// # Errors
     /// Exit code 2 if it is no URL, or nobody has logged in.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let (credentials, identity) = login::credentials(url)?;
+        let (credentials, identity) = identities::credentials(url)?;
         let channel =
             proto::channel::connect(url, &credentials).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
         if let Some(identity) = identity {
-            login::keep(identity, channel.clone());
+            identities::keep(identity, channel.clone());
         }
         Ok(Self { url: url.to_owned(), channel })
     }

@@ -16,7 +16,7 @@ use proto::{private, transfer};
 use serde::{Deserialize, Serialize};
 
 use crate::args::WeightsPlace;
-use crate::data::Found;
+use crate::dataset::folders::Found;
 use crate::exit::{self, Problem};
 
 /// The file beside the weights.

@@ -3,6 +3,8 @@
 mod artifact;
 mod coordinator;
 mod journal;
+#[cfg(feature = "worker")]
+mod model;
 mod study;
 mod task;
 mod token;
@@ -12,6 +14,8 @@ mod worker;
 pub use artifact::*;
 pub use coordinator::*;
 pub use journal::*;
+#[cfg(feature = "worker")]
+pub use model::*;
 pub use study::*;
 pub use task::*;
 pub use token::*;
@@ -96,7 +100,7 @@ pub enum Command {
     Dataset(Dataset),
     /// Import, export and sample diffusion models
     #[cfg(feature = "worker")]
-    Model(crate::commands::model::Model),
+    Model(Model),
     /// Get, take in and check the published weights that a study starts from
     #[cfg(feature = "worker")]
     Weights(Weights),

@@ -21,10 +21,10 @@ use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 use crate::args::Check;
-use crate::commands::login;
 #[cfg(feature = "worker")]
 use crate::commands::workers::in_words;
 use crate::exit::{self, Problem};
+use crate::identities;
 use crate::out;
 
 /// Clocks that differ by more make certificates and logs hard to believe.
@@ -111,7 +111,7 @@ struct Side {
 
 fn side(args: &Check) -> anyhow::Result<Side> {
     if let Some(path) = &args.join_token_file {
-        let config = tls::client(Trust::Pinned(login::read_token(path)?.ca), None)?;
+        let config = tls::client(Trust::Pinned(identities::read_token(path)?.ca), None)?;
         return Ok(Side { config, trust: "it is the coordinator of the join token".to_owned(), identity: None });
     }
     if let Some(identity) = Identity::load(&args.state.join("identity"))? {

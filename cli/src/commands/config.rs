@@ -6,6 +6,7 @@ use domain::results::Results;
 
 use crate::args::{Config, ConfigCommand, SchemaOf};
 use crate::out;
+use crate::spec;
 
 /// Prints the resolved spec, the ledger of readings or a schema.
 ///
@@ -13,7 +14,7 @@ use crate::out;
 /// Exit code 2 if the spec is wrong.
 pub fn run(args: &Config) -> anyhow::Result<()> {
     match &args.command {
-        ConfigCommand::Show { spec } => out::line(toml::to_string(&super::resolve(spec)?)?.trim_end()),
+        ConfigCommand::Show { spec } => out::line(toml::to_string(&spec::resolve(spec)?)?.trim_end()),
         ConfigCommand::Ledger { json } => ledger(*json)?,
         ConfigCommand::Schema { of } => {
             let schema = match of {

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use domain::seed::Seed;
 
 use crate::args::{Dataset, DatasetCommand, Spec};
-use crate::checkup;
-use crate::data;
+use crate::dataset::{checkup, folders, preview};
 use crate::exit::{self, Problem};
 use crate::out;
-use crate::preview;
 use crate::progress::Counter;
+use crate::spec;
 
 /// Makes data, or looks at them.
 ///
@@ -26,13 +25,13 @@ pub fn run(args: &Dataset, quiet: bool) -> anyhow::Result<()> {
 }
 
 fn phantom(folder: &Path, spec: &Spec, quiet: bool) -> anyhow::Result<()> {
-    let experiment = super::resolve(spec)?;
+    let experiment = spec::resolve(spec)?;
     let mut counter = Counter::new("drawing stand-ins", quiet);
     science::data::phantom::draw(&experiment.phantom, Seed(experiment.seed), folder, &mut |done, total| {
         counter.show(done, total);
     })?;
     counter.end();
-    let found = data::find(folder)?;
+    let found = folders::find(folder)?;
     out::line(format_args!("{}: {}", folder.display(), found.remarks.join("; ")));
     let scale = experiment.scale.name();
     out::line(format_args!("next: lithogen reproduce --scale {scale} --data {}", folder.display()));
@@ -43,7 +42,7 @@ fn phantom(folder: &Path, spec: &Spec, quiet: bool) -> anyhow::Result<()> {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn patches(folder: &Path, spec: &Spec, to: &Path, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let experiment = super::resolve(spec)?;
+    let experiment = spec::resolve(spec)?;
     let (mut counter, began) = (Counter::new("cutting patches", quiet), Instant::now());
     let preview = preview::cut(folder, &experiment, to, &mut |done, total| {
         if began.elapsed() > PATIENCE {
@@ -62,7 +61,7 @@ fn patches(folder: &Path, spec: &Spec, to: &Path, json: bool, quiet: bool) -> an
 }
 
 fn check(folder: &Path, spec: &Spec, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let experiment = super::resolve(spec)?;
+    let experiment = spec::resolve(spec)?;
     let mut counter = Counter::new("opening pictures", quiet);
     let checkup = checkup::check(folder, &experiment, &mut |done, total| counter.show(done, total))?;
     counter.end();

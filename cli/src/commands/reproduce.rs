@@ -11,18 +11,19 @@ use domain::results::Results;
 use proto::v1;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use super::watch::{conclude, follow};
-use super::{plan as plan_command, worker as worker_command};
 use worker::devices::Device;
 
+use super::watch::{conclude, follow};
+use super::worker as worker_command;
 use crate::args::{OnFailure, Reproduce};
-use crate::data::Found;
+use crate::dataset::folders::Found;
+use crate::estimate;
 use crate::exit::{self, Problem};
 use crate::local::{Local, address_file, stop_signal, surely_end_within};
 use crate::out;
-use crate::progress::{Counter, View};
+use crate::progress::View;
 use crate::remote::{Remote, short};
+use crate::spec;
 use crate::table;
 use crate::weights::{Needed, WeightsFolder};
 
@@ -40,7 +41,7 @@ enum Ended {
 /// # Errors
 /// With the exit codes of [`exit`].
 pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
-    let experiment = super::resolve(&args.spec)?;
+    let experiment = spec::resolve(&args.spec)?;
     worker_command::check_device(&args.device)?;
     let weights = WeightsFolder::new(&args.weights, &args.state.state).all_needed(&experiment)?;
     let say = |line: String| {
@@ -53,7 +54,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
         Some(url) => {
             say(format!(" state    at the coordinator {url}"));
             let remote = Remote::new(url)?;
-            let found = prepare(args, &experiment, weights, quiet)?;
+            let found = spec::prepare(args.data.as_deref(), &experiment, weights, &args.state.state, quiet)?;
             let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
             announce(&experiment, &found, &status, args.data.is_none(), None, &say)?;
             match watch(&remote, &status, args.on_failure, quiet).await? {
@@ -102,7 +103,7 @@ async fn study(
         }
     };
     doctor(args, &say);
-    let found = prepare(args, experiment, weights, quiet)?;
+    let found = spec::prepare(args.data.as_deref(), experiment, weights, &args.state.state, quiet)?;
     let status = remote.submit(experiment, &found.data, &found.folders, 0).await?;
     let cores = worker_command::cores();
     let workers = usize::from(args.workers);
@@ -176,16 +177,6 @@ fn doctor(args: &Reproduce, say: &impl Fn(String)) {
     say(format!(" doctor   ✓ {cores} cores{free} · computes on: {}", args.device));
 }
 
-fn prepare(args: &Reproduce, experiment: &Experiment, weights: Needed, quiet: bool) -> anyhow::Result<Found> {
-    let mut counter = Counter::new("drawing stand-ins", quiet);
-    let mut found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
-        counter.show(done, total);
-    })?;
-    counter.end();
-    weights.join(&mut found);
-    Ok(found)
-}
-
 fn announce(
     experiment: &Experiment,
     found: &Found,
@@ -216,8 +207,8 @@ fn announce(
     match (status.committed == status.tasks, cores) {
         (true, _) => say(format!("          {} cached · nothing to run", status.committed)),
         (false, Some(cores)) => {
-            let seconds = left * plan_command::seconds(&plan, cores.min(worker_command::cores()));
-            let duration = plan_command::duration;
+            let seconds = left * estimate::seconds(&plan, cores.min(worker_command::cores()));
+            let duration = estimate::duration;
             say(format!(
                 "          {} cached · est. {} ({} – {})",
                 status.committed,

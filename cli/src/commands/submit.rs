@@ -7,10 +7,9 @@ use domain::overrides;
 use proto::v1::RunStatus;
 
 use crate::args::Submit;
-use crate::commands::Work;
 use crate::out;
-use crate::progress::Counter;
 use crate::remote::{Remote, short};
+use crate::spec::{self, Work};
 use crate::weights::WeightsFolder;
 
 /// Uploads the data and hands the study or the commands in.
@@ -19,7 +18,7 @@ use crate::weights::WeightsFolder;
 /// If the spec or the data cannot be used, or there is no coordinator.
 pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
     let remote = Remote::new(&args.coordinator)?;
-    let status = match super::work(&args.spec)? {
+    let status = match spec::work(&args.spec)? {
         Work::Study(experiment) => {
             for warning in overrides::without_effect(&experiment, args.data.is_none()) {
                 note!("warning: {warning}");
@@ -44,11 +43,6 @@ pub async fn run(args: &Submit, quiet: bool) -> anyhow::Result<()> {
 
 async fn study(args: &Submit, remote: &Remote, experiment: &Experiment, quiet: bool) -> anyhow::Result<RunStatus> {
     let weights = WeightsFolder::new(&args.weights, &args.state.state).all_needed(experiment)?;
-    let mut counter = Counter::new("drawing stand-ins", quiet);
-    let mut found = super::data(args.data.as_deref(), experiment, &args.state.state, &mut |done, total| {
-        counter.show(done, total);
-    })?;
-    counter.end();
-    weights.join(&mut found);
+    let found = spec::prepare(args.data.as_deref(), experiment, weights, &args.state.state, quiet)?;
     remote.submit(experiment, &found.data, &found.folders, args.priority).await
 }

@@ -15,10 +15,10 @@ use worker::memory::limit_mib;
 
 use crate::args::Worker;
 use crate::commands::attempt::DEVICE;
-use crate::commands::login;
 use crate::commands::worker::signals::Signals;
 use crate::commands::workers::in_words;
 use crate::exit::{self, Problem};
+use crate::identities;
 use crate::units::MIB;
 
 /// Works until told to stop.
@@ -42,10 +42,10 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     }
     config.cadence = Cadence { every_steps: None, every_seconds: Some(args.checkpoint_every.as_secs().max(1)) };
     config.join_token = match (&args.join_token_file, args.join_token.as_deref()) {
-        (Some(path), _) => Some(login::read_token(path)?),
+        (Some(path), _) => Some(identities::read_token(path)?),
         // Environment files like to set what they have no value for.
         (None, None | Some("")) => None,
-        (None, Some(token)) => Some(login::parse_token("LITHOGEN_JOIN_TOKEN", token)?),
+        (None, Some(token)) => Some(identities::parse_token("LITHOGEN_JOIN_TOKEN", token)?),
     };
     let offered = match &config.gpus[..] {
         [] => String::new(),
@@ -66,7 +66,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
             Problem::new(exit::INCOMPATIBLE, error.to_string()).into()
         }
         worker::Error::Url(_) => Problem::new(exit::USAGE, error.to_string()).into(),
-        worker::Error::Identity(problem) => login::explain(problem),
+        worker::Error::Identity(problem) => identities::explain(problem),
         _ => error.into(),
     })
 }

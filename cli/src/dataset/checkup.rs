@@ -16,8 +16,8 @@ use science::data::{batch, picture};
 use science::stages::{ingest, patches};
 use serde::Serialize;
 
-use crate::data::{self, Layout};
-use crate::stones::Place;
+use super::folders::{self, Layout};
+use super::stones::Place;
 
 /// Findings of one kind that are listed one by one.
 const LISTED: usize = 20;
@@ -143,7 +143,7 @@ impl Member {
 /// # Errors
 /// If `root` is no folder, or a folder in it cannot be read.
 pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64)) -> anyhow::Result<Checkup> {
-    let Layout { raw, folders, problems } = data::layout(root)?;
+    let Layout { raw, folders, problems } = folders::layout(root)?;
     let mut findings = Findings::default();
     problems.into_iter().for_each(|problem| findings.add(Severity::Blocking, problem));
     let mut members = Vec::new();
@@ -157,7 +157,7 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
     name_stones(&raw, &mut members, &mut findings);
 
     let with_mask = |member: &Member| {
-        let masks = data::masks_of(&raw, member.of, &member.folder);
+        let masks = folders::masks_of(&raw, member.of, &member.folder);
         member.files.iter().map(|path| (path.clone(), picture::mask_of(&masks, path))).collect::<Vec<_>>()
     };
     let files: Vec<(PathBuf, Option<PathBuf>)> = members.iter().flat_map(with_mask).collect();
@@ -192,9 +192,12 @@ pub fn check(root: &Path, experiment: &Experiment, tell: &mut dyn FnMut(u64, u64
         );
         findings.add(Severity::Note, text);
     }
-    same_files(&looks, &mut findings);
+    for (earlier, path) in folders::same_files(looks.iter().map(|look| (look.digest, &look.path))) {
+        let text = format!("{} and {} are the same file; remove one", earlier.display(), path.display());
+        findings.add(Severity::Blocking, text);
+    }
     look_alikes(&looks, &placed, &mut findings);
-    let stand_in = data::stand_in(&raw)?;
+    let stand_in = folders::stand_in(&raw)?;
     if let Some(what) = &stand_in {
         findings
             .add(Severity::Note, format!("stand-in data: {what}; nothing made with them is compared with the paper"));
@@ -222,7 +225,7 @@ fn name_stones(raw: &Path, members: &mut [Member], findings: &mut Findings) {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let pictures = members.iter().map(|member| (member.of, member.files.iter().map(name).collect())).collect();
     let folders = members.iter().map(|member| (member.of, member.folder.clone())).collect();
-    let stones = data::stones(raw, &pictures, &folders);
+    let stones = folders::stones(raw, &pictures, &folders);
     stones.problems.iter().for_each(|problem| findings.add(Severity::Blocking, problem.clone()));
     for member in &mut *members {
         let numbers = stones.numbers(member.of);
@@ -360,16 +363,6 @@ fn small(look: &Look, experiment: &Experiment, findings: &mut Findings) {
         let text =
             format!("{path} has {width}x{height} pixels, but a patch {least}x{least}: remove it or lower patch.size");
         findings.add(Severity::Blocking, text);
-    }
-}
-
-fn same_files(looks: &[Look], findings: &mut Findings) {
-    let mut seen = BTreeMap::new();
-    for look in looks {
-        if let Some(earlier) = seen.insert(look.digest, &look.path) {
-            let text = format!("{} and {} are the same file; remove one", earlier.display(), look.path.display());
-            findings.add(Severity::Blocking, text);
-        }
     }
 }
 

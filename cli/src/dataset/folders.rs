@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use domain::artifact::Manifest;
+use domain::digest::Digest;
 use domain::paper;
 use domain::plan::{Data, RawClass};
 use domain::stone::{Class, Dataset, View};
 use proto::transfer;
 use serde::Deserialize;
 
+use super::stones::{Place, Stones};
 use crate::exit::{self, Problem};
-use crate::stones::{Place, Stones};
 
 /// Endings of the files that count as pictures; all others are passed over.
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -190,15 +191,17 @@ fn pictures(folder: &Path) -> Result<Manifest, transfer::Error> {
 fn repeated(folders: &[(PathBuf, Manifest)]) -> Vec<String> {
     let mut repeated = Vec::new();
     for (folder, manifest) in folders {
-        let mut seen = BTreeMap::new();
-        for entry in manifest.entries() {
-            if let Some(earlier) = seen.insert(entry.digest, &entry.path) {
-                let path = &entry.path;
-                repeated.push(format!("{}: {earlier} and {path} are the same file; remove one", folder.display()));
-            }
+        for (earlier, path) in same_files(manifest.entries().iter().map(|entry| (entry.digest, &entry.path))) {
+            repeated.push(format!("{}: {earlier} and {path} are the same file; remove one", folder.display()));
         }
     }
     repeated
+}
+
+/// Files with the same bytes: each with the one before it.
+pub fn same_files<T: Copy>(files: impl Iterator<Item = (Digest, T)>) -> Vec<(T, T)> {
+    let mut seen = BTreeMap::new();
+    files.filter_map(|(digest, file)| Some((seen.insert(digest, file)?, file))).collect()
 }
 
 /// What lies beside `raw`, or beside `A` and `C`.

@@ -17,9 +17,9 @@ use science::device::Kind;
 use science::stages::{Attempt, patches};
 use serde::Serialize;
 
-use crate::data::{self, Layout};
+use super::folders::{self, Layout};
+use super::stones::Place;
 use crate::exit::{self, Problem};
-use crate::stones::Place;
 
 /// The folder of what the stages leave for each other, below the folder asked for.
 const WORK: &str = ".work";
@@ -67,10 +67,10 @@ pub fn cut(
     out: &Path,
     tell: &mut dyn FnMut(u64, u64),
 ) -> anyhow::Result<Preview> {
-    let mut data = data::find(root)?.data;
+    let mut data = folders::find(root)?.data;
     data.weights = experiment.weights().into_iter().map(|which| (which, Data::unknown(which))).collect();
     let plan = plan::plan(experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
-    let Layout { raw, folders, .. } = data::layout(root)?;
+    let Layout { raw, folders, .. } = folders::layout(root)?;
     let work = out.join(WORK);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot use {}", out.display()))?;
     let mut cutter = Cutter {
@@ -137,7 +137,7 @@ impl Cutter<'_> {
         let mut folder = Folder::new(self.work.join(format!("{dataset}-{view}-{stage}")));
         for class in dataset.classes() {
             if let Some(pictures) = self.folders.get(&(dataset, view, class)) {
-                let masks = data::masks_of(&self.raw, (dataset, view, class), pictures);
+                let masks = folders::masks_of(&self.raw, (dataset, view, class), pictures);
                 folder =
                     folder.with_input(format!("raw.{class}"), pictures).with_input(format!("masks.{class}"), masks);
             }
