@@ -107,15 +107,14 @@ pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
         .await;
     match answer {
         Err(error) if is_in_use(&error) => {
-            match proto::channel::socket_path(state).exists() {
-                true => question(Remote::of_state(state)?).await,
+            if proto::channel::socket_path(state).exists() {
+                question(Remote::of_state(state)?).await
+            } else {
                 // Its path was too long for a socket; then the port is for this machine.
-                false => {
-                    let path = address_file(state);
-                    let url = std::fs::read_to_string(&path);
-                    let url = url.with_context(|| format!("cannot read {}", path.display()))?;
-                    question(Remote::new(url.trim())?).await
-                }
+                let path = address_file(state);
+                let url = std::fs::read_to_string(&path);
+                let url = url.with_context(|| format!("cannot read {}", path.display()))?;
+                question(Remote::new(url.trim())?).await
             }
         }
         answer => {

@@ -56,10 +56,11 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match steers(c) {
+        if steers(c) {
             // A string takes whatever is written to it.
-            true => drop(write!(shown, "\\u{:04x}", u32::from(c))),
-            false => shown.push(c),
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
         }
     }
     Cow::Owned(shown)

@@ -9,9 +9,10 @@ use domain::stone::View;
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
     let mut text = String::new();
-    let title = match results.comparable {
-        true => "Table I, paper and this study".to_owned(),
-        false => "Table I, paper and this study: NOT COMPARABLE WITH THE PAPER".to_owned(),
+    let title = if results.comparable {
+        "Table I, paper and this study".to_owned()
+    } else {
+        "Table I, paper and this study: NOT COMPARABLE WITH THE PAPER".to_owned()
     };
     text.push_str(&format!("{title}\n{}\n", table_1(results)));
     for note in export::notes(results) {

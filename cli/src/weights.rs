@@ -135,9 +135,10 @@ impl WeightsFolder {
         let path = self.of(record.name).join(WEIGHTS_FILE);
         let again = format!("import {} again", record.name);
         let entry = transfer::entry(&path).map_err(|error| Problem::new(exit::DATA, format!("{error}; {again}")))?;
-        match entry.digest == record.digest {
-            true => Ok(entry),
-            false => Err(Problem::new(exit::DATA, format!("{} is damaged; {again}", path.display())).into()),
+        if entry.digest == record.digest {
+            Ok(entry)
+        } else {
+            Err(Problem::new(exit::DATA, format!("{} is damaged; {again}", path.display())).into())
         }
     }
 

@@ -79,9 +79,10 @@ pub fn worker_id(text: &str) -> Result<WorkerId, InvalidField> {
 pub fn plain(text: &str) -> String {
     // What is cut away need not be looked at.
     let looked_at = &text[..text.floor_char_boundary(16 * NAME_MAX)];
-    match looked_at.contains(char::is_control) {
-        true => cut(&looked_at.replace(char::is_control, ""), NAME_MAX),
-        false => cut(text, NAME_MAX),
+    if looked_at.contains(char::is_control) {
+        cut(&looked_at.replace(char::is_control, ""), NAME_MAX)
+    } else {
+        cut(text, NAME_MAX)
     }
 }
 
@@ -108,9 +109,10 @@ pub fn ends(request: v1::EndAttemptsRequest) -> Result<Vec<v1::AttemptEnd>, Inva
 }
 
 fn few(field: &'static str, count: usize, most: usize) -> Result<(), InvalidField> {
-    match count > most {
-        true => Err(invalid(field, format!("{count} of them; at most {most} come in one message"))),
-        false => Ok(()),
+    if count > most {
+        Err(invalid(field, format!("{count} of them; at most {most} come in one message")))
+    } else {
+        Ok(())
     }
 }
 

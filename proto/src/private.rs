@@ -111,9 +111,10 @@ fn trusted(user: u32, owner: u32) -> [u32; 2] {
 
 /// Checks that what lies there belongs to one of these users.
 fn check_owner(path: &Path, owner: u32, trusted: &[u32]) -> Result<(), Error> {
-    match trusted.contains(&owner) {
-        true => Ok(()),
-        false => Err(Error::OtherOwner { path: path.to_owned(), owner, user: geteuid().as_raw() }),
+    if trusted.contains(&owner) {
+        Ok(())
+    } else {
+        Err(Error::OtherOwner { path: path.to_owned(), owner, user: geteuid().as_raw() })
     }
 }
 

@@ -62,9 +62,10 @@ fn left() -> BTreeSet<i32> {
     let mut groups = BTreeSet::new();
     for line in io::stdin().lines().map_while(Result::ok) {
         let Some(group) = line.get(1..).and_then(|group| group.parse().ok()) else { continue };
-        match line.starts_with('+') {
-            true => groups.insert(group),
-            false => groups.remove(&group),
+        if line.starts_with('+') {
+            groups.insert(group)
+        } else {
+            groups.remove(&group)
         };
     }
     groups
@@ -126,9 +127,10 @@ impl Reaper {
         let mut state = self.state();
         change(&mut state.groups);
         let pipe = state.process.as_mut().and_then(|process| process.stdin.as_mut());
-        match pipe.is_some_and(|pipe| pipe.write_all(line.as_bytes()).is_ok()) {
-            true => Ok(()),
-            false => self.start(&mut state).map(drop),
+        if pipe.is_some_and(|pipe| pipe.write_all(line.as_bytes()).is_ok()) {
+            Ok(())
+        } else {
+            self.start(&mut state).map(drop)
         }
     }
 

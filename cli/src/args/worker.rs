@@ -70,9 +70,10 @@ pub struct Worker {
 
 fn variable(name: &str) -> Result<String, &'static str> {
     let plain = |name: &str| !name.is_empty() && !name.contains(['=', '*', '\0']);
-    match plain(name.strip_suffix('*').unwrap_or(name)) {
-        true => Ok(name.to_owned()),
-        false => Err("expected the name of a variable, or the beginning of names and a *"),
+    if plain(name.strip_suffix('*').unwrap_or(name)) {
+        Ok(name.to_owned())
+    } else {
+        Err("expected the name of a variable, or the beginning of names and a *")
     }
 }
 

@@ -169,9 +169,10 @@ fn said(problem: &v1::ArtifactProblem) -> String {
     if !problem.why.is_empty() {
         line += &format!(" ({})", problem.why);
     }
-    line += &match problem.tasks.is_empty() {
-        true => " no task needs it".to_owned(),
-        false => format!(" needed by {}", problem.tasks.join(", ")),
+    line += &if problem.tasks.is_empty() {
+        " no task needs it".to_owned()
+    } else {
+        format!(" needed by {}", problem.tasks.join(", "))
     };
     if let Some(maker) = problem.makers.first() {
         line += &format!("; `lithogen task recompute {maker}` computes it again");

@@ -83,9 +83,10 @@ pub async fn run(command: &CellCommand) -> anyhow::Result<()> {
         explain(&remote, cell, run, protocol.as_deref()).await
     })
     .await?;
-    match json {
-        true => out::line(serde_json::to_string_pretty(&explained)?),
-        false => print(&explained, &place(remote, state)),
+    if *json {
+        out::line(serde_json::to_string_pretty(&explained)?)
+    } else {
+        print(&explained, &place(remote, state))
     }
     Ok(())
 }

@@ -45,9 +45,10 @@ struct Step {
 /// # Errors
 /// Naming the first step that failed.
 pub async fn run(args: &Check) -> anyhow::Result<()> {
-    let url = match args.coordinator.contains("://") {
-        true => args.coordinator.clone(),
-        false => format!("https://{}", args.coordinator),
+    let url = if args.coordinator.contains("://") {
+        args.coordinator.clone()
+    } else {
+        format!("https://{}", args.coordinator)
     };
     let (host, port, encrypted) = match Address::parse(&url) {
         Ok(Address::Secure { host, port }) => (host, port, true),
@@ -226,9 +227,10 @@ async fn recognised(url: &str, side: &Side, identity: &str) -> Result<String, St
 fn clock(theirs_ms: i64, before_ms: i64, after_ms: i64) -> Result<String, String> {
     let skew_ms = theirs_ms.saturating_sub(before_ms.midpoint(after_ms));
     let told = format!("the coordinator's is {:+.3} s from this machine's", skew_ms as f64 / 1e3);
-    match skew_ms.unsigned_abs() <= SKEW_MAX.as_millis() as u64 {
-        true => Ok(told),
-        false => Err(format!("{told}; have both set by NTP")),
+    if skew_ms.unsigned_abs() <= SKEW_MAX.as_millis() as u64 {
+        Ok(told)
+    } else {
+        Err(format!("{told}; have both set by NTP"))
     }
 }
 
@@ -244,11 +246,10 @@ fn disk(state: &Path) -> Result<String, String> {
     };
     let free = disk.available_space();
     let told = format!("{:.1} GB free for {}", free as f64 / 1e9, state.display());
-    match free >= ROOM {
-        true => Ok(told),
-        false => {
-            Err(format!("{told}; a worker needs {:.0} GB, so make room or choose another --state", ROOM as f64 / 1e9))
-        }
+    if free >= ROOM {
+        Ok(told)
+    } else {
+        Err(format!("{told}; a worker needs {:.0} GB, so make room or choose another --state", ROOM as f64 / 1e9))
     }
 }
 
@@ -283,9 +284,10 @@ fn installed() -> String {
     let drivers = [("libnvidia-ml.so.1", "NVIDIA"), ("libcuda.so.1", "CUDA"), ("libvulkan.so.1", "Vulkan")];
     let found: Vec<&str> =
         drivers.into_iter().filter(|(library, _)| is_installed(library)).map(|(_, name)| name).collect();
-    match found.is_empty() {
-        true => "none: it would compute on the CPU".to_owned(),
-        false => format!("{} found", found.join(", ")),
+    if found.is_empty() {
+        "none: it would compute on the CPU".to_owned()
+    } else {
+        format!("{} found", found.join(", "))
     }
 }
 

@@ -72,8 +72,9 @@ fn check(folder: &Path, spec: &Spec, json: bool, quiet: bool) -> anyhow::Result<
         out::line(format_args!("{} for a study of scale {scale} with {folds} fold(s)\n", folder.display()));
         out::line(checkup::text(&checkup).trim_end());
     }
-    match checkup.blocks() {
-        true => Err(Problem::new(exit::DATA, format!("a study cannot use the data in {}", folder.display())).into()),
-        false => Ok(()),
+    if checkup.blocks() {
+        Err(Problem::new(exit::DATA, format!("a study cannot use the data in {}", folder.display())).into())
+    } else {
+        Ok(())
     }
 }

@@ -24,10 +24,7 @@ pub async fn run(args: &Exec) -> anyhow::Result<()> {
         async move {
             let status = remote.submit_commands(commands, Path::new(""), args.priority).await?;
             out::line(&status.run_id);
-            match args.wait {
-                true => watch::follow(&remote, &status.run_id, true, |_, _| {}).await,
-                false => Ok(status),
-            }
+            if args.wait { watch::follow(&remote, &status.run_id, true, |_, _| {}).await } else { Ok(status) }
         }
     })
     .await?;

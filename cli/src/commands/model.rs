@@ -93,12 +93,11 @@ fn guide(args: &Sample, model: &SinddmRecord, sampling: &Sampling) -> anyhow::Re
         let finest = model.sizes.last().copied().unwrap_or_default();
         let pyramid = usable(Pyramid::new(&[framed(path)?], &model.sinddm.on(finest)))?;
         let levels: Vec<_> = pyramid.scales.into_iter().flat_map(|scale| scale.images).collect();
-        match levels.len() == scales {
-            true => Ok(levels),
-            false => {
-                let problem = "training.json: its sizes do not follow from its knobs";
-                Err(anyhow::Error::from(Problem::new(exit::DATA, problem)))
-            }
+        if levels.len() == scales {
+            Ok(levels)
+        } else {
+            let problem = "training.json: its sizes do not follow from its knobs";
+            Err(anyhow::Error::from(Problem::new(exit::DATA, problem)))
         }
     };
     let start = match (&args.start, args.scale, args.time) {

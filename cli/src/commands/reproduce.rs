@@ -253,9 +253,10 @@ async fn finish(args: &Reproduce, remote: &Remote, status: &v1::RunStatus, quiet
     let (text, results) = remote.results(status).await?;
     let report = args.state.state.join("report");
     remote.report(status, &report).await?;
-    match args.json {
-        true => out::line(text.trim_end()),
-        false => out::line(format_args!("\n{}", table::text(&results).trim_end())),
+    if args.json {
+        out::line(text.trim_end())
+    } else {
+        out::line(format_args!("\n{}", table::text(&results).trim_end()))
     }
     if !quiet {
         note!("\n{}", next_steps(args, &results, &report));

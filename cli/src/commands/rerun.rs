@@ -86,8 +86,9 @@ async fn attempt(folder: &Path) -> anyhow::Result<()> {
     let input = child.stdin.take();
     let ended = child.wait().await.context("the attempt")?;
     drop(input);
-    match ended.success() {
-        true => Ok(()),
-        false => Err(Problem::new(exit::ERROR, format!("the attempt ended with {ended}")).into()),
+    if ended.success() {
+        Ok(())
+    } else {
+        Err(Problem::new(exit::ERROR, format!("the attempt ended with {ended}")).into())
     }
 }

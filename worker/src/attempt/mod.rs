@@ -87,9 +87,12 @@ pub(crate) async fn hand_back(shared: &Shared, grant: &Grant) {
 fn check(offer: &Offer, grant: &Grant) -> Result<(), Failure> {
     let wanted = Resources { slots: grant.slots, memory_mib: grant.memory_mib, ..Resources::default() };
     let there = |part: &GpuPart| (part.index as usize) < offer.gpus.len() && part.milli <= WHOLE_GPU;
-    let gpus = || match grant.gpus.iter().all(there) {
-        true => Ok(()),
-        false => Err(Unfit::Gpus { wanted_milli: grant.gpus.iter().map(|part| part.milli).sum(), wanted_mib: 0 }),
+    let gpus = || {
+        if grant.gpus.iter().all(there) {
+            Ok(())
+        } else {
+            Err(Unfit::Gpus { wanted_milli: grant.gpus.iter().map(|part| part.milli).sum(), wanted_mib: 0 })
+        }
     };
     offer.could_run(grant.stage.kind().name(), grant.version, &wanted).and_then(|()| gpus()).map_err(|unfit| {
         let hint = match grant.stage {

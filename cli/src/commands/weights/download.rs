@@ -42,9 +42,10 @@ pub(super) fn source(which: Pretrained, from: Option<&str>) -> anyhow::Result<Ur
     };
     let wrong = |problem: String| Problem::new(exit::USAGE, format!("--from {text}: {problem}"));
     let url = Url::parse(&text).map_err(|error| wrong(error.to_string()))?;
-    match is_safe(&url) {
-        true => Ok(url),
-        false => Err(wrong("has to begin with https://; http:// is for this machine only".to_owned()).into()),
+    if is_safe(&url) {
+        Ok(url)
+    } else {
+        Err(wrong("has to begin with https://; http:// is for this machine only".to_owned()).into())
     }
 }
 
