@@ -12,7 +12,8 @@ const CORE_FLOPS: f64 = 8e9;
 /// moving its files.
 const TASK_SECONDS: f64 = 0.1;
 
-/// What an A100 is expected to sustain: 30 % of its TF32 peak of 156 TFLOP/s (ALGORITHM 9).
+/// Floating-point operations per second that an A100 is expected to sustain: 30 % of its TF32 peak
+/// of 156 TFLOP/s (ALGORITHM 9).
 pub const A100_FLOPS: f64 = 0.3 * 156e12;
 
 /// How training on the finest scale fits into the memory of devices.
@@ -33,7 +34,7 @@ pub fn memory(experiment: &Experiment) -> String {
     )
 }
 
-/// All arithmetic of a plan.
+/// The floating-point operations of a plan.
 pub fn total_flop(plan: &Plan) -> f64 {
     cost::flops(plan).iter().sum()
 }

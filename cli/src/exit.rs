@@ -14,7 +14,7 @@ pub const FAILED_TASKS: u8 = 5;
 pub const UNREACHABLE: u8 = 6;
 /// The two programs do not understand each other.
 pub const INCOMPATIBLE: u8 = 7;
-/// Interrupted; the same command goes on.
+/// The command was interrupted; the same command goes on.
 pub const INTERRUPTED: u8 = 130;
 
 /// An error with an exit code of its own.
@@ -25,7 +25,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// An error that ends the program with that code.
+    /// An error that ends the program with `code`.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }

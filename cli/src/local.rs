@@ -23,7 +23,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts one on a state folder.
+    /// Starts a coordinator on a state folder.
     ///
     /// # Errors
     /// If no port is to be had. That the folder is in use shows in [`Local::with`].
@@ -36,12 +36,12 @@ impl Local {
         Ok(Self { remote: Remote::new(&url)?, serving, close })
     }
 
-    /// The way to it.
+    /// The connection to the coordinator.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
 
-    /// Does something with it, as long as it lives.
+    /// Does some work as long as the coordinator lives.
     ///
     /// # Errors
     /// Those of the work, or why the coordinator ended before it.
@@ -57,7 +57,7 @@ impl Local {
         }
     }
 
-    /// Ends it and waits until its journal is closed.
+    /// Ends the coordinator and waits until its journal is closed.
     ///
     /// # Errors
     /// If the journal could not be written to its end.
@@ -149,7 +149,7 @@ pub fn surely_end_within(grace: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Ready at the first interrupt or termination signal.
+/// Waits for the first interrupt or termination signal.
 pub async fn stop_signal() {
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-/// Says something on standard error, a line of it. Takes what `eprintln!` takes.
+/// Prints a line on standard error. Takes what `eprintln!` takes.
 macro_rules! note {
     ($($text:tt)*) => { $crate::out::error_line(format_args!($($text)*)) };
 }
@@ -23,7 +23,7 @@ pub fn line(text: impl Display) {
     finish(writeln!(io::stdout().lock(), "{}", shown(&text)));
 }
 
-/// See `note!`.
+/// Prints a line on standard error; called by `note!`.
 pub(crate) fn error_line(text: impl Display) {
     let text = text.to_string();
     // Whoever does not listen is not told.

@@ -197,7 +197,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Counts things.
+    /// A counter of things, which `what` names.
     pub fn new(what: &'static str, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(0);
@@ -209,7 +209,7 @@ impl Counter {
         Self { what, bar, tenth: 0, quiet }
     }
 
-    /// So many are done.
+    /// Shows that `done` of `total` things are done.
     pub fn show(&mut self, done: u64, total: u64) {
         match &self.bar {
             Some(bar) => {
@@ -227,7 +227,7 @@ impl Counter {
         }
     }
 
-    /// All are done.
+    /// Ends the line or the bar.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -24,13 +24,13 @@ use tonic::{Code, Status};
 use crate::exit::{self, Problem};
 use crate::identities;
 
-/// Largest message taken: the status of a big run.
+/// Most bytes of a message: the status of a big run is large.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 
 /// How long a coordinator is waited for that went away while a run was handed in.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
-/// Pause between two tries meanwhile.
+/// Pause between two tries to hand a run in.
 const AWAY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Whether the connection of a call broke, so that nobody knows what became of it.
@@ -48,7 +48,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// To the coordinator at `url`, as whoever has logged in there; nothing is sent yet.
+    /// A connection to the coordinator at `url`, as whoever has logged in there; nothing is sent
+    /// yet.
     ///
     /// # Errors
     /// Exit code 2 if it is no URL, or nobody has logged in.
@@ -62,7 +63,7 @@ impl Remote {
         Ok(Self { url: url.to_owned(), channel })
     }
 
-    /// To the coordinator that has a state folder, over its Unix socket.
+    /// A connection to the coordinator that has a state folder, over its Unix socket.
     ///
     /// # Errors
     /// Those of [`Remote::new`].
@@ -70,23 +71,23 @@ impl Remote {
         Self::new(&format!("unix:{}", socket_path(state).display()))
     }
 
-    /// Where it is.
+    /// The address of the coordinator.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The service for studies.
+    /// A client of the service for runs, tasks and workers.
     pub fn experiments(&self) -> ExperimentServiceClient<Channel> {
         ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
 
-    /// The service for joining.
+    /// A client of the service for joining.
     pub fn registration(&self) -> RegistrationServiceClient<Channel> {
         RegistrationServiceClient::new(self.channel.clone())
     }
 
-    /// Returns once the coordinator serves. To be raced with the coordinator's
-    /// end: one that never serves is waited for without end.
+    /// Returns once the coordinator serves. To be raced with the coordinator's end: a coordinator
+    /// that never serves is waited for without end.
     pub async fn wait(&self) {
         while self.experiments().list_runs(call(v1::ListRunsRequest {})).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -192,7 +193,7 @@ impl Remote {
         }
     }
 
-    /// How a run stands.
+    /// Asks how a run stands.
     ///
     /// # Errors
     /// If the coordinator is away or knows no such run.
@@ -222,7 +223,7 @@ impl Remote {
         }
     }
 
-    /// All about one task, by the first digits of its key.
+    /// Asks for all about one task, by the first digits of its key.
     ///
     /// # Errors
     /// If the coordinator is away or knows no such task.
@@ -248,7 +249,7 @@ impl Remote {
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 
-    /// Calls a run off, or only these of its tasks and what needs them.
+    /// Cancels a run, or only these of its tasks and what needs them.
     ///
     /// # Errors
     /// If the coordinator is away or knows no such run or task.
@@ -258,7 +259,7 @@ impl Remote {
         answer.into_inner().status.context("the coordinator sent no status")
     }
 
-    /// The results of a run, as they are stored.
+    /// Fetches the results of a run, as they are stored.
     ///
     /// # Errors
     /// If the run has none yet.
@@ -276,7 +277,7 @@ impl Remote {
         Ok((text, results))
     }
 
-    /// A file of an artifact, which is text.
+    /// Fetches a file of an artifact, which is text.
     ///
     /// # Errors
     /// If there is no such artifact or file, or it is no text.
@@ -302,12 +303,12 @@ impl Remote {
         std::fs::rename(&fresh, folder).with_context(|| format!("cannot write {}", folder.display()))
     }
 
-    /// The way for files.
+    /// A way to move artifacts.
     pub fn transfer(&self) -> Transfer {
         Transfer::new(self.channel.clone())
     }
 
-    /// The service for files.
+    /// A client of the service for files.
     pub fn artifacts(&self) -> ArtifactServiceClient<Channel> {
         ArtifactServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
     }

@@ -19,13 +19,13 @@ use crate::args::WeightsPlace;
 use crate::dataset::folders::Found;
 use crate::exit::{self, Problem};
 
-/// The file beside the weights.
+/// Name of the file beside the weights that says what is known of them.
 const RECORD_FILE: &str = "weights.json";
 
 /// What is known of imported weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
-    /// Version of the form; 1.
+    /// Version of the document: 1.
     pub schema_version: u32,
     /// Which weights.
     pub name: Pretrained,
@@ -33,13 +33,13 @@ pub struct Imported {
     pub network: String,
     /// The licence that they are published under.
     pub licence: String,
-    /// What the file was called that they came in.
+    /// Name of the file that the weights came in.
     pub file: String,
-    /// Its size.
+    /// Size of that file.
     pub bytes: u64,
-    /// Its SHA-256.
+    /// SHA-256 of that file.
     pub sha256: String,
-    /// Whether that is the published file's; absent if the publisher does not tell.
+    /// Whether that file is the published one; absent if the publisher does not tell.
     pub published: Option<bool>,
     /// Tensors of 32-bit numbers.
     pub tensors: u64,
@@ -51,22 +51,22 @@ pub struct Imported {
 #[derive(Clone, Debug)]
 pub struct WeightsFolder {
     root: PathBuf,
-    /// What names it on a command line; empty for the default.
+    /// The option that names the folder on a command line; empty for the default.
     option: String,
 }
 
-/// What a study reads and is in the folder.
+/// The weights that a study reads, as far as they are in the folder.
 #[derive(Debug, Default)]
 pub struct Needed {
     weights: BTreeMap<Pretrained, Digest>,
     unpublished: BTreeSet<Pretrained>,
     folders: Vec<(PathBuf, Manifest)>,
-    /// What is not there.
+    /// The weights that are not in the folder.
     pub absent: Vec<Pretrained>,
 }
 
 impl WeightsFolder {
-    /// The one that is named, otherwise `weights` in the state folder.
+    /// The folder that is named, otherwise `weights` in the state folder.
     pub fn new(place: &WeightsPlace, state: &Path) -> Self {
         match &place.weights {
             Some(root) => Self { root: root.clone(), option: format!(" --weights {}", root.display()) },
@@ -74,17 +74,18 @@ impl WeightsFolder {
         }
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where these weights are, or will be.
+    /// The folder in which these weights are, or will be.
     pub fn of(&self, which: Pretrained) -> PathBuf {
         self.root.join(which.name())
     }
 
-    /// Before something is put there: a state folder that it lies in is for its owner alone.
+    /// Makes the folder before something is put there: a state folder that it lies in is for its
+    /// owner alone.
     ///
     /// # Errors
     /// If the state folder is somebody else's.
@@ -164,7 +165,7 @@ impl WeightsFolder {
         Ok(needed)
     }
 
-    /// [`WeightsFolder::needed`], all of which has to be here.
+    /// What [`WeightsFolder::needed`] returns, provided that all weights are here.
     ///
     /// # Errors
     /// Exit code 4, with the commands that get what is absent and the knobs that do

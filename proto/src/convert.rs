@@ -33,18 +33,17 @@ const ENDS_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
-    /// Its name in the `.proto` file.
+    /// The field's name in the `.proto` file.
     pub field: &'static str,
-    /// What is wrong.
     pub problem: String,
 }
 
-/// An error about that field.
+/// An error about a field of a message.
 pub fn invalid(field: &'static str, problem: impl ToString) -> InvalidField {
     InvalidField { field, problem: problem.to_string() }
 }
 
-/// A digest from its 64 digits.
+/// Reads a digest from its 64 digits.
 ///
 /// # Errors
 /// Names the field.

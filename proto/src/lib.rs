@@ -22,7 +22,7 @@ pub mod status;
 
 pub use link::{address, backoff, channel, encoding, identity, join_token, peer, tls, transfer};
 
-/// Generated from `lithogen/v1`.
+/// Messages, clients and servers, generated from `lithogen/v1`.
 #[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("lithogen.v1");

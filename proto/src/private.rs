@@ -20,7 +20,7 @@ const OTHERS: u32 = 0o077;
 /// Mode bit of a folder that all users share, as `/tmp`.
 const STICKY: u32 = 0o1000;
 
-/// The administrator of the machine.
+/// The user id of root.
 const ROOT: u32 = 0;
 
 /// What a state folder may hold at first. One with anything else and none of this is
@@ -31,36 +31,34 @@ const OURS: [&str; 9] =
 /// Why a private folder or a file in it is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system says no.
+    /// The system refuses an operation.
     #[error(transparent)]
     Io(#[from] PathError),
-    /// Another user could change it at any time.
+    /// The folder or file belongs to another user, who could change it at any time.
     #[error(
         "{} belongs to user {owner}, not to user {user}, who runs this; use a folder of your own, or have it handed \
          over with chown",
         path.display()
     )]
     OtherOwner {
-        /// The folder or file.
         path: PathBuf,
-        /// Whose it is.
         owner: u32,
-        /// Who asks.
+        /// The user who runs this program.
         user: u32,
     },
-    /// It may lead to a file of somebody else.
+    /// The path is a symbolic link, which may lead to a file of somebody else.
     #[error("{} is a symbolic link; nothing was written through it: remove it, or put what it leads to in its place", .0.display())]
     Link(PathBuf),
-    /// It cannot be closed to others.
+    /// The folder is for all users of the machine.
     #[error("{} is for all users of this machine; use a folder of its own in it", .0.display())]
     Shared(PathBuf),
-    /// Closing it would shut others out from what is theirs.
+    /// Closing the folder would shut others out from what is theirs.
     #[error(
         "{} is open to other users and holds other things already; use a folder of its own, or close it with chmod 700",
         .0.display()
     )]
     NotAlone(PathBuf),
-    /// Another process has it.
+    /// Another process has the folder.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
 }
@@ -154,8 +152,8 @@ pub fn lock(folder: &Path) -> Result<File, Error> {
     }
 }
 
-/// A file that only its owner may read, whole or not there at all. What had the name
-/// before is replaced, and not followed if it is a link.
+/// Writes a file that only its owner may read, whole or not at all. A file that had the name before
+/// is replaced, and not followed if it is a link.
 ///
 /// # Errors
 /// If it cannot be written.

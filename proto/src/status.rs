@@ -71,7 +71,7 @@ pub fn reason(status: &Status) -> Option<String> {
     (info.domain == DOMAIN).then_some(info.reason)
 }
 
-/// The status of a refusal.
+/// The status of a refusal by the scheduler.
 pub fn of_reject(reject: &Reject) -> Status {
     let message = reject.to_string();
     match reject {
@@ -96,7 +96,7 @@ pub fn verdict(result: Result<(), Status>) -> v1::Verdict {
     }
 }
 
-/// What was refused, as if it had been reported in a call of its own.
+/// The refusal in a verdict, as if it had been the answer to a call of its own.
 pub fn of_verdict(verdict: &v1::Verdict) -> Result<(), Status> {
     match Code::from_i32(verdict.code) {
         Code::Ok => Ok(()),
@@ -133,7 +133,7 @@ pub fn of_invalid(invalid: &InvalidField) -> Status {
 pub struct Refused {
     pub(crate) address: String,
     pub(crate) problem: String,
-    /// Whether it may be over when the coordinator is back.
+    /// Whether the obstacle may be gone when the coordinator is back.
     pub(crate) passes: bool,
 }
 

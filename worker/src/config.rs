@@ -21,13 +21,14 @@ pub type InProcess = fn(&Grant) -> Result<(), Failure>;
 /// Settings of one worker.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// For instance `http://127.0.0.1:7443` or `https://lab:7443`.
+    /// The address of the coordinator, for instance `http://127.0.0.1:7443` or `https://lab:7443`.
     pub coordinator: String,
-    /// To join an encrypted coordinator where nobody has joined from this folder yet.
+    /// The token to join an encrypted coordinator with, if nobody has joined from the state folder
+    /// yet.
     pub join_token: Option<JoinToken>,
-    /// Unique among all workers ever: made anew at each start.
+    /// A name that no other worker ever has: made anew at each start.
     pub id: String,
-    /// For people.
+    /// The name that people see.
     pub name: String,
     /// Attempts run at once.
     pub slots: usize,
@@ -49,15 +50,15 @@ pub struct Config {
     pub cadence: Cadence,
     /// Names of variables that programs find besides [`PASSED`](crate::environment::PASSED).
     pub pass_env: Vec<String>,
-    /// Started for each attempt, with the attempt's folder as last argument.
+    /// The program that is started for each attempt, with the attempt's folder as last argument.
     pub program: Program,
-    /// Runs attempts in this process instead, without inputs and outputs: so that
-    /// what is around them can be measured.
+    /// A function that runs attempts in this process instead, without inputs and outputs, so that
+    /// the cost of what is around them can be measured.
     pub in_process: Option<InProcess>,
 }
 
 impl Config {
-    /// What is offered to the coordinator. Nothing else is run.
+    /// What the worker offers to the coordinator. Nothing else is run.
     pub(crate) fn offer(&self) -> Offer {
         Offer {
             stages: self.stages.iter().cloned().collect(),
@@ -72,11 +73,10 @@ impl Config {
 /// A program with its arguments and additions to its environment.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The executable.
     pub path: PathBuf,
-    /// Arguments before the folder.
+    /// Arguments that come before the attempt's folder.
     pub arguments: Vec<String>,
-    /// Variables set for it.
+    /// Variables that are set for the program.
     pub environment: Vec<(String, String)>,
 }
 
@@ -86,7 +86,7 @@ pub fn unique_id(name: &str) -> String {
     process_of(&plain)
 }
 
-/// A process of somebody: the host's process number and the time it started.
+/// A name for this process of `whose`, from the process number and the time.
 pub(crate) fn process_of(whose: &str) -> String {
     format!("{whose}-{}-{:x}", std::process::id(), since_1970().as_nanos())
 }

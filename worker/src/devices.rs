@@ -17,7 +17,7 @@ pub const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// The variables that attempts get: CUDA's, and the one that AMD's HIP heeds first.
 const VARIABLES: [&str; 2] = [VISIBLE, "HIP_VISIBLE_DEVICES"];
 
-/// Hides all GPUs. Nothing at all would mean all of them to HIP.
+/// The value that hides all GPUs. An empty value would mean all GPUs to HIP.
 const NONE: &str = "-1";
 
 /// Most GPUs that one worker offers.
@@ -26,14 +26,14 @@ const GPUS_MAX: usize = 256;
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// As it is offered.
+    /// The GPU as it is offered.
     pub gpu: Gpu,
-    /// What programs call it: its UUID, which no reordering changes, or its index.
+    /// What programs call the GPU: its UUID, which no reordering changes, or its index.
     pub handle: String,
 }
 
 impl Device {
-    /// One that cannot be looked at.
+    /// A GPU that cannot be looked at.
     fn unknown(handle: impl Into<String>) -> Self {
         Self { gpu: Gpu { name: "GPU".to_owned(), memory_mib: 0 }, handle: handle.into() }
     }
@@ -42,9 +42,8 @@ impl Device {
 /// What NVIDIA's driver tells.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    /// Its version.
     pub version: String,
-    /// The newest CUDA that it can run.
+    /// The newest version of CUDA that the driver can run.
     pub cuda: String,
     /// The GPUs that this process may use, in the driver's order.
     pub devices: Vec<Device>,
@@ -53,10 +52,10 @@ pub struct Driver {
 /// Why no GPU could be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No driver.
+    /// The machine has no NVIDIA driver.
     #[error("there is no NVIDIA driver here")]
     NoDriver,
-    /// A driver that cannot be asked.
+    /// The driver does not answer.
     #[error("the NVIDIA driver does not answer: {0}; what does `nvidia-smi` say?")]
     Driver(#[source] NvmlError),
 }
@@ -97,11 +96,11 @@ fn device(nvml: &Nvml, index: u32) -> Result<Device, NvmlError> {
 /// Which GPUs to offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// All that were found.
+    /// All GPUs that were found.
     All,
-    /// The first ones, also if none can be looked at.
+    /// So many GPUs, the first ones, also if none can be looked at.
     First(usize),
-    /// These, by index.
+    /// The GPUs with these indices.
     Listed(BTreeSet<usize>),
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn keep(mut identity: Identity, credentials: Credentials, chann
     }
 }
 
-/// The time from one moment to another, none if it is the other way round.
+/// The time from one moment to another; zero if the second is the earlier one.
 fn between(from_ms: i64, to_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0))
 }

@@ -18,7 +18,7 @@ use crate::shared::Shared;
 /// How long a call for work waits at the coordinator.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Largest answer: leases of commands hold what was handed in.
+/// Most bytes of an answer: leases of commands hold what was handed in.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 
 /// Most leases wanted at once.

@@ -22,7 +22,7 @@ pub enum Error {
     /// The address is no URL.
     #[error(transparent)]
     Url(#[from] proto::address::InvalidUrl),
-    /// It cannot join.
+    /// The worker cannot join the coordinator.
     #[error(transparent)]
     Identity(#[from] proto::identity::Error),
     /// The state folder cannot be used.

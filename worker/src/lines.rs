@@ -4,26 +4,26 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-/// Most bytes of a line. A longer one is passed over.
+/// Most bytes of a line. A longer line is passed over.
 pub(crate) const LINE_MAX: usize = 64 * 1024;
 
-/// Reads line by line.
+/// The lines of a stream.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     stream: R,
     line: Vec<u8>,
-    /// Whether this line has been longer than is kept.
+    /// Whether the line that is being read is longer than is kept.
     is_too_long: bool,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Of that stream.
+    /// Reads the lines of `stream`.
     pub(crate) fn new(stream: R) -> Self {
         Self { stream, line: vec![], is_too_long: false }
     }
 
-    /// The next line without its end; nothing after the last. Dropped before it is
-    /// ready, it loses nothing.
+    /// The next line without its end; `None` after the last. A call that is dropped before it is
+    /// ready loses nothing.
     ///
     /// # Errors
     /// Those of the stream.

@@ -28,9 +28,9 @@ pub const MARK: &str = "LITHOGEN_GUARD";
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// Is the reaper: reads `+GROUP` and `-GROUP`, a line each, until there are no more, and
-/// kills the groups that are left. Then it kills what has its mark: a command whose
-/// worker went before it could name its group, and what has left its group.
+/// Runs as the reaper: reads `+GROUP` and `-GROUP`, a line each, until the input ends, and kills
+/// the groups that are left. Then it kills what has its mark: a command whose worker went before it
+/// could name the group, and processes that have left their group.
 ///
 /// # Errors
 /// If it cannot outlive what its worker is told by signals.
@@ -71,7 +71,7 @@ fn left() -> BTreeSet<i32> {
     groups
 }
 
-/// The worker's side.
+/// The worker's side of the reaper: starts the process and names groups to it.
 #[derive(Debug)]
 pub(crate) struct Reaper {
     program: PathBuf,
@@ -92,7 +92,7 @@ pub(crate) struct Watched<'a> {
 }
 
 impl Reaper {
-    /// By that program, which is started when there is something to watch.
+    /// A reaper that is `program`, which is started when there is something to watch.
     pub(crate) fn new(program: PathBuf) -> Self {
         Self { program, state: Mutex::default() }
     }

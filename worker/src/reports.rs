@@ -20,11 +20,11 @@ const BATCH: usize = 64;
 /// list, a call is within what coordinators take.
 const BATCH_BYTES: usize = 512 * 1024;
 
-/// One end and the way back for what the coordinator says to it.
+/// The end of an attempt, and the way back for what the coordinator says to it.
 pub(crate) type Report = (v1::AttemptEnd, oneshot::Sender<Result<(), Status>>);
 
-/// Tells once; the coordinator may be away. `Err` is its refusal, or why it could
-/// not be asked.
+/// Tells how an attempt ended, once; the coordinator may be away. `Err` is its refusal, or why it
+/// could not be asked.
 pub(crate) async fn tell(shared: &Shared, end: v1::AttemptEnd) -> Result<(), Status> {
     let (verdict, answer) = oneshot::channel();
     let gone = || Status::cancelled("the worker ends");
@@ -40,7 +40,7 @@ fn bytes(end: &v1::AttemptEnd) -> usize {
     }
 }
 
-/// Sends what comes until nobody is left to report.
+/// Sends reports until nobody is left to make any.
 pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Some(first) = reports.recv().await {

@@ -12,11 +12,11 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-/// Bytes kept of the beginning. With the end they are fewer than the 16 MiB that
+/// Bytes kept of the beginning of a log. With [`END`] that is less than the 16 MiB that
 /// coordinators keep.
 const BEGINNING: usize = 15 * 1024 * 1024;
 
-/// Bytes kept of the end: a backtrace may come after what matters.
+/// Bytes kept of the end of a log: a backtrace may come after what matters.
 pub(crate) const END: usize = 64 * 1024;
 
 /// Bytes read at once.
@@ -31,13 +31,13 @@ struct Log {
     file: File,
     /// Bytes of the beginning that have not come yet.
     room: usize,
-    /// What came last of the rest.
+    /// The last bytes of what came after the beginning.
     end: VecDeque<u8>,
     left_out: u64,
 }
 
 impl Said {
-    /// Kept in a new file.
+    /// A log that is kept in a new file.
     ///
     /// # Errors
     /// If it cannot be made.
@@ -46,7 +46,7 @@ impl Said {
         Ok(Self(Mutex::new(Log { file: file.into(), room: BEGINNING, end: VecDeque::new(), left_out: 0 })))
     }
 
-    /// Adds all that a stream brings.
+    /// Adds all bytes of a stream to the log.
     pub(crate) async fn hear(&self, mut stream: impl AsyncRead + Unpin) {
         let mut piece = Vec::with_capacity(PIECE);
         // One that breaks has no more to say.
@@ -56,7 +56,7 @@ impl Said {
         }
     }
 
-    /// Adds some bytes. That they cannot be written is no reason to lose a result.
+    /// Adds some bytes to the log. A log that cannot be written is no reason to lose a result.
     pub(crate) async fn add(&self, bytes: &[u8]) {
         let mut log = self.0.lock().await;
         let (beginning, rest) = bytes.split_at(bytes.len().min(log.room));
@@ -69,7 +69,7 @@ impl Said {
         log.left_out += too_many as u64;
     }
 
-    /// Writes the end of it. Nothing comes after that.
+    /// Writes the end of the log. Nothing may be added after that.
     pub(crate) async fn end(&self) {
         let mut log = self.0.lock().await;
         let end: Vec<u8> = std::mem::take(&mut log.end).into();

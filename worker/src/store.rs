@@ -16,24 +16,23 @@ use proto::path_error::io_error;
 use proto::transfer::{Error, Transfer};
 use tokio::fs;
 
-/// A folder of files named by their digests. Everything in it can be fetched
-/// again.
+/// A folder of files named by their digests, all of which can be fetched again.
 #[derive(Debug)]
 pub(crate) struct Store {
     inputs: PathBuf,
     attempts: PathBuf,
-    /// Bytes.
+    /// The most bytes that are kept.
     limit: u64,
     kept: Mutex<Kept>,
-    /// One fetch of a file at a time.
+    /// Locks by which a file is fetched once at a time.
     turns: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// What lies in the folder.
+/// The files that lie in the folder, in the order of their use.
 #[derive(Debug, Default)]
 struct Kept {
     files: BTreeMap<Digest, File>,
-    /// Least recently used first.
+    /// Digests by their last use, the least recent one first.
     order: BTreeMap<u64, Digest>,
     bytes: u64,
     uses: u64,
@@ -43,7 +42,7 @@ struct Kept {
 struct File {
     size: u64,
     last_use: u64,
-    /// Whether this process knows that it is what its name says.
+    /// Whether this process knows that the file is what its name says.
     checked: bool,
 }
 
@@ -63,7 +62,7 @@ impl Kept {
         }
     }
 
-    /// Forgets what is too much; returns it.
+    /// Forgets the least recently used files beyond the limit, and returns them.
     fn shrink(&mut self, limit: u64) -> Vec<Digest> {
         let mut gone = Vec::new();
         while self.bytes > limit
@@ -193,7 +192,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a file is there and is what its name says; notes that it is used.
+    /// Whether a file is kept and is what its name says; notes that the file is used.
     async fn is_kept(&self, digest: Digest) -> bool {
         let Some(file) = self.lock().files.get(&digest).copied() else { return false };
         let path = self.path(digest);
@@ -213,7 +212,7 @@ impl Store {
         whole
     }
 
-    /// Removes what is too much.
+    /// Removes the least recently used files beyond the limit.
     fn shrink(&self) {
         // Under the lock, so that what is put back meanwhile is not removed.
         let mut kept = self.lock();
@@ -243,7 +242,7 @@ fn number() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The same bytes under a second name; a copy where the disk cannot do that.
+/// Gives a file a second name; copies it where the disk has no hard links.
 async fn link(kept: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(kept, path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(kept, path).await.map(drop),
@@ -251,7 +250,7 @@ async fn link(kept: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// An attempt must not change what others read as well.
+/// Makes a file read-only: an attempt must not change what others read as well.
 fn protect(path: &Path) -> io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
     permissions.set_readonly(true);

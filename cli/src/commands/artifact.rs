@@ -19,7 +19,7 @@ use crate::out;
 use crate::remote::{Remote, look, short};
 use crate::units::size;
 
-/// Fetches, stores, checks or clears away.
+/// Fetches, stores, checks or clears away artifacts.
 ///
 /// # Errors
 /// If the coordinator is away or refuses, or a file cannot be read or written.
@@ -68,7 +68,7 @@ fn files(count: usize) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
-/// The report of a run.
+/// Finds the report of a run.
 async fn report_of(remote: &Remote, run: &str) -> anyhow::Result<Digest> {
     let status = remote.status(run).await?;
     let report = status.report_artifact.parse();

@@ -6,7 +6,7 @@ use crate::args::Cancel;
 use crate::local;
 use crate::remote::short;
 
-/// Calls a run off, or tasks of it.
+/// Cancels a run, or some of its tasks.
 ///
 /// # Errors
 /// If there is no such run or no coordinator.

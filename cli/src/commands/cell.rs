@@ -22,18 +22,18 @@ use crate::{local, out};
 struct Explained {
     schema_version: u32,
     run: String,
-    /// The cell as in the results document.
+    /// The cell as the results document has it.
     cell: Cell,
     /// Version of this program, which explains.
     program_version: &'static str,
     runs: Vec<RunOf>,
 }
 
-/// One training behind it.
+/// One training behind a number.
 #[derive(Debug, Serialize)]
 struct RunOf {
     name: String,
-    /// Accuracy in percent; absent if it did not finish.
+    /// Accuracy in percent; absent if the training did not finish.
     accuracy: Option<f64>,
     task: String,
     label: String,
@@ -47,7 +47,7 @@ struct RunOf {
     worker: Option<String>,
     attempt: Option<u32>,
     seconds: Option<f64>,
-    /// What computed it; absent without a result.
+    /// The device that computed the result; absent without one.
     device: Option<String>,
     inputs: Vec<InputOf>,
 }
@@ -56,12 +56,12 @@ struct RunOf {
 #[derive(Debug, Serialize)]
 struct InputOf {
     name: String,
-    /// Key of the task that made it; absent for what was handed in.
+    /// Key of the task that made the input; absent for an artifact that was handed in.
     task: Option<String>,
     /// Stage and subject of that task.
     label: Option<String>,
     artifact: String,
-    /// Of patches: the pictures on either side of the split.
+    /// The pictures on either side of the split, if the input is patches.
     images: Option<Sides>,
 }
 

@@ -27,20 +27,20 @@ use crate::exit::{self, Problem};
 use crate::identities;
 use crate::out;
 
-/// Clocks that differ by more make certificates and logs hard to believe.
+/// The most that two clocks may differ: beyond, certificates and logs are hard to believe.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Room that a worker needs for inputs, at least.
 const ROOM: u64 = 5 << 30;
 
-/// What came of one step.
+/// The outcome of one step.
 struct Step {
     name: &'static str,
     /// What was found, or what is wrong and what to do.
     told: Result<String, String>,
 }
 
-/// Tests step by step and says which failed.
+/// Tests the way to a coordinator step by step and says which step failed.
 ///
 /// # Errors
 /// Naming the first step that failed.
@@ -86,7 +86,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// Notes a step; whether to go on.
+    /// Notes a step; returns whether to go on.
     fn note(&mut self, name: &'static str, told: Result<String, String>) -> bool {
         if self.shown {
             let (mark, text) = match &told {
@@ -101,10 +101,10 @@ impl Steps {
     }
 }
 
-/// What this side has.
+/// What this side shows to the coordinator, and whom it believes.
 struct Side {
     config: ClientConfig,
-    /// In words: why the other side is believed.
+    /// Why the other side is believed, in words.
     trust: String,
     /// What the coordinator knows the worker by.
     identity: Option<String>,
@@ -223,7 +223,8 @@ async fn recognised(url: &str, side: &Side, identity: &str) -> Result<String, St
     answer.map(|_| format!("it knows {identity}")).map_err(|status| status.message().to_owned())
 }
 
-/// The coordinator looked at its clock between the two moments.
+/// Compares the coordinator's clock with this machine's; the coordinator looked at its own between
+/// the two moments.
 fn clock(theirs_ms: i64, before_ms: i64, after_ms: i64) -> Result<String, String> {
     let skew_ms = theirs_ms.saturating_sub(before_ms.midpoint(after_ms));
     let told = format!("the coordinator's is {:+.3} s from this machine's", skew_ms as f64 / 1e3);

@@ -10,8 +10,8 @@ use crate::args::Coordinator;
 use crate::local::{address_file, stop_signal, surely_end_within};
 use crate::remote::Remote;
 
-/// Time in which it ends when it is told to: streams get their goodbye and the journal is
-/// closed in less.
+/// Time in which the coordinator ends when it is told to: streams get their goodbye and the journal
+/// is closed in less.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Serves until told to stop.

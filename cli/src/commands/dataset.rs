@@ -12,7 +12,7 @@ use crate::out;
 use crate::progress::Counter;
 use crate::spec;
 
-/// Makes data, or looks at them.
+/// Makes a data set, or looks at one.
 ///
 /// # Errors
 /// If they cannot be written; exit code 4 if a study could not use them.

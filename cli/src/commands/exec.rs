@@ -66,7 +66,7 @@ fn commands(args: &Exec) -> anyhow::Result<Commands> {
     Ok(Commands { id, command: vec![spec] })
 }
 
-/// A digest alone means an artifact.
+/// The source of an input in full: a digest alone means an artifact.
 fn qualified(source: String) -> String {
     if source.contains(':') { source } else { format!("artifact:{source}") }
 }

@@ -18,7 +18,7 @@ use crate::args::{Export, Import, Model, ModelCommand, Sample};
 use crate::exit::{self, Problem};
 use crate::out;
 
-/// Runs one of them.
+/// Imports, exports or samples a model.
 ///
 /// # Errors
 /// Exit code 2 for options that do not fit, 4 for files that cannot be used.
@@ -145,7 +145,7 @@ fn guide(args: &Sample, model: &SinddmRecord, sampling: &Sampling) -> anyhow::Re
     Ok(Guide { start, mask: mask.transpose()?, regions })
 }
 
-/// Failures of reading are those of data.
+/// Gives a failure of reading the exit code of unusable data.
 fn usable<T>(result: Result<T, domain::stage::Failure>) -> anyhow::Result<T> {
     result.map_err(|failure| Problem::new(exit::DATA, failure.to_string()).into())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::args::PaperCommand;
 use crate::out;
 
-/// Prints what the paper's numbers give away. Needs no run.
+/// Prints what the paper's numbers give away, for which no run is needed.
 ///
 /// # Errors
 /// Never, as yet.

@@ -131,12 +131,12 @@ pub fn describe(experiment: &Experiment, data: &Data) -> Vec<String> {
     lines
 }
 
-/// A number of things.
+/// A number of things, in words.
 fn counted(number: u32, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// With a space between thousands, as the paper prints it.
+/// A number with a space between thousands, as the paper prints it.
 fn grouped(number: u32) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -27,7 +27,7 @@ use crate::spec;
 use crate::table;
 use crate::weights::{Needed, WeightsFolder};
 
-/// Time in which it ends when it is told to: attempts have thirty seconds of it.
+/// Time in which the command ends when it is told to; attempts have thirty seconds of that.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// How a followed run ended.

@@ -23,7 +23,7 @@ use crate::progress::Counter;
 use crate::units::size;
 use crate::weights::{Imported, WeightsFolder};
 
-/// Runs one of them.
+/// Lists, checks, imports or fetches weights.
 ///
 /// # Errors
 /// Exit code 4 for files that cannot be used, 1 if some are damaged or a download
@@ -232,7 +232,7 @@ fn not_published(which: Pretrained, sha256: &str) -> String {
     format!("its SHA-256 is {sha256}, that of {which} begins with {}", which.entry().sha256.unwrap_or_default())
 }
 
-/// Says what is here.
+/// Says which weights were taken in, and what is known of them.
 fn tell(folder: &WeightsFolder, record: &Imported) {
     let whose = match record.published {
         Some(true) => "the published file",
@@ -263,7 +263,7 @@ fn hash(path: &Path) -> anyhow::Result<(String, u64)> {
     Ok((digits, bytes))
 }
 
-/// Failures of reading are those of data.
+/// Gives a failure of reading the exit code of unusable data.
 fn usable<T>(result: Result<T, Failure>) -> anyhow::Result<T> {
     result.map_err(|failure| Problem::new(exit::DATA, failure.to_string()).into())
 }

@@ -122,13 +122,13 @@ impl Row {
         self.worker.as_ref().map_or(&[], |worker| &worker.gpus)
     }
 
-    /// A worker's hold those of its identity.
+    /// The labels of a row; a worker's include those of its identity.
     fn labels(&self) -> Option<&HashMap<String, String>> {
         let worker = self.worker.as_ref().map(|worker| &worker.labels);
         worker.or(self.identity.as_ref().map(|identity| &identity.labels))
     }
 
-    /// Workers of this machine work without having joined.
+    /// The role of a row; workers of this machine work without having joined.
     fn role(&self) -> &str {
         self.identity.as_ref().map_or("worker", |identity| identity.role.as_str())
     }

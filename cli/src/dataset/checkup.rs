@@ -29,26 +29,23 @@ const FEW_TESTED: usize = 2;
 /// What was found, as `lithogen dataset check --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct Checkup {
-    /// Version of this form.
+    /// Version of the document.
     pub schema_version: u32,
     /// What the pictures are, if they only stand in for real ones.
     pub stand_in: Option<String>,
     /// Every class of A and C.
     pub classes: Vec<ClassCheck>,
-    /// The worst first.
+    /// All findings, the worst first.
     pub findings: Vec<Finding>,
 }
 
 /// One class folder.
 #[derive(Debug, Serialize)]
 pub struct ClassCheck {
-    /// A or C.
     pub dataset: Dataset,
-    /// Which half of it.
     pub view: View,
-    /// Which class.
     pub class: Class,
-    /// Where it is, or would be.
+    /// The folder of the class, or what it would be called.
     pub folder: PathBuf,
     /// Pictures, those that cannot be opened included.
     pub pictures: usize,
@@ -74,9 +71,8 @@ pub struct ClassCheck {
 /// Something that a person should know.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// How bad it is.
     pub severity: Severity,
-    /// What, where, and what to do.
+    /// What is wrong, where, and what to do.
     pub text: String,
 }
 
@@ -96,7 +92,7 @@ pub enum Severity {
 /// the study's own tasks.
 struct Splits {
     ingest: Ingest,
-    /// One per split, whichever its fold.
+    /// The parameters of each split, whichever the fold, and its seed.
     patches: Vec<(Patches, Seed)>,
 }
 
@@ -388,7 +384,7 @@ fn look_alikes(looks: &[Look], placed: &[Placed], findings: &mut Findings) {
     }
 }
 
-/// Findings as they come.
+/// Findings in the order in which they are made.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
@@ -397,7 +393,7 @@ impl Findings {
         self.0.push(Finding { severity, text });
     }
 
-    /// The worst first, otherwise as they came.
+    /// All findings, the worst first, otherwise in the order in which they were made.
     fn sorted(mut self) -> Vec<Finding> {
         self.0.sort_by_key(|finding| finding.severity);
         self.0

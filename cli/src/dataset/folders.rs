@@ -20,7 +20,7 @@ const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Data found on disk.
 #[derive(Debug)]
 pub struct Found {
-    /// What to plan with.
+    /// The data to plan with.
     pub data: Data,
     /// The folders to upload.
     pub folders: Vec<(PathBuf, Manifest)>,

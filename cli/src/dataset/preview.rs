@@ -27,7 +27,7 @@ const WORK: &str = ".work";
 /// What was cut, as `lithogen dataset patches --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct Preview {
-    /// Version of this form.
+    /// Version of the document.
     pub schema_version: u32,
     /// Which images are on the test side.
     pub split: Split,
@@ -42,9 +42,7 @@ pub struct Preview {
 /// One view of a data set.
 #[derive(Debug, Serialize)]
 pub struct ViewPreview {
-    /// A or C.
     pub dataset: Dataset,
-    /// Which half of it.
     pub view: View,
     /// The first patches of each class.
     pub sheet: PathBuf,
@@ -199,7 +197,7 @@ impl Cutter<'_> {
 struct Told<'a> {
     tell: &'a mut dyn FnMut(u64, u64),
     done: u64,
-    /// Of the stages that have ended.
+    /// Pictures of the stages that have ended.
     before: u64,
     total: u64,
     log: Vec<String>,

@@ -14,7 +14,7 @@ const IDS: [&str; 3] = ["patient_or_stone_id", "patient_id", "stone_id"];
 /// many.
 const LISTED: usize = 10;
 
-/// Which class of which half of which data set.
+/// A class of one half of one data set.
 pub type Place = (Dataset, View, Class);
 
 /// What a manifest says.
@@ -27,8 +27,8 @@ pub struct Stones {
 }
 
 impl Stones {
-    /// Reads a manifest; one that is not there names no stones. `mask_of` says where
-    /// the mask of a picture of a class is looked for.
+    /// Reads a manifest; a manifest that is not there names no stones. `mask_of` says where the
+    /// mask of a picture of a class is looked for.
     pub fn read(
         path: &Path,
         pictures: &BTreeMap<Place, Vec<String>>,

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use tonic::transport::Uri;
 
-/// How the address of a socket begins.
+/// The beginning of the address of a Unix socket.
 const SOCKET: &str = "unix:";
 
 /// Port of a coordinator whose address names none.
 pub const PORT: u16 = 7443;
 
-/// There is no way to such a coordinator.
+/// Why an address leads to no coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidUrl {
     /// The address is no URL.
@@ -20,13 +20,13 @@ pub enum InvalidUrl {
          unix:lithogen-data/coordinator.sock"
     )]
     Unreadable(String),
-    /// Others could listen.
+    /// The connection would be plaintext between machines, so others could listen.
     #[error(
         "{0} would be plaintext between machines; plaintext is for this machine only. Use https:// and join with a \
          token (`lithogen token create` on the coordinator's machine)"
     )]
     Plaintext(String),
-    /// It would not know us, nor we it.
+    /// The coordinator asks for an identity, and there is none to show.
     #[error(
         "there is no identity for {0}; join with a token: `lithogen worker --join-token-file FILE` for a worker, \
          `lithogen login {0} --token-file FILE` for a person"
@@ -37,20 +37,10 @@ pub enum InvalidUrl {
 /// Where a coordinator is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// In plaintext on this machine.
-    Loopback {
-        /// A name or an address.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
-    /// Encrypted, anywhere.
-    Secure {
-        /// A name or an address.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
+    /// A port of this machine, reached in plaintext.
+    Loopback { host: String, port: u16 },
+    /// A port of any machine, reached by an encrypted connection.
+    Secure { host: String, port: u16 },
     /// A Unix socket.
     Socket(PathBuf),
 }
@@ -69,7 +59,7 @@ impl Address {
         urls.split(',').map(|url| Self::parse(url.trim())).collect()
     }
 
-    /// Whether one has to be known there.
+    /// Whether the coordinator at this address asks for an identity.
     pub fn is_secure(&self) -> bool {
         matches!(self, Self::Secure { .. })
     }

@@ -45,17 +45,17 @@ const STREAMS: u32 = 256;
 /// Bytes that a server takes of a connection before it has read them.
 const WINDOW: u32 = 1024 * 1024;
 
-/// Bytes of the headers of one call.
+/// The most bytes that the headers of one call may have.
 const HEADERS: u32 = 16 * 1024;
 
 /// Calls that a client may take back before the server has looked at them, and that a
 /// stranger may break.
 const RESETS: usize = 64;
 
-/// As [`STREAMS`], of somebody who shows no certificate.
+/// What [`STREAMS`] is for a caller who shows no certificate.
 const STRANGERS_STREAMS: u32 = 4;
 
-/// As [`WINDOW`], of somebody who shows no certificate.
+/// What [`WINDOW`] is for a caller who shows no certificate.
 const STRANGERS_WINDOW: u32 = 64 * 1024;
 
 /// The Unix socket in a coordinator's state folder.
@@ -63,18 +63,18 @@ pub fn socket_path(state: &Path) -> PathBuf {
     state.join("coordinator.sock")
 }
 
-/// Who we are and whom we believe. What is replaced counts for connections made
-/// from then on.
+/// What a client shows and whom it believes. A replacement counts for connections made from then
+/// on.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials(Arc<RwLock<Option<Arc<ClientConfig>>>>);
 
 impl Credentials {
-    /// Those of that configuration.
+    /// Credentials that begin with this configuration.
     pub fn new(config: ClientConfig) -> Self {
         Self(Arc::new(RwLock::new(Some(Arc::new(config)))))
     }
 
-    /// Takes others from now on.
+    /// Replaces the configuration for connections made from now on.
     pub fn replace(&self, config: ClientConfig) {
         // An option is whole after any panic.
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(config));
@@ -119,7 +119,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 struct Dialer {
     addresses: Vec<Address>,
     credentials: Credentials,
-    /// Whose turn it is: a connection that broke may be one to a leader that is gone.
+    /// The address to try first: a connection that broke may have led to a leader that is gone.
     next: AtomicUsize,
 }
 
@@ -173,7 +173,7 @@ impl Dialer {
     }
 }
 
-/// Why nothing is said in plaintext at a port of another user.
+/// Says why nothing is said in plaintext at a port of another user.
 fn of(user: u32) -> String {
     format!(
         "the port is held by another user of this machine (uid {user}), who would be told everything and could have \

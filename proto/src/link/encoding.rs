@@ -16,30 +16,30 @@ use crate::v1;
 /// Bytes that are packed on trial to decide about a whole file.
 pub const TRIAL: usize = 1024 * 1024;
 
-/// Below this, a file takes one block on disk either way.
+/// The size below which packing is not tried: such a file takes one block on disk either way.
 const WORTH_TRYING: usize = 4096;
 
-/// zstd's own default: fast enough to keep up with a disk.
+/// The zstd level: the library's own default, fast enough to keep up with a disk.
 const LEVEL: i32 = 3;
 
 /// Power of two of the bytes that unpacking a stream may keep at hand: 8 MiB. What
 /// [`Encoding::encode`] makes needs a quarter of that.
 pub const WINDOW_LOG_MAX: u32 = 23;
 
-/// What zstd says of a stream that needs more.
+/// What zstd says of a stream that needs a larger window.
 const TOO_MUCH_MEMORY: &str = "Frame requires too much memory for decoding";
 
 /// How stored bytes relate to raw ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {
-    /// They are the same.
+    /// Stored bytes are the raw ones.
     Raw,
-    /// One zstd stream.
+    /// Stored bytes are one zstd stream.
     Zstd,
 }
 
 impl Encoding {
-    /// Both forms, the likelier one first.
+    /// All encodings, the likelier one first.
     pub const ALL: [Self; 2] = [Self::Raw, Self::Zstd];
 
     /// The form for a file that begins with these bytes, [`TRIAL`] of them at
@@ -55,7 +55,7 @@ impl Encoding {
         Ok(if packed * 10 <= beginning.len() * 9 { Self::Zstd } else { Self::Raw })
     }
 
-    /// What a stored file's name ends with.
+    /// The ending of a stored file's name.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Raw => "",
@@ -99,7 +99,7 @@ impl Encoding {
         }
     }
 
-    /// From the wire.
+    /// Reads an encoding from the wire.
     ///
     /// # Errors
     /// If it is missing or unknown.
@@ -122,7 +122,7 @@ impl From<Encoding> for v1::Encoding {
     }
 }
 
-/// Bytes are not what they should be.
+/// Why stored bytes are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
     /// There are more raw bytes than announced.
@@ -131,15 +131,15 @@ pub enum Invalid {
     /// The packed form is larger than anything that so few raw bytes are packed to.
     #[error("the packed form has more than the {stored} bytes that {raw} raw ones can take")]
     Padded {
-        /// The most that is taken.
+        /// The most stored bytes that are taken.
         stored: u64,
-        /// Raw bytes announced.
+        /// The raw bytes that were announced.
         raw: u64,
     },
     /// Unpacking would take more memory than is given.
     #[error("unpacking it takes a window of more than 2^{WINDOW_LOG_MAX} bytes; pack it with a smaller one")]
     Window,
-    /// It is no zstd stream, or none with an end.
+    /// The stored bytes are no zstd stream, or one without an end.
     #[error("{0}")]
     Stream(io::Error),
 }
@@ -173,7 +173,7 @@ pub struct Check {
     form: Form,
     stored: u64,
     stored_max: u64,
-    /// Most raw bytes.
+    /// The most raw bytes that are taken.
     limit: u64,
 }
 
@@ -204,7 +204,7 @@ impl Write for Tally {
 }
 
 impl Check {
-    /// For at most `limit` raw bytes.
+    /// Checks a stream of at most `limit` raw bytes.
     ///
     /// # Errors
     /// If memory is lacking.

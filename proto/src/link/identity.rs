@@ -20,47 +20,37 @@ use crate::v1::registration_service_client::RegistrationServiceClient;
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its folder cannot be used.
+    /// The folder of the identity cannot be used.
     #[error("cannot use {}: {source}", path.display())]
-    Folder {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others could change what is in it.
+    Folder { path: PathBuf, source: io::Error },
+    /// Others could change what is in the folder.
     #[error(transparent)]
     Private(#[from] private::Error),
     /// What is in the folder, or came from the coordinator, is no identity.
     #[error("{} holds no usable identity: {problem}; remove it and join again with a new join token", path.display())]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
+    Unusable { path: PathBuf, problem: String },
     /// The address is no URL.
     #[error(transparent)]
     Url(#[from] InvalidUrl),
     /// The coordinator is away, or refuses.
     #[error("cannot join: {}", .0.message())]
     Call(Box<Status>),
-    /// It is not the one of the join token.
+    /// The coordinator is not the one of the join token.
     #[error("cannot join: the coordinator sent another CA than the join token names")]
     OtherCa,
 }
 
-/// One identity as it lies in its folder.
+/// An identity as it lies in its folder.
 #[derive(Debug)]
 pub struct Identity {
     folder: PathBuf,
-    /// Its name with the coordinator.
+    /// The name by which the coordinator knows the identity.
     pub id: String,
-    /// Since 1970: the beginning of its certificate.
+    /// The beginning of the certificate, in milliseconds since 1970.
     pub not_before_ms: i64,
-    /// Since 1970: the end of its certificate.
+    /// The end of the certificate, in milliseconds since 1970.
     pub not_after_ms: i64,
-    /// Of the coordinator's CA.
+    /// The fingerprint of the coordinator's CA.
     pub ca: Fingerprint,
     key: KeyPair,
     certificate_pem: String,
@@ -143,7 +133,7 @@ impl Identity {
         Self::load(&self.folder)?.ok_or_else(|| unusable(&self.folder, "the certificate is gone again"))
     }
 
-    /// How to dial with it.
+    /// The configuration to dial with as this identity.
     ///
     /// # Errors
     /// If key and certificate do not fit.
@@ -161,7 +151,7 @@ fn unusable(folder: &Path, problem: impl std::fmt::Display) -> Error {
     Error::Unusable { path: folder.to_owned(), problem: problem.to_string() }
 }
 
-/// A signing request. What it is for is the coordinator's to say, not ours.
+/// A signing request. What the certificate is for is decided by the coordinator.
 fn request(key: &KeyPair) -> Result<String, rcgen::Error> {
     CertificateParams::default().serialize_request(key)?.pem()
 }

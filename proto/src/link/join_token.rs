@@ -7,15 +7,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use domain::digest::Digest;
 
-/// How every join token begins.
+/// The beginning of every join token.
 const PREFIX: &str = "lgj_";
 
-/// sha256 of a CA certificate, written as 64 lower-case hexadecimal digits.
+/// The SHA-256 of a CA certificate, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of a certificate in DER.
+    /// The fingerprint of a certificate in DER.
     pub fn of(certificate: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
@@ -37,17 +37,17 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// 128 bits that only who was given the token knows.
+/// 128 bits that only a holder of the token knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret([u8; 16]);
 
 impl Secret {
-    /// What it is known by.
+    /// The digest by which a coordinator knows the secret.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.0)
     }
 
-    /// The digits that are sent to join.
+    /// The digits of the secret, which are sent to join.
     pub fn expose(&self) -> String {
         hex(&self.0)
     }
@@ -79,17 +79,17 @@ pub struct Invalid;
 #[error("the system's random number generator fails")]
 pub struct NoRandomness;
 
-/// Leave to join a coordinator.
+/// A permission to join a coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinToken {
-    /// Its CA. Nothing is sent to a server that does not show it.
+    /// The coordinator's CA. Nothing is sent to a server that does not show this CA.
     pub ca: Fingerprint,
-    /// Shown to join.
+    /// The secret that is shown to join.
     pub secret: Secret,
 }
 
 impl Secret {
-    /// A new one from the system's random numbers.
+    /// Draws a new secret from the system's random numbers.
     ///
     /// # Errors
     /// If there are none.

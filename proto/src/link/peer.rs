@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::TcpStream;
 
-/// Where the sockets are listed.
+/// The files in which Linux lists all sockets.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// Root, who may do everything anyway.
+/// The user id of root, who may do everything anyway.
 const ROOT: u32 = 0;
 
 /// States of a socket, as they are listed.

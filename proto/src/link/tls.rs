@@ -17,41 +17,42 @@ use rustls::{
 
 use crate::link::join_token::Fingerprint;
 
-/// The protocol inside.
+/// The protocol that is spoken inside of TLS.
 pub const ALPN: &[u8] = b"h2";
 
-/// What a certificate, a key or the library has against it.
+/// Why a certificate, a key or the library refuses a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
 
 impl Error {
-    /// In words.
+    /// An error that says `problem`.
     pub fn new(problem: impl std::fmt::Display) -> Self {
         Self(problem.to_string())
     }
 }
 
-/// The one provider of cryptography.
+/// The provider of cryptography that both sides use.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Makes the provider that of the whole process. To be called first in `main`.
+/// Makes [`provider`] the default of the whole process. To be called first in `main`.
 pub fn install() {
     // It fails only if one is installed already, which then is this one.
     let _ = aws_lc_rs::default_provider().install_default();
 }
 
-/// The coordinator that is believed.
+/// Which coordinator is believed.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// The one whose CA certificate this is.
+    /// The coordinator that has this CA certificate.
     Root(CertificateDer<'static>),
-    /// The one whose CA certificate has this fingerprint and is part of the chain
-    /// that it shows.
+    /// The coordinator whose CA certificate has this fingerprint and is part of the chain that is
+    /// shown.
     Pinned(Fingerprint),
-    /// Whoever shows a chain that is valid in itself. To look, not to tell.
+    /// Any coordinator that shows a chain that is valid in itself. Nothing secret may be sent to
+    /// it.
     OnSight,
 }
 
@@ -169,15 +170,13 @@ pub fn refusal(error: &io::Error) -> Option<String> {
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// Whose it is.
+    /// The common name of the subject.
     pub common_name: String,
-    /// Since 1970.
     pub not_before_ms: i64,
-    /// Since 1970.
     pub not_after_ms: i64,
 }
 
-/// Reads a certificate. That it is genuine has been checked by others.
+/// Reads a certificate, whose signature the caller has had checked.
 ///
 /// # Errors
 /// If it is none or has no common name.
@@ -192,7 +191,7 @@ pub fn read(certificate: &CertificateDer<'_>) -> Result<Said, Error> {
     })
 }
 
-/// A certificate from its PEM form.
+/// Reads a certificate from its PEM form.
 ///
 /// # Errors
 /// If it is none.
@@ -200,7 +199,7 @@ pub fn certificate(pem: &str) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(Error::new)
 }
 
-/// A private key from its PEM form.
+/// Reads a private key from its PEM form.
 ///
 /// # Errors
 /// If it is none.

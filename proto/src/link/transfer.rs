@@ -58,37 +58,23 @@ pub enum Error {
     Io(#[from] PathError),
     /// The bytes are not those that the digest names.
     #[error("{} does not hold the bytes that its digest names", digest.short())]
-    Damaged {
-        /// The digest asked for.
-        digest: Digest,
-    },
+    Damaged { digest: Digest },
     /// The folder cannot be an artifact.
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
     /// A stored manifest does not decode.
     #[error("{} is not a manifest: {problem}", artifact.short())]
-    NotAManifest {
-        /// The digest asked for.
-        artifact: Digest,
-        /// Why.
-        problem: String,
-    },
+    NotAManifest { artifact: Digest, problem: String },
     /// A file is too large to be held in memory.
     #[error("{} is larger than {most} bytes, which is the most that is taken into memory", digest.short())]
     TooLarge {
-        /// The digest asked for.
         digest: Digest,
-        /// Bytes.
+        /// The most bytes that are held in memory.
         most: u64,
     },
     /// The coordinator answered with something else than it promises.
     #[error("the coordinator's answer about {} cannot be used: {problem}", digest.short())]
-    Answer {
-        /// The digest asked for.
-        digest: Digest,
-        /// What is wrong.
-        problem: String,
-    },
+    Answer { digest: Digest, problem: String },
     /// A transfer was cut off inside this program.
     #[error("a transfer was cut off: {0}")]
     Task(#[from] JoinError),
@@ -101,7 +87,7 @@ type Moved = dyn Fn(u64) + Send + Sync;
 #[derive(Clone)]
 pub struct Transfer {
     client: ArtifactServiceClient<Channel>,
-    /// Keeps these uploads apart from those of other clients.
+    /// A name that keeps these uploads apart from those of other clients.
     session: String,
     moved: Arc<Moved>,
 }
@@ -118,7 +104,7 @@ fn tries() -> Tries {
 }
 
 impl Transfer {
-    /// Over that connection.
+    /// Moves artifacts over `channel`.
     pub fn new(channel: Channel) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

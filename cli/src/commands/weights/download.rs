@@ -26,7 +26,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// No published weights are as large as this.
+/// Most bytes of a download: no published weights are as large.
 const BYTES_MAX: u64 = 1 << 30;
 
 /// Where to get weights from: what is published, or a mirror of it.
@@ -70,11 +70,11 @@ struct Note {
 enum Trouble {
     /// Another attempt may get further.
     Passing(anyhow::Error),
-    /// It would not.
+    /// Another attempt would get no further.
     Final(anyhow::Error),
 }
 
-/// Fills the file `part`. What of it is there is not asked for again.
+/// Fills the file `part`. Bytes that are there already are not asked for again.
 ///
 /// # Errors
 /// If the server refuses, or the way to it is cut for longer than a few tries take.
@@ -218,7 +218,8 @@ fn remove_bytes(part: &Path) -> Result<(), Trouble> {
     emptied.map(drop).map_err(|error| Trouble::Final(anyhow!("cannot write {}: {error}", part.display())))
 }
 
-/// A note that cannot be read is as good as none: the download begins anew.
+/// Reads the note beside a file. One that cannot be read is as good as none: the download begins
+/// anew.
 fn read_note(part: &Path) -> Note {
     fs::read(note_of(part)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }

@@ -6,14 +6,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::SignalName;
 
-/// Listens for signals from when it is made.
+/// Signals that are listened for from when this value is made.
 pub(super) struct Signals {
     preempting: Vec<Signal>,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Listens for an interrupt and for these.
+    /// Listens for an interrupt and for the signals of these names.
     pub(super) fn listen(names: &[SignalName]) -> io::Result<Self> {
         // An interrupt heard twice would count as the second one.
         let preempting = names.iter().filter(|name| **name != SignalName::Int);
@@ -21,7 +21,7 @@ impl Signals {
         Ok(Self { preempting, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for any of them. Those that come again later say nothing new: batch
+    /// Waits for any of the signals. A signal that comes again later says nothing new: batch
     /// systems send theirs to a script and to what it starts.
     pub(super) async fn any(&mut self) {
         let Self { preempting, interrupt } = self;

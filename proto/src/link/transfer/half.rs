@@ -24,10 +24,10 @@ const NUMBERS: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Half {
     digest: Digest,
-    /// Where it belongs.
+    /// The path at which the file belongs.
     place: PathBuf,
     number: u64,
-    /// Its raw form; locked.
+    /// The raw form of the file, locked.
     file: File,
 }
 
@@ -66,7 +66,7 @@ fn lock(path: &Path) -> Result<Result<File, TryLockError>, Error> {
 }
 
 impl Half {
-    /// What has gathered of a file that belongs to `place`; nothing if there is none yet.
+    /// Opens what has gathered of a file that belongs to `place`, which may be nothing yet.
     ///
     /// # Errors
     /// If the folder cannot be written, or many other processes fetch the same.
@@ -86,12 +86,12 @@ impl Half {
         Err(io_error("write", place)(io::Error::new(io::ErrorKind::ResourceBusy, problem)).into())
     }
 
-    /// Where it gathers in that form.
+    /// The path at which the file gathers in that form.
     pub(super) fn name(&self, encoding: Encoding) -> PathBuf {
         name_of(self.digest, &self.place, self.number, encoding)
     }
 
-    /// The form in which it gathers, and how much there is.
+    /// The form in which the file gathers, and how many bytes have arrived.
     pub(super) fn arrived(&self) -> (Encoding, u64) {
         // What was being unpacked when a process ended is of no use.
         match length(&self.name(Encoding::Zstd)) {
@@ -104,7 +104,7 @@ impl Half {
     /// gathered in the other form goes.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If the file cannot be written.
     pub(super) fn writer(&self, encoding: Encoding, offset: u64) -> Result<File, Error> {
         let name = self.name(encoding);
         let mut file = match encoding {
@@ -130,7 +130,7 @@ impl Half {
     /// otherwise throws it away. Blocks.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it is not; if the disk says no.
+    /// [`Error::Damaged`] if it is not; if a file cannot be read or written.
     pub(super) fn publish(&self, encoding: Encoding) -> Result<(), Error> {
         let raw = self.name(Encoding::Raw);
         if encoding == Encoding::Zstd && !self.unpack()? {

@@ -21,7 +21,7 @@ use crate::v1;
 use crate::v1::get_blob_response::Part as Down;
 
 impl Transfer {
-    /// The manifest of an artifact.
+    /// Fetches the manifest of an artifact.
     ///
     /// # Errors
     /// If it is not stored or not a manifest.
@@ -30,7 +30,7 @@ impl Transfer {
         Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
     }
 
-    /// A small file, whole.
+    /// Fetches a small file into memory.
     ///
     /// # Errors
     /// If it is not stored, damaged, or too large.
@@ -121,7 +121,8 @@ impl Transfer {
         }
     }
 
-    /// Fetches what is not there yet; returns the form in which all of it is there.
+    /// Fetches the bytes of a file that have not arrived yet; returns the form in which all bytes
+    /// are there.
     async fn get_rest(
         &self,
         digest: Digest,
@@ -189,7 +190,7 @@ struct Start {
     stored_size: u64,
 }
 
-/// The next bytes; none at the end.
+/// Receives the next bytes of a file; `None` at the end.
 async fn next(chunks: &mut Chunks, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
     match chunks.message().await?.map(|message| message.part) {
         None => Ok(None),

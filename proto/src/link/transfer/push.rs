@@ -20,7 +20,7 @@ use crate::status::is_final;
 use crate::v1;
 use crate::v1::put_blob_request::Part as Up;
 
-/// What to send.
+/// Where the bytes of an upload come from.
 #[derive(Clone, Debug)]
 enum Source {
     File(PathBuf),
@@ -120,7 +120,7 @@ impl Transfer {
         .await
     }
 
-    /// Which of these the coordinator does not have.
+    /// Asks which of these digests the coordinator does not have.
     async fn missing(&self, digests: impl Iterator<Item = Digest>) -> Result<BTreeSet<Digest>, Error> {
         let asked: Vec<Digest> = digests.collect::<BTreeSet<_>>().into_iter().collect();
         let mut missing = BTreeSet::new();
@@ -132,7 +132,7 @@ impl Transfer {
         Ok(missing)
     }
 
-    /// Stores one file, whatever interrupts it.
+    /// Stores one file, and goes on after interruptions.
     async fn put(&self, source: Source, digest: Digest) -> Result<(), Error> {
         let looked = source.clone();
         let (encoding, size) = spawn_blocking(move || Ok::<_, Error>((looked.encoding()?, looked.size()?))).await??;
@@ -156,7 +156,7 @@ impl Transfer {
         }
     }
 
-    /// How much of an upload the coordinator has.
+    /// Asks how many bytes of an upload the coordinator has.
     async fn arrived(&self, upload: &Upload) -> Result<u64, Error> {
         let request = v1::GetUploadOffsetRequest {
             digest: upload.digest.to_string(),
