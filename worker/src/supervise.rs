@@ -126,7 +126,53 @@ pub(crate) fn crash(status: ExitStatus, log: &Path, killed_for_memory: bool) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::process::Command;
+
     use super::*;
+
+    fn shell(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.spawn().unwrap()
+    }
+
+    fn crashed(status: ExitStatus) -> Failure {
+        Failure::new(FailureCode::Crashed, status.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_a_process_leaves_running_ends_with_it_and_all_is_heard() {
+        let mut child = shell("sleep 600 & echo started");
+        let mut output = child.stdout.take().unwrap();
+        let (mut said, mut is_closed) = (String::new(), false);
+        let hear = async {
+            output.read_to_string(&mut said).await.unwrap();
+            is_closed = true;
+            Ok(())
+        };
+        let ended = supervise(child, hear, std::future::pending()).await.unwrap();
+        assert_eq!(ended.check(crashed), Ok(()));
+        assert_eq!((said.as_str(), is_closed), ("started\n", true));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_end_when_it_is_asked_is_killed() {
+        let deaf = shell("exec sleep 600");
+        let ask = async { Duration::ZERO };
+        let ended = supervise(deaf, async { Ok(()) }, ask).await.unwrap();
+        assert_eq!(ended.check(crashed).unwrap_err().code, FailureCode::Preempted);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_cannot_be_heard_is_ended() {
+        let failure = Failure::new(FailureCode::Storage, "no room");
+        let hear = async { Err(failure.clone()) };
+        let ended = supervise(shell("exec sleep 600"), hear, std::future::pending()).await;
+        assert_eq!(ended.unwrap_err(), failure);
+    }
 
     #[test]
     fn a_crash_repeats_the_last_words_of_a_log_of_any_length() {
