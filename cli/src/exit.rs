@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use domain::stage::Failure;
+
 /// Something went wrong.
 pub const ERROR: u8 = 1;
 /// The command line or the spec is wrong.
@@ -38,6 +40,14 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// Gives a failure of reading the exit code of unusable data.
+///
+/// # Errors
+/// Exit code 4 if there was a failure.
+pub fn usable<T>(result: Result<T, Failure>) -> anyhow::Result<T> {
+    result.map_err(|failure| Problem::new(DATA, failure.to_string()).into())
+}
 
 /// The code that an error ends the program with.
 pub fn code_of(error: &anyhow::Error) -> u8 {

@@ -26,6 +26,9 @@ const OFFERED_MAX: usize = 256;
 /// Attempts that one heartbeat tells of.
 const BEAT_MAX: usize = SLOTS_MAX as usize;
 
+/// Most leases that one call asks for and is answered with.
+pub const LEASES_MAX: u32 = 256;
+
 /// Ends that one call tells of.
 const ENDS_MAX: usize = 256;
 

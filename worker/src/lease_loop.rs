@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::task::Grant;
 use proto::channel::CALL_DEADLINE;
+use proto::convert::LEASES_MAX;
 use proto::v1;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio_util::task::TaskTracker;
@@ -20,9 +21,6 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// Most bytes of an answer: leases of commands hold what was handed in.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
-
-/// Most leases wanted at once.
-const LEASES_MAX: u32 = 256;
 
 /// Leases and starts attempts until the worker drains; then waits for them.
 pub(crate) async fn run(shared: Arc<Shared>) {

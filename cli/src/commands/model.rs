@@ -15,7 +15,7 @@ use science::torch::{self, Which};
 use science::weights;
 
 use crate::args::{Export, Import, Model, ModelCommand, Sample};
-use crate::exit::{self, Problem};
+use crate::exit::{self, Problem, usable};
 use crate::out;
 
 /// Imports, exports or samples a model.
@@ -143,9 +143,4 @@ fn guide(args: &Sample, model: &SinddmRecord, sampling: &Sampling) -> anyhow::Re
     };
     let regions = args.region.iter().map(region).collect::<anyhow::Result<_>>()?;
     Ok(Guide { start, mask: mask.transpose()?, regions })
-}
-
-/// Gives a failure of reading the exit code of unusable data.
-fn usable<T>(result: Result<T, domain::stage::Failure>) -> anyhow::Result<T> {
-    result.map_err(|failure| Problem::new(exit::DATA, failure.to_string()).into())
 }

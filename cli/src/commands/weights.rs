@@ -11,13 +11,12 @@ use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use domain::digest::Digest;
 use domain::plan::WEIGHTS_FILE;
 use domain::pretrained::Pretrained;
-use domain::stage::Failure;
 use proto::transfer;
 use science::pretrained;
 use serde_json::json;
 
 use crate::args::{Weights, WeightsAt, WeightsCommand};
-use crate::exit::{self, Problem};
+use crate::exit::{self, Problem, usable};
 use crate::out;
 use crate::progress::Counter;
 use crate::units::size;
@@ -261,9 +260,4 @@ fn hash(path: &Path) -> anyhow::Result<(String, u64)> {
     }
     let digits = hasher.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((digits, bytes))
-}
-
-/// Gives a failure of reading the exit code of unusable data.
-fn usable<T>(result: Result<T, Failure>) -> anyhow::Result<T> {
-    result.map_err(|failure| Problem::new(exit::DATA, failure.to_string()).into())
 }

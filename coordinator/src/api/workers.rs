@@ -8,7 +8,7 @@ use domain::digest::Digest;
 use domain::resources::Offer;
 use domain::scheduler;
 use domain::task::{FencingToken, Released, WorkerId};
-use proto::convert::{self, InvalidField, digest, invalid, plain, token, worker_id};
+use proto::convert::{self, InvalidField, LEASES_MAX, digest, invalid, plain, token, worker_id};
 use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_invalid, of_reject, status, verdict};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -32,9 +32,6 @@ const COMMANDS: usize = 64;
 
 /// Longest time that a call for work waits.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// Most leases that one call is answered with.
-const LEASES_MAX: u32 = 256;
 
 /// The service.
 #[derive(Debug)]
