@@ -3,8 +3,9 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use domain::experiment::DriftMethod;
 use domain::paper::Printed;
-use domain::results::{Gate, Results, Verdict, export};
+use domain::results::{Gate, Results, Verdict};
 use domain::stone::View;
+use report::tables;
 
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
@@ -15,12 +16,12 @@ pub fn text(results: &Results) -> String {
         "Table I, paper and this study: NOT COMPARABLE WITH THE PAPER".to_owned()
     };
     text.push_str(&format!("{title}\n{}\n", table_1(results)));
-    for note in export::notes(results) {
+    for note in tables::notes(results) {
         text.push_str(&format!("{note}\n"));
     }
     if !results.claims.is_empty() {
         text.push_str(&format!("\nClaims, on pairs of runs\n{}\n", claims(results)));
-        for note in export::claim_notes(results) {
+        for note in tables::claim_notes(results) {
             text.push_str(&format!("{note}\n"));
         }
         text.push_str(&format!(
@@ -66,18 +67,18 @@ fn table_1(results: &Results) -> Table {
         let mut row = vec![
             Cell::new(&cell.id),
             Cell::new(&cell.training),
-            Cell::new(export::tested_on(cell)),
-            number(export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std))),
-            number(export::ours(cell)),
-            number(export::count(cell)),
-            number(export::interval(cell.interval)),
-            Cell::new(export::yes_no(cell.within_printed_std)),
-            number(export::plus_minus(cell.detectable_difference, None)),
-            number(export::plus_minus(cell.equivalence_std, None)),
-            number(export::passing(cell.passing)),
-            Cell::new(export::verdict(cell)),
+            Cell::new(cell.test_sets()),
+            number(tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std))),
+            number(tables::ours(cell)),
+            number(tables::count(cell)),
+            number(tables::interval(cell.interval)),
+            Cell::new(tables::yes_no(cell.within_printed_std)),
+            number(tables::plus_minus(cell.detectable_difference, None)),
+            number(tables::plus_minus(cell.equivalence_std, None)),
+            number(tables::passing(cell.passing)),
+            Cell::new(tables::verdict(cell)),
         ];
-        row.extend(export::by_others(results, cell).into_iter().map(number));
+        row.extend(tables::by_others(results, cell).into_iter().map(number));
         table.add_row(row);
     }
     table
@@ -101,15 +102,15 @@ fn claims(results: &Results) -> Table {
     for claim in &results.claims {
         table.add_row([
             Cell::new(&claim.id),
-            Cell::new(export::claimed(claim)),
-            number(export::claim_difference(claim, claim.paper_difference)),
-            number(export::claim_difference(claim, claim.difference)),
-            number(export::claim_interval(claim)),
+            Cell::new(tables::claimed(claim)),
+            number(tables::claim_difference(claim, claim.paper_difference)),
+            number(tables::claim_difference(claim, claim.difference)),
+            number(tables::claim_interval(claim)),
             number(claim.pairs.to_string()),
-            number(export::p_value(claim.p_holm)),
-            number(export::distance(claim.detectable_difference)),
-            number(export::pairs_for_power(claim)),
-            number(export::passing(claim.passing)),
+            number(tables::p_value(claim.p_holm)),
+            number(tables::distance(claim.detectable_difference)),
+            number(tables::pairs_for_power(claim)),
+            number(tables::passing(claim.passing)),
             Cell::new(claim.verdict.words()),
         ]);
     }
@@ -118,7 +119,7 @@ fn claims(results: &Results) -> Table {
 
 fn false_claims(results: &Results) -> Table {
     let mut table = table(&["claim", "accuracies", "cases", "right in both", "probability"]);
-    for line in export::false_claims(results) {
+    for line in tables::false_claims(results) {
         table.add_row(line);
     }
     table
@@ -138,15 +139,15 @@ fn evaluation(results: &Results) -> Table {
             Cell::new(score.view),
             Cell::new(format!("{} drift, {}", score.property, score.method.name())),
             number(format!("{:.3}", score.paper)),
-            number(format!("{}{passed}", export::score(score.score()))),
+            number(format!("{}{passed}", tables::score(score.score()))),
             number(score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3}–{high:.3}"))),
             // No distribution is known of the other distance.
             number(match score.method {
                 DriftMethod::Ks => format!("{:.3}–{:.3}", score.ks_null[0], score.ks_null[2]),
                 DriftMethod::Emd => "–".to_owned(),
             }),
-            number(export::p_value(score.p_null)),
-            number(export::passing(score.passing)),
+            number(tables::p_value(score.p_null)),
+            number(tables::passing(score.passing)),
             Cell::new(score.verdict.words()),
         ]);
     }
@@ -155,12 +156,12 @@ fn evaluation(results: &Results) -> Table {
         table.add_row([
             Cell::new(score.view),
             Cell::new("SIFID"),
-            number(export::plus_minus(Some(paper.mean), Some(paper.std))),
-            number(format!("{} ± {}", export::distance(score.mean), export::distance(score.std))),
+            number(tables::plus_minus(Some(paper.mean), Some(paper.std))),
+            number(format!("{} ± {}", tables::distance(score.mean), tables::distance(score.std))),
             Cell::new(""),
             Cell::new(""),
             Cell::new(""),
-            number(export::passing(score.passing)),
+            number(tables::passing(score.passing)),
             Cell::new(score.verdict.words()),
         ]);
     }
@@ -171,10 +172,10 @@ fn evaluation(results: &Results) -> Table {
                 Cell::new(&of),
                 Cell::new(format!("{property} drift, KS")),
                 Cell::new(""),
-                number(export::score(*ks)),
+                number(tables::score(*ks)),
             ]);
         }
-        table.add_row([Cell::new(&of), Cell::new("SIFID"), Cell::new(""), number(export::distance(score.sifid))]);
+        table.add_row([Cell::new(&of), Cell::new("SIFID"), Cell::new(""), number(tables::distance(score.sifid))]);
     }
     table
 }
@@ -186,7 +187,7 @@ pub fn gate(results: &Results) -> Option<String> {
     let views: Vec<(View, Gate)> = views.collect();
     let mark = if views.iter().all(|(_, gate)| gate.passed == gate.samples) { "✓" } else { "!" };
     let of_view = |(view, gate): &(View, Gate)| {
-        format!("{view} {} of {} ({})", gate.passed, gate.samples, export::passing(Some(gate.passing())))
+        format!("{view} {} of {} ({})", gate.passed, gate.samples, tables::passing(Some(gate.passing())))
     };
     let counts: Vec<String> = views.iter().map(of_view).collect();
     (!views.is_empty()).then(|| {

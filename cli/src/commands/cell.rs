@@ -5,11 +5,12 @@ use domain::digest::Digest;
 use domain::experiment::Trials;
 use domain::plan::{Source, TaskSpec};
 use domain::records::{ImageRef, Metrics, PatchesRecord, Record};
-use domain::results::{Cell, export};
+use domain::results::Cell;
 use domain::stage::{InputName, StageKind, Subject};
 use domain::stone::Dataset;
 use domain::trial::Trial;
 use proto::v1;
+use report::format;
 use serde::Serialize;
 
 use crate::args::{self, CellCommand};
@@ -187,11 +188,11 @@ fn print(explained: &Explained, place: &str) {
         "{} {}, tested on {}: {} (n = {}), paper {}: {}",
         cell.id,
         cell.training,
-        export::tested_on(cell),
-        export::ours(cell),
-        export::count(cell),
-        export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        export::verdict(cell)
+        cell.test_sets(),
+        format::ours(cell),
+        format::count(cell),
+        format::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
+        format::verdict(cell)
     ));
     if let Some(why) = &cell.why {
         out::line(format_args!("  {why}"));
@@ -200,7 +201,7 @@ fn print(explained: &Explained, place: &str) {
         "  each run learns from {:.0} images and is tested on {:.0}; 95 % interval {}; run {}, lithogen {}",
         cell.train_images,
         cell.test_images,
-        export::interval(cell.interval),
+        format::interval(cell.interval),
         short(&explained.run),
         explained.program_version
     ));

@@ -1,6 +1,6 @@
 //! `lithogen results`.
 
-use domain::results::export;
+use report::tables;
 
 use crate::args::{Format, Results};
 use crate::out;
@@ -20,9 +20,9 @@ pub async fn run(args: &Results) -> anyhow::Result<()> {
     let printed = match args.form() {
         Format::Json => text,
         Format::Text => table::text(&results),
-        Format::Csv => export::csv(&results),
-        Format::Markdown => export::markdown(&results),
-        Format::Latex => export::latex(&results),
+        Format::Csv => tables::csv(&results),
+        Format::Markdown => tables::markdown(&results),
+        Format::Latex => tables::latex(&results),
     };
     out::line(printed.trim_end());
     Ok(())

@@ -241,8 +241,7 @@ impl Claim {
         // Of two ratios the larger one, which doubts more.
         self.test(&differences, better.split_correction.max(worse.split_correction), [-100.0, 100.0]);
         if better.tested_on != worse.tested_on {
-            let names = |cell: &Cell| super::export::tested_on(cell);
-            self.note = Some(format!("tested on different pictures, {} and {}", names(better), names(worse)));
+            self.note = Some(format!("tested on different pictures, {} and {}", better.test_sets(), worse.test_sets()));
         } else if self.kind == ClaimKind::Above {
             let printed = [better.paper_mean, worse.paper_mean].map(|mean| mean / 100.0);
             let cases = [Cases::PaperImages, Cases::PaperPatches].into_iter().zip(paper::test_cases(better.view));
@@ -412,11 +411,10 @@ impl FalseClaim {
 mod tests {
     use super::*;
     use crate::experiment::{DriftMethod, StdOver};
-    use crate::results::export::tests::results;
 
     /// The claims if these are the runs of `SUR-8-2`, `SUR-7-2` and `SUR-3-1`.
     fn claims(runs: [&[f64]; 3], comparable: bool) -> Vec<Claim> {
-        let mut cells = results(&[]).cells;
+        let mut cells = Cell::of_table_1(Cell::blank);
         for (id, runs) in ["SUR-8-2", "SUR-7-2", "SUR-3-1"].into_iter().zip(runs) {
             let cell = cells.iter_mut().find(|cell| cell.id == id).unwrap();
             cell.runs = runs.to_vec();
@@ -471,7 +469,7 @@ mod tests {
 
     #[test]
     fn only_runs_of_the_same_repeat_and_fold_are_paired() {
-        let mut cells = results(&[]).cells;
+        let mut cells = Cell::of_table_1(Cell::blank);
         for (id, runs, names) in
             [("SUR-8-2", [80.0, 90.0], ["r0 f0", "r0 f2"]), ("SUR-7-2", [70.0, 60.0], ["r0 f1", "r0 f2"])]
         {

@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use domain::results::export::csv_of;
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, InputName, Patches};
 use domain::stone::{Class, Dataset};
 use domain::trial::Split;
 use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
+use report::tables::csv_of;
 
 use super::{Attempt, ingest};
 use crate::data::batch;

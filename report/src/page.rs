@@ -6,13 +6,48 @@ use domain::audit::{self, Finding};
 use domain::experiment::StdOver;
 use domain::results::{
     Cell, Claim, ClaimVerdict, DriftScore, Enlarging, Gate, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
-    Verdict, export, significant,
+    Verdict,
 };
 use domain::stone::{Class, Dataset, View};
 
-use super::{Milestones, Pictures, figures};
+use crate::{figures, tables};
 
-/// Which cells of one view to compare: minuend, subtrahend, what differs.
+/// The pictures of a page. Their paths are relative to it; a picture that the study did
+/// not leave is absent.
+#[derive(Clone, Debug, Default)]
+pub struct Pictures {
+    pub maps: Vec<Map>,
+    pub samples: Vec<Samples>,
+    pub milestones: Vec<Milestones>,
+}
+
+/// A map of where the pictures of a view are bright.
+#[derive(Clone, Debug)]
+pub struct Map {
+    pub view: View,
+    pub caption: &'static str,
+    pub path: String,
+}
+
+/// Samples of a diffusion model.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    pub view: View,
+    pub class: Class,
+    pub path: String,
+}
+
+/// Samples of a diffusion model while it learnt, with a row for each milestone.
+#[derive(Clone, Debug)]
+pub struct Milestones {
+    pub view: View,
+    pub class: Class,
+    /// Optimiser steps before each row, from top to bottom.
+    pub steps: Vec<u32>,
+    pub path: String,
+}
+
+/// The cells of a view to compare: minuend, subtrahend, and what differs.
 const CONTRASTS: [(&str, &str, &str); 4] = [
     ("8-2", "3-1", "A+B, then C, against C alone"),
     ("7-2", "3-1", "A, then C, against C alone"),
@@ -25,7 +60,7 @@ const CONTRASTS: [(&str, &str, &str); 4] = [
 struct Page<'a> {
     results: &'a Results,
     verdicts: Vec<Tally>,
-    finished: (u32, u32),
+    finished: (u64, u64),
     contrasts: Vec<Contrast>,
     claims: Vec<Claimed<'a>>,
     claim_notes: Vec<String>,
@@ -35,14 +70,14 @@ struct Page<'a> {
     views: Vec<Half<'a>>,
 }
 
-/// How many cells were given one verdict.
+/// The number of cells that got one verdict.
 struct Tally {
     words: &'static str,
     mark: &'static str,
     cells: usize,
 }
 
-/// One contrast in percentage points.
+/// The difference of two cells in percentage points.
 struct Contrast {
     view: View,
     meaning: &'static str,
@@ -52,7 +87,7 @@ struct Contrast {
     passing: String,
 }
 
-/// A claim of the paper.
+/// A claim of the paper and what our runs say of it.
 struct Claimed<'a> {
     claim: &'a Claim,
     says: String,
@@ -65,11 +100,11 @@ struct Claimed<'a> {
     mark: &'static str,
 }
 
-/// One view.
+/// What the page says of one view.
 struct Half<'a> {
     view: View,
     title: &'static str,
-    /// The synthetic pictures, if they were judged.
+    /// The gate at which the synthetic pictures were judged, if they were.
     gate: Option<Gate>,
     chart: String,
     rows: Vec<Row<'a>>,
@@ -78,7 +113,7 @@ struct Half<'a> {
     sifid: Option<(&'a SifidScore, &'static str)>,
     heatmap: Option<&'a HeatmapScore>,
     brightness: String,
-    maps: Vec<(&'static str, &'a str)>,
+    maps: Vec<&'a Map>,
     sheets: Vec<Sheet<'a>>,
     trainings: Vec<Trained>,
     enlarging: Option<Enlarged>,
@@ -98,9 +133,9 @@ struct Row<'a> {
     needs: String,
     images: String,
     verdict: String,
-    /// By each other protocol.
+    /// The same cell by each other protocol.
     others: Vec<String>,
-    /// The earlier cell that is about the same training.
+    /// The id of an earlier cell about the same training.
     same_as: Option<&'a str>,
     mark: &'static str,
 }
@@ -121,7 +156,6 @@ struct ClassRow {
 struct Drift<'a> {
     score: &'a DriftScore,
     chart: String,
-    /// 0.123
     ks: String,
     emd: String,
     interval: String,
@@ -131,7 +165,7 @@ struct Drift<'a> {
     mark: &'static str,
 }
 
-/// Samples of one generator.
+/// Samples of one generator and how many of them are of use.
 struct Sheet<'a> {
     class: Class,
     path: &'a str,
@@ -140,17 +174,17 @@ struct Sheet<'a> {
     passed: Option<u32>,
 }
 
-/// A network that draws pictures or enlarges them.
+/// The training of a network that draws pictures or enlarges them.
 struct Trained {
     title: String,
     chart: String,
     steps: u32,
     loss: String,
-    /// Coarsest first.
+    /// The loss at each scale, the coarsest first.
     by_scale: Vec<String>,
 }
 
-/// How near enlarged pictures come to what they were.
+/// The similarity of enlarged pictures to the true ones.
 struct Enlarged {
     held_out: u32,
     rows: [EnlargedBy; 2],
@@ -162,7 +196,7 @@ struct EnlargedBy {
     ssim: String,
 }
 
-/// Samples of one generator while it learnt.
+/// Samples of one generator at several steps of its training.
 struct Learning<'a> {
     class: Class,
     path: &'a str,
@@ -170,43 +204,44 @@ struct Learning<'a> {
 }
 
 /// The page as HTML.
-pub(super) fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::Error> {
+///
+/// # Errors
+/// If the template cannot be filled.
+pub fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::Error> {
     let page = Page {
         results,
         verdicts: verdicts(results),
         finished: finished(results),
         contrasts: contrasts(results),
         claims: results.claims.iter().map(claimed).collect(),
-        claim_notes: export::claim_notes(results),
-        false_claims: export::false_claims(results),
+        claim_notes: tables::claim_notes(results),
+        false_claims: tables::false_claims(results),
         audit: audit::findings(),
-        notes: export::notes(results),
+        notes: tables::notes(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
     };
     page.render()
 }
 
-/// A distance for people. By reference, as templates pass their values.
+// Templates pass their values by reference.
+
 fn distance(value: &Option<f64>) -> String {
-    export::distance(*value)
+    tables::distance(*value)
 }
 
-/// A distance that there is, likewise.
 fn known_distance(value: &f64) -> String {
-    significant(*value)
+    tables::significant(*value)
 }
 
-/// A share that passes the gate, likewise.
 fn passing(share: &Option<f64>) -> String {
-    export::passing(*share)
+    tables::passing(*share)
 }
 
-/// A score from 0 to 1, likewise.
 fn score(value: &Option<f64>) -> String {
-    export::score(*value)
+    tables::score(*value)
 }
 
-/// The verdicts that were given at all.
+/// The verdicts that at least one cell got.
 fn verdicts(results: &Results) -> Vec<Tally> {
     Verdict::ALL
         .into_iter()
@@ -218,13 +253,13 @@ fn verdicts(results: &Results) -> Vec<Tally> {
         .collect()
 }
 
-/// Finished and asked runs of all distinct trainings.
-fn finished(results: &Results) -> (u32, u32) {
+/// The numbers of finished runs and of those asked for, over all distinct trainings.
+fn finished(results: &Results) -> (u64, u64) {
     let distinct = results.cells.iter().filter(|cell| same_as(results, cell).is_none());
-    distinct.fold((0, 0), |(n, asked), cell| (n + cell.n, asked + cell.n_asked))
+    distinct.fold((0, 0), |(n, asked), cell| (n + u64::from(cell.n), asked + u64::from(cell.n_asked)))
 }
 
-/// The class of a verdict's style on a score of which less is better.
+/// The style of a verdict on a score of which less is better.
 fn mark_of_less(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Lower => "good",
@@ -232,7 +267,7 @@ fn mark_of_less(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The class of a verdict's style.
+/// The style of a verdict on an accuracy.
 fn mark(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Equivalent | Verdict::Consistent => "good",
@@ -244,13 +279,13 @@ fn mark(verdict: Verdict) -> &'static str {
 fn claimed(claim: &Claim) -> Claimed<'_> {
     Claimed {
         claim,
-        says: export::claimed(claim),
-        paper: export::claim_difference(claim, claim.paper_difference),
-        ours: export::claim_difference(claim, claim.difference),
-        interval: export::claim_interval(claim),
-        p: export::p_value(claim.p_holm),
-        detects: export::distance(claim.detectable_difference),
-        pairs_for_power: export::pairs_for_power(claim),
+        says: tables::claimed(claim),
+        paper: tables::claim_difference(claim, claim.paper_difference),
+        ours: tables::claim_difference(claim, claim.difference),
+        interval: tables::claim_interval(claim),
+        p: tables::p_value(claim.p_holm),
+        detects: tables::distance(claim.detectable_difference),
+        pairs_for_power: tables::pairs_for_power(claim),
         mark: match claim.verdict {
             ClaimVerdict::Supported => "good",
             ClaimVerdict::NotSupported | ClaimVerdict::Contradicted => "off",
@@ -260,8 +295,8 @@ fn claimed(claim: &Claim) -> Claimed<'_> {
 }
 
 fn contrasts(results: &Results) -> Vec<Contrast> {
-    let find = |view: View, place: &str| {
-        let id = format!("{view}-{place}");
+    let find = |view: View, number: &str| {
+        let id = format!("{view}-{number}");
         results.cells.iter().find(|cell| cell.id == id)
     };
     let mut contrasts = Vec::new();
@@ -272,9 +307,9 @@ fn contrasts(results: &Results) -> Vec<Contrast> {
                 view,
                 meaning,
                 cells: format!("{} − {}", of.id, against.id),
-                paper: export::signed(Some(of.paper_mean - against.paper_mean)),
-                ours: export::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
-                passing: export::passing(of.passing.or(against.passing)),
+                paper: tables::signed(Some(of.paper_mean - against.paper_mean)),
+                ours: tables::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
+                passing: tables::passing(of.passing.or(against.passing)),
             });
         }
     }
@@ -298,12 +333,7 @@ fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a
         sifid: results.sifid.iter().find(|score| score.view == view).map(|score| (score, mark_of_less(score.verdict))),
         heatmap,
         brightness: heatmap.map_or_else(String::new, brightness),
-        maps: pictures
-            .maps
-            .iter()
-            .filter(|(of, _, _)| *of == view)
-            .map(|(_, caption, path)| (*caption, path.as_str()))
-            .collect(),
+        maps: pictures.maps.iter().filter(|map| map.view == view).collect(),
         sheets: sheets(results, pictures, view),
         trainings: results.trainings.iter().filter(|training| training.view == view).map(trained).collect(),
         enlarging: results
@@ -347,14 +377,14 @@ fn enlarged(enlarging: &Enlarging) -> Enlarged {
     Enlarged { held_out: enlarging.held_out, rows }
 }
 
-/// What the maps say, or why there are none.
+/// What the maps of a view show, or why there are none.
 fn brightness(map: &HeatmapScore) -> String {
     let scores = (map.mean_difference, map.foreground_real, map.foreground_synthetic);
     let (Some(difference), Some(real), Some(synthetic)) = scores else {
         return format!("No maps: {}", map.why.as_deref().unwrap_or_default());
     };
     let gate =
-        map.passing.map(|share| format!(" Of the synthetic pictures, {} pass the gate.", export::passing(Some(share))));
+        map.passing.map(|share| format!(" Of the synthetic pictures, {} pass the gate.", tables::passing(Some(share))));
     format!(
         "Mean absolute difference {difference:.1} of 255 grey levels. Above the background: {:.0} % of the mean real \
          picture, {:.0} % of the mean synthetic one.{}",
@@ -368,11 +398,11 @@ fn drift(score: &DriftScore) -> Drift<'_> {
     Drift {
         score,
         chart: figures::drift(score),
-        ks: export::score(score.ks),
-        emd: export::score(score.emd),
+        ks: tables::score(score.ks),
+        emd: tables::score(score.emd),
         interval: score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3} to {high:.3}")),
-        p_null: export::p_value(score.p_null),
-        p_null_paper: export::p_value(score.p_null_paper),
+        p_null: tables::p_value(score.p_null),
+        p_null_paper: tables::p_value(score.p_null_paper),
         passed: match score.passed {
             None => "–",
             Some(true) => "passed",
@@ -385,30 +415,30 @@ fn drift(score: &DriftScore) -> Drift<'_> {
 fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
     Row {
         cell,
-        tested_on: export::tested_on(cell),
-        paper: export::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        ours: export::ours(cell),
-        count: export::count(cell),
-        interval: export::interval(cell.interval),
-        within: export::yes_no(cell.within_printed_std),
-        detects: export::plus_minus(cell.detectable_difference, None),
-        needs: export::plus_minus(cell.equivalence_std, None),
-        images: export::plus_minus(cell.image_accuracy, None),
+        tested_on: cell.test_sets(),
+        paper: tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
+        ours: tables::ours(cell),
+        count: tables::count(cell),
+        interval: tables::interval(cell.interval),
+        within: tables::yes_no(cell.within_printed_std),
+        detects: tables::plus_minus(cell.detectable_difference, None),
+        needs: tables::plus_minus(cell.equivalence_std, None),
+        images: tables::plus_minus(cell.image_accuracy, None),
         same_as: same_as(results, cell),
         mark: mark(cell.verdict),
-        verdict: export::verdict(cell),
-        others: export::by_others(results, cell),
+        verdict: tables::verdict(cell),
+        others: tables::by_others(results, cell),
     }
 }
 
-/// The first cell about the same training, if this is not the first.
+/// The id of the first cell about the training of `cell`, unless that is `cell` itself.
 fn same_as<'a>(results: &'a Results, cell: &Cell) -> Option<&'a str> {
     let first = results.cells.iter().find(|other| (other.view, &other.training) == (cell.view, &cell.training))?;
     (first.id != cell.id).then_some(first.id.as_str())
 }
 
-/// The trainings scored on C, or those scored on A and B: their labels stand
-/// for different classes.
+/// The trainings scored on C (`endoscopic`), or those scored on A and B. The labels of the
+/// two stand for different classes.
 fn per_class(results: &Results, cells: &[&Cell], endoscopic: bool) -> Option<PerClass> {
     let scored: Vec<&&Cell> = cells
         .iter()
@@ -434,9 +464,9 @@ fn per_class(results: &Results, cells: &[&Cell], endoscopic: bool) -> Option<Per
 }
 
 fn sheets<'a>(results: &Results, pictures: &'a Pictures, view: View) -> Vec<Sheet<'a>> {
-    let of_view = pictures.sheets.iter().filter(|(of, _, _)| *of == view);
+    let of_view = pictures.samples.iter().filter(|samples| samples.view == view);
     of_view
-        .map(|(_, class, path)| {
+        .map(|Samples { class, path, .. }| {
             let generator = results.generators.iter().find(|made| (made.view, made.class) == (view, *class));
             Sheet {
                 class: *class,

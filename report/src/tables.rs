@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Cell, Results, significant};
-use crate::experiment::{Correction, Varied};
-use crate::stone::View;
+use domain::experiment::{Correction, Varied};
+use domain::results::{Cell, Results};
+use domain::stone::View;
 
 mod claims;
 mod scores;
@@ -205,6 +205,15 @@ pub fn distance(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), significant)
 }
 
+/// A distance for people: two decimals where they say something, otherwise
+/// three digits and a power of ten.
+pub fn significant(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (0.1..1e4).contains(&size) => format!("{value:.2}"),
+        _ => format!("{value:.2e}"),
+    }
+}
+
 /// A score from 0 to 1 with three decimals; a dash where there is none.
 pub fn score(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
@@ -216,12 +225,6 @@ pub fn count(cell: &Cell) -> String {
         true => cell.n.to_string(),
         false => format!("{} of {}", cell.n, cell.n_asked),
     }
-}
-
-/// The data sets that score a cell, for instance `A+B`.
-pub fn tested_on(cell: &Cell) -> String {
-    let names: Vec<String> = cell.tested_on.iter().map(ToString::to_string).collect();
-    names.join("+")
 }
 
 /// `81.2 to 84.9`; a dash without an interval.
@@ -272,7 +275,7 @@ fn line(results: &Results, cell: &Cell) -> Vec<String> {
     let mut line = vec![
         cell.id.clone(),
         cell.training.clone(),
-        tested_on(cell),
+        cell.test_sets(),
         plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
         ours(cell),
         count(cell),
@@ -353,7 +356,7 @@ pub fn csv(results: &Results) -> String {
             cell.step.to_string(),
             cell.training.clone(),
             cell.config.clone(),
-            tested_on(cell),
+            cell.test_sets(),
             cell.paper_mean.to_string(),
             cell.paper_std.to_string(),
             number(cell.mean),
@@ -506,16 +509,16 @@ fn for_latex(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::experiment::Protocol;
-    use crate::experiment::{DriftMethod, StdOver};
-    use crate::paper::{Printed, Row};
-    use crate::results::{
+    use domain::experiment::Protocol;
+    use domain::experiment::{DriftMethod, StdOver};
+    use domain::paper::{Printed, Row};
+    use domain::results::{
         Claim, DdpmScore, DriftScore, Evidence, HeatmapScore, Leak, OtherTable, SCHEMA_VERSION, SifidScore, Untested,
         Verdict, Votes,
     };
-    use crate::stone::{Class, Dataset};
+    use domain::stone::{Class, Dataset};
 
     fn cell(row: &Row, second: Option<Dataset>, printed: Printed, comparable: bool) -> Cell {
         Cell {
@@ -549,7 +552,7 @@ pub(crate) mod tests {
     }
 
     /// Results with a number in every place of Table I.
-    pub(crate) fn results(stand_ins: &[&str]) -> Results {
+    fn results(stand_ins: &[&str]) -> Results {
         let comparable = stand_ins.is_empty();
         let cells = Cell::of_table_1(|row, second, printed| cell(row, second, printed, comparable));
         Results {
@@ -781,5 +784,10 @@ pub(crate) mod tests {
         assert_eq!(csv.lines().count(), 1 + results.claims.len());
         assert!(csv.contains("paper, test pictures: 0."), "{csv}");
         assert!(false_claims(&results).iter().filter(|line| line[0] == "SUR-8-2 > SUR-7-2").count() == 2);
+    }
+
+    #[test]
+    fn small_distances_keep_their_digits() {
+        assert_eq!([3.456, 0.0, 0.00043065].map(significant), ["3.46", "0.00", "4.31e-4"]);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{csv_of, distance, interval, number, p_value, passing, score, signed};
-use crate::paper::ClaimKind;
-use crate::results::{Claim, FalseClaim, LEVEL, Results};
+use domain::paper::ClaimKind;
+use domain::results::{Claim, FalseClaim, LEVEL, Results};
 
 /// What a claim says, for instance `SUR-8-2 > SUR-7-2 + 6`.
 pub fn claimed(claim: &Claim) -> String {

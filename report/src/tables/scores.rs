@@ -1,8 +1,8 @@
 //! Scores of the synthetic pictures as text.
 
 use super::{csv_of, number};
-use crate::experiment::DriftMethod;
-use crate::results::Results;
+use domain::experiment::DriftMethod;
+use domain::results::Results;
 
 /// One score.
 #[derive(Default)]

@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 
 use domain::experiment::DriftMethod;
-use domain::results::{Cell, DriftScore, ModelTraining, Results, export, significant};
+use domain::results::{Cell, DriftScore, ModelTraining, Results};
 use domain::stone::View;
+
+use crate::tables::{self, significant};
 
 const WIDTH: f64 = 720.0;
 /// Left edge of the axis; what is left of it names the rows.
@@ -26,7 +28,7 @@ struct Mark {
 
 /// Table I of one view: the paper as rings, ours as dots. Cells that repeat a
 /// training of an earlier row are drawn too: the paper printed them.
-pub(super) fn table_1(results: &Results, view: View) -> String {
+pub fn table_1(results: &Results, view: View) -> String {
     let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
     let bottom = TOP + LINE * cells.len() as f64;
     let mut svg = open(WIDTH, bottom + 50.0, &format!("Accuracy of each cell of Table I, view {view}"));
@@ -58,10 +60,10 @@ pub(super) fn table_1(results: &Results, view: View) -> String {
 
 /// One drift score on 0..1: what chance alone gives as a band, the paper as a
 /// ring, ours as a dot with its interval.
-pub(super) fn drift(score: &DriftScore) -> String {
+pub fn drift(score: &DriftScore) -> String {
     let (width, height) = (220.0, 22.0);
     let x = |value: f64| 6.0 + value.clamp(0.0, 1.0) * (width - 12.0);
-    let label = format!("{} drift of {}: {}", score.property, score.view, export::score(score.score()));
+    let label = format!("{} drift of {}: {}", score.property, score.view, tables::score(score.score()));
     let mut svg = open(width, height, &label);
     line(&mut svg, "grid", [x(0.0), 11.0, x(1.0), 11.0]);
     if score.method == DriftMethod::Ks {
@@ -84,7 +86,7 @@ pub(super) fn drift(score: &DriftScore) -> String {
 }
 
 /// The loss of a training over its steps, from 0 to its largest point.
-pub(super) fn loss(training: &ModelTraining) -> String {
+pub fn loss(training: &ModelTraining) -> String {
     let (width, height, left, bottom) = (272.0, 112.0, 40.0, 92.0);
     let label = format!("Loss of {} of {} over {} steps", training.stage, training.model(), training.steps);
     let mut svg = open(width, height, &label);
