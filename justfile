@@ -13,7 +13,7 @@ test:
 
 # Tests of everything but networks: no burn to build
 fast:
-    cargo test --release -p domain -p proto -p coordinator -p worker -p tests
+    cargo test --release -p domain -p report -p proto -p coordinator -p worker -p tests
 
 # Tests across crates
 e2e:

@@ -1,183 +1,51 @@
-//! Results as text.
+//! Results as text on a terminal.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
-use domain::experiment::DriftMethod;
-use domain::paper::Printed;
+use comfy_table::{Cell, CellAlignment, presets};
 use domain::results::{Gate, Results, Verdict};
 use domain::stone::View;
-use report::tables;
+use report::format::passing;
+use report::tables::{self, Align, Heading, Table};
+
+/// The columns of Table I that a terminal has no room for.
+const WIDE: [&str; 2] = ["difference", "images, vote"];
 
 /// Table I, paper beside ours, then the evaluation of the synthetic pictures.
 pub fn text(results: &Results) -> String {
-    let mut text = String::new();
-    let title = if results.comparable {
-        "Table I, paper and this study".to_owned()
-    } else {
-        "Table I, paper and this study: NOT COMPARABLE WITH THE PAPER".to_owned()
-    };
-    text.push_str(&format!("{title}\n{}\n", table_1(results)));
-    for note in tables::notes(results) {
-        text.push_str(&format!("{note}\n"));
-    }
+    let foreign = if results.comparable { "" } else { ": NOT COMPARABLE WITH THE PAPER" };
+    let table_1 = tables::table_1(results).without(&WIDE);
+    let mut text = format!("Table I, paper and this study{foreign}\n{}\n", laid_out(table_1));
+    text.extend(tables::notes(results).into_iter().map(|note| note + "\n"));
     if !results.claims.is_empty() {
-        text.push_str(&format!("\nClaims, on pairs of runs\n{}\n", claims(results)));
-        for note in tables::claim_notes(results) {
-            text.push_str(&format!("{note}\n"));
-        }
-        text.push_str(&format!(
+        text += &format!("\nClaims, on pairs of runs\n{}\n", laid_out(tables::claims(results)));
+        text.extend(tables::claim_notes(results).into_iter().map(|note| note + "\n"));
+        text += &format!(
             "\nHow probable it is that a claim of outperformance is false\n{}\n",
-            false_claims(results)
-        ));
+            laid_out(false_claims(results))
+        );
     }
-    text.push_str(&format!("\nSynthetic pictures\n{}\n", evaluation(results)));
-    text
+    text + &format!("\nSynthetic pictures\n{}\n", laid_out(tables::evaluation(results)))
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header.iter().map(Cell::new));
-    table
-}
-
-fn number(value: String) -> Cell {
-    Cell::new(value).set_alignment(CellAlignment::Right)
-}
-
-fn table_1(results: &Results) -> Table {
-    let mut header = [
-        "cell",
-        "training",
-        "tested on",
-        "paper",
-        "ours",
-        "n",
-        "95 % interval",
-        "in ±",
-        "detects",
-        "needs s",
-        "B passes",
-        "verdict",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    header.extend(results.others.iter().map(|other| format!("{} (n)", other.protocol)));
-    let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
-    for cell in &results.cells {
-        let mut row = vec![
-            Cell::new(&cell.id),
-            Cell::new(&cell.training),
-            Cell::new(cell.test_sets()),
-            number(tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std))),
-            number(tables::ours(cell)),
-            number(tables::count(cell)),
-            number(tables::interval(cell.interval)),
-            Cell::new(tables::yes_no(cell.within_printed_std)),
-            number(tables::plus_minus(cell.detectable_difference, None)),
-            number(tables::plus_minus(cell.equivalence_std, None)),
-            number(tables::passing(cell.passing)),
-            Cell::new(tables::verdict(cell)),
-        ];
-        row.extend(tables::by_others(results, cell).into_iter().map(number));
-        table.add_row(row);
-    }
-    table
-}
-
-fn claims(results: &Results) -> Table {
-    let header = [
-        "claim",
-        "says",
-        "paper",
-        "ours",
-        "95 % interval",
-        "pairs",
-        "p (Holm)",
-        "detects",
-        "80 % power",
-        "B passes",
-        "verdict",
-    ];
-    let mut table = table(&header);
-    for claim in &results.claims {
-        table.add_row([
-            Cell::new(&claim.id),
-            Cell::new(tables::claimed(claim)),
-            number(tables::claim_difference(claim, claim.paper_difference)),
-            number(tables::claim_difference(claim, claim.difference)),
-            number(tables::claim_interval(claim)),
-            number(claim.pairs.to_string()),
-            number(tables::p_value(claim.p_holm)),
-            number(tables::distance(claim.detectable_difference)),
-            number(tables::pairs_for_power(claim)),
-            number(tables::passing(claim.passing)),
-            Cell::new(claim.verdict.words()),
-        ]);
-    }
-    table
-}
-
+/// [`tables::false_claims`] with shorter names.
 fn false_claims(results: &Results) -> Table {
-    let mut table = table(&["claim", "accuracies", "cases", "right in both", "probability"]);
-    for line in tables::false_claims(results) {
-        table.add_row(line);
-    }
-    table
+    let names = ["claim", "accuracies", "cases", "right in both", "probability"];
+    let columns = names.map(|name| Heading { name: name.to_owned(), align: Align::Left });
+    Table { columns: columns.to_vec(), rows: tables::false_claims(results).rows }
 }
 
-fn evaluation(results: &Results) -> Table {
-    let header =
-        ["of", "measure", "paper", "ours", "95 % interval", "if alike (5–95 %)", "p if alike", "B passes", "verdict"];
-    let mut table = table(&header);
-    for score in &results.drift {
-        let passed = match score.passed {
-            None => "",
-            Some(true) => " passed",
-            Some(false) => " drifted",
-        };
-        table.add_row([
-            Cell::new(score.view),
-            Cell::new(format!("{} drift, {}", score.property, score.method.name())),
-            number(format!("{:.3}", score.paper)),
-            number(format!("{}{passed}", tables::score(score.score()))),
-            number(score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3}–{high:.3}"))),
-            // No distribution is known of the other distance.
-            number(match score.method {
-                DriftMethod::Ks => format!("{:.3}–{:.3}", score.ks_null[0], score.ks_null[2]),
-                DriftMethod::Emd => "–".to_owned(),
-            }),
-            number(tables::p_value(score.p_null)),
-            number(tables::passing(score.passing)),
-            Cell::new(score.verdict.words()),
-        ]);
+fn laid_out(table: Table) -> comfy_table::Table {
+    let mut laid_out = comfy_table::Table::new();
+    laid_out.load_style(presets::NOTHING);
+    laid_out.set_header(table.columns.iter().map(|column| Cell::new(&column.name)));
+    for row in table.rows {
+        laid_out.add_row(row.into_iter().zip(&table.columns).map(|(text, column)| {
+            Cell::new(text).set_alignment(match column.align {
+                Align::Left => CellAlignment::Left,
+                Align::Right => CellAlignment::Right,
+            })
+        }));
     }
-    for score in &results.sifid {
-        let paper = Printed { mean: score.paper_mean, std: score.paper_std };
-        table.add_row([
-            Cell::new(score.view),
-            Cell::new("SIFID"),
-            number(tables::plus_minus(Some(paper.mean), Some(paper.std))),
-            number(format!("{} ± {}", tables::distance(score.mean), tables::distance(score.std))),
-            Cell::new(""),
-            Cell::new(""),
-            Cell::new(""),
-            number(tables::passing(score.passing)),
-            Cell::new(score.verdict.words()),
-        ]);
-    }
-    for score in &results.ddpm {
-        let of = format!("DDPM {}", score.model);
-        for (property, ks, _) in &score.drift {
-            table.add_row([
-                Cell::new(&of),
-                Cell::new(format!("{property} drift, KS")),
-                Cell::new(""),
-                number(tables::score(*ks)),
-            ]);
-        }
-        table.add_row([Cell::new(&of), Cell::new("SIFID"), Cell::new(""), number(tables::distance(score.sifid))]);
-    }
-    table
+    laid_out
 }
 
 /// How many synthetic pictures of each view pass the gate, and whether all do; nothing
@@ -187,7 +55,7 @@ pub fn gate(results: &Results) -> Option<String> {
     let views: Vec<(View, Gate)> = views.collect();
     let mark = if views.iter().all(|(_, gate)| gate.passed == gate.samples) { "✓" } else { "!" };
     let of_view = |(view, gate): &(View, Gate)| {
-        format!("{view} {} of {} ({})", gate.passed, gate.samples, tables::passing(Some(gate.passing())))
+        format!("{view} {} of {} ({})", gate.passed, gate.samples, passing(Some(gate.passing())))
     };
     let counts: Vec<String> = views.iter().map(of_view).collect();
     (!views.is_empty()).then(|| {
@@ -200,4 +68,23 @@ pub fn tally(results: &Results) -> String {
     let count = |verdict: Verdict| results.cells.iter().filter(|cell| cell.verdict == verdict).count();
     let some = Verdict::ALL.into_iter().map(|verdict| (count(verdict), verdict)).filter(|(count, _)| *count > 0);
     some.map(|(count, verdict)| format!("{count} {}", verdict.words())).collect::<Vec<_>>().join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_look_like_this() {
+        let example = include_str!("../../domain/src/results/example.json");
+        let results: Results = serde_json::from_str(example).unwrap();
+        assert_eq!(text(&results), include_str!("table/example.txt"));
+        assert_eq!(tally(&results), "1 EQUIVALENT · 18 CONSISTENT · 1 HIGHER · 6 LOWER");
+        assert_eq!(
+            gate(&results).as_deref(),
+            Some(
+                "! synthetic pictures that show one central object as real ones do: SUR 105 of 125 (84 %) · SEC 126 of 150 (84 %)"
+            )
+        );
+    }
 }

@@ -7,18 +7,22 @@ use domain::experiment::DriftMethod;
 use domain::results::{Cell, DriftScore, ModelTraining, Results};
 use domain::stone::View;
 
-use crate::tables::{self, significant};
+use crate::format::{self, significant};
+
+mod svg;
+
+use svg::{line, open, text};
 
 const WIDTH: f64 = 720.0;
-/// Left edge of the axis; what is left of it names the rows.
+/// The left end of the axis; the names of the rows stand left of it.
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 700.0;
 const TOP: f64 = 80.0;
 const LINE: f64 = 30.0;
-/// The two marks of one line stand this far above and below its middle.
+/// The distance of the two marks of a row from its middle.
 const OFFSET: f64 = 5.5;
 
-/// A mark with a ± bar.
+/// A mark for a mean, with a bar for its ±.
 struct Mark {
     class: &'static str,
     mean: f64,
@@ -26,8 +30,8 @@ struct Mark {
     filled: bool,
 }
 
-/// Table I of one view: the paper as rings, ours as dots. Cells that repeat a
-/// training of an earlier row are drawn too: the paper printed them.
+/// Table I of one view, with a ring for the paper and a dot for this study. Cells that
+/// repeat a training of an earlier row are drawn too, as the paper prints them.
 pub fn table_1(results: &Results, view: View) -> String {
     let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.view == view).collect();
     let bottom = TOP + LINE * cells.len() as f64;
@@ -58,12 +62,12 @@ pub fn table_1(results: &Results, view: View) -> String {
     svg + "</svg>"
 }
 
-/// One drift score on 0..1: what chance alone gives as a band, the paper as a
-/// ring, ours as a dot with its interval.
+/// One drift score from 0 to 1, with a band for what chance alone gives, a ring for the
+/// paper, and a dot with its interval for this study.
 pub fn drift(score: &DriftScore) -> String {
     let (width, height) = (220.0, 22.0);
     let x = |value: f64| 6.0 + value.clamp(0.0, 1.0) * (width - 12.0);
-    let label = format!("{} drift of {}: {}", score.property, score.view, tables::score(score.score()));
+    let label = format!("{} drift of {}: {}", score.property, score.view, format::score(score.score()));
     let mut svg = open(width, height, &label);
     line(&mut svg, "grid", [x(0.0), 11.0, x(1.0), 11.0]);
     if score.method == DriftMethod::Ks {
@@ -98,22 +102,18 @@ pub fn loss(training: &ModelTraining) -> String {
     text(&mut svg, "tick", "start", left, height - 4.0, "0");
     text(&mut svg, "tick", "end", width - 6.0, height - 4.0, &format!("{} steps", training.steps));
     let share = |mean: f32| if largest > 0.0 { f64::from(mean / largest) } else { 0.0 };
-    let place = |(point, mean): (usize, &f32)| {
+    let at_step = |(point, mean): (usize, &f32)| {
         let steps = f64::from(training.steps.min((point as u32 + 1).saturating_mul(training.curve.every)));
         let x = left + (width - 6.0 - left) * steps / f64::from(training.steps.max(1));
         [x, bottom - (bottom - 8.0) * share(*mean)]
     };
-    let places: Vec<[f64; 2]> = training.curve.mean.iter().enumerate().map(place).collect();
-    let points: Vec<String> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
+    let path: Vec<[f64; 2]> = training.curve.mean.iter().enumerate().map(at_step).collect();
+    let points: Vec<String> = path.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
     let _ = write!(svg, r#"<polyline class="ours loss" points="{}"/>"#, points.join(" "));
-    if let Some([x, y]) = places.last() {
+    if let Some([x, y]) = path.last() {
         let _ = write!(svg, r#"<circle class="ours dot" cx="{x:.1}" cy="{y:.1}" r="2.5"/>"#);
     }
     svg + "</svg>"
-}
-
-fn open(width: f64, height: f64, label: &str) -> String {
-    format!(r#"<svg viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{}">"#, escape(label))
 }
 
 fn legend(svg: &mut String, comparable: bool) {
@@ -126,7 +126,7 @@ fn legend(svg: &mut String, comparable: bool) {
     }
 }
 
-/// Where a value of an axis that ends at `end` stands.
+/// The x coordinate of a value on an axis from 0 to `end`.
 fn at(value: f64, end: f64) -> f64 {
     LEFT + (RIGHT - LEFT) * value.clamp(0.0, end) / end
 }
@@ -138,29 +138,4 @@ fn mark(svg: &mut String, mark: &Mark, y: f64, end: f64) {
     let shape = if mark.filled { "dot" } else { "ring" };
     let x = at(mark.mean, end);
     let _ = write!(svg, r#"<circle class="{} {shape}" cx="{x:.1}" cy="{y:.1}" r="4.5"/>"#, mark.class);
-}
-
-fn line(svg: &mut String, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
-    let _ = write!(svg, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
-}
-
-fn text(svg: &mut String, class: &str, anchor: &str, x: f64, y: f64, content: &str) {
-    let content = escape(content);
-    let _ = write!(svg, r#"<text class="{class}" text-anchor="{anchor}" x="{x:.1}" y="{y:.1}">{content}</text>"#);
-}
-
-/// Text that cannot be markup, in content and in attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '&' => escaped += "&amp;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

@@ -4,6 +4,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`format`] | numbers as people read them |
 //! | [`tables`] | Table I, claims and scores as CSV, Markdown, LaTeX and rows of text |
 //! | [`figures`] | charts as inline SVG |
 //! | [`page`] | the page that shows all of it |
@@ -11,6 +12,7 @@
 use domain::results::Results;
 
 pub mod figures;
+pub mod format;
 pub mod page;
 pub mod tables;
 
@@ -22,7 +24,7 @@ use page::Pictures;
 /// If the page cannot be rendered.
 pub fn files(results: &Results, pictures: &Pictures) -> Result<[(&'static str, String); 6], askama::Error> {
     Ok([
-        ("table.csv", tables::csv(results)),
+        ("table.csv", tables::table_csv(results)),
         ("scores.csv", tables::scores_csv(results)),
         ("claims.csv", tables::claims_csv(results)),
         ("table.md", tables::markdown(results)),

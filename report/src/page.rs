@@ -10,7 +10,7 @@ use domain::results::{
 };
 use domain::stone::{Class, Dataset, View};
 
-use crate::{figures, tables};
+use crate::{figures, format, tables};
 
 /// The pictures of a page. Their paths are relative to it; a picture that the study did
 /// not leave is absent.
@@ -64,7 +64,7 @@ struct Page<'a> {
     contrasts: Vec<Contrast>,
     claims: Vec<Claimed<'a>>,
     claim_notes: Vec<String>,
-    false_claims: Vec<[String; 5]>,
+    false_claims: Vec<Vec<String>>,
     audit: Vec<Finding>,
     notes: Vec<String>,
     views: Vec<Half<'a>>,
@@ -215,7 +215,7 @@ pub fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::
         contrasts: contrasts(results),
         claims: results.claims.iter().map(claimed).collect(),
         claim_notes: tables::claim_notes(results),
-        false_claims: tables::false_claims(results),
+        false_claims: tables::false_claims(results).rows,
         audit: audit::findings(),
         notes: tables::notes(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
@@ -226,19 +226,19 @@ pub fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::
 // Templates pass their values by reference.
 
 fn distance(value: &Option<f64>) -> String {
-    tables::distance(*value)
+    format::distance(*value)
 }
 
 fn known_distance(value: &f64) -> String {
-    tables::significant(*value)
+    format::significant(*value)
 }
 
 fn passing(share: &Option<f64>) -> String {
-    tables::passing(*share)
+    format::passing(*share)
 }
 
 fn score(value: &Option<f64>) -> String {
-    tables::score(*value)
+    format::score(*value)
 }
 
 /// The verdicts that at least one cell got.
@@ -283,8 +283,8 @@ fn claimed(claim: &Claim) -> Claimed<'_> {
         paper: tables::claim_difference(claim, claim.paper_difference),
         ours: tables::claim_difference(claim, claim.difference),
         interval: tables::claim_interval(claim),
-        p: tables::p_value(claim.p_holm),
-        detects: tables::distance(claim.detectable_difference),
+        p: format::p_value(claim.p_holm),
+        detects: format::distance(claim.detectable_difference),
         pairs_for_power: tables::pairs_for_power(claim),
         mark: match claim.verdict {
             ClaimVerdict::Supported => "good",
@@ -307,9 +307,9 @@ fn contrasts(results: &Results) -> Vec<Contrast> {
                 view,
                 meaning,
                 cells: format!("{} − {}", of.id, against.id),
-                paper: tables::signed(Some(of.paper_mean - against.paper_mean)),
-                ours: tables::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
-                passing: tables::passing(of.passing.or(against.passing)),
+                paper: format::signed(Some(of.paper_mean - against.paper_mean)),
+                ours: format::signed(of.mean.zip(against.mean).map(|(of, against)| of - against)),
+                passing: format::passing(of.passing.or(against.passing)),
             });
         }
     }
@@ -384,7 +384,7 @@ fn brightness(map: &HeatmapScore) -> String {
         return format!("No maps: {}", map.why.as_deref().unwrap_or_default());
     };
     let gate =
-        map.passing.map(|share| format!(" Of the synthetic pictures, {} pass the gate.", tables::passing(Some(share))));
+        map.passing.map(|share| format!(" Of the synthetic pictures, {} pass the gate.", format::passing(Some(share))));
     format!(
         "Mean absolute difference {difference:.1} of 255 grey levels. Above the background: {:.0} % of the mean real \
          picture, {:.0} % of the mean synthetic one.{}",
@@ -398,11 +398,11 @@ fn drift(score: &DriftScore) -> Drift<'_> {
     Drift {
         score,
         chart: figures::drift(score),
-        ks: tables::score(score.ks),
-        emd: tables::score(score.emd),
+        ks: format::score(score.ks),
+        emd: format::score(score.emd),
         interval: score.interval.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.3} to {high:.3}")),
-        p_null: tables::p_value(score.p_null),
-        p_null_paper: tables::p_value(score.p_null_paper),
+        p_null: format::p_value(score.p_null),
+        p_null_paper: format::p_value(score.p_null_paper),
         passed: match score.passed {
             None => "–",
             Some(true) => "passed",
@@ -416,18 +416,18 @@ fn row<'a>(results: &'a Results, cell: &'a Cell) -> Row<'a> {
     Row {
         cell,
         tested_on: cell.test_sets(),
-        paper: tables::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
-        ours: tables::ours(cell),
-        count: tables::count(cell),
-        interval: tables::interval(cell.interval),
-        within: tables::yes_no(cell.within_printed_std),
-        detects: tables::plus_minus(cell.detectable_difference, None),
-        needs: tables::plus_minus(cell.equivalence_std, None),
-        images: tables::plus_minus(cell.image_accuracy, None),
+        paper: format::plus_minus(Some(cell.paper_mean), Some(cell.paper_std)),
+        ours: format::ours(cell),
+        count: format::count(cell),
+        interval: format::interval(cell.interval),
+        within: format::yes_no(cell.within_printed_std),
+        detects: format::plus_minus(cell.detectable_difference, None),
+        needs: format::plus_minus(cell.equivalence_std, None),
+        images: format::plus_minus(cell.image_accuracy, None),
         same_as: same_as(results, cell),
         mark: mark(cell.verdict),
-        verdict: tables::verdict(cell),
-        others: tables::by_others(results, cell),
+        verdict: format::verdict(cell),
+        others: format::by_others(results, cell),
     }
 }
 

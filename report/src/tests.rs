@@ -1,3 +1,4 @@
+use domain::digest::Digest;
 use domain::experiment::{Correction, Varied};
 use domain::paper::{self, Printed};
 use domain::results::{
@@ -292,7 +293,7 @@ fn text_from_the_data_is_never_markup() {
     hostile.trainings[0].stage = "\"><b>".to_owned();
     let html = page_without_pictures(&hostile);
     assert!(!html.contains("<script") && !html.contains("<img") && !html.contains("<b>,") && !html.contains("\"><b>"));
-    assert!(tables::csv(&hostile).contains("SUR-1-1,SUR,1,1,\"<b>,\"\"|\",Baseline"));
+    assert!(tables::table_csv(&hostile).contains("SUR-1-1,SUR,1,1,\"<b>,\"\"|\",Baseline"));
     let table = tables::markdown(&hostile);
     assert!(!table.contains("<script"));
     assert!(table.contains(r#"| SUR-1-1 | &lt;b&gt;,"\| | B |"#), "{table}");
@@ -314,7 +315,7 @@ fn a_study_without_numbers_still_has_a_page() {
     empty.claims = claims(&empty.cells, true);
     let html = page_without_pictures(&empty);
     assert!(html.contains("0 of 72") && html.contains("NOT RUN") && !html.contains("NaN"));
-    let table = tables::csv(&empty);
+    let table = tables::table_csv(&empty);
     assert!(table.contains("SEC-8-2,SEC,8,2,A+B → C,TwoStepTL,C,80.76,4.91,,,0,4,,NOT RUN,"));
     assert_eq!(table.lines().count(), 27);
 }
@@ -355,4 +356,53 @@ fn less_drift_is_no_fault_and_absent_scores_have_their_reason() {
         assert!(html.contains(said), "{said}");
     }
     assert!(!html.contains("NaN") && !html.contains("Trained by Ho"));
+}
+
+/// The document that `domain` keeps as an example, with most that results can hold.
+fn example() -> Results {
+    serde_json::from_str(include_str!("../../domain/src/results/example.json")).unwrap()
+}
+
+/// The example as it would be on other data, with text that looks like markup.
+fn stand_in() -> Results {
+    let mut results = Results {
+        comparable: false,
+        stand_ins: vec!["<script>alert('1')</script>|x & \\input{y}".to_owned()],
+        scale: "\"><img src=x>'".to_owned(),
+        correction: Correction::None,
+        varied: Varied::SeedsOnly,
+        ..example()
+    };
+    results.cells[0].training = "<b>,\"|".to_owned();
+    results.drift[0].property = "\"><b>".to_owned();
+    results.trainings[0].stage = "\"><b>".to_owned();
+    results
+}
+
+/// The example if nothing had finished.
+fn without_runs() -> Results {
+    let mut results = Results { cells: Cell::of_table_1(Cell::blank), ..example() };
+    results.cells.iter_mut().for_each(|cell| cell.n_asked = 4);
+    (results.drift, results.sifid, results.heatmap, results.generators) = Default::default();
+    (results.others, results.claims, results.readings, results.ddpm) = Default::default();
+    for training in &mut results.trainings {
+        (training.steps, training.final_loss, training.curve) = (0, 0.0, LossCurve::default());
+    }
+    results
+}
+
+#[test]
+fn reports_keep_their_bytes_while_the_stage_keeps_its_version() {
+    let studies = [("example", example(), pictures()), ("stand-in", stand_in(), pictures())];
+    let mut digests = String::new();
+    for (study, results, pictures) in studies.into_iter().chain([("without-runs", without_runs(), Pictures::default())])
+    {
+        for (file, text) in files(&results, &pictures).unwrap() {
+            digests += &format!("{study}/{file} {}\n", Digest::of(text.as_bytes()));
+        }
+    }
+    assert!(
+        digests == include_str!("digests.txt"),
+        "the bytes of reports changed: raise the version of the stage `report`, and let digests.txt be\n{digests}"
+    );
 }

@@ -20,7 +20,7 @@ pub async fn run(args: &Results) -> anyhow::Result<()> {
     let printed = match args.form() {
         Format::Json => text,
         Format::Text => table::text(&results),
-        Format::Csv => tables::csv(&results),
+        Format::Csv => tables::table_csv(&results),
         Format::Markdown => tables::markdown(&results),
         Format::Latex => tables::latex(&results),
     };

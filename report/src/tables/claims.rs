@@ -1,10 +1,15 @@
-//! Claims as text.
+//! The paper's claims and what our runs say of them.
 
 use std::collections::BTreeSet;
 
-use super::{csv_of, distance, interval, number, p_value, passing, score, signed};
+use domain::experiment::Protocol;
 use domain::paper::ClaimKind;
 use domain::results::{Claim, FalseClaim, LEVEL, Results};
+
+use super::Align::{self, Left, Right};
+use super::csv::{csv, high, low, number};
+use super::{Table, TableColumn};
+use crate::format::{distance, interval, p_value, passing, score, signed};
 
 /// What a claim says, for instance `SUR-8-2 > SUR-7-2 + 6`.
 pub fn claimed(claim: &Claim) -> String {
@@ -18,7 +23,8 @@ pub fn claimed(claim: &Claim) -> String {
     }
 }
 
-/// A difference of accuracies with two decimals, or a score with its digits.
+/// A number that a claim is about: a difference of accuracies with two decimals, or a
+/// score with its digits.
 pub fn claim_difference(claim: &Claim, difference: Option<f64>) -> String {
     match claim.kind {
         ClaimKind::BelowLimit => score(difference),
@@ -27,19 +33,18 @@ pub fn claim_difference(claim: &Claim, difference: Option<f64>) -> String {
     }
 }
 
-/// Its interval, likewise.
+/// The interval of the number that a claim is about.
 pub fn claim_interval(claim: &Claim) -> String {
     let end = |value| claim_difference(claim, Some(value)).replace('+', "");
+    let ends = || claim.interval.map_or_else(|| "–".to_owned(), |ends| ends.map(end).join(" to "));
     match claim.kind {
-        ClaimKind::Above if claim.better.starts_with("SIFID") => {
-            claim.interval.map_or_else(|| "–".to_owned(), |ends| ends.map(end).join(" to "))
-        }
-        ClaimKind::BelowLimit => claim.interval.map_or_else(|| "–".to_owned(), |ends| ends.map(end).join(" to ")),
+        ClaimKind::Above if claim.better.starts_with("SIFID") => ends(),
+        ClaimKind::BelowLimit => ends(),
         _ => interval(claim.interval),
     }
 }
 
-/// Pairs that a test with a power of 80 % would take.
+/// The number of pairs that a test with a power of 80 % would take.
 pub fn pairs_for_power(claim: &Claim) -> String {
     match (claim.pairs_for_power, claim.detectable_difference) {
         (Some(pairs), _) => pairs.to_string(),
@@ -48,76 +53,26 @@ pub fn pairs_for_power(claim: &Claim) -> String {
     }
 }
 
-/// `0.28 to 0.41`: the probability that a claim of outperformance is false.
-fn probability(found: &FalseClaim) -> String {
-    range(found.p)
+const CLAIMS: [TableColumn<Claim>; 11] = [
+    ("claim", Left, |claim| claim.id.clone()),
+    ("says", Left, claimed),
+    ("paper", Right, |claim| claim_difference(claim, claim.paper_difference)),
+    ("ours", Right, |claim| claim_difference(claim, claim.difference)),
+    ("95 % interval", Right, claim_interval),
+    ("pairs", Right, |claim| claim.pairs.to_string()),
+    ("p (Holm)", Right, |claim| p_value(claim.p_holm)),
+    ("detects", Right, |claim| distance(claim.detectable_difference)),
+    ("80 % power", Right, pairs_for_power),
+    ("B passes", Right, |claim| passing(claim.passing)),
+    ("verdict", Left, |claim| claim.verdict.words().to_owned()),
+];
+
+/// The claims, each on pairs of our runs.
+pub fn claims(results: &Results) -> Table {
+    Table::of(&CLAIMS, &results.claims)
 }
 
-/// The share of cases that both methods get right, likewise.
-fn congruence(found: &FalseClaim) -> String {
-    range(found.congruence)
-}
-
-fn range([one, other]: [f64; 2]) -> String {
-    let [low, high] = [one.min(other), one.max(other)].map(|end| format!("{end:.3}"));
-    if low == high { low } else { format!("{low} to {high}") }
-}
-
-/// Every claim, one a line, of all protocols.
-pub fn claims_csv(results: &Results) -> String {
-    let own = results.claims.iter().map(|claim| (results.protocol, claim));
-    let others = results.others.iter().flat_map(|other| other.claims.iter().map(move |claim| (other.protocol, claim)));
-    let lines = own.chain(others).map(|(protocol, claim)| {
-        let of_false = claim.false_claim.iter().map(|found| {
-            format!("{}: {} (n = {}, congruence {})", found.of.words(), probability(found), found.n, congruence(found))
-        });
-        [
-            claim.id.clone(),
-            protocol.to_string(),
-            claimed(claim),
-            number(claim.paper_difference),
-            claim.pairs.to_string(),
-            number(claim.difference),
-            number(claim.interval.map(|[low, _]| low)),
-            number(claim.interval.map(|[_, high]| high)),
-            number(claim.p),
-            number(claim.p_holm),
-            number(claim.p_wilcoxon),
-            number(claim.detectable_difference),
-            claim.pairs_for_power.map(|pairs| pairs.to_string()).unwrap_or_default(),
-            claim.verdict.words().to_owned(),
-            of_false.collect::<Vec<_>>().join("; "),
-            claim.note.clone().unwrap_or_default(),
-            results.stand_ins.join("; "),
-            number(claim.passing),
-            results.readings.join("; "),
-        ]
-    });
-    let columns = [
-        "id",
-        "protocol",
-        "says",
-        "paper_difference",
-        "pairs",
-        "difference",
-        "ci_low",
-        "ci_high",
-        "p",
-        "p_holm",
-        "p_wilcoxon",
-        "detectable_difference",
-        "pairs_for_power",
-        "verdict",
-        "p_false",
-        "note",
-        "stand_ins",
-        "b_passing",
-        "readings",
-    ];
-    csv_of(&columns, lines)
-}
-
-/// What has to be known of claims, one remark a line.
+/// What has to be known of the claims, one remark each.
 pub fn claim_notes(results: &Results) -> Vec<String> {
     let tested = results.claims.iter().filter(|claim| claim.p.is_some()).count();
     let mut notes = vec![format!(
@@ -131,34 +86,73 @@ pub fn claim_notes(results: &Results) -> Vec<String> {
     notes
 }
 
-/// The probability that each claim of outperformance is false: claim, whose accuracies,
-/// number of cases, congruence, probability.
-pub fn false_claims(results: &Results) -> Vec<[String; 5]> {
+/// A claim of outperformance and one way to find how probable it is that it is false.
+type Doubted<'a> = (&'a Claim, &'a FalseClaim);
+
+type DoubtedColumn = (&'static str, Align, fn(&Doubted<'_>) -> String);
+
+const FALSE_CLAIMS: &[DoubtedColumn] = &[
+    ("claim of outperformance", Left, |(claim, _)| format!("{} > {}", claim.better, claim.worse)),
+    ("accuracies", Left, |(_, found)| found.of.words().to_owned()),
+    ("cases", Right, |(_, found)| found.n.to_string()),
+    ("congruence", Right, |(_, found)| range(found.congruence)),
+    ("probability that it is false", Right, |(_, found)| range(found.p)),
+];
+
+/// The probability that each claim of outperformance is false.
+pub fn false_claims(results: &Results) -> Table {
     let all = results.claims.iter().flat_map(|claim| claim.false_claim.iter().map(move |found| (claim, found)));
-    let line = |(claim, found): (&Claim, &FalseClaim)| {
-        let says = format!("{} > {}", claim.better, claim.worse);
-        [says, found.of.words().to_owned(), found.n.to_string(), congruence(found), probability(found)]
-    };
-    let mut lines: Vec<[String; 5]> = all.map(line).collect();
+    let mut table = Table::of(FALSE_CLAIMS, &all.collect::<Vec<Doubted<'_>>>());
     // Two claims may be about the same two cells.
     let mut seen = BTreeSet::new();
-    lines.retain(|line| seen.insert(line.clone()));
-    lines
+    table.rows.retain(|row| seen.insert(row.clone()));
+    table
 }
 
-/// One line of the table of claims.
-pub(super) fn claim_line(claim: &Claim) -> [String; 11] {
-    [
-        claim.id.clone(),
-        claimed(claim),
-        claim_difference(claim, claim.paper_difference),
-        claim_difference(claim, claim.difference),
-        claim_interval(claim),
-        claim.pairs.to_string(),
-        p_value(claim.p_holm),
-        distance(claim.detectable_difference),
-        pairs_for_power(claim),
-        passing(claim.passing),
-        claim.verdict.words().to_owned(),
-    ]
+/// `0.280 to 0.410`, or one number if both ends read alike.
+fn range([one, other]: [f64; 2]) -> String {
+    let [low, high] = [one.min(other), one.max(other)].map(|end| format!("{end:.3}"));
+    if low == high { low } else { format!("{low} to {high}") }
+}
+
+/// What a line of `claims.csv` is made of.
+struct ClaimLine<'a> {
+    results: &'a Results,
+    protocol: Protocol,
+    claim: &'a Claim,
+}
+
+type ClaimColumn = (&'static str, fn(&ClaimLine<'_>) -> String);
+
+const CLAIMS_CSV: &[ClaimColumn] = &[
+    ("id", |line| line.claim.id.clone()),
+    ("protocol", |line| line.protocol.to_string()),
+    ("says", |line| claimed(line.claim)),
+    ("paper_difference", |line| number(line.claim.paper_difference)),
+    ("pairs", |line| line.claim.pairs.to_string()),
+    ("difference", |line| number(line.claim.difference)),
+    ("ci_low", |line| low(line.claim.interval)),
+    ("ci_high", |line| high(line.claim.interval)),
+    ("p", |line| number(line.claim.p)),
+    ("p_holm", |line| number(line.claim.p_holm)),
+    ("p_wilcoxon", |line| number(line.claim.p_wilcoxon)),
+    ("detectable_difference", |line| number(line.claim.detectable_difference)),
+    ("pairs_for_power", |line| line.claim.pairs_for_power.map(|pairs| pairs.to_string()).unwrap_or_default()),
+    ("verdict", |line| line.claim.verdict.words().to_owned()),
+    ("p_false", |line| line.claim.false_claim.iter().map(p_false).collect::<Vec<_>>().join("; ")),
+    ("note", |line| line.claim.note.clone().unwrap_or_default()),
+    ("stand_ins", |line| line.results.stand_ins.join("; ")),
+    ("b_passing", |line| number(line.claim.passing)),
+    ("readings", |line| line.results.readings.join("; ")),
+];
+
+fn p_false(found: &FalseClaim) -> String {
+    format!("{}: {} (n = {}, congruence {})", found.of.words(), range(found.p), found.n, range(found.congruence))
+}
+
+/// The claims with a line for each claim of each protocol.
+pub fn claims_csv(results: &Results) -> String {
+    let own = results.claims.iter().map(|claim| (results.protocol, claim));
+    let others = results.others.iter().flat_map(|other| other.claims.iter().map(|claim| (other.protocol, claim)));
+    csv(CLAIMS_CSV, own.chain(others).map(|(protocol, claim)| ClaimLine { results, protocol, claim }))
 }

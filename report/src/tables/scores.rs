@@ -1,121 +1,134 @@
-//! Scores of the synthetic pictures as text.
+//! Scores of the synthetic pictures as comma-separated values.
 
-use super::{csv_of, number};
 use domain::experiment::DriftMethod;
-use domain::results::Results;
+use domain::results::{DdpmScore, DriftScore, HeatmapScore, Results, SifidScore};
 
-/// One score.
+use super::csv::{csv, high, low, number};
+
+/// What a line of `scores.csv` is made of.
+struct ScoreLine<'a> {
+    results: &'a Results,
+    score: Score<'a>,
+}
+
+/// One score of synthetic pictures.
 #[derive(Default)]
-struct Line<'a> {
-    /// View, view and class, or plain diffusion model.
+struct Score<'a> {
+    /// The view, the view and class, or the plain diffusion model.
     of: String,
-    score: String,
+    name: String,
     value: Option<f64>,
     interval: Option<[f64; 2]>,
     paper: Option<f64>,
-    /// How probable a score as large as ours is without drift, and one as small as the paper's.
-    p_null: [Option<f64>; 2],
+    /// The probability of a score as large as ours without any drift.
+    p_null: Option<f64>,
+    /// The probability of a score as small as the paper's without any drift.
+    p_null_paper: Option<f64>,
     verdict: &'static str,
     why: Option<&'a String>,
-    /// Share of the synthetic pictures behind it that pass the gate.
+    /// The share of the synthetic pictures behind the score that pass the gate.
     passing: Option<f64>,
 }
 
-/// Every score of the synthetic pictures, one a line; `why` says why one is absent.
+type ScoreColumn = (&'static str, fn(&ScoreLine<'_>) -> String);
+
+const SCORES_CSV: &[ScoreColumn] = &[
+    ("of", |line| line.score.of.clone()),
+    ("score", |line| line.score.name.clone()),
+    ("value", |line| number(line.score.value)),
+    ("low", |line| low(line.score.interval)),
+    ("high", |line| high(line.score.interval)),
+    ("paper", |line| number(line.score.paper)),
+    ("p_null", |line| number(line.score.p_null)),
+    ("p_null_paper", |line| number(line.score.p_null_paper)),
+    ("verdict", |line| line.score.verdict.to_owned()),
+    ("why", |line| line.score.why.cloned().unwrap_or_default()),
+    ("stand_ins", |line| line.results.stand_ins.join("; ")),
+    ("b_passing", |line| number(line.score.passing)),
+    ("readings", |line| line.results.readings.join("; ")),
+];
+
+/// The scores of the synthetic pictures, one a line; `why` says why one is absent.
 pub fn scores_csv(results: &Results) -> String {
-    let columns = [
-        "of",
-        "score",
-        "value",
-        "low",
-        "high",
-        "paper",
-        "p_null",
-        "p_null_paper",
-        "verdict",
-        "why",
-        "stand_ins",
-        "b_passing",
-        "readings",
-    ];
-    let fields = |line: Line<'_>| {
-        [
-            line.of,
-            line.score,
-            number(line.value),
-            number(line.interval.map(|[low, _]| low)),
-            number(line.interval.map(|[_, high]| high)),
-            number(line.paper),
-            number(line.p_null[0]),
-            number(line.p_null[1]),
-            line.verdict.to_owned(),
-            line.why.cloned().unwrap_or_default(),
-            results.stand_ins.join("; "),
-            number(line.passing),
-            results.readings.join("; "),
-        ]
+    let of_views = results.drift.iter().flat_map(drift);
+    let sifid = results.sifid.iter().flat_map(sifid);
+    let maps = results.heatmap.iter().map(heatmap);
+    let plain = results.ddpm.iter().flat_map(ddpm);
+    csv(SCORES_CSV, of_views.chain(sifid).chain(maps).chain(plain).map(|score| ScoreLine { results, score }))
+}
+
+const SIFID: &str = "SIFID";
+const MAPS: &str = "difference of mean pictures";
+
+fn ks(property: &str) -> String {
+    format!("{property} drift, KS")
+}
+
+fn emd(property: &str) -> String {
+    format!("{property} drift, EMD")
+}
+
+/// The distance that the verdict is about, then the other one.
+fn drift(found: &DriftScore) -> [Score<'_>; 2] {
+    let (ks, emd) = ((ks(&found.property), found.ks), (emd(&found.property), found.emd));
+    let [own, other] = if found.method == DriftMethod::Ks { [ks, emd] } else { [emd, ks] };
+    let score = |(name, value)| Score {
+        of: found.view.to_string(),
+        name,
+        value,
+        why: found.why.as_ref(),
+        passing: found.passing,
+        ..Score::default()
     };
-    csv_of(&columns, lines(results).into_iter().map(fields))
+    let own = Score {
+        interval: found.interval,
+        paper: Some(found.paper),
+        p_null: found.p_null,
+        p_null_paper: found.p_null_paper,
+        verdict: found.verdict.words(),
+        ..score(own)
+    };
+    [own, score(other)]
 }
 
-fn lines(results: &Results) -> Vec<Line<'_>> {
-    let mut lines = vec![];
-    let ks = |property: &str| format!("{property} drift, KS");
-    let emd = |property: &str| format!("{property} drift, EMD");
-    let (sifid, maps) = ("SIFID".to_owned(), "difference of mean pictures".to_owned());
-    for found in &results.drift {
-        let (of, why, p_null) = (found.view.to_string(), found.why.as_ref(), [found.p_null, found.p_null_paper]);
-        let (paper, verdict, interval) = (Some(found.paper), found.verdict.words(), found.interval);
-        let (ks, emd) = ((ks(&found.property), found.ks), (emd(&found.property), found.emd));
-        let [own, other] = if found.method == DriftMethod::Ks { [ks, emd] } else { [emd, ks] };
-        let passing = found.passing;
-        lines.push(Line { of: of.clone(), score: own.0, value: own.1, interval, paper, p_null, verdict, why, passing });
-        lines.push(Line { of, score: other.0, value: other.1, why, passing, ..Line::default() });
-    }
-    for found in &results.sifid {
-        let (of, paper, verdict) = (found.view.to_string(), Some(found.paper_mean), found.verdict.words());
-        let (score, value, why, passing) = (sifid.clone(), found.mean, found.why.as_ref(), found.passing);
-        lines.push(Line { of, score, value, paper, verdict, why, passing, ..Line::default() });
-        for (class, mean) in &found.per_class {
-            let (of, score) = (format!("{}.{class}", found.view), sifid.clone());
-            lines.push(Line { of, score, value: Some(*mean), passing, ..Line::default() });
-        }
-    }
-    for found in &results.heatmap {
-        let (of, score, why) = (found.view.to_string(), maps.clone(), found.why.as_ref());
-        lines.push(Line { of, score, value: found.mean_difference, why, passing: found.passing, ..Line::default() });
-    }
-    for found in &results.ddpm {
-        let mut add = |score: String, value: Option<f64>, kind: &str| {
-            let of = format!("DDPM {}", found.model);
-            let (why, passing) = (found.why.get(kind), found.passing);
-            lines.push(Line { of, score, value, why, passing, ..Line::default() });
-        };
-        for (property, of_ks, of_emd) in &found.drift {
-            add(ks(property), *of_ks, "drift");
-            add(emd(property), *of_emd, "drift");
-        }
-        add(sifid.clone(), found.sifid, "sifid");
-        add(maps.clone(), found.mean_difference, "heatmap");
-    }
-    lines
+/// The score of the view, then those of its classes.
+fn sifid(found: &SifidScore) -> impl Iterator<Item = Score<'_>> {
+    let score = |of, value| Score { of, name: SIFID.to_owned(), value, passing: found.passing, ..Score::default() };
+    let of_view = Score {
+        paper: Some(found.paper_mean),
+        verdict: found.verdict.words(),
+        why: found.why.as_ref(),
+        ..score(found.view.to_string(), found.mean)
+    };
+    let of_class = move |(class, mean): &(_, f64)| score(format!("{}.{class}", found.view), Some(*mean));
+    std::iter::once(of_view).chain(found.per_class.iter().map(of_class))
 }
 
-/// Scores of synthetic pictures that could not be had, and why.
-pub(super) fn absent(results: &Results) -> Vec<(String, String)> {
-    let mut absent: Vec<(String, String)> = vec![];
-    let of_properties = results.drift.iter().map(|score| (format!("drift of {}", score.view), &score.why));
-    let of_views = results.sifid.iter().map(|score| (format!("SIFID of {}", score.view), &score.why));
-    let of_maps = results.heatmap.iter().map(|score| (format!("the heat map of {}", score.view), &score.why));
-    for (score, why) in of_properties.chain(of_views).chain(of_maps) {
-        absent.extend(why.clone().map(|why| (score, why)));
+fn heatmap(found: &HeatmapScore) -> Score<'_> {
+    Score {
+        of: found.view.to_string(),
+        name: MAPS.to_owned(),
+        value: found.mean_difference,
+        why: found.why.as_ref(),
+        passing: found.passing,
+        ..Score::default()
     }
-    for score in &results.ddpm {
-        absent.extend(
-            score.why.iter().map(|(kind, why)| (format!("{kind} of the DDPM of {}", score.model), why.clone())),
-        );
-    }
-    // All properties of a view are absent for one reason.
-    absent.dedup();
-    absent
+}
+
+fn ddpm(found: &DdpmScore) -> Vec<Score<'_>> {
+    let score = |name, value, kind| Score {
+        of: format!("DDPM {}", found.model),
+        name,
+        value,
+        why: found.why.get(kind),
+        passing: found.passing,
+        ..Score::default()
+    };
+    let of_property = |(property, of_ks, of_emd): &(String, Option<f64>, Option<f64>)| {
+        [score(ks(property), *of_ks, "drift"), score(emd(property), *of_emd, "drift")]
+    };
+    let mut scores: Vec<Score<'_>> = found.drift.iter().flat_map(of_property).collect();
+    scores.push(score(SIFID.to_owned(), found.sifid, "sifid"));
+    scores.push(score(MAPS.to_owned(), found.mean_difference, "heatmap"));
+    scores
 }
