@@ -1,5 +1,5 @@
-//! What can be found out about the paper's numbers without any run: where they
-//! contradict each other or the text, and what they leave open.
+//! Findings about the paper's numbers that need no run: where the numbers contradict each
+//! other or the text, and what they leave open.
 
 mod drift;
 mod text;
@@ -12,18 +12,18 @@ use crate::stats::estimate::Estimate;
 use crate::stats::power::{POWER, samples_for_power, samples_for_significance};
 use crate::stone::View;
 
-/// One finding.
+/// One finding about the paper's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// For instance `same-model-SUR-B`.
+    /// The id of the finding, for instance `same-model-SUR-B`.
     pub id: String,
-    /// What was found, in a sentence.
+    /// The finding in one sentence.
     pub finding: String,
-    /// The numbers that it follows from, and where they stand.
+    /// The numbers that the finding follows from, and where the paper prints them.
     pub evidence: Vec<String>,
 }
 
-/// Every finding, those computed from the table first.
+/// All findings; those computed from the table come first.
 pub fn findings() -> Vec<Finding> {
     let mut findings = vec![finding(
         "n",
@@ -44,7 +44,7 @@ fn finding(id: &str, finding: String, evidence: Vec<String>) -> Finding {
     Finding { id: id.to_owned(), finding, evidence }
 }
 
-/// The number and where it stands.
+/// A printed number and where the paper prints it.
 fn printed(quote: &str, Printed { mean, std }: Printed) -> String {
     format!("{mean:.2} ± {std:.2} ({quote})")
 }
@@ -102,7 +102,7 @@ fn whole_steps(view: View) -> Option<Finding> {
     })
 }
 
-/// What it would take for the gain by synthetic pictures to be significant.
+/// The number of runs with which the gain by synthetic pictures would be significant.
 fn headline(view: View) -> Finding {
     let (with, without) = (format!("{view}-8-2"), format!("{view}-7-2"));
     let cells = paper::cell(&with).zip(paper::cell(&without));
@@ -128,7 +128,7 @@ fn headline(view: View) -> Finding {
 
 const UNKNOWN: Printed = Printed { mean: f64::NAN, std: f64::NAN };
 
-/// Gains in the text that are not those of the table.
+/// Gains in the text that differ from those in the table.
 fn claims() -> Vec<Finding> {
     let quantified = paper::claims().iter().filter(|claim| claim.by > 0.0);
     quantified

@@ -1,4 +1,4 @@
-//! What the paper printed (arXiv 2409.13409), for comparison: `paper.toml`.
+//! The numbers that the paper prints (arXiv 2409.13409), read from `paper.toml`.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -14,11 +14,11 @@ use crate::stone::{Class, Dataset, View};
 pub struct Printed {
     /// The printed mean.
     pub mean: f64,
-    /// The printed ±; over what, the paper does not say.
+    /// The printed ±. The paper does not say what it is over.
     pub std: f64,
 }
 
-/// What the first training step of a row learns from.
+/// The data that the first training step of a row learns from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FirstStep {
     /// One data set.
@@ -32,7 +32,7 @@ impl FirstStep {
     pub const ALL: [FirstStep; 4] =
         [FirstStep::One(Dataset::B), FirstStep::One(Dataset::A), FirstStep::One(Dataset::C), FirstStep::AAndB];
 
-    /// The data sets it trains on, in the order of the paper.
+    /// The data sets that the step trains on, in the order of the paper.
     pub fn datasets(self) -> Vec<Dataset> {
         match self {
             FirstStep::One(dataset) => vec![dataset],
@@ -50,12 +50,12 @@ impl std::fmt::Display for FirstStep {
     }
 }
 
-/// One row of Table I: accuracies in percent.
+/// One row of Table I, with accuracies in percent.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Which half of the table.
+    /// The half of the table.
     pub view: View,
-    /// Counted from 1 within the view, from top to bottom.
+    /// The number of the row within the view, counted from 1 at the top.
     pub row: u8,
     /// Data set I.
     pub first: FirstStep,
@@ -67,104 +67,105 @@ pub struct Row {
     pub accuracy_1: Printed,
     /// Accuracy on the test images of data set II.
     pub accuracy_2: Option<Printed>,
-    /// Where the one and the other stand.
+    /// The places where the paper prints the two accuracies.
     pub quotes: [Option<String>; 2],
 }
 
 impl Row {
-    /// Whether the accuracy after the first step, or after a second one on that data set,
-    /// is of a network that has learnt from `dataset` or is tested on it.
+    /// Whether the accuracy after the first step, or after a second step on `second`, is of
+    /// a network that has learnt from `dataset` or is tested on it.
     pub fn rests_on(&self, second: Option<Dataset>, dataset: Dataset) -> bool {
         self.first.datasets().contains(&dataset) || second == Some(dataset)
     }
 }
 
-/// Something that the paper says of its numbers.
+/// A claim of the paper about its numbers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// For instance `SUR-synthetic`.
+    /// The id of the claim, for instance `SUR-synthetic`.
     pub id: String,
-    /// How the first is said to lie to the second.
+    /// The relation that `better` is said to have to `worse`.
     #[serde(default)]
     pub kind: ClaimKind,
-    /// What the claim is about: a cell, for instance `SUR-8-2`, which is said to be above
-    /// the other, or a score: `drift`, the largest of all, `SIFID-SEC`, `SIFID-DDPM`.
+    /// The subject of the claim: a cell, for instance `SUR-8-2`, which is said to be above
+    /// `worse`, or a score: `drift`, which is the largest of all drift scores, `SIFID-SEC`,
+    /// `SIFID-DDPM`.
     pub better: String,
-    /// Id of the other; empty where there is a limit instead.
+    /// The id of the cell that `better` is compared with; empty where there is a limit instead.
     #[serde(default)]
     pub worse: String,
-    /// By more than how many percentage points it is above the other. Other kinds go by
-    /// the study's own margin or limit.
+    /// The difference in percentage points that `better` is said to exceed. Other kinds of
+    /// claim use the study's own margin or limit.
     #[serde(default)]
     pub by: f64,
-    /// Where, or in which words.
+    /// The place or the words of the claim in the paper.
     pub quote: String,
 }
 
-/// A number of the text.
+/// A number in the text of the paper.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quoted<T> {
-    /// The number.
     pub value: T,
-    /// Where it stands, or in which words.
+    /// The place or the words of the number in the paper.
     pub quote: String,
 }
 
-/// Numbers of the text outside tables. Sizes are width and height in pixels.
+/// The numbers in the text outside tables. Sizes are width and height in pixels.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
-    /// The canvas that pictures are padded to.
+    /// The canvas that pictures are padded to, as a figure has it.
     pub canvas_in_figure: Quoted<[u32; 2]>,
-    /// The same canvas, elsewhere.
+    /// The canvas that pictures are padded to, as the text has it.
     pub canvas_in_text: Quoted<[u32; 2]>,
-    /// A sample of SinDDM.
+    /// The size of a sample of SinDDM.
     pub sample_size: Quoted<[u32; 2]>,
-    /// A sample enlarged four times.
+    /// The size of a sample enlarged four times.
     pub enlarged_size: Quoted<[u32; 2]>,
-    /// A picture of data set C.
+    /// The size of a picture of data set C.
     pub endoscopic_size: Quoted<[u32; 2]>,
-    /// Pictures that a SinDDM model learns from.
+    /// The number of pictures that a SinDDM model learns from.
     pub pictures_per_model: Quoted<u32>,
-    /// Samples of a SinDDM model.
+    /// The number of samples of a SinDDM model.
     pub samples_per_model: Quoted<u32>,
-    /// The number of samples, as one sentence has it.
+    /// The number of samples of a SinDDM model, as one sentence has it.
     pub samples_in_words: Quoted<u32>,
-    /// Pictures of data set B.
+    /// The number of pictures of data set B.
     pub samples: Quoted<u32>,
     /// The drift score below which a property counts as alike.
     pub drift_limit: Quoted<f64>,
-    /// FID of the plain diffusion model.
+    /// The FID of the plain diffusion model.
     pub fid_ddpm: Quoted<f64>,
-    /// Side of a patch in pixels.
+    /// The side of a patch in pixels.
     pub patch_size: Quoted<u32>,
-    /// Patches of each class of one view.
+    /// The number of patches of each class of one view.
     pub patches_per_class: Quoted<u32>,
-    /// Those of them that are tested.
+    /// The number of test patches of each class of one view.
     pub test_patches_per_class: Quoted<u32>,
 }
 
-/// What earlier work prints of the same data sets; accuracies and spreads in percentage points.
+/// The numbers of earlier work on the same data sets. Accuracies and spreads are in
+/// percentage points.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Earlier {
-    /// By how many pixels neighbouring patches overlap.
+    /// The overlap of neighbouring patches in pixels.
     pub overlap: Quoted<u32>,
-    /// Runs behind a ±.
+    /// The number of runs behind a ±.
     pub executions: Quoted<u32>,
-    /// Least and largest ± over these runs.
+    /// The smallest and the largest ± over runs.
     pub spread_of_executions: Quoted<[f64; 2]>,
-    /// Least and largest sample standard deviation of the class accuracies of a run.
+    /// The smallest and the largest sample standard deviation of the class accuracies of a run.
     pub spread_of_classes: Quoted<[f64; 2]>,
-    /// Accuracy on A, view SUR, after the first step.
+    /// The accuracy on A, view SUR, after the first step.
     pub accuracy_sur: Quoted<f64>,
-    /// Accuracy on A, view SEC, after the first step.
+    /// The accuracy on A, view SEC, after the first step.
     pub accuracy_sec: Quoted<f64>,
 }
 
-/// How two numbers are said to lie to each other.
+/// The relation that two numbers are said to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimKind {
@@ -173,13 +174,13 @@ pub enum ClaimKind {
     Above,
     /// The first gains less than the margin over the second.
     NoGain,
-    /// They differ by less than the margin.
+    /// The two differ by less than the margin.
     Equivalent,
     /// The first, alone, is below the limit.
     BelowLimit,
 }
 
-/// Everything in the file.
+/// The contents of `paper.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Paper {
@@ -237,16 +238,16 @@ struct SifidText {
 struct Images {
     dataset: Dataset,
     view: View,
-    /// What the paper prints.
+    /// The number that the paper prints.
     total: u32,
-    /// What earlier work on the same data sets prints.
+    /// The numbers that earlier work on the same data sets prints.
     counts: BTreeMap<Class, u32>,
 }
 
 static PAPER: LazyLock<Paper> =
     LazyLock::new(|| toml::from_str(include_str!("paper.toml")).expect("a test reads the same file"));
 
-/// Table I: sixteen rows, 26 printed accuracies.
+/// Table I, which has sixteen rows and 26 printed accuracies.
 pub static TABLE_1: LazyLock<Vec<Row>> = LazyLock::new(|| PAPER.row.iter().map(row).collect());
 
 fn row(text: &RowText) -> Row {
@@ -266,7 +267,7 @@ fn row(text: &RowText) -> Row {
     }
 }
 
-/// The printed accuracy of a cell, by its id, for instance `SUR-8-2`.
+/// The printed accuracy of the cell with this id, for instance `SUR-8-2`.
 pub fn cell(id: &str) -> Option<Printed> {
     let cells = TABLE_1.iter().flat_map(|row| {
         let named = |step: u8, printed| (format!("{}-{}-{step}", row.view, row.row), printed);
@@ -289,44 +290,44 @@ pub const DRIFT_PROPERTIES: [&str; 5] = [
     "Mean Blue Relative Intensity",
 ];
 
-/// Printed drift scores of a view, in the order of [`DRIFT_PROPERTIES`].
+/// The printed drift scores of a view, in the order of [`DRIFT_PROPERTIES`].
 pub fn drift(view: View) -> [f64; 5] {
     let score = |property: &str| PAPER.drift.iter().find(|score| score.view == view && score.property == property);
     DRIFT_PROPERTIES.map(|property| score(property).map_or(f64::NAN, |found| found.score))
 }
 
-/// Printed SIFID of a view.
+/// The printed SIFID of a view.
 pub fn sifid(view: View) -> Printed {
     let found = PAPER.sifid.iter().find(|score| score.view == view);
     found.map_or(Printed { mean: f64::NAN, std: f64::NAN }, |score| Printed { mean: score.mean, std: score.std })
 }
 
-/// Numbers of the text outside tables.
+/// The numbers in the text outside tables.
 pub fn text() -> &'static Text {
     &PAPER.text
 }
 
-/// What earlier work prints of the same data sets.
+/// The numbers of earlier work on the same data sets.
 pub fn earlier() -> &'static Earlier {
     &PAPER.earlier
 }
 
-/// Number of images of one view of a data set, as the paper prints it; `None` for B.
+/// The number of images of one view of a data set, as the paper prints it; `None` for B.
 pub fn image_total(dataset: Dataset, view: View) -> Option<u32> {
     PAPER.images.iter().find(|images| (images.dataset, images.view) == (dataset, view)).map(|images| images.total)
 }
 
-/// Test cases of a view of C, as the paper's numbers of pictures and patches have them:
-/// pictures, if a fifth of them is tested, and patches, 200 of each class.
+/// The numbers of test cases of a view of C by the paper's numbers: pictures, if a fifth of
+/// them is tested, and patches, 200 of each class.
 pub fn test_cases(view: View) -> [u32; 2] {
     let classes = Dataset::C.classes();
     let images: u32 = classes.into_iter().filter_map(|class| image_count(Dataset::C, view, class)).sum();
     [(f64::from(images) / 5.0).round() as u32, 200 * classes.len() as u32]
 }
 
-/// Number of images of one class in earlier work on the same data sets, which the paper
-/// does not print (ALGORITHM 0.1); `None` where the data set
-/// does not have the class, and for B, whose images are made by the study.
+/// The number of images of one class in earlier work on the same data sets, as the paper
+/// does not print it (ALGORITHM 0.1); `None` where the data set does not have the class, and
+/// for B, whose images are made by the study.
 pub fn image_count(dataset: Dataset, view: View, class: Class) -> Option<u32> {
     let images = PAPER.deref().images.iter().find(|images| (images.dataset, images.view) == (dataset, view))?;
     images.counts.get(&class).copied()

@@ -31,7 +31,7 @@ use crate::trial::Training;
 /// ±0.05; claims are of several kinds; a score that cannot be had is null, with `why`.
 pub const SCHEMA_VERSION: u32 = 3;
 
-/// Documents that do not say are older than the correction.
+/// The correction of documents that name none, which are older than the knob.
 fn uncorrected() -> Correction {
     Correction::None
 }
@@ -39,66 +39,66 @@ fn uncorrected() -> Correction {
 /// Everything the study found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Results {
-    /// See [`SCHEMA_VERSION`].
+    /// The [`SCHEMA_VERSION`] that the document was written by.
     pub schema_version: u32,
-    /// Name of the preset.
+    /// The name of the preset.
     pub scale: String,
-    /// Root of every random number of the study.
+    /// The root of every random number of the study.
     pub seed: u64,
     /// Whether the numbers may be set beside the paper's.
     pub comparable: bool,
-    /// If they may not: why, each reason in words.
+    /// The reasons, in words, why the numbers may not be set beside the paper's.
     pub stand_ins: Vec<String>,
-    /// How the study reads what the paper leaves open, where that is not the default: `knob
-    /// = value (default)`. Verdicts hold under these readings.
+    /// The readings of what the paper leaves open that differ from the default, each as
+    /// `knob = value (default)`. The verdicts hold under these readings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readings: Vec<String>,
-    /// Which images are tested in which run.
+    /// The protocol, which says which images are tested in which run.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Trainings of each model per fold.
+    /// The number of trainings of each model per fold.
     pub repeats: u32,
-    /// Folds.
+    /// The number of folds.
     pub folds: u32,
-    /// What ± means in `cells`.
+    /// The meaning of ± in `cells`.
     pub spread: String,
-    /// What differs between runs: ± and intervals in `cells` are about no more than that.
+    /// What differs between runs. The ± and intervals in `cells` are about that alone.
     #[serde(default)]
     pub varied: Varied,
-    /// Chance level of six balanced classes, in percent.
+    /// The accuracy by chance on six balanced classes, in percent.
     pub chance: f64,
-    /// How near the paper's mean counts as equivalent, in percentage points.
+    /// The distance from the paper's mean that still counts as equivalent, in percentage points.
     #[serde(default)]
     pub margin: f64,
-    /// How verdicts on accuracies are corrected for their number.
+    /// The correction of the verdicts on accuracies for their number.
     #[serde(default = "uncorrected")]
     pub correction: Correction,
-    /// One per printed cell of Table I, in the paper's order.
+    /// The printed cells of Table I, in the paper's order.
     pub cells: Vec<Cell>,
-    /// What the paper says of these numbers, checked on ours.
+    /// The paper's claims, checked on our numbers.
     #[serde(default)]
     pub claims: Vec<Claim>,
-    /// The same by other protocols, where several were asked for.
+    /// Table I by the other protocols, where the study has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<OtherTable>,
-    /// One per view and image property.
+    /// The drift scores, one per view and image property.
     pub drift: Vec<DriftScore>,
-    /// One per view.
+    /// The single-image Fréchet distances, one per view.
     pub sifid: Vec<SifidScore>,
-    /// One per view.
+    /// The scores of the maps of brightness, one per view.
     pub heatmap: Vec<HeatmapScore>,
-    /// One per diffusion model.
+    /// The diffusion models, one per view and class.
     pub generators: Vec<Generator>,
-    /// One per plain diffusion model; none unless `ddpm.models` asks for them.
+    /// The plain diffusion models; none unless `ddpm.models` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ddpm: Vec<DdpmScore>,
-    /// One per network that was trained to draw pictures or to enlarge them.
+    /// The trainings of networks that draw pictures or enlarge them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<ModelTraining>,
 }
 
 impl Results {
-    /// Every table with the runs behind it: Table I, then those of other protocols.
+    /// The tables with the trials behind each: Table I, then those of other protocols.
     pub fn tables(&self) -> impl Iterator<Item = (Trials, &[Cell])> {
         let own = Trials { protocol: self.protocol, repeats: self.repeats, folds: self.folds };
         let other =
@@ -111,137 +111,141 @@ impl Results {
 /// Table I by another protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherTable {
-    /// Which images are tested in which run.
+    /// The protocol, which says which images are tested in which run.
     pub protocol: Protocol,
-    /// Trainings of each model per fold.
+    /// The number of trainings of each model per fold.
     pub repeats: u32,
-    /// Folds.
+    /// The number of folds.
     pub folds: u32,
-    /// What ± means in `cells`.
+    /// The meaning of ± in `cells`.
     pub spread: String,
-    /// As in [`Results::varied`].
+    /// What differs between runs, as in [`Results::varied`].
     #[serde(default)]
     pub varied: Varied,
-    /// As in [`Results::cells`].
+    /// The printed cells, as in [`Results::cells`].
     pub cells: Vec<Cell>,
-    /// As in [`Results::claims`], without those that no protocol changes.
+    /// The claims as in [`Results::claims`], without those that no protocol changes.
     pub claims: Vec<Claim>,
 }
 
-/// Runs of a cell that test no picture of a class, which has fewer of them than there
-/// are folds. Their accuracy is over the other classes.
+/// Runs of a cell that test no picture of a class, because the class has fewer pictures
+/// than there are folds. The accuracy of such a run is over the other classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Untested {
     /// The classes of the label that is missing, for instance `IVd`.
     pub classes: Vec<Class>,
-    /// The runs, for instance `r0 f4`.
+    /// The names of the runs, for instance `r0 f4`.
     pub runs: Vec<String>,
 }
 
-/// A picture that is tested and has been learnt from.
+/// A test picture that the tested network has learnt from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Leak {
     /// The picture, for instance `A/SUR/IVa/12.png`.
     pub image: String,
-    /// How it came into the training: tasks by their labels, from the training back to
-    /// the one that took the picture up.
+    /// The labels of the tasks by which the picture came into the training, from the
+    /// training back to the task that took the picture up.
     pub path: Vec<String>,
-    /// The runs in which it is tested.
+    /// The names of the runs in which the picture is tested.
     pub runs: Vec<String>,
 }
 
-/// What one plain diffusion model's samples are like, beside the squares that it
-/// learnt from.
+/// The scores of the samples of one plain diffusion model against the squares that the
+/// model learnt from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DdpmScore {
-    /// View, or view and class, for instance `SUR` or `SUR.IVa`.
+    /// The view, or the view and class, for instance `SUR` or `SUR.IVa`.
     pub model: String,
-    /// Drift of each image property: its name, the Kolmogorov–Smirnov statistic
-    /// and the earth mover's distance.
+    /// The drift of each image property: the name of the property, the Kolmogorov–Smirnov
+    /// statistic, and the earth mover's distance.
     pub drift: Vec<(String, Option<f64>, Option<f64>)>,
-    /// Mean single-image Fréchet distance over samples; smaller is better.
+    /// The mean single-image Fréchet distance over samples; smaller is better.
     pub sifid: Option<f64>,
-    /// Mean absolute difference of the two mean pictures, grey levels 0..255.
+    /// The mean absolute difference of the two mean pictures, in grey levels 0..255.
     pub mean_difference: Option<f64>,
-    /// Why scores are absent, by their kind: `drift`, `sifid`, `heatmap`.
+    /// The reasons why scores are absent, by kind of score: `drift`, `sifid`, `heatmap`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub why: BTreeMap<String, String>,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the scores that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the scores rest on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
 
-/// One printed cell of Table I and its counterpart here. Accuracies in percent.
+/// One printed cell of Table I and its counterpart in this study. Accuracies are in percent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
-    /// `<view>-<row>-<step>`, for instance `SUR-8-2`.
+    /// The id `<view>-<row>-<step>`, for instance `SUR-8-2`.
     pub id: String,
-    /// Which half of the table.
+    /// The half of the table.
     pub view: View,
-    /// Row within the view, from 1.
+    /// The row within the view, counted from 1.
     pub row: u8,
-    /// 1: accuracy on data set I; 2: on data set II after the second step.
+    /// The step of the training: 1 if the accuracy is on data set I, 2 if it is on data
+    /// set II after the second step.
     pub step: u8,
     /// The training that the cell is about, for instance `A+B → C`.
     pub training: String,
     /// The paper's name of the configuration.
     pub config: String,
-    /// Data sets whose test patches are scored.
+    /// The data sets whose test patches are scored.
     pub tested_on: Vec<Dataset>,
     /// The paper's mean.
     pub paper_mean: f64,
     /// The paper's ±.
     pub paper_std: f64,
-    /// Mean over runs; absent if none finished.
+    /// The mean over runs; absent if no run finished.
     pub mean: Option<f64>,
-    /// Sample standard deviation (n − 1) over runs; absent below two runs.
+    /// The sample standard deviation (n − 1) over runs; absent below two runs.
     pub std: Option<f64>,
-    /// Finished runs that the mean is over.
+    /// The number of finished runs, which the mean is over.
     pub n: u32,
-    /// Runs asked for.
+    /// The number of runs asked for.
     pub n_asked: u32,
-    /// Sample standard deviation over classes of their mean accuracies.
+    /// The sample standard deviation of the mean accuracies of the classes.
     pub std_over_classes: Option<f64>,
-    /// Mean accuracy of each class over runs.
+    /// The mean accuracy of each class over runs.
     pub per_class: Vec<ClassAccuracy>,
-    /// Accuracy of each run, by repeat, then fold.
+    /// The accuracy of each run, ordered by repeat, then fold.
     pub runs: Vec<f64>,
-    /// Which runs these are, for instance `r0 f1`: repeat and fold, from 0.
+    /// The names of `runs`, for instance `r0 f1`: repeat and fold, counted from 0.
     #[serde(default)]
     pub run_names: Vec<String>,
-    /// Runs asked for that did not finish, named alike.
+    /// The names of the runs that did not finish.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// Sample standard deviation over all pairs of run and class.
+    /// The sample standard deviation over all pairs of run and class.
     #[serde(default)]
     pub std_pooled: Option<f64>,
-    /// Share of test images whose patches' majority is right, mean over runs.
+    /// The share of test images whose patches are right by majority, as the mean over runs.
     #[serde(default)]
     pub image_accuracy: Option<f64>,
-    /// The same by the mean probability of an image's patches.
+    /// The share of test images that are right by the mean probability of their patches, as
+    /// the mean over runs.
     #[serde(default)]
     pub image_accuracy_by_score: Option<f64>,
-    /// What `image_accuracy` could be with other test images: the middle 95 % of
-    /// 2000 bootstrap samples of images.
+    /// The range of `image_accuracy` with other test images: the middle 95 % of 2000
+    /// bootstrap samples of images.
     #[serde(default)]
     pub image_interval: Option<[f64; 2]>,
-    /// Mean F1 of the classes tested, mean over runs, in percent.
+    /// The mean F1 of the classes tested, as the mean over runs, in percent.
     #[serde(default)]
     pub macro_f1: Option<f64>,
-    /// Images that one run learns from, on average; in a second step, those of that step.
+    /// The average number of images that a run learns from. After a second step, only the
+    /// images of that step count.
     #[serde(default)]
     pub train_images: f64,
-    /// Images that one run is tested on, on average.
+    /// The average number of images that a run is tested on.
     #[serde(default)]
     pub test_images: f64,
-    /// What the variance of the mean is corrected by for runs that share training
-    /// images, added to 1/n (Nadeau and Bengio 2003): n_test/n_train of images, and 0
-    /// where only seeds differ between runs, whose spread holds no pictures.
+    /// The term that is added to 1/n in the variance of the mean, because runs share
+    /// training images (Nadeau and Bengio 2003): n_test/n_train of images, and 0 where only
+    /// seeds differ between runs.
     #[serde(default)]
     pub split_correction: f64,
-    /// The 95 % interval of the mean by Student's t with that variance, cut at 0 and
-    /// 100; absent below two runs, and if all are the same.
+    /// The 95 % interval of the mean by Student's t with the corrected variance, cut at 0
+    /// and 100. Absent below two runs, and if all runs have the same accuracy.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
     /// The smallest true difference from a fixed number that a two-sided test at 0.05
@@ -249,53 +253,54 @@ pub struct Cell {
     /// points; absent without `interval`.
     #[serde(default)]
     pub detectable_difference: Option<f64>,
-    /// The largest `std` with which as many runs can be EQUIVALENT, even if their
-    /// mean is the paper's; absent without `interval`.
+    /// The largest `std` with which as many runs can be EQUIVALENT if their mean is the
+    /// paper's; absent without `interval`.
     #[serde(default)]
     pub equivalence_std: Option<f64>,
-    /// Mean over the runs that test every class; absent unless some do not, see
-    /// `untested`, and some do.
+    /// The mean over the runs that test every class. Absent if all runs do, or if none does;
+    /// see `untested`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_of_full_runs: Option<f64>,
-    /// Our mean less the paper's.
+    /// Our mean minus the paper's.
     #[serde(default)]
     pub difference: Option<f64>,
-    /// Whether that is at most the paper's ±, whatever that is over.
+    /// Whether `difference` is at most the paper's ±, whatever that ± is over.
     #[serde(default)]
     pub within_printed_std: Option<bool>,
-    /// Two-sided p-value of no difference from the paper's mean; absent unless both
-    /// may be compared.
+    /// The two-sided p-value of no difference from the paper's mean; absent unless both
+    /// means may be compared.
     #[serde(default)]
     pub p: Option<f64>,
-    /// The same corrected for the number of trainings in the table; see
+    /// The p-value `p` corrected for the number of trainings in the table; see
     /// [`Results::correction`].
     #[serde(default)]
     pub p_adjusted: Option<f64>,
-    /// Larger p-value of the two one-sided tests against a difference from the
-    /// paper's mean of `margin` or more; absent unless both may be compared.
+    /// The larger p-value of the two one-sided tests against a difference from the
+    /// paper's mean of `margin` or more; absent unless both means may be compared.
     #[serde(default)]
     pub p_equivalent: Option<f64>,
-    /// The same corrected likewise.
+    /// The p-value `p_equivalent` corrected as `p_adjusted` is.
     #[serde(default)]
     pub p_equivalent_adjusted: Option<f64>,
-    /// Welch's p-value of the difference, if the paper's ± were over so many
-    /// runs: it prints no number. Absent unless both may be compared.
+    /// Welch's p-values of the difference for several numbers of runs behind the paper's ±,
+    /// which the paper does not print. Absent unless both means may be compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub p_by_paper_n: Vec<PaperN>,
-    /// How it compares.
+    /// The verdict on the cell's mean beside the paper's.
     pub verdict: Verdict,
-    /// Why it has that verdict, where it is not seen from the numbers.
+    /// The reason for the verdict, where the numbers do not show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Classes that some of its runs do not test.
+    /// The classes that some of the cell's runs do not test.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untested: Vec<Untested>,
-    /// Test pictures that its trainings have seen. If there are any, the cell has no
-    /// numbers unless the study allows leaks.
+    /// The test pictures that the cell's trainings have seen. If there are any, the cell has
+    /// no numbers unless the study allows leaks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaks: Vec<Leak>,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the cell that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the cell rests on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
@@ -307,7 +312,7 @@ impl Cell {
         names.join("+")
     }
 
-    /// The cell of a row, after its second step if there is one, of which nothing was run.
+    /// The cell of a row without any run: of its first step, or of the step on `second`.
     pub fn blank(row: &Row, second: Option<Dataset>, printed: Printed) -> Self {
         let step = if second.is_some() { 2 } else { 1 };
         let training = Training { first: row.first, second };
@@ -363,8 +368,8 @@ impl Cell {
         Some(Training { first: row.first, second: row.second.filter(|_| self.step == 2) })
     }
 
-    /// One for each printed cell of Table I, in the paper's order, made by `cell` of a
-    /// row, its second data set for the accuracy after the second step, and what is printed.
+    /// The printed cells of Table I in the paper's order. Each is made by `cell` from a row,
+    /// the second data set if the accuracy is after the second step, and what is printed.
     pub fn of_table_1(mut cell: impl FnMut(&Row, Option<Dataset>, Printed) -> Cell) -> Vec<Cell> {
         let mut cells = vec![];
         for row in paper::TABLE_1.iter() {
@@ -375,72 +380,73 @@ impl Cell {
     }
 }
 
-/// Mean accuracy of one class, in percent.
+/// The mean accuracy of one class, in percent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassAccuracy {
-    /// Index of the label.
+    /// The index of the label.
     pub label: u8,
-    /// The classes that carry it in the tested data sets (A's and C's differ).
+    /// The classes that carry the label in the tested data sets; those of A and C differ.
     pub classes: Vec<Class>,
-    /// Mean over runs.
+    /// The mean over runs.
     pub mean: f64,
 }
 
-/// Drift of one image property between real and synthetic pictures; both
-/// distances lie in 0..1 and smaller is better. Without a score there is `why`.
+/// The drift of one image property between real and synthetic pictures. Both distances
+/// lie in 0..1, and smaller is better. Where there is no score, `why` says why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftScore {
-    /// Which half of the study.
+    /// The half of the study.
     pub view: View,
-    /// Name of the property.
+    /// The name of the property.
     pub property: String,
     /// The distance that `interval`, `passed` and `verdict` are about.
     #[serde(default)]
     pub method: DriftMethod,
-    /// Largest gap between the two empirical distribution functions.
+    /// The largest gap between the two empirical distribution functions.
     pub ks: Option<f64>,
-    /// Earth mover's distance of the trimmed samples on their common range.
+    /// The earth mover's distance of the trimmed samples on their common range.
     pub emd: Option<f64>,
-    /// What `ks` would be, at the 5th, 50th and 95th percentile, for two samples
-    /// of these sizes from one distribution.
+    /// The 5th, 50th and 95th percentile of `ks` for two samples of these sizes from one
+    /// distribution.
     pub ks_null: [f64; 3],
-    /// The probability of a `ks` at least as large for such samples: small, it shows
-    /// a drift.
+    /// The probability of a `ks` at least as large for two samples from one distribution. A
+    /// small probability shows a drift.
     #[serde(default)]
     pub p_null: Option<f64>,
-    /// What `ks` might be for other pictures of either kind, as many of each: the
-    /// middle 95 % of 10 000 bootstrap samples of both, moved to have the mean `ks`.
+    /// The range of `ks` for as many other pictures of either kind: the middle 95 % of
+    /// 10 000 bootstrap samples of both, moved to have the mean `ks`.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
-    /// Two-sided p-value of a `ks` of the threshold, by the same samples.
+    /// The two-sided p-value of a `ks` equal to the threshold, by the same bootstrap samples.
     #[serde(default)]
     pub p_threshold: Option<f64>,
-    /// Real pictures.
+    /// The number of real pictures.
     pub n_real: u32,
-    /// Synthetic pictures.
+    /// The number of synthetic pictures.
     pub n_synthetic: u32,
     /// Whether `ks` is below the threshold.
     pub passed: Option<bool>,
     /// The paper's score.
     pub paper: f64,
-    /// The probability of a score as small as the paper's for samples of these sizes
-    /// from one distribution: small, not even a perfect generator would have it.
+    /// The probability of a score as small as the paper's for samples of these sizes from
+    /// one distribution. If it is small, not even a perfect generator has such a score.
     #[serde(default)]
     pub p_null_paper: Option<f64>,
-    /// CONSISTENT: the paper's score lies in `interval`. HIGHER, LOWER: the whole
-    /// interval is above it, below it; less drift is no fault.
+    /// The verdict on the score. CONSISTENT: the paper's score lies in `interval`. HIGHER or
+    /// LOWER: the whole interval lies above or below the paper's score. Less drift is no fault.
     pub verdict: Verdict,
-    /// Why there is no score.
+    /// The reason why there is no score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the score that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the score rests on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
 
 impl DriftScore {
-    /// The distance that its method names.
+    /// The distance that `method` names.
     pub fn score(&self) -> Option<f64> {
         match self.method {
             DriftMethod::Ks => self.ks,
@@ -449,86 +455,88 @@ impl DriftScore {
     }
 }
 
-/// Single-image Fréchet distance of one view; smaller is better. Without a score
-/// there is `why`.
+/// The single-image Fréchet distance of one view; smaller is better. Where there is no
+/// score, `why` says why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SifidScore {
-    /// Which half of the study.
+    /// The half of the study.
     pub view: View,
-    /// What mean and ± are over.
+    /// What the mean and ± are over.
     #[serde(default)]
     pub std_over: StdOver,
-    /// Mean over classes, or over synthetic pictures; absent unless all six classes have a score.
+    /// The mean over classes, or over synthetic pictures; absent unless every class has a score.
     pub mean: Option<f64>,
-    /// Sample standard deviation over the same.
+    /// The sample standard deviation over what the mean is over.
     pub std: Option<f64>,
-    /// Mean of each class that has a score.
+    /// The mean of each class that has a score.
     pub per_class: Vec<(Class, f64)>,
     /// The paper's mean.
     pub paper_mean: f64,
     /// The paper's ±.
     pub paper_std: f64,
-    /// How it compares.
+    /// The verdict on the mean beside the paper's.
     pub verdict: Verdict,
-    /// Why there is no score.
+    /// The reason why there is no score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the score that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the score rests on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
 
-/// Where pictures are bright, real against synthetic; grey levels 0..255. Without
-/// scores there is `why`.
+/// The scores of where pictures are bright, real against synthetic, in grey levels
+/// 0..255. Where there are no scores, `why` says why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HeatmapScore {
-    /// Which half of the study.
+    /// The half of the study.
     pub view: View,
-    /// Mean absolute difference of the two mean pictures.
+    /// The mean absolute difference of the two mean pictures.
     pub mean_difference: Option<f64>,
-    /// Share of pixels brighter than the background in the mean real picture.
+    /// The share of pixels brighter than the background in the mean real picture.
     pub foreground_real: Option<f64>,
-    /// The same of the mean synthetic picture.
+    /// The share of pixels brighter than the background in the mean synthetic picture.
     pub foreground_synthetic: Option<f64>,
-    /// Why there are no scores.
+    /// The reason why there are no scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the scores that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the scores rest on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
 
-/// What one diffusion model made.
+/// What one diffusion model learnt from and made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Generator {
-    /// Which half of the study.
+    /// The half of the study.
     pub view: View,
-    /// Which class.
+    /// The class of stone.
     pub class: Class,
-    /// Synthetic pictures.
+    /// The number of synthetic pictures.
     pub samples: u32,
-    /// Pictures with hardly a pixel that is not dark.
+    /// The number of pictures with hardly a pixel that is not dark.
     pub empty: u32,
-    /// Mean share of foreground pixels.
+    /// The mean share of foreground pixels.
     pub foreground: f64,
-    /// Pictures that pass the gate: that show one central object as the pictures learnt
-    /// from do. Absent if they were not judged.
+    /// The number of pictures that pass the gate, which means that they show one central
+    /// object as the pictures learnt from do. Absent if the pictures were not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed: Option<u32>,
-    /// How many of those that do not pass have which fault; one may have several.
+    /// The number of pictures with each fault. A picture that does not pass may have several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faults: BTreeMap<Fault, u32>,
-    /// Pictures drawn to get these, where `sinddm.reject_empty` had those that do not
-    /// pass drawn again.
+    /// The number of pictures drawn to get `samples`, where `sinddm.reject_empty` had those
+    /// that do not pass drawn again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<u32>,
-    /// Pictures chosen for the model.
+    /// The number of pictures chosen for the model to learn from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<u32>,
-    /// Mean share of exactly black pixels in these: padding, mostly. Such pixels have no
-    /// relative intensity, which drift is scored on.
+    /// The mean share of exactly black pixels, mostly padding, in the pictures learnt from.
+    /// Such pixels have no relative intensity, which drift is scored on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub black: Option<f64>,
 }

@@ -1,5 +1,5 @@
-//! What samples say: means, spreads, tests and intervals. Pure functions, each
-//! checked against scipy or scikit-learn where these have it.
+//! Means, spreads, tests and intervals of samples. All functions are pure, and each is
+//! checked against scipy or scikit-learn where they have the same function.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -21,7 +21,7 @@ pub mod multiple;
 pub mod power;
 pub mod ranks;
 
-/// The mean; absent for an empty sample.
+/// The mean of a sample; absent if the sample is empty.
 pub fn mean(values: &[f64]) -> Option<f64> {
     match values.len() {
         0 => None,
@@ -29,7 +29,7 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// The standard deviation with n − 1 below the sum; absent below two values.
+/// The sample standard deviation, which divides by n − 1; absent below two values.
 pub fn sample_std(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {
         return None;
@@ -40,7 +40,7 @@ pub fn sample_std(values: &[f64]) -> Option<f64> {
 }
 
 /// The quantile at `share` (0 to 1) of a sorted sample, with linear
-/// interpolation between neighbours; NaN of an empty one.
+/// interpolation between neighbours; NaN if the sample is empty.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     if sorted.is_empty() {
         return f64::NAN;
@@ -50,9 +50,9 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[low] + (sorted[high] - sorted[low]) * (position - low as f64)
 }
 
-/// The percentile interval of a mean: the sample is drawn again, with
-/// replacement, so many times, and the middle `level` (0 to 1) of the means is
-/// taken. `below(n)` draws an index below n. Absent for an empty sample.
+/// The percentile interval of a mean: the middle `level` (0 to 1) of the means of
+/// resamples drawn with replacement. `below(n)` draws an index below n. Absent if the
+/// sample is empty.
 pub fn bootstrap(
     values: &[f64],
     resamples: u32,

@@ -1,18 +1,18 @@
-//! What chance alone makes of the drift scores.
+//! The drift scores that chance alone would give.
 
 use super::{Finding, finding};
 use crate::paper;
 use crate::stats::kolmogorov::{ks_probability, ks_probability_below};
 use crate::stone::{Dataset, View};
 
-/// Printed scores have three decimals: one stands for all that are rounded to it.
+/// Half a unit of the last decimal: a printed score stands for all that are rounded to it.
 const HALF_DIGIT: f64 = 0.0005;
 
-/// Sizes of the sets that may have been compared.
+/// The sizes of the two sets of pictures that may have been compared.
 struct Sizes {
-    /// Pictures of a view that the diffusion models learn from.
+    /// The number of pictures of a view that the diffusion models learn from.
     learnt: usize,
-    /// Synthetic pictures of a view.
+    /// The number of synthetic pictures of a view.
     synthetic: usize,
     classes: usize,
 }
@@ -25,15 +25,15 @@ impl Sizes {
         Self { learnt, synthetic, classes }
     }
 
-    /// The probability of a score that is printed as `score` or less, if so many real
-    /// and the synthetic pictures are independent draws from one distribution.
+    /// The probability of a score that is printed as `score` or less, if `real` real pictures
+    /// and the synthetic ones are independent draws from one distribution.
     fn chance(&self, real: usize, score: f64) -> f64 {
         ks_probability(real, self.synthetic, score + HALF_DIGIT)
     }
 
-    /// The same for the pictures that are learnt from, if the classes, of which both
-    /// sets have equal shares, do not overlap in the property: the gap then is the
-    /// largest of those within a class, in which each has its share of the picture.
+    /// The probability of such a score for the pictures that are learnt from, if the classes
+    /// do not overlap in the property. Both sets have equal shares of each class, so the gap
+    /// is the largest of the gaps within a class, each counted by the share of its class.
     fn chance_of_classes(&self, score: f64) -> f64 {
         let [real, synthetic] = [self.learnt, self.synthetic].map(|all| all / self.classes);
         let within_class = (score + HALF_DIGIT) * self.classes as f64;
@@ -41,7 +41,8 @@ impl Sizes {
     }
 }
 
-/// Whether the scores can be what they are taken for, and what their limit says.
+/// Findings on whether the drift scores can be measured between the sets that the text
+/// names, and on what their limit says.
 pub(super) fn findings() -> [Finding; 2] {
     let sizes = Sizes::printed();
     let Sizes { learnt, synthetic, classes } = sizes;
@@ -104,7 +105,7 @@ pub(super) fn findings() -> [Finding; 2] {
     ]
 }
 
-/// With two digits that say something.
+/// A probability with two significant digits.
 fn probability(p: f64) -> String {
     match p {
         p if p < 0.01 => format!("{p:.4}"),

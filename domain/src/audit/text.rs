@@ -1,21 +1,21 @@
-//! Where the text contradicts itself, its tables or what it builds on, and what it
-//! leaves open that decides a number.
+//! Places where the text contradicts itself, its tables or earlier work, and gaps in the
+//! text that decide a number.
 
 use super::{Finding, finding};
 use crate::paper;
 use crate::stone::{Class, Dataset, View};
 
-/// Contradictions and gaps, those about pictures first.
+/// All contradictions and gaps; those about pictures come first.
 pub(super) fn findings() -> Vec<Finding> {
     [data(), generation(), evaluation(), training()].concat()
 }
 
-/// What no number tells.
+/// Findings that are not computed from numbers.
 fn said(id: &str, what: &str, evidence: &[&str]) -> Finding {
     finding(id, what.to_owned(), evidence.iter().map(|&place| place.to_owned()).collect())
 }
 
-/// The data sets.
+/// Findings about the data sets.
 fn data() -> Vec<Finding> {
     let shared = Dataset::A.classes().into_iter().filter(|class| Dataset::C.classes().contains(class)).count();
     vec![
@@ -57,7 +57,7 @@ fn data() -> Vec<Finding> {
     ]
 }
 
-/// Which counts the paper prints.
+/// Findings about the counts of pictures that the paper prints.
 fn class_counts() -> Finding {
     let sets = [Dataset::A, Dataset::C].into_iter().flat_map(|dataset| View::ALL.map(|view| (dataset, view)));
     let (mut totals, mut evidence) = (vec![], vec![]);
@@ -79,7 +79,7 @@ fn class_counts() -> Finding {
     )
 }
 
-/// Classes of which a fifth is one picture.
+/// Classes so small that a fifth of their pictures is one picture.
 fn few_pictures() -> Finding {
     let text = paper::text();
     let share = f64::from(text.test_patches_per_class.value) / f64::from(text.patches_per_class.value);
@@ -107,7 +107,7 @@ fn few_pictures() -> Finding {
     )
 }
 
-/// Padding, SinDDM and Swin2SR.
+/// Findings about padding, SinDDM and Swin2SR.
 fn generation() -> Vec<Finding> {
     let text = paper::text();
     let aspect = |size: &paper::Quoted<[u32; 2]>| {
@@ -168,7 +168,7 @@ fn generation() -> Vec<Finding> {
     ]
 }
 
-/// Drift, SIFID, FID and experts. The drift scores are a matter of their own.
+/// Findings about drift, SIFID, FID and experts, without the drift scores themselves.
 fn evaluation() -> Vec<Finding> {
     let text = paper::text();
     let sifid = View::ALL.map(|view| {
@@ -207,7 +207,7 @@ fn evaluation() -> Vec<Finding> {
     ]
 }
 
-/// Patches and classifiers.
+/// Findings about patches and classifiers.
 fn training() -> Vec<Finding> {
     vec![
         said(
@@ -250,7 +250,7 @@ fn training() -> Vec<Finding> {
     ]
 }
 
-/// Room for patches by the rule of earlier work.
+/// The number of patches that fit into a picture by the rule of earlier work.
 fn overlap() -> Finding {
     let (text, earlier) = (paper::text(), paper::earlier());
     let (side, most) = (text.patch_size.value, earlier.overlap.value);
@@ -290,7 +290,7 @@ fn overlap() -> Finding {
     )
 }
 
-/// How much of a picture a patch shows.
+/// The share of a picture that a patch shows.
 fn magnification() -> Finding {
     let text = paper::text();
     let share = |[width, _]: [u32; 2]| 100.0 * f64::from(text.patch_size.value) / f64::from(width);
@@ -312,7 +312,7 @@ fn magnification() -> Finding {
     )
 }
 
-/// How large the printed ± are beside those of earlier work.
+/// The size of the printed ± beside those of earlier work.
 fn spread() -> Finding {
     let earlier = paper::earlier();
     let cells = paper::TABLE_1.iter().flat_map(|row| [Some(row.accuracy_1), row.accuracy_2]).flatten();
@@ -339,7 +339,7 @@ fn spread() -> Finding {
     )
 }
 
-/// Which view is the harder one.
+/// The view that is harder to classify, by this paper and by earlier work.
 fn order() -> Finding {
     let earlier = paper::earlier();
     let here =

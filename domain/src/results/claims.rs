@@ -1,4 +1,4 @@
-//! What the paper says of its numbers, checked on ours.
+//! The paper's claims about its numbers, checked on ours.
 
 use std::collections::BTreeMap;
 
@@ -16,66 +16,73 @@ use crate::stats::{mean, sample_std};
 use crate::stone::{Dataset, View};
 use crate::system::Model;
 
-/// One claim and what our runs say of it. Differences are of runs of the same
-/// repeat and fold, in percentage points; those of SIFID of the same class.
+/// One claim and what our runs say of the claim. Differences are in percentage points,
+/// between runs of the same repeat and fold; differences of SIFID are between scores of
+/// the same class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Claim {
-    /// For instance `SUR-synthetic`.
+    /// The id of the claim, for instance `SUR-synthetic`.
     pub id: String,
-    /// Where the paper says it, or in which words.
+    /// The place or the words of the claim in the paper.
     pub quote: String,
-    /// How the first is said to lie to the second.
+    /// The relation that `better` is said to have to `worse`.
     #[serde(default)]
     pub kind: ClaimKind,
-    /// Id of the cell that is said to be above the other, or a score: `drift`, the
-    /// largest of all, `SIFID-SEC`, `SIFID-DDPM`.
+    /// The id of the cell that is said to be above `worse`, or a score: `drift`, which is the
+    /// largest of all drift scores, `SIFID-SEC`, `SIFID-DDPM`.
     pub better: String,
-    /// Id of the other; empty where there is a limit instead.
+    /// The id of the cell or score that `better` is compared with; empty where there is a
+    /// limit instead.
     pub worse: String,
-    /// By more than how much; the margin or the limit of other kinds.
+    /// The difference that `better` is said to exceed; for other kinds of claim, the margin
+    /// or the limit.
     pub by: f64,
     /// The difference of the printed means, or the largest printed score; absent where
     /// the paper prints no two numbers of one kind.
     pub paper_difference: Option<f64>,
-    /// Repeats and folds in which both finished, or classes or scores compared.
+    /// The number of repeats and folds in which both finished, or of classes or scores
+    /// compared.
     pub pairs: u32,
     /// Our mean difference, or our largest score; absent without a pair.
     pub difference: Option<f64>,
-    /// Its 95 % interval, corrected and cut as those of cells; absent below two pairs.
+    /// The 95 % interval of `difference`, corrected and cut as the intervals of cells are;
+    /// absent below two pairs.
     pub interval: Option<[f64; 2]>,
-    /// p-value, corrected alike, of a truth that lies just where the claim begins to be
-    /// true; two-sided, but for a difference that looks equivalent the larger one of
-    /// two one-sided tests.
+    /// The p-value, with the same correction, of a truth that lies where the claim begins to
+    /// be true. It is two-sided; for a difference that looks equivalent, it is the larger
+    /// one of two one-sided tests.
     pub p: Option<f64>,
-    /// The same after Holm over all claims of this list that have one.
+    /// The p-value `p` after Holm over all claims of the list that have one.
     pub p_holm: Option<f64>,
-    /// Two-sided p-value of Wilcoxon's signed-rank test of the same, uncorrected:
-    /// it asks for no distribution, but holds the runs to be independent.
+    /// The uncorrected two-sided p-value of Wilcoxon's signed-rank test of the differences.
+    /// The test assumes no distribution, but independent runs.
     pub p_wilcoxon: Option<f64>,
     /// The smallest true distance from where the claim begins to be true that a
     /// two-sided test at 0.05 on as many pairs finds with a power of 80 %.
     #[serde(default)]
     pub detectable_difference: Option<f64>,
-    /// Of claims of no difference: the largest standard deviation of differences with
-    /// which as many pairs can show that it is below the margin.
+    /// For claims of no difference, the largest standard deviation of differences with which
+    /// as many pairs can show that the difference is below the margin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equivalence_std: Option<f64>,
-    /// Pairs with which these tests find the paper's difference, or none where none is
-    /// claimed, with a power of 80 %, differences being spread as ours; absent if no
-    /// number of pairs is enough, since all learn from the same pictures.
+    /// The number of pairs with which these tests find the paper's difference, or show that
+    /// there is none where none is claimed, with a power of 80 %, if differences spread as
+    /// ours do. Absent if no number of pairs is enough, since all runs learn from the same
+    /// pictures.
     #[serde(default)]
     pub pairs_for_power: Option<u32>,
-    /// How probable it is that the first is not above the second at all; only of claims
-    /// that it is, on the same pictures.
+    /// The probability that `better` is not above `worse` at all, only for claims that it is,
+    /// on the same pictures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub false_claim: Vec<FalseClaim>,
-    /// What has to be known before it is believed.
+    /// What has to be known before the claim is believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// What follows.
+    /// The verdict that follows.
     pub verdict: ClaimVerdict,
-    /// Share of the synthetic pictures behind it that pass the gate: that show one central
-    /// object as the real ones do, 0 to 1; absent if none is behind it or none was judged.
+    /// The share, 0 to 1, of the synthetic pictures behind the claim that pass the gate, which
+    /// means that they show one central object as the real ones do. Absent if the claim rests on
+    /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
 }
@@ -83,32 +90,32 @@ pub struct Claim {
 /// The probability that a claim of outperformance is false; see [`crate::stats::joint`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FalseClaim {
-    /// Whose accuracies, on which cases.
+    /// The accuracies and cases that the probability is computed from.
     pub of: Cases,
-    /// Test cases.
+    /// The number of test cases.
     pub n: u32,
-    /// The share of them that both get right: from that of methods which know nothing
-    /// of each other to the greatest that the accuracies allow, where it is not known.
+    /// The share of cases that both methods get right. Where it is not known: from that of
+    /// methods which know nothing of each other to the greatest that the accuracies allow.
     pub congruence: [f64; 2],
-    /// The probability at either congruence.
+    /// The probability at either end of `congruence`.
     pub p: [f64; 2],
 }
 
-/// See [`FalseClaim::of`].
+/// The accuracies and cases behind a [`FalseClaim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cases {
     /// The printed accuracies, if a case is a picture.
     PaperImages,
-    /// The printed accuracies, if a case is a patch and all are independent, which
+    /// The printed accuracies, if a case is a patch and all patches are independent, which
     /// patches of one picture are not.
     PaperPatches,
-    /// Ours by the vote of each picture's patches, whose congruence is known.
+    /// Our accuracies by the vote of each picture's patches, whose congruence is known.
     OurImages,
 }
 
 impl Cases {
-    /// As people read it.
+    /// The name of these cases for people.
     pub fn words(self) -> &'static str {
         match self {
             Cases::PaperImages => "paper, test pictures",
@@ -118,56 +125,57 @@ impl Cases {
     }
 }
 
-/// Which test pictures were recognised by the vote of their patches: by cell, run and
-/// picture.
+/// Whether the vote of its patches recognises a test picture, by cell, run and picture.
 pub type Votes = BTreeMap<String, BTreeMap<String, BTreeMap<(Dataset, u32), bool>>>;
 
-/// What claims are checked on.
+/// The numbers that claims are checked on.
 #[derive(Clone, Copy)]
 pub struct Evidence<'a> {
-    /// A table.
+    /// The cells of a table.
     pub cells: &'a [Cell],
-    /// Which pictures are behind it.
+    /// The votes on the pictures behind the table.
     pub votes: &'a Votes,
-    /// How near counts as equivalent, in percentage points.
+    /// The difference that still counts as equivalent, in percentage points.
     pub margin: f64,
-    /// What is known of the synthetic pictures; absent: claims on them are left out.
+    /// The scores of the synthetic pictures. Without them, claims on synthetic pictures are
+    /// left out.
     pub scores: Option<Scores<'a>>,
     /// Whether the numbers may be set beside the paper's.
     pub comparable: bool,
 }
 
-/// See [`Evidence::scores`].
+/// The scores of the synthetic pictures.
 #[derive(Clone, Copy)]
 pub struct Scores<'a> {
-    /// Of all views and properties.
+    /// The drift scores of all views and properties.
     pub drift: &'a [DriftScore],
-    /// At and above which a property has drifted.
+    /// The score at and above which a property has drifted.
     pub drift_limit: f64,
-    /// Of both views.
+    /// The single-image Fréchet distances of both views.
     pub sifid: &'a [SifidScore],
-    /// Of plain diffusion models, if there are any.
+    /// The scores of plain diffusion models, if there are any.
     pub ddpm: &'a [DdpmScore],
 }
 
-/// What our runs say of a claim.
+/// The verdict of our runs on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClaimVerdict {
     /// `p_holm` is below 0.05 and the difference is as claimed.
     Supported,
-    /// Neither the one nor the other: too few or too unlike runs to tell.
+    /// The runs are too few or too unlike to support or contradict the claim.
     NotSupported,
     /// `p_holm` is below 0.05 and the difference is not as claimed.
     Contradicted,
-    /// Made on other data or by simpler means: our differences say nothing of the paper's.
+    /// Our differences say nothing of the paper's, as they were made on other data or by
+    /// simpler means.
     NotComparable,
-    /// No repeat and fold in which both finished, or no scores.
+    /// Both finished in no repeat and fold, or there are no scores.
     NotRun,
 }
 
 impl ClaimVerdict {
-    /// As people read it.
+    /// The verdict for people.
     pub fn words(self) -> &'static str {
         match self {
             ClaimVerdict::Supported => "SUPPORTED",
@@ -252,8 +260,9 @@ impl Claim {
         Some(self)
     }
 
-    /// All of them have to be below the limit, so the one that shows it least decides;
-    /// of those above it, the one that shows that most, as one of so many.
+    /// Fills in a claim that all drift scores are below a limit. If all are, the score that
+    /// shows it least decides; otherwise, of the scores above the limit, the one that shows
+    /// it most, as one of several tests.
     fn on_drift(mut self, drift: &[DriftScore]) -> Claim {
         let absent: Vec<&str> = drift.iter().filter_map(|score| score.why.as_deref()).collect();
         let scored = drift.iter().filter_map(|score| Some((score.score()?, score.p_threshold?, score)));
@@ -305,7 +314,7 @@ impl Claim {
         self
     }
 
-    /// Tests paired differences, whose truth can only lie in `range`.
+    /// Fills in the tests of paired differences whose true mean can only lie in `range`.
     fn test(&mut self, differences: &[f64], split_correction: f64, range: [f64; 2]) {
         (self.pairs, self.difference) = (differences.len() as u32, mean(differences));
         let Some(estimate) = Estimate::corrected(differences, split_correction) else { return };
@@ -365,15 +374,15 @@ impl Claim {
 }
 
 impl FalseClaim {
-    /// Of printed accuracies, 0 to 1, whose congruence is not known.
+    /// The probability by printed accuracies, 0 to 1, whose congruence is not known.
     fn of_printed(of: Cases, n: u32, accuracies: [f64; 2]) -> Self {
         let congruence = Joint::congruences(accuracies);
         let p = congruence.map(|shared| Joint::of_accuracies(f64::from(n), accuracies, shared).p_not_better());
         Self { of, n, congruence, p }
     }
 
-    /// Of pictures that both have been tested on in the same run. One that several runs
-    /// test is one case, with the share of runs in which it is right.
+    /// The probability by the pictures that both methods were tested on in the same run. A
+    /// picture that several runs test is one case, with the share of runs in which it is right.
     fn of_votes(
         better: &BTreeMap<String, BTreeMap<(Dataset, u32), bool>>,
         worse: &BTreeMap<String, BTreeMap<(Dataset, u32), bool>>,

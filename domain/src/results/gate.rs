@@ -1,5 +1,5 @@
-//! The gate: whether the samples of a generator show one central object, as the
-//! pictures that it learnt from do.
+//! The gate, which asks whether the samples of a generator show one central object as the
+//! pictures that the generator learnt from do.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{Generator, Results};
 use crate::stone::View;
 
-/// What is wrong with a sample, against the pictures that its generator learnt from.
+/// A fault of a sample, measured against the pictures that its generator learnt from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// Nothing stands out from the background as the objects of those do.
+    /// Nothing stands out from the background as the objects in those pictures do.
     Empty,
     /// The object covers more or less of the frame.
     Size,
@@ -24,7 +24,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// As people read it, after a number of samples.
+    /// The fault for people, to be read after a number of samples.
     pub fn words(self) -> &'static str {
         match self {
             Fault::Empty => "without an object that stands out",
@@ -37,30 +37,30 @@ impl Fault {
 }
 
 impl Generator {
-    /// Share of its samples that pass, 0 to 1; absent if they were not judged.
+    /// The share of the generator's samples that pass, 0 to 1; absent if none was judged.
     pub fn passing(&self) -> Option<f64> {
         self.passed.filter(|_| self.samples > 0).map(|passed| f64::from(passed) / f64::from(self.samples))
     }
 }
 
 impl Results {
-    /// Samples of a view that were judged, and those of them that pass; absent if none was.
+    /// The gate of all samples of a view; absent if none was judged.
     pub fn gate(&self, view: View) -> Option<Gate> {
         Gate::of(&self.generators, view)
     }
 }
 
-/// The samples of several generators at the gate.
+/// Numbers of samples of several generators at the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gate {
-    /// Samples that were judged.
+    /// The number of samples that were judged.
     pub samples: u32,
-    /// Those of them that pass.
+    /// The number of judged samples that pass.
     pub passed: u32,
 }
 
 impl Gate {
-    /// Those of a view; absent if none was judged.
+    /// The gate of the samples of a view; absent if none was judged.
     pub fn of(generators: &[Generator], view: View) -> Option<Gate> {
         let judged = generators.iter().filter(|generator| generator.view == view);
         let judged: Vec<Gate> = judged
@@ -71,7 +71,7 @@ impl Gate {
         (gate.samples > 0).then_some(gate)
     }
 
-    /// Share that passes, 0 to 1.
+    /// The share of judged samples that pass, 0 to 1.
     pub fn passing(self) -> f64 {
         f64::from(self.passed) / f64::from(self.samples.max(1))
     }

@@ -1,4 +1,4 @@
-//! How the networks were trained that draw pictures or enlarge them.
+//! The trainings of the networks that draw pictures or enlarge them.
 
 use std::collections::BTreeMap;
 
@@ -8,40 +8,39 @@ use serde::{Deserialize, Serialize};
 use crate::stone::{Class, View};
 use crate::system::Model;
 
-/// Points of a loss curve at most.
+/// The largest number of points of a loss curve.
 const POINTS: usize = 100;
 
 /// The training of one network that draws pictures or enlarges them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelTraining {
-    /// `sinddm.train`, `ddpm.train` or `swin2sr.train`.
+    /// The stage: `sinddm.train`, `ddpm.train` or `swin2sr.train`.
     pub stage: String,
-    /// Which half of the study.
+    /// The half of the study.
     pub view: View,
-    /// Which class; absent for a network of all classes of the view.
+    /// The class; absent for a network of all classes of the view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
-    /// Which picture of the class, from 0; absent for a network of all of them.
+    /// The picture of the class, counted from 0; absent for a network of all its pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture: Option<u32>,
-    /// Optimiser steps.
+    /// The number of optimiser steps.
     pub steps: u32,
-    /// Mean loss of the last tenth of the steps.
+    /// The mean loss of the last tenth of the steps.
     pub final_loss: f64,
-    /// Mean loss of the last 50 steps at each scale, from 0, the coarsest; empty for
-    /// networks of one scale.
+    /// The mean loss of the last 50 steps at each scale, counted from 0, the coarsest; empty
+    /// for networks of one scale.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loss_by_scale: BTreeMap<usize, f64>,
     /// The loss over the steps.
     pub curve: LossCurve,
-    /// How near pictures that were held out come to the true ones, for networks that
-    /// enlarge.
+    /// The similarity of held-out pictures to the true ones, for networks that enlarge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enlarging: Option<Enlarging>,
 }
 
 impl ModelTraining {
-    /// What the network is of, for people: `SUR`, `SUR/IVa` or `SUR/IVa picture 3`.
+    /// The name of the model for people: `SUR`, `SUR/IVa` or `SUR/IVa picture 3`.
     pub fn model(&self) -> String {
         Model::new(self.view, self.class, self.picture).to_string()
     }
@@ -50,14 +49,14 @@ impl ModelTraining {
 /// The loss of a training, at most 100 points.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LossCurve {
-    /// Steps behind each point; behind the last there may be fewer.
+    /// The number of steps behind each point; there may be fewer behind the last.
     pub every: u32,
-    /// Mean losses of so many steps, one after the other.
+    /// The mean loss of each `every` steps.
     pub mean: Vec<f32>,
 }
 
 impl LossCurve {
-    /// Of the loss of every step.
+    /// The curve of the losses of all steps.
     pub fn of(losses: &[f32]) -> Self {
         let every = losses.len().div_ceil(POINTS).max(1);
         let mean = |steps: &[f32]| steps.iter().map(|loss| f64::from(*loss)).sum::<f64>() / steps.len() as f64;
@@ -65,23 +64,24 @@ impl LossCurve {
     }
 }
 
-/// Pictures that were held out, made smaller and enlarged again, beside what they were.
+/// The similarity of pictures that were held out, made smaller and enlarged again to what
+/// they were before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Enlarging {
-    /// Pictures held out; without any, there are no scores.
+    /// The number of pictures held out. Without any, there are no scores.
     pub held_out: u32,
-    /// By the network.
+    /// The scores of the network.
     pub ours: Nearness,
-    /// By bicubic interpolation.
+    /// The scores of bicubic interpolation.
     pub bicubic: Nearness,
 }
 
-/// How near enlarged pictures are to the true ones, on average; higher is nearer.
+/// The average similarity of enlarged pictures to the true ones; higher is nearer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Nearness {
-    /// Peak signal-to-noise ratio of luma, dB.
+    /// The peak signal-to-noise ratio of luma, in dB.
     pub psnr: Option<f64>,
-    /// Structural similarity of luma, at most 1.
+    /// The structural similarity of luma, at most 1.
     pub ssim: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! How a number compares with the paper's.
+//! Verdicts on our numbers beside the paper's.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,45 +11,47 @@ use crate::stats::multiple::holm_by_group;
 use crate::stats::power::{POWER, detectable};
 use crate::stone::View;
 
-/// Probability with which intervals hold the truth; one less it is the level of tests.
+/// The probability with which intervals hold the truth; tests have the level `1 - LEVEL`.
 pub const LEVEL: f64 = 0.95;
 
-/// Runs that the paper's ± may be over: it does not say.
+/// Numbers of runs that the paper's ± may be over, as the paper does not say.
 pub const PAPER_N: [u32; 4] = [3, 5, 10, 30];
 
-/// A p-value under a guess of how many runs the paper had.
+/// A p-value under a guess of the number of runs behind the paper's ±.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PaperN {
-    /// The guess.
+    /// The guessed number of runs.
     pub n: u32,
-    /// Welch's p-value, two-sided.
+    /// Welch's two-sided p-value.
     pub p: f64,
 }
 
-/// See [`Verdict::of_accuracy`]; for drift [`Verdict::of_score`], for SIFID [`Verdict::within`].
+/// How one of our numbers compares with the paper's: an accuracy by
+/// [`Verdict::of_accuracy`], drift by [`Verdict::of_score`], SIFID by [`Verdict::within`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
-    /// The difference is below the margin: both one-sided tests say so (TOST).
+    /// The difference is below the margin, as both one-sided tests show (TOST).
     Equivalent,
-    /// Inconclusive: neither a difference from the paper's mean is shown nor that it
-    /// is below the margin. For drift: the paper's score lies in the interval of ours.
-    /// For SIFID: within the paper's ±.
+    /// Neither a difference from the paper's mean is shown, nor that the difference is below
+    /// the margin. For drift, the paper's score lies in the interval of ours; for SIFID, our
+    /// mean is within the paper's ±.
     Consistent,
-    /// Ours is above the paper's mean, the test of the difference says, and not
-    /// EQUIVALENT; the whole interval is above it. Of scores where smaller is better
-    /// it is worse.
+    /// Our mean is above the paper's by the test of the difference, and not EQUIVALENT; the
+    /// whole interval is above the paper's mean. Of scores where smaller is better, ours is
+    /// worse.
     Higher,
-    /// Likewise below. Of scores where smaller is better it is better.
+    /// Our mean is below the paper's by the test of the difference, and not EQUIVALENT. Of
+    /// scores where smaller is better, ours is better.
     Lower,
-    /// Made on other data or by simpler means; see `stand_ins`.
+    /// Our number was made on other data or by simpler means; see `stand_ins`.
     NotComparable,
     /// No run finished.
     NotRun,
 }
 
 impl Verdict {
-    /// All of them.
+    /// All verdicts.
     pub const ALL: [Verdict; 6] = [
         Verdict::Equivalent,
         Verdict::Consistent,
@@ -72,7 +74,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict on a score whose interval is known; absent, there is no score.
+    /// The verdict on a score with its interval. Without an interval there is no score.
     pub fn of_score(comparable: bool, interval: Option<[f64; 2]>, paper: f64) -> Verdict {
         match interval {
             None => Verdict::NotRun,
@@ -83,8 +85,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict on a number of which nothing but the paper's ± says how far it
-    /// may lie from the paper's.
+    /// The verdict on a number by the paper's ± alone.
     pub fn within(comparable: bool, value: f64, paper: Printed) -> Verdict {
         match value {
             _ if !comparable => Verdict::NotComparable,
@@ -94,7 +95,7 @@ impl Verdict {
         }
     }
 
-    /// As people read it.
+    /// The verdict for people.
     pub fn words(self) -> &'static str {
         match self {
             Verdict::Equivalent => "EQUIVALENT",
@@ -108,8 +109,8 @@ impl Verdict {
 }
 
 impl Cell {
-    /// Fills in what follows from the mean with its error: the interval, what these runs
-    /// can find, and, if it may be compared with the paper's, the p-values.
+    /// Fills in what follows from the mean and its error: the interval, the differences that
+    /// these runs can find, and, if the mean may be compared with the paper's, the p-values.
     pub fn test(&mut self, ours: Estimate, margin: f64, comparable: bool) {
         let per_error = self.std.unwrap_or(0.0) / ours.std_error;
         self.interval = Some(ours.interval_within(LEVEL, [0.0, 100.0]));
@@ -126,8 +127,8 @@ impl Cell {
     }
 
     /// Corrects the p-values of a whole table and gives the verdicts that follow.
-    /// Cells that show one training are one test, which no number of rows makes more
-    /// likely to err: it is one of 18 in Table I.
+    /// Cells that show the same training are one test, as more rows do not make it more
+    /// likely to err. Table I has 18 such tests.
     pub fn judge(cells: &mut [Cell], correction: Correction) {
         let tested: Vec<usize> = (0..cells.len()).filter(|&at| cells[at].p.is_some()).collect();
         let trainings: Vec<(View, &str)> =

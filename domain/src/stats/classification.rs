@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Precision, recall and F1, each 0..1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Score {
-    /// Share of what was given the label that carries it.
+    /// The share of cases given the label that carry it.
     pub precision: f64,
-    /// Share of what carries the label that was given it.
+    /// The share of cases carrying the label that were given it.
     pub recall: f64,
-    /// Harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
 }
 
@@ -25,14 +25,14 @@ impl Score {
     }
 }
 
-/// Counts: row is the true label, column the predicted one.
+/// A confusion matrix of counts: the row is the true label, the column the predicted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     counts: Vec<Vec<u64>>,
 }
 
 impl Confusion {
-    /// Of pairs of true and predicted label. Labels from `classes` on are left out.
+    /// The matrix of pairs of true and predicted label. Labels from `classes` on are left out.
     pub fn of(pairs: impl IntoIterator<Item = (usize, usize)>, classes: usize) -> Self {
         let mut counts = vec![vec![0; classes]; classes];
         for (truth, predicted) in pairs {
@@ -43,15 +43,15 @@ impl Confusion {
         Self { counts }
     }
 
-    /// Of counts, whose rows have to be as many as each row's columns; what is
-    /// missing counts as 0.
+    /// The matrix of given counts, which should have as many rows as columns; missing
+    /// counts are 0.
     pub fn from_counts(rows: &[Vec<u32>]) -> Self {
         let n = rows.len();
         let row = |row: &Vec<u32>| (0..n).map(|column| row.get(column).copied().unwrap_or(0).into()).collect();
         Self { counts: rows.iter().map(row).collect() }
     }
 
-    /// The counts.
+    /// The counts by true, then predicted label.
     pub fn counts(&self) -> &[Vec<u64>] {
         &self.counts
     }
@@ -60,7 +60,7 @@ impl Confusion {
         0..self.counts.len()
     }
 
-    /// How many carry the label.
+    /// The number of cases that carry the label.
     pub fn support(&self, label: usize) -> u64 {
         self.counts.get(label).map_or(0, |row| row.iter().sum())
     }
@@ -77,33 +77,33 @@ impl Confusion {
         self.counts.iter().flatten().sum()
     }
 
-    /// Labels that something carries.
+    /// The labels that at least one case carries.
     pub fn tested(&self) -> Vec<usize> {
         self.classes().filter(|&label| self.support(label) > 0).collect()
     }
 
-    /// Share that was recognised.
+    /// The share of cases that were given the label they carry.
     pub fn accuracy(&self) -> f64 {
         share(self.right(), self.all())
     }
 
-    /// Scores of each label.
+    /// The scores of each label.
     pub fn per_class(&self) -> Vec<Score> {
         let of = |label: usize| Score::of(self.counts[label][label], self.predicted(label), self.support(label));
         self.classes().map(of).collect()
     }
 
-    /// Means over these labels, each counting the same.
+    /// The mean scores over the given labels, all with the same weight.
     pub fn macro_over(&self, labels: &[usize]) -> Score {
         self.averaged(|label| if labels.contains(&label) { 1.0 } else { 0.0 })
     }
 
-    /// Means over labels, each counting by how many carry it.
+    /// The mean scores over labels, each weighted by the number of cases that carry it.
     pub fn weighted(&self) -> Score {
         self.averaged(|label| self.support(label) as f64)
     }
 
-    /// Of all labels' counts together: precision, recall and F1 are the accuracy.
+    /// The scores of all labels' counts together: precision, recall and F1 are the accuracy.
     pub fn micro(&self) -> Score {
         Score::of(self.right(), self.all(), self.all())
     }
@@ -118,22 +118,22 @@ impl Confusion {
         Score { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1) }
     }
 
-    /// Mean recall of the labels that something carries; absent without any.
+    /// The mean recall of the labels that at least one case carries; absent without any.
     pub fn balanced_accuracy(&self) -> Option<f64> {
         let tested = self.tested();
         (!tested.is_empty()).then(|| self.macro_over(&tested).recall)
     }
 
-    /// Cohen's κ: agreement beyond chance, at most 1; absent where chance alone
-    /// agrees always.
+    /// Cohen's κ, the agreement beyond chance, at most 1; absent where chance alone always
+    /// agrees.
     pub fn kappa(&self) -> Option<f64> {
         let n = self.all() as f64;
         let chance: f64 = self.margins().map(|(truth, predicted)| truth * predicted).sum::<f64>() / (n * n);
         (chance < 1.0).then(|| (self.right() as f64 / n - chance) / (1.0 - chance))
     }
 
-    /// Matthews' correlation of true and predicted labels, −1..1; 0 where one of
-    /// them is always the same.
+    /// Matthews' correlation of true and predicted labels, −1..1; 0 where the true or the
+    /// predicted label is always the same.
     pub fn matthews(&self) -> f64 {
         let n = self.all() as f64;
         let both: f64 = self.margins().map(|(truth, predicted)| truth * predicted).sum();

@@ -2,11 +2,11 @@
 
 use super::{mean, quantile};
 
-/// Fewest values of either sample of which a distance is scored; the default of deepchecks.
+/// The smallest size of either sample for which a distance is scored, as in deepchecks.
 pub const VALUES_MIN: usize = 10;
 
 /// The Kolmogorov–Smirnov statistic: the largest gap between the empirical
-/// distribution functions of two samples, 0 to 1 (ALGORITHM 4.1). NaN if one is
+/// distribution functions of two samples, 0 to 1 (ALGORITHM 4.1). NaN if a sample is
 /// empty.
 pub fn kolmogorov_smirnov(first: &[f64], second: &[f64]) -> f64 {
     if first.is_empty() || second.is_empty() {
@@ -15,10 +15,10 @@ pub fn kolmogorov_smirnov(first: &[f64], second: &[f64]) -> f64 {
     steps(&sorted(first), &sorted(second)).into_iter().map(|step| step.gap.abs()).fold(0.0, f64::max)
 }
 
-/// Values that a statistic of two samples might have with other samples of their sizes,
-/// in rising order: both are drawn again, with replacement, so many times. A resample
-/// adds to the statistic what chance does, as the sample did, so all are moved by as much
-/// as brings their mean to the statistic itself. `below(n)` draws an index below n.
+/// Values that a statistic of two samples might have with other samples of the same sizes,
+/// in rising order. Each is the statistic of two resamples drawn with replacement. As a
+/// resample adds chance to the statistic just as the sample did, all values are moved so
+/// that their mean is the statistic itself. `below(n)` draws an index below n.
 pub fn resampled(
     [first, second]: [&[f64]; 2],
     resamples: u32,
@@ -33,11 +33,10 @@ pub fn resampled(
     scores
 }
 
-/// The earth mover's distance, 0 to 1: of both samples the share `margin` is
-/// cut from each end, the rest is brought to a common scale from 0 to 1, and
-/// the area between the two distribution functions is taken (ALGORITHM 4.1).
-/// 0 if all values are equal; absent if nothing of a sample is left, as of two
-/// values whose ends are cut.
+/// The earth mover's distance, 0 to 1 (ALGORITHM 4.1): the share `margin` is cut from each
+/// end of both samples, the rest is brought to a common scale from 0 to 1, and the area
+/// between the two distribution functions is taken. 0 if all values are equal; absent if
+/// nothing of a sample is left, for instance of two values whose ends are cut.
 pub fn earth_movers(first: &[f64], second: &[f64], margin: f64) -> Option<f64> {
     let trim = |values: &[f64]| {
         let values = sorted(values);
@@ -54,8 +53,8 @@ pub fn earth_movers(first: &[f64], second: &[f64], margin: f64) -> Option<f64> {
     Some(area / (high - low))
 }
 
-/// A value of either sample, and how much larger the first distribution
-/// function is there than the second.
+/// A value of either sample, and the difference of the first and the second distribution
+/// function at that value.
 struct Step {
     at: f64,
     gap: f64,
@@ -79,7 +78,7 @@ fn steps(first: &[f64], second: &[f64]) -> Vec<Step> {
     steps
 }
 
-/// In rising order, without what is not a number.
+/// The values in rising order, without those that are not a number.
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut values: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);

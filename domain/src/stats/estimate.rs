@@ -10,13 +10,13 @@ use super::{mean, sample_std};
 pub struct Estimate {
     /// The estimate.
     pub value: f64,
-    /// Its standard error, above 0.
+    /// The standard error, above 0.
     pub std_error: f64,
-    /// Degrees of freedom, above 0.
+    /// The degrees of freedom, above 0.
     pub freedom: f64,
 }
 
-/// Spread of percentages that rounding alone may leave.
+/// The spread of percentages that rounding alone may leave.
 const SMALLEST_STD: f64 = 1e-9;
 
 impl Estimate {
@@ -29,15 +29,15 @@ impl Estimate {
 
     /// The mean of values from splits that share training data: the variance is
     /// multiplied by 1/n + n_test/n_train instead of 1/n (Nadeau and Bengio,
-    /// "Inference for the generalization error", 2003). For paired tests, of
-    /// differences. Absent as [`Estimate::of`], or if the ratio is not finite and
-    /// at least 0.
+    /// "Inference for the generalization error", 2003). For paired tests, the values are
+    /// differences. Absent where [`Estimate::of`] is, and unless the ratio is finite and at
+    /// least 0.
     pub fn corrected(values: &[f64], test_over_train: f64) -> Option<Self> {
         Self::of_summary(mean(values)?, sample_std(values)?, values.len() as u32, test_over_train)
     }
 
-    /// As [`Estimate::corrected`], of a sample of which only mean, sample
-    /// standard deviation and size are known.
+    /// The estimate of [`Estimate::corrected`] for a sample of which only the mean, the
+    /// sample standard deviation and the size are known.
     pub fn of_summary(mean: f64, std: f64, n: u32, test_over_train: f64) -> Option<Self> {
         let variance = std * std * (1.0 / f64::from(n) + test_over_train);
         let is_known =
@@ -45,21 +45,21 @@ impl Estimate {
         is_known.then(|| Self { value: mean, std_error: variance.sqrt(), freedom: f64::from(n - 1) })
     }
 
-    /// The difference of two independent estimates, after Welch: neither is held
-    /// to have the other's variance.
+    /// The difference of two independent estimates by Welch, which does not assume that
+    /// both have the same variance.
     pub fn minus(self, other: Self) -> Self {
         let (a, b) = (self.std_error.powi(2), other.std_error.powi(2));
         let freedom = (a + b).powi(2) / (a * a / self.freedom + b * b / other.freedom);
         Self { value: self.value - other.value, std_error: (a + b).sqrt(), freedom }
     }
 
-    /// How many standard errors it lies above `against`.
+    /// The distance of the estimate above `against`, in standard errors.
     pub fn t(self, against: f64) -> f64 {
         (self.value - against) / self.std_error
     }
 
-    /// The probability of a value at least as far from `against`, on either
-    /// side, if that were the truth.
+    /// The probability of a value at least as far from `against` on either side, if
+    /// `against` were the truth.
     pub fn p(self, against: f64) -> f64 {
         (2.0 * upper_tail(self.t(against).abs(), self.freedom)).min(1.0)
     }
@@ -74,9 +74,8 @@ impl Estimate {
         upper_tail(-self.t(against), self.freedom)
     }
 
-    /// The larger p-value of the two one-sided tests against a distance of
-    /// `margin` or more from `against`: below 0.05, the truth is nearer than that
-    /// (TOST; Schuirmann 1987).
+    /// The larger p-value of the two one-sided tests against a distance of `margin` or more
+    /// from `against` (TOST; Schuirmann 1987). Below 0.05, the truth is nearer than `margin`.
     pub fn p_equivalent(self, against: f64, margin: f64) -> f64 {
         self.p_greater(against - margin).max(self.p_less(against + margin))
     }
@@ -88,14 +87,14 @@ impl Estimate {
         [self.value - reach, self.value + reach]
     }
 
-    /// The same where the truth can only lie between `least` and `most`: what would
-    /// lie beyond is cut off.
+    /// The interval of [`Estimate::interval`], cut to where the truth can lie: between
+    /// `least` and `most`.
     pub fn interval_within(self, level: f64, [least, most]: [f64; 2]) -> [f64; 2] {
         self.interval(level).map(|end| end.clamp(least, most))
     }
 
-    /// The largest standard error with which the two one-sided tests at one less `level`
-    /// can show a difference of less than `margin`, the means being the same.
+    /// The largest standard error with which the two one-sided tests at `1 - level` can show
+    /// a difference of less than `margin` if the means are the same.
     pub fn error_for_equivalence(self, level: f64, margin: f64) -> f64 {
         margin / quantile(1.0 - level, self.freedom)
     }

@@ -1,5 +1,5 @@
-//! Whether one of two methods is better than the other, from the cases on which
-//! each is right (after Christodoulou et al., "False promises in medical imaging
+//! The probability that one of two methods is better than the other, from the cases on
+//! which each is right (after Christodoulou et al., "False promises in medical imaging
 //! AI?", arXiv 2505.04720).
 //!
 //! A case has one of four outcomes: both methods are right, the first alone, the
@@ -12,16 +12,16 @@
 
 use statrs::function::beta::checked_beta_reg;
 
-/// Counts of test cases by which of two methods is right. They need not be whole.
+/// Counts of test cases by which of two methods is right. The counts need not be whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Joint {
-    /// Both are.
+    /// Cases on which both methods are right.
     pub both: f64,
-    /// The first alone.
+    /// Cases on which the first method alone is right.
     pub first: f64,
-    /// The second alone.
+    /// Cases on which the second method alone is right.
     pub second: f64,
-    /// Neither.
+    /// Cases on which neither method is right.
     pub neither: f64,
 }
 
@@ -37,14 +37,14 @@ impl Joint {
         }
     }
 
-    /// The congruences that two methods of these accuracies may have: from that of
-    /// methods that know nothing of each other to the greatest, where whatever the
-    /// worse one gets right the better one does too.
+    /// The range of congruences that two methods of these accuracies may have: from that of
+    /// independent methods to the greatest, where the better method is right on every case
+    /// on which the worse one is.
     pub fn congruences([first, second]: [f64; 2]) -> [f64; 2] {
         [first * second, first.min(second)]
     }
 
-    /// All cases.
+    /// The number of all cases.
     pub fn cases(&self) -> f64 {
         self.both + self.first + self.second + self.neither
     }

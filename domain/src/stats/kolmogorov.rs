@@ -1,5 +1,5 @@
-//! The null distribution of the two-sample Kolmogorov–Smirnov statistic: what
-//! [`kolmogorov_smirnov`](super::distance::kolmogorov_smirnov) is if both samples are
+//! The null distribution of the two-sample Kolmogorov–Smirnov statistic
+//! [`kolmogorov_smirnov`](super::distance::kolmogorov_smirnov), for samples that are
 //! independent draws from one continuous distribution. With ties the statistic tends
 //! to be smaller.
 //!

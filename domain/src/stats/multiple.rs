@@ -1,5 +1,5 @@
-//! p-values of a family of tests, so that many tests do not find by chance what
-//! one would not.
+//! Corrections of the p-values of a family of tests, so that many tests do not find by
+//! chance what one test would not.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     holm_by_group(p, &each)
 }
 
-/// The same where tests come in groups of which one null hypothesis at most is
-/// falsely rejected, such as tests of one mean against several numbers: a p-value
-/// is multiplied by the number of groups with a test not yet rejected (Holm 1979,
-/// with the count of Shaffer 1986). `groups` names the group of each test.
+/// Holm's adjusted p-values of tests in groups of which at most one null hypothesis can be
+/// falsely rejected, such as tests of one mean against several numbers. A p-value is
+/// multiplied by the number of groups with a test not yet rejected (Holm 1979, with the
+/// count of Shaffer 1986). `groups` names the group of each test.
 pub fn holm_by_group<G: Ord>(p: &[f64], groups: &[G]) -> Vec<f64> {
     let mut adjusted = vec![0.0; p.len()];
     let mut largest: f64 = 0.0;
@@ -38,7 +38,7 @@ pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Indices by rising p.
+/// The indices of the p-values in rising order.
 fn ascending(p: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));

@@ -1,5 +1,5 @@
-//! How likely t tests find what is there: the power, by the noncentral t
-//! distribution, and what follows from it.
+//! The power of t tests, which is how likely they find a difference that exists, by the
+//! noncentral t distribution.
 
 use statrs::function::erf::erfc;
 
@@ -8,21 +8,21 @@ use super::estimate::{Estimate, quantile};
 /// The power that a test is asked to have (Cohen 1988).
 pub const POWER: f64 = 0.8;
 
-/// Most samples that are tried.
+/// The largest sample size that is tried.
 const N_MAX: u32 = 1_000_000;
 
-/// Nodes of the integration over the spread of a sample.
+/// The number of nodes of the integration over the spread of a sample.
 const NODES: u32 = 2000;
 
-/// Power of the two-sided t test at `alpha` if the truth lies `noncentrality`
+/// The power of the two-sided t test at `alpha` if the truth lies `noncentrality`
 /// standard errors away: P(|T| > t) of the noncentral t distribution.
 pub fn of_difference(noncentrality: f64, freedom: f64, alpha: f64) -> f64 {
     let t = quantile(alpha / 2.0, freedom);
     over_spreads(freedom, |spread| normal(noncentrality - t * spread) + normal(-noncentrality - t * spread))
 }
 
-/// Power of the two one-sided tests at `alpha` if there is no difference, the
-/// margin being so many standard errors.
+/// The power of the two one-sided tests at `alpha` if there is no difference, for a margin
+/// in standard errors.
 pub fn of_equivalence(margin: f64, freedom: f64, alpha: f64) -> f64 {
     let t = quantile(alpha, freedom);
     over_spreads(freedom, |spread| (2.0 * normal(margin - t * spread) - 1.0).max(0.0))
@@ -43,8 +43,8 @@ pub fn detectable(freedom: f64, alpha: f64, power: f64) -> f64 {
     high
 }
 
-/// The smallest sample, from two values on, for which `holds`, which has to hold
-/// for every larger one too; absent if not even a million are enough.
+/// The smallest sample size, from two values on, for which `holds` is true, provided that it
+/// is true for every larger size too; absent if not even a million values are enough.
 pub fn smallest_sample(holds: impl Fn(u32) -> bool) -> Option<u32> {
     let (mut low, mut high) = (1, N_MAX);
     if !holds(high) {
@@ -57,15 +57,15 @@ pub fn smallest_sample(holds: impl Fn(u32) -> bool) -> Option<u32> {
     Some(high)
 }
 
-/// Samples per arm from which on two printed means differ at `alpha`, two-sided,
-/// given mean and sample standard deviation of each. At this size another such
-/// experiment would find the difference about every other time only.
+/// The number of samples per arm from which on two printed means differ at `alpha`,
+/// two-sided, given the mean and sample standard deviation of each. At this size another
+/// such experiment would find the difference only about every other time.
 pub fn samples_for_significance(a: [f64; 2], b: [f64; 2], alpha: f64) -> Option<u32> {
     smallest_sample(|n| welch(a, b, n).is_some_and(|difference| difference.p(0.0) < alpha))
 }
 
-/// Samples per arm from which on Welch's test at `alpha` finds the difference with
-/// this power, if means and standard deviations are truly these.
+/// The number of samples per arm from which on Welch's test at `alpha` finds the difference
+/// with this power, if the given means and standard deviations are the true ones.
 pub fn samples_for_power(a: [f64; 2], b: [f64; 2], alpha: f64, power: f64) -> Option<u32> {
     smallest_sample(|n| {
         welch(a, b, n).is_some_and(|found| of_difference(found.t(0.0).abs(), found.freedom, alpha) >= power)
@@ -78,8 +78,8 @@ fn welch(a: [f64; 2], b: [f64; 2], n: u32) -> Option<Estimate> {
     Some(of(a)?.minus(of(b)?))
 }
 
-/// The mean of `value` over what a sample's standard deviation is as a multiple of
-/// the true one: √(χ²/freedom). Midpoint rule, normalised by its own weights.
+/// The mean of `value` over the distribution of a sample's standard deviation as a multiple
+/// of the true one, √(χ²/freedom), by the midpoint rule, normalised by its own weights.
 fn over_spreads(freedom: f64, value: impl Fn(f64) -> f64) -> f64 {
     // Farther than ten of its own standard deviations from 1 nothing is left.
     let reach = 10.0 / (2.0 * freedom).sqrt();

@@ -1,49 +1,49 @@
-//! Wilcoxon's signed-rank test: whether paired differences are symmetric about
+//! Wilcoxon's signed-rank test, which asks whether paired differences are symmetric about
 //! zero, whatever their distribution.
 
 use statrs::function::erf::erfc;
 
-/// Most differences whose exact distribution is counted: 2⁵⁰ sums still are
-/// whole numbers in 64 bits of floating point.
+/// The largest number of differences whose exact distribution is counted, as 2⁵⁰ sums are
+/// still whole numbers in 64 bits of floating point.
 const EXACT_MAX: usize = 50;
 
-/// What becomes of differences that are zero.
+/// The treatment of differences that are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zeros {
-    /// Dropped before ranking (Wilcoxon).
+    /// Zeros are dropped before ranking (Wilcoxon).
     Dropped,
-    /// Ranked, then dropped (Pratt).
+    /// Zeros are ranked, then dropped (Pratt).
     Ranked,
 }
 
-/// Which way the differences are held to lie.
+/// The alternative that the differences are tested for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Either.
+    /// The differences lie above or below zero.
     Both,
-    /// Above zero.
+    /// The differences lie above zero.
     Greater,
-    /// Below zero.
+    /// The differences lie below zero.
     Less,
 }
 
 /// Sums of the ranks of absolute differences.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SignedRanks {
-    /// Over differences above zero.
+    /// The sum over differences above zero.
     pub positive: f64,
-    /// Over differences below zero.
+    /// The sum over differences below zero.
     pub negative: f64,
-    /// Differences that were ranked.
+    /// The number of differences that were ranked.
     ranked: usize,
-    /// Zeros among them.
+    /// The number of zeros among the differences.
     zeros: usize,
     /// Σ (t³ − t) over groups of t equal absolute differences other than zero.
     ties: f64,
 }
 
 impl SignedRanks {
-    /// Ranks the differences; what is not a number is left out.
+    /// Ranks the differences, without those that are not a number.
     pub fn of(differences: &[f64], zeros: Zeros) -> Self {
         let is_ranked = |value: &f64| !value.is_nan() && (zeros == Zeros::Ranked || *value != 0.0);
         let mut values: Vec<f64> = differences.iter().copied().filter(is_ranked).collect();
@@ -66,20 +66,19 @@ impl SignedRanks {
         sums
     }
 
-    /// What tables list for a test on both sides: the smaller sum.
+    /// The smaller of the two sums, which tables list for a test on both sides.
     pub fn statistic(&self) -> f64 {
         self.positive.min(self.negative)
     }
 
-    /// The p-value: exact for up to fifty differences without zeros and ties,
-    /// otherwise by the normal distribution without correction. 1 if nothing
-    /// but zeros is there.
+    /// The p-value, which is exact for up to fifty differences without zeros and ties, and
+    /// otherwise by the normal distribution without correction. 1 if all differences are zero.
     pub fn p(&self, side: Side) -> f64 {
         self.p_exact(side).unwrap_or_else(|| self.p_normal(side, false))
     }
 
-    /// The p-value by the normal distribution; `corrected` for the sums being
-    /// whole numbers.
+    /// The p-value by the normal distribution, if `corrected`, with the correction for sums
+    /// that are whole numbers.
     pub fn p_normal(&self, side: Side, corrected: bool) -> f64 {
         let of = |n: usize| {
             let n = n as f64;
