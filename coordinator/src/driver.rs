@@ -1,9 +1,9 @@
 //! The one thread that runs the reactor.
 //!
-//! It takes what waits in a bounded queue. Each command is decided and applied;
-//! then the events of the whole batch go to the journal, and only then the
-//! answers go out: nobody learns what is not on disk. If the journal cannot be
-//! written, the process ends and starts again from what is there.
+//! It takes what waits in a bounded queue and has the reactor take a turn; then the
+//! events of the whole batch go to the journal, and only then the answers go out:
+//! nobody learns what is not on disk. If the journal cannot be written, the process
+//! ends and starts again from what is there.
 
 use std::fmt;
 use std::io;
@@ -24,9 +24,10 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::journal::snapshot::{self, Snapshot};
 use crate::journal::{self, Journal, Tables};
-use crate::reactor::{Batch, Command, Knowledge, Now, Reactor};
+use crate::reactor::{Command, Knowledge, Now, Reactor};
 use crate::sessions::{Sessions, ToWorker};
 use crate::tables::Tail;
+use crate::telemetry;
 
 /// Requests that may wait before callers have to.
 const QUEUE: usize = 1024;
@@ -37,9 +38,6 @@ const BATCH: usize = 256;
 /// Events after which a snapshot is worth its writing, at the least; more if
 /// there are more tasks than that.
 const SNAPSHOT_EVERY: u64 = 20_000;
-
-/// How often silence is looked for.
-const SWEEP: Duration = Duration::from_millis(200);
 
 /// The driver has ended; the process is about to.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -201,6 +199,9 @@ impl End {
     /// # Errors
     /// If the journal could not be written, or the driver panicked.
     pub async fn wait(&mut self) -> Result<(), Error> {
+        if self.0.is_terminated() {
+            return Ok(()); // It was told before.
+        }
         // A thread that panics says nothing more.
         (&mut self.0).await.unwrap_or(Err(Error::Panicked))
     }
@@ -266,41 +267,22 @@ struct Driver {
 impl Driver {
     fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), Error> {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let mut next_sweep = Instant::now() + SWEEP;
         let mut waiting = Vec::with_capacity(BATCH);
         loop {
-            let moment = now();
-            let wake = self.reactor.next_deadline(moment).map_or(next_sweep, |deadline| deadline.min(next_sweep));
-            let wait = wake.saturating_duration_since(moment.instant);
+            let wait = self.reactor.due().saturating_duration_since(Instant::now());
             let received =
                 timer.block_on(async { tokio::time::timeout(wait, queue.recv_many(&mut waiting, BATCH)).await });
             if received == Ok(0) {
                 return Ok(()); // every handle is gone
             }
-            let moment = now();
-            let late = moment.instant.saturating_duration_since(wake);
-            if late > SWEEP {
-                self.reactor.forgive(late);
-            }
-            let mut batch = Batch::after(self.journal.last());
-            let mut ends = false;
-            for command in waiting.drain(..) {
-                ends |= matches!(command, Command::End);
-                self.reactor.take(moment, command, &mut batch);
-            }
-            if moment.instant >= wake {
-                self.reactor.sweep(moment, &mut batch);
-                next_sweep = moment.instant + SWEEP;
-            }
-            self.reactor.settle(moment, &mut batch);
-            let is_news = batch.is_news || !batch.events.is_empty();
+            let now = now();
+            let mut batch = self.reactor.turn(now, self.journal.last(), waiting.drain(..));
             if !batch.events.is_empty() {
-                self.journal.append(moment.ms, &batch.events, &batch.rows)?;
+                self.journal.append(now.ms, &batch.events, &batch.rows)?;
             }
-            for owed in batch.owed {
-                owed(self.reactor.knowledge());
-            }
-            if is_news {
+            telemetry::count(std::mem::take(&mut batch.happened));
+            let ends = batch.ends;
+            if self.reactor.answer(batch) {
                 self.bell.send_modify(|rings| *rings += 1);
             }
             if ends {

@@ -1,6 +1,9 @@
 //! What the coordinator does, without the thread, the clock and the disk around
-//! it: commands in, events and owed answers out. The driver runs it, and so does
-//! the simulation.
+//! it: commands in, events and owed answers out. [`Reactor::turn`] holds the rules of
+//! one turn. The driver runs it, and so does the simulation.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,6 +21,9 @@ use tokio::sync::oneshot;
 use crate::config::Patience;
 use crate::sessions::{Sessions, ToWorker};
 use crate::tables::{self, Row, Tail};
+
+/// The time between two looks for silent workers.
+pub const SWEEP: Duration = Duration::from_millis(200);
 
 /// Everything that the coordinator knows, to read from.
 #[derive(Debug)]
@@ -86,7 +92,8 @@ pub enum Command {
     End,
 }
 
-/// What shares one write: the events go to disk, then the answers go out.
+/// What one turn came to and shares one write: the events go to disk, then
+/// [`Reactor::answer`] gives the answers.
 pub struct Batch {
     /// Number of the first event.
     first: u64,
@@ -94,16 +101,18 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// What the events change in the tables.
     pub rows: Vec<Row>,
+    /// Whether the coordinator was told to end, after this batch.
+    pub ends: bool,
     /// Answers that nobody may get before the events are on disk.
-    pub owed: Vec<Read>,
-    /// Whether something changed that watchers see, journaled or not.
-    pub is_news: bool,
+    owed: Vec<Read>,
+    /// Whether something changed that watchers see and the journal does not hold.
+    is_news: bool,
 }
 
 impl Batch {
-    /// Nothing yet, after the event of that number.
-    pub fn after(last: u64) -> Self {
-        Self { first: last + 1, events: vec![], rows: vec![], owed: vec![], is_news: false }
+    /// An empty batch whose events follow the event of that number.
+    fn after(last: u64) -> Self {
+        Self { first: last + 1, events: vec![], rows: vec![], ends: false, owed: vec![], is_news: false }
     }
 }
 
@@ -122,6 +131,9 @@ pub struct Reactor {
     knowledge: Knowledge,
     /// Oldest first.
     parked: VecDeque<Parked>,
+    next_sweep: Instant,
+    /// The time of the next turn, if nothing asks for one before.
+    due: Instant,
 }
 
 impl Reactor {
@@ -131,7 +143,8 @@ impl Reactor {
         for (worker, _) in knowledge.scheduler.workers() {
             knowledge.sessions.expect(worker.clone(), now.instant);
         }
-        Self { patience, knowledge, parked: VecDeque::new() }
+        let next_sweep = now.instant + SWEEP;
+        Self { patience, knowledge, parked: VecDeque::new(), next_sweep, due: next_sweep }
     }
 
     /// What is known.
@@ -139,8 +152,45 @@ impl Reactor {
         &self.knowledge
     }
 
+    /// The time of the next turn, whether or not a command comes before.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// One turn: decides and applies the commands in their order, takes leases back from
+    /// workers that are gone, and hands out work to calls that wait for it. The caller
+    /// writes the events, which follow the event numbered `last`, and then has
+    /// [`Reactor::answer`] give the answers.
+    pub fn turn(&mut self, now: Now, last: u64, commands: impl IntoIterator<Item = Command>) -> Batch {
+        let late = now.instant.saturating_duration_since(self.due);
+        if late > SWEEP {
+            // The coordinator was stopped or held up, and heard no worker meanwhile.
+            self.knowledge.sessions.forgive(late);
+        }
+        let mut batch = Batch::after(last);
+        for command in commands {
+            self.take(now, command, &mut batch);
+        }
+        if now.instant >= self.due {
+            self.sweep(now, &mut batch);
+            self.next_sweep = now.instant + SWEEP;
+        }
+        self.settle(now, &mut batch);
+        self.due = self.next_deadline(now).map_or(self.next_sweep, |deadline| deadline.min(self.next_sweep));
+        batch
+    }
+
+    /// Gives the answers of a batch whose events are on disk. Returns whether the batch
+    /// changed something that watchers see.
+    pub fn answer(&self, batch: Batch) -> bool {
+        for owed in batch.owed {
+            owed(&self.knowledge);
+        }
+        batch.is_news || !batch.events.is_empty()
+    }
+
     /// Takes one command.
-    pub fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
+    fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
         match command {
             Command::Requests(requests, reply) => {
                 let decided = requests.into_iter().map(|request| self.request(now, request, batch)).collect();
@@ -181,12 +231,12 @@ impl Reactor {
                 self.knowledge.sessions.close(&worker, number, now.instant);
                 batch.is_news = true;
             }
-            Command::End => {}
+            Command::End => batch.ends = true,
         }
     }
 
     /// Hands out what can be had to those who wait for work, oldest call first.
-    pub fn settle(&mut self, now: Now, batch: &mut Batch) {
+    fn settle(&mut self, now: Now, batch: &mut Batch) {
         for parked in std::mem::take(&mut self.parked) {
             if parked.reply.is_closed() {
                 continue;
@@ -199,13 +249,8 @@ impl Reactor {
         }
     }
 
-    /// The coordinator was stopped or held up for so long, and heard no worker.
-    pub fn forgive(&mut self, deaf: Duration) {
-        self.knowledge.sessions.forgive(deaf);
-    }
-
     /// Takes leases back whose workers are gone.
-    pub fn sweep(&mut self, now: Now, batch: &mut Batch) {
+    fn sweep(&mut self, now: Now, batch: &mut Batch) {
         let mut gone = vec![];
         let mut lost = vec![];
         for (worker, session) in self.knowledge.sessions.iter() {
@@ -240,7 +285,7 @@ impl Reactor {
 
     /// When [`Reactor::sweep`] has something to do at the latest, as far as broken
     /// connections go.
-    pub fn next_deadline(&self, now: Now) -> Option<Instant> {
+    fn next_deadline(&self, now: Now) -> Option<Instant> {
         let broken = self.knowledge.sessions.iter().filter(|(_, session)| session.is_broken());
         let waits = broken.flat_map(|(worker, session)| {
             self.knowledge.scheduler.leases_of(worker).map(|(_, lease)| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use coordinator::config::Patience;
 use coordinator::journal::mark::Refusal;
-use coordinator::reactor::{Batch, Command, Knowledge, Now, Reactor};
+use coordinator::reactor::{Command, Knowledge, Now, Reactor};
 use coordinator::sessions::Sessions;
 use coordinator::tables::Tail;
 use domain::command::{self, CommandSpec, Commands};
@@ -45,6 +45,10 @@ const PATIENCE: Patience = Patience {
     reattach: Duration::from_millis(60),
     worth_waiting: 2,
 };
+
+/// The patience of a coordinator that never takes a lease back.
+const ENDLESS: Patience =
+    Patience { lease_ttl: Duration::from_secs(86_400), reattach: Duration::from_secs(86_400), ..PATIENCE };
 
 /// Something on its way to the coordinator.
 #[derive(Clone)]
@@ -351,22 +355,20 @@ impl World {
         let arrived = std::mem::replace(&mut self.network, later);
         let now = self.now();
         let Some(mut reactor) = self.reactor.take() else { return };
-        let mut batch = Batch::after(self.journal.len() as u64);
+        let mut forged = vec![];
+        let mut commands = vec![];
         for message in arrived.into_values() {
             if self.fault == Some(Fault::TakesOldLeases)
                 && let Message::End(_, task, token, End::Succeeded) = message
                 && reactor.knowledge().scheduler.lease(token).is_none()
             {
                 self.stored.insert(result_of(task));
-                batch.events.push(Event::TaskCommitted { task, token, artifact: result_of(task) });
+                forged.push(Event::TaskCommitted { task, token, artifact: result_of(task) });
             }
-            let command = self.command(message, now);
-            reactor.take(now, command, &mut batch);
+            commands.push(self.command(message, now));
         }
-        if self.fault != Some(Fault::KeepsLostLeases) {
-            reactor.sweep(now, &mut batch);
-        }
-        reactor.settle(now, &mut batch);
+        let mut batch = reactor.turn(now, self.journal.len() as u64, commands);
+        batch.events.splice(0..0, forged);
         if self.troubled && self.dice.one_in(150) {
             // It crashes before its write: nothing of the batch has happened.
             drop((batch, reactor));
@@ -378,19 +380,19 @@ impl World {
         let told = self.journal.len() + batch.events.len();
         if !batch.events.is_empty() && (self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20)) {
             self.disk.append(batch.events.len());
-            self.journal.extend(batch.events);
+            self.journal.extend(batch.events.iter().cloned());
             if self.troubled && self.dice.one_in(150) {
                 // It crashes while it writes the mark: all of it has happened and nobody knows.
                 let torn = self.dice.below(200) as usize;
                 self.disk.note(Some(torn));
-                drop((batch.owed, reactor));
+                drop((batch, reactor));
                 return self.crash(true);
             }
             self.disk.note(None);
         }
         if self.troubled && self.dice.one_in(150) {
             // It crashes after its writes, and nobody knows either.
-            drop((batch.owed, reactor));
+            drop((batch, reactor));
             return self.crash(true);
         }
         self.acknowledged = told as u64;
@@ -398,9 +400,7 @@ impl World {
         if self.dice.one_in(30) {
             self.disk.fold();
         }
-        for owed in batch.owed {
-            owed(reactor.knowledge());
-        }
+        reactor.answer(batch);
         if self.thorough {
             reactor.knowledge().scheduler.check();
         }
@@ -593,7 +593,8 @@ impl World {
         assert!(scheduler.runs().all(|run| run.phase != Phase::Cancelled));
         let tail = Tail::new(self.journal.len() as u64, vec![]);
         let knowledge = Knowledge { scheduler, registry: Registry::default(), sessions: Sessions::default(), tail };
-        self.reactor = Some(Reactor::new(PATIENCE, knowledge, self.now()));
+        let patience = if self.fault == Some(Fault::KeepsLostLeases) { ENDLESS } else { PATIENCE };
+        self.reactor = Some(Reactor::new(patience, knowledge, self.now()));
     }
 }
 

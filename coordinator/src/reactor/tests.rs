@@ -1,0 +1,254 @@
+//! Examples of single turns: which events follow, which messages workers get, and that
+//! nothing else is sent.
+
+use domain::command::{self, CommandSpec};
+use domain::plan::{Plan, Work};
+use domain::stage::StageKind;
+use proto::v1;
+use proto::v1::session_response::Message;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::*;
+
+const PATIENCE: Patience = Patience {
+    heartbeat: Duration::from_secs(2),
+    lease_ttl: Duration::from_secs(10),
+    reattach: Duration::from_secs(1),
+    worth_waiting: 200,
+};
+
+type Heard = mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>;
+
+type Answer<T> = oneshot::Receiver<T>;
+
+/// A reactor whose clock is set and whose batches count as written.
+struct Desk {
+    reactor: Reactor,
+    now: Now,
+    /// The events so far.
+    journal: Vec<Event>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let now = Now { instant: Instant::now(), ms: 1_000_000 };
+        let knowledge = Knowledge {
+            scheduler: Scheduler::default(),
+            registry: Registry::default(),
+            sessions: Sessions::default(),
+            tail: Tail::new(0, vec![]),
+        };
+        Self { reactor: Reactor::new(PATIENCE, knowledge, now), now, journal: vec![] }
+    }
+
+    /// Takes one turn and keeps its batch back, as if it were being written.
+    fn turn(&mut self, commands: Vec<Command>) -> Batch {
+        let batch = self.reactor.turn(self.now, self.journal.len() as u64, commands);
+        self.journal.extend(batch.events.iter().cloned());
+        self.reactor.knowledge().scheduler.check();
+        batch
+    }
+
+    /// Takes one turn with all its answers. Returns its events.
+    fn take(&mut self, commands: Vec<Command>) -> Vec<Event> {
+        let batch = self.turn(commands);
+        let events = batch.events.clone();
+        self.reactor.answer(batch);
+        events
+    }
+
+    /// Time passes, with a turn whenever the reactor wants one.
+    fn pass(&mut self, time: Duration) -> Vec<Event> {
+        let end = self.now.instant + time;
+        let mut events = vec![];
+        while self.reactor.due() <= end {
+            self.set(self.reactor.due());
+            events.extend(self.take(vec![]));
+        }
+        self.set(end);
+        events
+    }
+
+    /// Time passes without a turn.
+    fn set(&mut self, instant: Instant) {
+        let passed = instant.saturating_duration_since(self.now.instant);
+        self.now = Now { instant, ms: self.now.ms + passed.as_millis() as i64 };
+    }
+
+    /// Connects a worker of one slot. Returns its connection's number and what it hears.
+    fn open(&mut self, worker: &str) -> (u64, Heard) {
+        let ((commands, heard), (reply, mut number)) = (mpsc::channel(8), oneshot::channel());
+        let stages = [StageKind::Command.offered()].into_iter().collect();
+        let offer = Offer { stages, slots: 1, ..Offer::default() };
+        self.take(vec![Command::Open { worker: id(worker), name: worker.to_owned(), offer, commands, reply }]);
+        (number.try_recv().unwrap(), heard)
+    }
+
+    /// A call for work that waits for a minute.
+    fn acquire(&self, worker: &str) -> (Command, Answer<Result<Vec<Grant>, Reject>>) {
+        let (reply, answer) = oneshot::channel();
+        let until = self.now.instant + Duration::from_secs(60);
+        (Command::Acquire { worker: id(worker), request: 1, max: 1, until, reply }, answer)
+    }
+
+    fn token(&self, task: Digest) -> FencingToken {
+        let task = self.reactor.knowledge().scheduler.task(task).unwrap();
+        task.lease().unwrap().token
+    }
+}
+
+fn id(worker: &str) -> WorkerId {
+    WorkerId(worker.to_owned())
+}
+
+fn plan(tasks: u64) -> Plan {
+    let argv = vec!["true".to_owned()];
+    let spec = CommandSpec { name: "one".to_owned(), argv, array: Some([1, tasks]), ..CommandSpec::default() };
+    command::plan(&command::Commands { id: String::new(), command: vec![spec] }).unwrap()
+}
+
+fn request(request: Request) -> (Command, Answer<Vec<Result<(), Reject>>>) {
+    let (reply, answer) = oneshot::channel();
+    (Command::Requests(vec![request], reply), answer)
+}
+
+fn submit(plan: &Plan) -> Command {
+    let work = Work::Commands { commands: command::Commands::default().into() };
+    let (run, tasks) = (plan.digest(), plan.tasks.clone());
+    request(Request::Submit { work, run, tasks, more: 0, priority: 0, by: None }).0
+}
+
+/// Everything that was sent to a worker and that it has not taken yet.
+fn heard(heard: &mut Heard) -> Vec<Message> {
+    std::iter::from_fn(|| heard.try_recv().ok()).map(|response| response.unwrap().message.unwrap()).collect()
+}
+
+fn names(events: &[Event]) -> Vec<&'static str> {
+    let name = |event: &Event| match event {
+        Event::RunSubmitted { .. } => "submitted",
+        Event::LeaseGranted { .. } => "granted",
+        Event::LeaseReleased { .. } => "released",
+        Event::WorkerLeft { .. } => "left",
+        Event::RunCancelled { .. } => "cancelled",
+        Event::TaskCommitted { .. } => "committed",
+        Event::WorkerDraining { .. } => "draining",
+        other => panic!("{other:?}"),
+    };
+    events.iter().map(name).collect()
+}
+
+#[test]
+fn work_that_comes_is_handed_out_in_the_same_turn_and_told_once_it_is_written() {
+    let mut desk = Desk::new();
+    let (plan, (_, mut ears)) = (plan(2), desk.open("a"));
+    let (call, mut grants) = desk.acquire("a");
+    assert_eq!(desk.take(vec![call]), []);
+    assert!(matches!(grants.try_recv(), Err(TryRecvError::Empty)), "it waits");
+    let batch = desk.turn(vec![submit(&plan)]);
+    assert_eq!(names(&batch.events), ["submitted", "granted"]);
+    assert!(matches!(grants.try_recv(), Err(TryRecvError::Empty)), "nobody learns what is not on disk");
+    assert!(desk.reactor.answer(batch), "watchers have something to look at");
+    let tasks: Vec<Digest> = grants.try_recv().unwrap().unwrap().iter().map(|grant| grant.task).collect();
+    assert_eq!(tasks, [plan.tasks[0].key]);
+    assert_eq!(heard(&mut ears), []);
+    let idle = desk.turn(vec![]);
+    assert!(idle.events.is_empty() && !desk.reactor.answer(idle), "and nothing follows");
+}
+
+#[test]
+fn a_batch_that_is_not_written_answers_nobody() {
+    let mut desk = Desk::new();
+    let (command, mut answer) = request(Request::Cancel { run: Digest::of(b"none") });
+    drop(desk.turn(vec![command]));
+    assert!(matches!(answer.try_recv(), Err(TryRecvError::Closed)));
+}
+
+#[test]
+fn a_cancelled_run_is_told_to_the_worker_that_runs_it_and_to_no_other() {
+    let mut desk = Desk::new();
+    let plan = plan(1);
+    let ((_, mut busy), (_, mut idle)) = (desk.open("a"), desk.open("b"));
+    let (call, _grants) = desk.acquire("a");
+    desk.take(vec![submit(&plan), call]);
+    let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
+    let (command, mut answer) = request(Request::Cancel { run: plan.digest() });
+    assert_eq!(names(&desk.take(vec![command])), ["cancelled"]);
+    assert_eq!(answer.try_recv().unwrap(), [Ok(())]);
+    let stop = v1::StopAttempt { task_key: task.to_string(), token: token.0 };
+    assert_eq!(heard(&mut busy), [Message::StopAttempt(stop)]);
+    assert_eq!(heard(&mut idle), []);
+}
+
+#[test]
+fn a_worker_that_is_drained_hears_of_it_once() {
+    let mut desk = Desk::new();
+    let ((_, mut drained), (_, mut other)) = (desk.open("a"), desk.open("b"));
+    let command = request(Request::Drain { worker: id("a") }).0;
+    assert_eq!(names(&desk.take(vec![command])), ["draining"]);
+    assert_eq!(heard(&mut drained), [Message::Drain(v1::Drain {})]);
+    assert_eq!(heard(&mut other), []);
+}
+
+#[test]
+fn a_beat_under_a_lease_that_is_over_is_told_to_stop() {
+    let mut desk = Desk::new();
+    let (plan, (_, mut ears)) = (plan(1), desk.open("a"));
+    let (call, _grants) = desk.acquire("a");
+    desk.take(vec![submit(&plan), call]);
+    let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
+    let progress = Progress { done: 0, total: 1, note: String::new() };
+    let beat = |token| Command::Beat(id("a"), vec![(task, token, progress.clone())]);
+    assert_eq!(desk.take(vec![beat(token)]), []);
+    assert_eq!(heard(&mut ears), []);
+    let old = FencingToken(token.0 + 1);
+    assert_eq!(desk.take(vec![beat(old)]), []);
+    assert_eq!(heard(&mut ears), [Message::StopAttempt(v1::StopAttempt { task_key: task.to_string(), token: old.0 })]);
+}
+
+#[test]
+fn what_a_silent_worker_held_goes_to_a_call_that_waits_in_the_same_turn() {
+    let mut desk = Desk::new();
+    let (plan, (_, mut silent)) = (plan(1), desk.open("a"));
+    let (call, _grants) = desk.acquire("a");
+    desk.take(vec![submit(&plan), call]);
+    assert_eq!(desk.pass(PATIENCE.lease_ttl), []);
+    let (_, mut ears) = desk.open("b");
+    let (call, mut grants) = desk.acquire("b");
+    assert_eq!(desk.take(vec![call]), []);
+    assert_eq!(names(&desk.pass(SWEEP)), ["released", "left", "granted"]);
+    assert_eq!(grants.try_recv().unwrap().unwrap().len(), 1);
+    assert_eq!((heard(&mut silent), heard(&mut ears)), (vec![], vec![]));
+    assert!(silent.is_closed(), "the reactor has let go of it");
+}
+
+#[test]
+fn time_in_which_the_coordinator_stood_still_counts_against_no_worker() {
+    let mut desk = Desk::new();
+    let (plan, _link) = (plan(1), desk.open("a"));
+    let (call, _grants) = desk.acquire("a");
+    desk.take(vec![submit(&plan), call]);
+    desk.set(desk.now.instant + 10 * PATIENCE.lease_ttl);
+    assert_eq!(desk.take(vec![]), []);
+    assert_eq!(names(&desk.pass(PATIENCE.lease_ttl + SWEEP)), ["released", "left"], "and the time after it does");
+}
+
+#[test]
+fn a_turn_is_due_when_the_patience_with_a_broken_connection_ends() {
+    let mut desk = Desk::new();
+    let (plan, (number, _ears)) = (plan(1), desk.open("a"));
+    let (call, _grants) = desk.acquire("a");
+    desk.take(vec![submit(&plan), call]);
+    assert_eq!(desk.take(vec![Command::Close(id("a"), number)]), []);
+    assert_eq!(desk.pass(PATIENCE.reattach), []);
+    assert_eq!(names(&desk.pass(Duration::from_millis(1))), ["released"]);
+}
+
+#[test]
+fn what_was_asked_before_the_end_is_decided_and_answered() {
+    let mut desk = Desk::new();
+    let plan = plan(1);
+    let batch = desk.turn(vec![submit(&plan), Command::End]);
+    assert!(batch.ends);
+    assert_eq!(names(&batch.events), ["submitted"]);
+}
