@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime};
 use domain::digest::Digest;
 use domain::plan::Source;
 use domain::scheduler::Scheduler;
-use tokio_util::sync::CancellationToken;
 
 use crate::blobs::upload::GIVEN_UP;
 use crate::blobs::{self, Blobs, Looked, Stored};
@@ -135,15 +134,11 @@ pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: b
     Ok(Collected { removed, removed_uploads, kept_files, kept_bytes })
 }
 
-/// Removes uploads that were given up, now and then until told to stop; what goes
-/// wrong is logged.
-pub async fn keep_tidy(blobs: Blobs, closing: CancellationToken) {
+/// Removes uploads that were given up, now and then; what goes wrong is logged.
+pub async fn keep_tidy(blobs: Blobs) {
     let mut every = tokio::time::interval(TIDY_EVERY);
     loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = closing.cancelled() => return,
-        }
+        every.tick().await;
         let blobs = blobs.clone();
         let since = SystemTime::now().checked_sub(GIVEN_UP).unwrap_or(SystemTime::UNIX_EPOCH);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || blobs.remove_uploads(since, false)).await {
@@ -152,13 +147,10 @@ pub async fn keep_tidy(blobs: Blobs, closing: CancellationToken) {
     }
 }
 
-/// Collects once in each period until told to stop; what goes wrong is logged.
-pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration, closing: CancellationToken) {
+/// Collects once in each period; what goes wrong is logged.
+pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(period) => {}
-            () = closing.cancelled() => return,
-        }
+        tokio::time::sleep(period).await;
         // Whoever looks at all blobs now is soon done; the next period is near.
         let Some(_turn) = blobs.upkeep() else { continue };
         match collect(&driver, &blobs, GRACE, false).await {

@@ -3,7 +3,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`] | where its state lies, how patient it is |
-//! | [`server`] | puts the parts together and serves them until told to stop |
+//! | [`server`] | builds the parts, serves until told to stop, and drains |
+//! | [`background`] | the tasks that go on beside the calls, and their end |
 //! | [`listen`] | connections, and who is at their other end |
 //! | `crowd` | places for connections of those who are not known |
 //! | [`access`] | which role may call which method, and how large the call may be |
@@ -24,6 +25,7 @@
 
 pub mod access;
 pub mod api;
+pub mod background;
 pub mod blobs;
 pub mod config;
 mod crowd;

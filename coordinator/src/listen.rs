@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::access::{Caller, Peer};
+use crate::background::Background;
 use crate::config::Limits;
 use crate::crowd::{Crowd, Network, Place};
 use crate::driver::Handle;
@@ -213,18 +214,24 @@ impl Outgoing {
     }
 }
 
-/// Takes connections from both listeners until the streams are dropped.
-pub(crate) fn incoming(tcp: TcpListener, socket: Option<UnixListener>, door: Door) -> Incoming {
+/// Takes connections from both listeners until the streams are dropped or the coordinator
+/// ends.
+pub(crate) fn incoming(
+    tcp: TcpListener,
+    socket: Option<UnixListener>,
+    door: Door,
+    background: &Background,
+) -> Incoming {
     let ((known, known_receiver), (strangers, receiver)) = (mpsc::channel(16), mpsc::channel(16));
     let outgoing = Outgoing { known, strangers };
     if let Some(socket) = socket {
-        tokio::spawn(accept_local(socket, outgoing.clone()));
+        background.spawn_until_closed(accept_local(socket, outgoing.clone()));
     }
-    tokio::spawn(accept(tcp, door, outgoing));
+    background.spawn_until_closed(accept(tcp, door, outgoing, background.clone()));
     Incoming { known: ReceiverStream::new(known_receiver), strangers: ReceiverStream::new(receiver) }
 }
 
-async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing) {
+async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing, background: Background) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -238,7 +245,7 @@ async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing) {
         let (door, outgoing, network) = (door.clone(), outgoing.clone(), Network::from(address.ip()));
         // Now: whoever comes next takes the place of whoever came before.
         let place = door.silent.enter(network);
-        tokio::spawn(async move {
+        background.spawn_until_closed(async move {
             match door.meet(stream, network, place).await {
                 Ok(connection) => outgoing.send(connection).await,
                 Err(error) => tracing::debug!(%address, %error, "no connection"),

@@ -14,23 +14,25 @@ use proto::v1::worker_service_server::WorkerServiceServer;
 use proto::{channel, private};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::access::RoleCheck;
 use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
+use crate::background::Background;
 use crate::blobs::{self, Blobs};
-use crate::config::Config;
-use crate::driver;
+use crate::config::{Config, Limits};
+use crate::driver::{self, Handle};
 use crate::gc;
 use crate::journal;
-use crate::listen::{self, Connections, Door, Guests};
+use crate::listen::{self, Connections, Door, Guests, Incoming};
 use crate::logs::{self, Logs};
 use crate::pki::{self, Pki};
 use crate::seats::Hall;
-use crate::standby;
+use crate::standby::{self, Turn};
+use crate::window::{self, View};
 
 /// Why the coordinator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +102,26 @@ const HANDLES: u64 = 65_536;
 /// let go of a stream must not keep it alive.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// Time in which tasks in the background may end once the clients are gone.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// Time in which the driver has to write what it was asked before the end.
 const LAST_WRITE: Duration = Duration::from_secs(10);
+
+/// What a coordinator listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For the gRPC services.
+    pub grpc: TcpListener,
+    /// For the pages of the window, if it is to have one.
+    pub http: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(grpc: TcpListener) -> Self {
+        Self { grpc, http: None }
+    }
+}
 
 /// Serves until `shutdown` is ready. Open streams are ended, calls under way are
 /// answered, and the journal is closed before it returns.
@@ -110,36 +130,88 @@ const LAST_WRITE: Duration = Duration::from_secs(10);
 /// If the state folder is in use or cannot be used, or the journal fails.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let limits = config.limits.within(file_handles());
     private::folder(&config.state)?;
     let _lock = private::lock(&config.state)?;
     let mut shutdown = Box::pin(shutdown);
-    let Some((listener, turn)) = standby::wait(&config, limits, listener, shutdown.as_mut()).await? else {
+    let Listeners { grpc: listener, http } = listeners.into();
+    let (background, connections) = (Background::default(), Connections::default());
+    let _closing = background.close_on_drop();
+    let (knows, driver) = watch::channel(None);
+    let (tell, leader) = watch::channel(String::new());
+    if let Some(http) = http {
+        let view = View::new(driver.clone(), leader, config.state.clone());
+        window::open(&config, limits, http, connections.clone(), view, &background)?;
+    }
+    let Some((listener, turn)) = standby::wait(&config, limits, listener, tell, shutdown.as_mut()).await? else {
         return Ok(());
     };
+    let common = Common { background, connections, knows };
+    let (mut core, face) = build(&config, limits, listener, turn, common).await?;
+    let served = core.serve(face, shutdown).await?;
+    core.drain().await?;
+    Ok(served?)
+}
+
+/// What the services have in common with the window.
+struct Common {
+    background: Background,
+    connections: Connections,
+    /// Told as soon as there is a driver.
+    knows: watch::Sender<Option<Handle>>,
+}
+
+/// What goes on behind the services.
+struct Core {
+    driver: Handle,
+    driver_end: driver::End,
+    turn: Turn,
+    background: Background,
+}
+
+/// The services, and the connections that reach them.
+struct Face {
+    routes: Routes,
+    guard: RoleCheck,
+    incoming: Incoming,
+}
+
+/// Opens what is stored, starts the driver and listens.
+async fn build(
+    config: &Config,
+    limits: Limits,
+    listener: TcpListener,
+    turn: Turn,
+    common: Common,
+) -> Result<(Core, Face), Error> {
+    let Common { background, connections, knows } = common;
     let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
-    let (driver, mut driver_end) = {
+    let (driver, driver_end) = {
         let (config, open) = (config.clone(), turn.opener());
         // Reads the journal, which takes its time.
         tokio::task::spawn_blocking(move || driver::start(&config, open()?)).await??
     };
-
-    // Streams live as long as their clients; they have to be told.
-    let closing = CancellationToken::new();
-    let stop = {
-        let closing = closing.clone();
-        async move {
-            shutdown.await;
-            closing.cancel();
-            Ok(())
-        }
+    let logs = config.state.join("logs");
+    let logs = tokio::task::spawn_blocking(move || Logs::open(logs)).await??;
+    let address = listener.local_addr().map_err(Error::Listen)?;
+    let entrance = entrance(config, address)?.map(Arc::new);
+    let socket = local_socket(config, entrance.is_some())?;
+    let tls = match &entrance {
+        Some(entrance) => Some(TlsAcceptor::from(entrance.pki.server(pki::names(address, &config.tls_names))?)),
+        None => None,
     };
-    if let Some(period) = config.gc_every {
-        tokio::spawn(gc::repeat(driver.clone(), blobs.clone(), period, closing.clone()));
-    }
+    knows.send_replace(Some(driver.clone()));
+    let guests = tls.map(|tls| Guests { driver: knows.subscribe(), connections: connections.clone(), tls });
+    let incoming = listen::incoming(listener, socket, Door::new(guests, limits), &background);
+
+    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), background.clone(), &limits);
+    let heartbeat = config.patience.heartbeat;
+    let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, background.clone());
+    let registration = Registration::new(driver.clone(), connections, entrance);
+    let artifacts = Artifacts::new(driver.clone(), blobs.clone(), background.clone(), &limits);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<WorkerServiceServer<Workers>>().await;
     health_reporter.set_serving::<ExperimentServiceServer<Experiments>>().await;
@@ -147,23 +219,6 @@ pub async fn run(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()?;
-    let logs = config.state.join("logs");
-    let logs = tokio::task::spawn_blocking(move || Logs::open(logs)).await??;
-    tokio::spawn(gc::keep_tidy(blobs.clone(), closing.clone()));
-    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), closing.clone(), &limits);
-    let heartbeat = config.patience.heartbeat;
-    let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, closing.clone());
-    let address = listener.local_addr().map_err(Error::Listen)?;
-    let entrance = entrance(&config, address)?.map(Arc::new);
-    let socket = local_socket(&config, entrance.is_some())?;
-    let tls = match &entrance {
-        Some(entrance) => Some(TlsAcceptor::from(entrance.pki.server(pki::names(address, &config.tls_names))?)),
-        None => None,
-    };
-    let connections = Connections::default();
-    let guests = tls.map(|tls| Guests { driver: driver.clone(), connections: connections.clone(), tls });
-    let incoming = listen::incoming(listener, socket, Door::new(guests, limits));
-    let registration = Registration::new(driver.clone(), connections, entrance);
     let mut routes = Routes::builder();
     routes
         .add_service(health)
@@ -171,45 +226,73 @@ pub async fn run(
         .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(RegistrationServiceServer::new(registration))
-        .add_service(Artifacts::new(driver.clone(), blobs, &limits).server());
-    let routes = routes.routes();
-    let guard = RoleCheck { hall: Hall::new(limits), limits };
-    let serve = |server: Server, incoming| {
-        let router = server.layer(guard.clone()).add_routes(routes.clone());
-        router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned())
-    };
-    let known = serve(channel::server(), incoming.known);
-    let strangers = serve(channel::server_for_strangers(), incoming.strangers);
-    let mut serving = Box::pin(async move { tokio::try_join!(stop, known, strangers).map(drop) });
-    let goodbye = async {
-        closing.cancelled().await;
-        tokio::time::sleep(GOODBYE).await;
-    };
-    let served = tokio::select! {
-        served = &mut serving => served,
-        () = goodbye => Ok(()),
-        ended = driver_end.wait() => {
-            // The journal failed: nothing that is said from here on could be kept.
-            closing.cancel();
-            return ended.map_err(Error::Driver);
-        }
-        error = turn.lost() => {
-            closing.cancel();
-            return Err(Error::Lost(error));
-        }
-    };
-    drop(serving);
-    let ended = async {
-        driver.end().await;
-        driver_end.wait().await
-    };
-    match tokio::time::timeout(LAST_WRITE, ended).await {
-        Ok(ended) => ended?,
-        // As if it had been killed: what is answered is on disk.
-        Err(_) => tracing::warn!("ends although the journal is being written; what was not answered may be lost"),
+        .add_service(artifacts.server());
+
+    background.spawn_until_closed(gc::keep_tidy(blobs.clone()));
+    if let Some(period) = config.gc_every {
+        background.spawn_until_closed(gc::repeat(driver.clone(), blobs, period));
     }
-    turn.release().await;
-    Ok(served?)
+    let face = Face { routes: routes.routes(), guard: RoleCheck { hall: Hall::new(limits), limits }, incoming };
+    Ok((Core { driver, driver_end, turn, background }, face))
+}
+
+impl Core {
+    /// Serves until `shutdown` is ready and clients had time to hear of it.
+    ///
+    /// # Errors
+    /// Outer: the journal failed or another coordinator leads; nothing that is said from
+    /// here on could be kept. Inner: the network failed.
+    async fn serve(
+        &mut self,
+        face: Face,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Result<(), tonic::transport::Error>, Error> {
+        let Face { routes, guard, incoming } = face;
+        let serve = |server: Server, incoming| {
+            let router = server.layer(guard.clone()).add_routes(routes.clone());
+            // Streams live as long as their clients; they have to be told.
+            router.serve_with_incoming_shutdown(incoming, self.background.closed())
+        };
+        let known = serve(channel::server(), incoming.known);
+        let strangers = serve(channel::server_for_strangers(), incoming.strangers);
+        let stop = async {
+            shutdown.await;
+            self.background.close();
+            Ok(())
+        };
+        let serving = async { tokio::try_join!(stop, known, strangers).map(drop) };
+        let goodbye = async {
+            self.background.closed().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
+        let failed = tokio::select! {
+            served = serving => return Ok(served),
+            () = goodbye => return Ok(Ok(())),
+            ended = self.driver_end.wait() => ended.map_err(Error::Driver),
+            error = self.turn.lost() => Err(Error::Lost(error)),
+        };
+        self.background.close();
+        failed.map(Ok)
+    }
+
+    /// Waits for what goes on in the background and for the journal, neither for ever.
+    async fn drain(mut self) -> Result<(), Error> {
+        let left = self.background.drain(LAST_TASKS).await;
+        if left > 0 {
+            tracing::debug!(left, "ends although tasks in the background go on");
+        }
+        let ended = async {
+            self.driver.end().await;
+            self.driver_end.wait().await
+        };
+        match tokio::time::timeout(LAST_WRITE, ended).await {
+            Ok(ended) => ended?,
+            // As if it had been killed: what is answered is on disk.
+            Err(_) => tracing::warn!("ends although the journal is being written; what was not answered may be lost"),
+        }
+        self.turn.release().await;
+        Ok(())
+    }
 }
 
 /// File handles that this process may have, after it has asked for as many as it can

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::InterceptorLayer;
 
+use crate::background::Background;
 use crate::config::{Config, Limits};
 use crate::journal::leader::{Candidacy, Candidate, Lead};
 use crate::journal::postgres::Server;
@@ -118,17 +118,18 @@ async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
 ) -> Result<Option<(TcpListener, Lead)>, Error> {
     let listener = listener.into_std()?;
     let (tell, leader) = watch::channel(String::new());
-    let answering = CancellationToken::new();
+    let answering = Background::default();
     let refuse = move |_| Err::<tonic::Request<()>, _>(Status::unavailable(refusal(&leader.borrow())));
     let (_, health) = tonic_health::server::health_reporter();
     // Whoever says nothing is gone as soon as where this coordinator leads.
-    let incoming = listen::incoming(TcpListener::from_std(listener.try_clone()?)?, None, Door::new(None, limits));
+    let tcp = TcpListener::from_std(listener.try_clone()?)?;
+    let incoming = listen::incoming(tcp, None, Door::new(None, limits), &answering);
     let serving = proto::channel::server()
         // Who knows another address turns to it when the connection ends.
         .max_connection_age(WELCOME)
         .layer(InterceptorLayer::new(refuse))
         .add_service(health)
-        .serve_with_incoming_shutdown(incoming.known, answering.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming.known, answering.closed());
     tokio::pin!(serving);
     let lead = tokio::select! {
         lead = stand(tell) => lead?,
@@ -138,7 +139,7 @@ async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
         }
         () = shutdown => return Ok(None),
     };
-    answering.cancel();
+    answering.close();
     // Calls under way are answered; connections that stay idle are told to go.
     if let Ok(served) = tokio::time::timeout(GOODBYE, serving).await {
         served?;

@@ -23,12 +23,14 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Caller;
 use crate::api::internal;
+use crate::background::Background;
 use crate::blobs::upload::{Start, check_session};
 use crate::blobs::{Blobs, Error, Reader};
 use crate::config::Limits;
 use crate::driver::Handle;
 use crate::gc;
 use crate::seats::Seat;
+use crate::telemetry;
 
 /// Largest piece of a file in one message.
 const PIECE_MAX: usize = 1024 * 1024;
@@ -53,6 +55,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 pub struct Artifacts {
     driver: Handle,
     blobs: Blobs,
+    background: Background,
     /// One call at a time looks for the task that made what is lost.
     looking_back: Arc<Semaphore>,
     /// Time after which a reader that takes nothing loses its stream.
@@ -61,9 +64,9 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// On that driver and store.
-    pub fn new(driver: Handle, blobs: Blobs, limits: &Limits) -> Self {
+    pub fn new(driver: Handle, blobs: Blobs, background: Background, limits: &Limits) -> Self {
         let looking_back = Arc::new(Semaphore::new(1));
-        Self { driver, blobs, looking_back, reader_pause: limits.reader_pause }
+        Self { driver, blobs, background, looking_back, reader_pause: limits.reader_pause }
     }
 
     /// With its limits.
@@ -169,6 +172,7 @@ impl ArtifactService for Artifacts {
             match next(&mut messages).await {
                 Ok(None) => break,
                 Ok(Some(data)) => {
+                    telemetry::came_in(data.len());
                     let write = move || upload.write(&data).map(|()| upload);
                     upload = spawn_blocking(write).await.map_err(internal)??;
                 }
@@ -210,7 +214,7 @@ impl ArtifactService for Artifacts {
         let file = Outgoing::new(reader, name, offset).map_err(internal)?;
         let (sender, receiver) = mpsc::channel(PIECES);
         let pause = self.reader_pause;
-        tokio::spawn(async move {
+        self.background.spawn(async move {
             let sent = file.send(start, &sender, pause).await;
             if let Some(seat) = seat {
                 seat.make_way();
@@ -239,7 +243,7 @@ impl ArtifactService for Artifacts {
         let (driver, blobs) = (self.driver.clone(), self.blobs.clone());
         let turn = blobs.upkeep().ok_or_else(under_way)?;
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(async move {
+        self.background.spawn(async move {
             let mut last = gc::Scan::default();
             let mut told = std::time::Instant::now();
             let tell = |progress: gc::Scan| {
@@ -329,7 +333,10 @@ impl Outgoing {
             };
             let (this, piece) = spawn_blocking(read).await.map_err(|error| Unsent::Failed(error.into()))?;
             match piece? {
-                Some(data) => part = Down::Data(data),
+                Some(data) => {
+                    telemetry::went_out(data.len());
+                    part = Down::Data(data);
+                }
                 None => return this.end(),
             }
             self = this;

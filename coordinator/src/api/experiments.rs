@@ -1,7 +1,7 @@
 //! Studies: handing them in, watching them, calling them off.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ use proto::v1::experiment_service_server::ExperimentService;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
 use crate::api::{find, internal, recompute, tasks};
+use crate::background::Background;
 use crate::blobs::Blobs;
 use crate::config::Limits;
 use crate::driver::Handle;
@@ -62,7 +62,7 @@ pub struct Experiments {
     driver: Handle,
     blobs: Blobs,
     logs: Logs,
-    closing: CancellationToken,
+    background: Background,
     /// See [`Limits`].
     kept_for_one: u64,
     /// See [`Limits`].
@@ -72,9 +72,17 @@ pub struct Experiments {
 
 impl Experiments {
     /// On that driver and those stores.
-    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, closing: CancellationToken, limits: &Limits) -> Self {
+    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, background: Background, limits: &Limits) -> Self {
         let Limits { kept_for_one, open_runs_of_one, .. } = *limits;
-        Self { driver, blobs, logs, closing, kept_for_one, open_runs_of_one, deciding: tokio::sync::Mutex::default() }
+        Self {
+            driver,
+            blobs,
+            logs,
+            background,
+            kept_for_one,
+            open_runs_of_one,
+            deciding: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -378,7 +386,7 @@ impl ExperimentService for Experiments {
         }
         let driver = self.driver.clone();
         // Comes to its end also if the caller goes away.
-        let submission = tokio::spawn(async move {
+        let submission = self.background.spawn(async move {
             let _held = (hold, seat);
             for part in SchedulerRequest::submission(work, plan, priority, by) {
                 driver.request(part).await?.map_err(|reject| of_reject(&reject))?;
@@ -401,11 +409,12 @@ impl ExperimentService for Experiments {
         let seat = Seat::of(&request);
         let v1::WatchRunRequest { run_id, mut from_change, status_only } = request.into_inner();
         let run = self.find(run_id).await?;
-        let (driver, closing) = (self.driver.clone(), self.closing.clone());
+        let (driver, closed) = (self.driver.clone(), self.background.closed());
         let mut changed = driver.changed();
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
+        self.background.spawn(async move {
             let _seat = seat;
+            let mut closed = pin!(closed);
             let mut last = None;
             loop {
                 changed.mark_unchanged();
@@ -447,7 +456,7 @@ impl ExperimentService for Experiments {
                         }
                         () = tokio::time::sleep_until(rested), if is_news => break,
                         () = sender.closed() => return,
-                        () = closing.cancelled() => {
+                        () = &mut closed => {
                             // A client that has gone away needs no goodbye.
                             let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
                             return;
@@ -564,8 +573,8 @@ impl ExperimentService for Experiments {
     type ReadLogStream = ReceiverStream<Result<v1::ReadLogResponse, Status>>;
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
-        let (driver, logs, closing) = (self.driver.clone(), self.logs.clone(), self.closing.clone());
+        let (driver, logs) = (self.driver.clone(), self.logs.clone());
         let seat = Seat::of(&request);
-        Ok(Response::new(tasks::read_log(driver, logs, closing, seat, request.into_inner()).await?))
+        Ok(Response::new(tasks::read_log(driver, logs, &self.background, seat, request.into_inner()).await?))
     }
 }

@@ -1,6 +1,7 @@
 //! Single tasks: which there are, why they stand where they stand, what their
 //! attempts said.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use proto::status::{of_reject, status};
 use proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::api::{find, internal};
+use crate::background::Background;
 use crate::driver::Handle;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
@@ -159,7 +160,7 @@ fn bounded(lines: &[String]) -> Vec<String> {
 pub(super) async fn read_log(
     driver: Handle,
     logs: Logs,
-    closing: CancellationToken,
+    background: &Background,
     seat: Option<Arc<Seat>>,
     request: v1::ReadLogRequest,
 ) -> Result<ReceiverStream<Result<v1::ReadLogResponse, Status>>, Status> {
@@ -176,8 +177,10 @@ pub(super) async fn read_log(
     })?;
     let (token, attempt) = (chosen.token, chosen.attempt);
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
+    let closed = background.closed();
+    background.spawn(async move {
         let _seat = seat;
+        let mut closed = pin!(closed);
         // The last lines come after the end.
         let mut looks_after_end = if follow { LAST_LOOKS } else { 0 };
         loop {
@@ -210,7 +213,7 @@ pub(super) async fn read_log(
             tokio::select! {
                 () = tokio::time::sleep(LOG_LOOK) => {}
                 () = sender.closed() => return,
-                () = closing.cancelled() => {
+                () = &mut closed => {
                     // A client that has gone away needs no goodbye.
                     let _ = sender.send(Err(Status::unavailable("the coordinator is shutting down"))).await;
                     return;

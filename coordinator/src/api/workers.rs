@@ -1,7 +1,7 @@
 //! Work for workers.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use domain::digest::Digest;
@@ -17,11 +17,11 @@ use proto::v1::worker_service_server::WorkerService;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::access::Caller;
 use crate::api::internal;
+use crate::background::Background;
 use crate::blobs::Blobs;
 use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
@@ -40,13 +40,13 @@ pub struct Workers {
     blobs: Blobs,
     logs: Logs,
     heartbeat: Duration,
-    closing: CancellationToken,
+    background: Background,
 }
 
 impl Workers {
     /// On that driver and those stores.
-    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, heartbeat: Duration, closing: CancellationToken) -> Self {
-        Self { driver, blobs, logs, heartbeat, closing }
+    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, heartbeat: Duration, background: Background) -> Self {
+        Self { driver, blobs, logs, heartbeat, background }
     }
 
     async fn decide(&self, request: scheduler::Request) -> Result<(), Status> {
@@ -164,12 +164,14 @@ impl WorkerService for Workers {
         // The stream ends when the driver lets go of the worker, so nobody else holds on to it.
         let to_worker = commands.downgrade();
         let number = self.driver.open(worker.clone(), name, offer, commands).await?;
-        let (driver, closing) = (self.driver.clone(), self.closing.clone());
-        tokio::spawn(async move {
+        let driver = self.driver.clone();
+        let closed = self.background.closed();
+        self.background.spawn(async move {
+            let mut closed = pin!(closed);
             loop {
                 let message = tokio::select! {
                     message = incoming.message() => message,
-                    () = closing.cancelled() => break,
+                    () = &mut closed => break,
                 };
                 let Ok(Some(request)) = message else { break };
                 let Some(Message::Heartbeat(beat)) = request.message else { continue };
@@ -204,7 +206,7 @@ impl WorkerService for Workers {
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let grants = tokio::select! {
             grants = self.driver.acquire(worker, request, max.min(LEASES_MAX), wait) => grants?,
-            () = self.closing.cancelled() => return Err(Status::unavailable("the coordinator is shutting down")),
+            () = self.background.closed() => return Err(Status::unavailable("the coordinator is shutting down")),
         };
         let leases = grants.map_err(|reject| of_reject(&reject))?.into_iter().map(v1::Lease::from).collect();
         Ok(Response::new(v1::AcquireLeasesResponse { leases }))
