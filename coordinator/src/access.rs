@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
@@ -18,6 +18,7 @@ use crate::config::Limits;
 use crate::crowd::Network;
 use crate::intake::{Answer, Intake};
 use crate::seats::{Hall, Seat};
+use crate::telemetry;
 use Load::{Download, Large, Medium, Question, Small, Stream, Submission, Upload, Waiting, Watch};
 
 /// The other end of a connection.
@@ -178,6 +179,10 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.WorkerService/Session", WORKERS, Stream),
 ];
 
+/// Every page of the window, with who may see it. What is not here is for administrators.
+const PAGES: &[(&str, Allowed)] =
+    &[("/healthz", Allowed::Anybody), ("/readyz", Allowed::Anybody), ("/metrics", READERS)];
+
 impl Caller {
     /// Whoever sent a request.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
@@ -216,23 +221,36 @@ impl Caller {
     fn check(&self, method: &str) -> Result<Load, Status> {
         let listed = METHODS.iter().find(|(listed, ..)| *listed == method);
         let (allowed, load) = listed.map_or((ADMINS, Load::Small), |(_, allowed, load)| (*allowed, *load));
+        self.check_role(allowed, method).map(|()| load)
+    }
+
+    /// Checks that the caller may see a page of the window.
+    ///
+    /// # Errors
+    /// If not, saying what it takes.
+    pub(crate) fn may_see(&self, page: &str) -> Result<(), Status> {
+        let listed = PAGES.iter().find(|(listed, _)| *listed == page);
+        self.check_role(listed.map_or(ADMINS, |(_, allowed)| *allowed), page)
+    }
+
+    fn check_role(&self, allowed: Allowed, method: &str) -> Result<(), Status> {
         let unknown = |problem: String| Err(status(Code::Unauthenticated, WHO, problem));
         match self {
-            Self::Local | Self::Joined { role: Role::Admin, .. } => Ok(load),
+            Self::Local | Self::Joined { role: Role::Admin, .. } => Ok(()),
             Self::Crowded(identity) => {
                 let problem =
                     format!("{identity} has as many connections open as it may; end some of its commands first");
                 Err(status(Code::ResourceExhausted, BUSY, problem))
             }
             Self::Plaintext => unknown("this port speaks TLS only; use https:// and join with a token".to_owned()),
-            _ if allowed == Allowed::Anybody => Ok(load),
+            _ if allowed == Allowed::Anybody => Ok(()),
             Self::Joined { identity, role } => match allowed {
                 Allowed::Roles(roles) if !roles.contains(role) => {
                     let (role, method) = (role.name(), method.rsplit('/').next().unwrap_or(method));
                     let problem = format!("{identity} is a {role} and may not call {method}; {}", needed(roles));
                     Err(status(Code::PermissionDenied, ROLE, problem))
                 }
-                Allowed::Roles(_) | Allowed::Anybody => Ok(load),
+                Allowed::Roles(_) | Allowed::Anybody => Ok(()),
             },
             Self::Revoked(identity) => unknown(format!(
                 "identity {identity} was revoked; to join again, remove its identity folder and use a new join token"
@@ -327,16 +345,45 @@ where
         let guard = self.guard.clone();
         let stranger = || Peer { caller: Caller::Nameless, network: None, by_socket: false };
         let peer = request.extensions().get().cloned().unwrap_or_else(stranger);
-        let checked = peer.caller.check(request.uri().path());
+        let method = request.uri().path();
+        let listed = METHODS.iter().find(|(listed, ..)| *listed == method).map_or("other", |(listed, ..)| *listed);
+        let checked = peer.caller.check(method);
+        let began = Instant::now();
         Box::pin(async move {
-            match guard.admit(&peer, checked, request).await {
+            let response = match guard.admit(&peer, checked, request).await {
                 Ok((request, seat)) => {
                     let response = inner.call(request).await?;
-                    Ok(response.map(|body| Body::new(Answer { body, _seat: seat })))
+                    response.map(|body| Body::new(Answer { body, _seat: seat }))
                 }
-                Err(refused) => Ok(refused.into_http()),
-            }
+                Err(refused) => refused.into_http(),
+            };
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+            telemetry::answered(listed, code_name(code), began.elapsed());
+            Ok(response)
         })
+    }
+}
+
+/// The name of a status in the tables of gRPC.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -371,12 +418,25 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_for_those_who_may_read_and_other_pages_for_administrators() {
+        for (page, who) in [
+            ("/healthz", [true, true, true, true]),
+            ("/metrics", [false, true, true, true]),
+            ("/future", [false, false, false, true]),
+        ] {
+            assert_eq!(Role::ALL.map(|role| joined(role).may_see(page).is_ok()), who, "{page}");
+        }
+        assert!(Caller::Local.may_see("/metrics").is_ok());
+    }
+
+    #[test]
     fn who_has_not_joined_may_only_ask_to() {
         let id = IdentityId("someone-0123456789ab".to_owned());
         for caller in [Caller::Nameless, Caller::Revoked(id.clone()), Caller::Unknown(id)] {
             assert!(may(&caller, "RegistrationService/Enrol") && may(&caller, "RegistrationService/GetServerInfo"));
             assert!(!may(&caller, "ExperimentService/GetRun") && !may(&caller, "RegistrationService/Renew"));
         }
+        assert!(Caller::Nameless.may_see("/readyz").is_ok() && Caller::Nameless.may_see("/metrics").is_err());
         assert!(!may(&Caller::Plaintext, "RegistrationService/Enrol"));
         assert!(may(&Caller::Local, "RegistrationService/CreateToken"));
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 /// A place for all tasks that go on beside the calls, and the sign that they have to end.
@@ -35,6 +35,11 @@ impl Background {
     /// Ready when the coordinator ends.
     pub(crate) fn closed(&self) -> WaitForCancellationFutureOwned {
         self.closing.clone().cancelled_owned()
+    }
+
+    /// Says that the coordinator ends once this is dropped, whatever the reason.
+    pub(crate) fn close_on_drop(&self) -> DropGuard {
+        self.closing.clone().drop_guard()
     }
 
     /// Says that the coordinator ends and waits for its tasks, at most so long. Returns how

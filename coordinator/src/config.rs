@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proto::window::LIFE;
 use tokio::sync::Semaphore;
 
 use crate::journal::Location;
@@ -123,6 +124,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What the window may hold: a few probes and those who scrape.
+    pub(crate) fn for_window(self) -> Self {
+        let few = self.strangers.div_ceil(8);
+        Self { strangers: few, strangers_of_one: few.div_ceil(2), connections: few, stranger_life: LIFE, ..self }
+    }
+
     /// Less where the system gives fewer file handles: strangers get three
     /// sixteenths of them at most, connections of others six, transfers three. What
     /// is left is for the journal, for what is stored and for the Unix socket.

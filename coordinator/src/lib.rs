@@ -20,6 +20,8 @@
 //! | [`room`] | how much can still be written to a disk |
 //! | [`sessions`] | which workers are connected and what they said last |
 //! | [`standby`] | waiting until this coordinator leads |
+//! | [`telemetry`] | the metrics: names, counters, gauges |
+//! | `window` | pages over HTTP for probes and monitoring |
 //! | [`tables`] | what people ask about runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
 
@@ -43,6 +45,8 @@ pub mod server;
 pub mod sessions;
 pub mod standby;
 pub mod tables;
+pub mod telemetry;
+mod window;
 
 pub use config::Config;
-pub use server::{Error, run};
+pub use server::{Error, Listeners, run};

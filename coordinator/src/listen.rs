@@ -20,7 +20,7 @@ use proto::clock::now_ms;
 use proto::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -186,7 +186,8 @@ pub(crate) struct Door {
 /// What is needed to learn who a guest from another machine is.
 #[derive(Clone)]
 pub(crate) struct Guests {
-    pub(crate) driver: Handle,
+    /// Absent as long as it is not known who has joined.
+    pub(crate) driver: watch::Receiver<Option<Handle>>,
     pub(crate) connections: Connections,
     pub(crate) tls: TlsAcceptor,
 }
@@ -307,13 +308,15 @@ impl Door {
         let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
             return Ok(self.stranger(stream, Caller::Nameless, network));
         };
+        let Some(driver) = guests.driver.borrow().clone() else {
+            return Ok(self.stranger(stream, Caller::Nameless, network));
+        };
         let said = tls::read(certificate).map_err(io::Error::other)?;
         let identity = IdentityId(said.common_name);
         // Counted before it is looked up: whoever is revoked in between is cut.
         let counted = guests.connections.add(identity.clone(), self.limits.connections_of_one);
         let id = identity.clone();
-        let known = guests
-            .driver
+        let known = driver
             .read(move |knowledge| knowledge.registry.identity(&id).map(|known| (known.role, known.revoked)).ok());
         let role = match known.await.map_err(io::Error::other)? {
             None => return Ok(self.stranger(stream, Caller::Unknown(identity), network)),

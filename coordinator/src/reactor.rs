@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::config::Patience;
 use crate::sessions::{Sessions, ToWorker};
 use crate::tables::{self, Row, Tail};
+use crate::telemetry::{self, Happened};
 
 /// The time between two looks for silent workers.
 pub const SWEEP: Duration = Duration::from_millis(200);
@@ -101,6 +102,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// What the events change in the tables.
     pub rows: Vec<Row>,
+    /// What is to be counted once the events are on disk.
+    pub happened: Vec<Happened>,
     /// Whether the coordinator was told to end, after this batch.
     pub ends: bool,
     /// Answers that nobody may get before the events are on disk.
@@ -112,7 +115,8 @@ pub struct Batch {
 impl Batch {
     /// An empty batch whose events follow the event of that number.
     fn after(last: u64) -> Self {
-        Self { first: last + 1, events: vec![], rows: vec![], ends: false, owed: vec![], is_news: false }
+        let (events, rows, happened, owed) = (vec![], vec![], vec![], vec![]);
+        Self { first: last + 1, events, rows, happened, ends: false, owed, is_news: false }
     }
 }
 
@@ -421,6 +425,7 @@ impl Reactor {
         let number = batch.first + batch.events.len() as u64;
         let rows = tables::rows(number, now.ms, &event, scheduler);
         tail.note(number, &rows, scheduler);
+        batch.happened.extend(telemetry::happened(&event, &rows, scheduler, now.ms));
         if let Event::Registry(event) = &event {
             registry.apply(event);
         }

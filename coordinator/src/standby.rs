@@ -82,7 +82,7 @@ impl Turn {
 }
 
 /// Waits until it is this coordinator's turn; gives the listener back. Nothing if
-/// it is told to end before.
+/// it is told to end before. Tells who leads meanwhile.
 ///
 /// # Errors
 /// If the database cannot be used at first, or the listener at any time.
@@ -90,6 +90,7 @@ pub(crate) async fn wait(
     config: &Config,
     limits: Limits,
     listener: TcpListener,
+    tell: watch::Sender<String>,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Option<(TcpListener, Turn)>, Error> {
     match &config.journal {
@@ -101,8 +102,11 @@ pub(crate) async fn wait(
             let address = config.advertise.clone().map_or_else(here, Ok)?;
             let server = &server.clone().marked_in(config.postgres_mark());
             let lead = match is_plain {
-                true => answer_until(listener, limits, |tell| stand(server, address, tell), shutdown).await?,
-                false => hang_up_until(listener, stand(server, address, watch::Sender::default()), shutdown).await?,
+                true => {
+                    let leader = tell.subscribe();
+                    answer_until(listener, limits, leader, stand(server, address, tell), shutdown).await?
+                }
+                false => hang_up_until(listener, stand(server, address, tell), shutdown).await?,
             };
             Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
         }
@@ -110,14 +114,14 @@ pub(crate) async fn wait(
 }
 
 /// Tells all callers that this coordinator stands by, and who leads, until it leads.
-async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
+async fn answer_until(
     listener: TcpListener,
     limits: Limits,
-    stand: impl FnOnce(watch::Sender<String>) -> F,
+    leader: watch::Receiver<String>,
+    stand: impl Future<Output = Result<Lead, Error>>,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Option<(TcpListener, Lead)>, Error> {
     let listener = listener.into_std()?;
-    let (tell, leader) = watch::channel(String::new());
     let answering = Background::default();
     let refuse = move |_| Err::<tonic::Request<()>, _>(Status::unavailable(refusal(&leader.borrow())));
     let (_, health) = tonic_health::server::health_reporter();
@@ -132,7 +136,7 @@ async fn answer_until<F: Future<Output = Result<Lead, Error>>>(
         .serve_with_incoming_shutdown(incoming.known, answering.closed());
     tokio::pin!(serving);
     let lead = tokio::select! {
-        lead = stand(tell) => lead?,
+        lead = stand => lead?,
         served = &mut serving => {
             served?;
             return Ok(None);
@@ -184,7 +188,10 @@ async fn stand(server: &Server, address: String, tell: watch::Sender<String>) ->
         .await?;
         candidate = back;
         match candidacy {
-            Ok(Candidacy::Leads(lead)) => return Ok(lead),
+            Ok(Candidacy::Leads(lead)) => {
+                tell.send_replace(String::new());
+                return Ok(lead);
+            }
             Ok(Candidacy::Stands { leader }) => {
                 let news = tell.send_if_modified(|known| {
                     let news = *known != leader;
@@ -203,7 +210,7 @@ async fn stand(server: &Server, address: String, tell: watch::Sender<String>) ->
     }
 }
 
-fn refusal(leader: &str) -> String {
+pub(crate) fn refusal(leader: &str) -> String {
     match leader {
         "" => "this coordinator stands by".to_owned(),
         leader => format!("this coordinator stands by; {leader} leads"),

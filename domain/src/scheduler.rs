@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Prefix};
 use crate::registry::IdentityId;
+use crate::stage::StageKind;
 use crate::task::{FencingToken, Lease, Task, WorkerId};
 use ids::Ids;
 use queue::{Classes, Queues};
@@ -78,6 +79,8 @@ pub struct Scheduler {
     ended: VecDeque<Ended>,
     classes: Classes,
     queues: Queues,
+    /// How the tasks of each stage stand, whatever runs they are part of.
+    stages: BTreeMap<StageKind, Counts>,
     last_token: u64,
     /// The weight of what each identity has handed in.
     kept: BTreeMap<IdentityId, u64>,
@@ -122,6 +125,11 @@ impl Scheduler {
     /// All tasks, oldest first.
     pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Task> + DoubleEndedIterator {
         self.tasks.iter().map(|entry| &entry.task)
+    }
+
+    /// How the tasks of each stage stand, each counted once.
+    pub fn stages(&self) -> &BTreeMap<StageKind, Counts> {
+        &self.stages
     }
 
     /// A run by its digest.

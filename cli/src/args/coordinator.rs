@@ -17,6 +17,10 @@ pub struct Coordinator {
     /// Address to serve on; port 0 takes a free one
     #[arg(long, env = "LITHOGEN_LISTEN", default_value = "127.0.0.1:7443", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
+    /// Serve /metrics for Prometheus, /healthz and /readyz over HTTP at this address too, as encrypted as
+    /// the other; by default not at all
+    #[arg(long, env = "LITHOGEN_HTTP", value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
     /// Where it lives.
     #[command(flatten)]
     pub state: State,

@@ -1,9 +1,10 @@
 //! `lithogen coordinator`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
+use coordinator::Listeners;
 use tokio::net::TcpListener;
 
 use crate::args::Coordinator;
@@ -19,8 +20,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// # Errors
 /// If the address or the state folder cannot be used.
 pub async fn run(args: Coordinator) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let address = listener.local_addr()?;
+    let grpc = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = grpc.local_addr()?;
+    let http = match args.http {
+        Some(address) => Some(listen_for_pages(address).await?),
+        None => None,
+    };
+    let pages = http.as_ref().map(TcpListener::local_addr).transpose()?;
     let state = args.state.state;
     let mut config = coordinator::Config::new(&state);
     (config.blobs, config.gc_every) = (args.blobs, args.gc_every);
@@ -29,12 +35,16 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
     config.tls_names = names(args.tls_names, address.ip());
     let encrypted = args.tls || !address.ip().is_loopback();
     let url = format!("{}://{address}", if encrypted { "https" } else { "http" });
+    let pages = pages.map(|address| {
+        let scheme = if args.tls || !address.ip().is_loopback() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    });
     config.advertise = args.advertise;
     if let Some(url) = args.journal {
         config.journal = coordinator::journal::Location::Postgres(url.server()?);
     }
     surely_end_within(GRACE)?;
-    let serving = coordinator::run(config, listener, stop_signal());
+    let serving = coordinator::run(config, Listeners { grpc, http }, stop_signal());
     let announce = async {
         // The state folder is this process's only once it serves.
         Remote::of_state(&state)?.wait().await;
@@ -42,6 +52,9 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
         proto::private::write(&path, &format!("{url}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
         note!("coordinator {url} · state {} · ^C ends it, workers wait for it", state.display());
+        if let Some(pages) = &pages {
+            note!("pages {pages}/metrics, /healthz and /readyz");
+        }
         if encrypted {
             note!("to let a worker join: lithogen token create --state {}", state.display());
         }
@@ -51,6 +64,16 @@ pub async fn run(args: Coordinator) -> anyhow::Result<()> {
         served = serving => Ok(served?),
         failed = announce => failed,
     }
+}
+
+/// A listener for pages.
+///
+/// # Errors
+/// If the address cannot be had, with what to do about it.
+pub(crate) async fn listen_for_pages(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for --http; give it another port, or port 0 for a free one")
+    })
 }
 
 /// What other machines call this one, the best name first.

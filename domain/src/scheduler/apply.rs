@@ -252,6 +252,7 @@ impl Scheduler {
             had: None,
         };
         self.ids.insert(spec, id);
+        self.stages.entry(spec.stage.kind()).or_default().add(&task.state);
         self.tasks.push(Entry { task, class, needs, dependents: vec![], runs: vec![] });
         id
     }
@@ -349,6 +350,7 @@ impl Scheduler {
 
     /// The one place that changes a state, so that the indexes follow.
     fn set_state(&mut self, id: Id, state: State) {
+        self.recount(id, &state);
         let entry = &mut self.tasks[id as usize];
         for run in &entry.runs {
             self.runs[*run as usize].recount(id, &entry.task, &state);
@@ -358,6 +360,12 @@ impl Scheduler {
         }
         entry.task.state = state;
         self.requeue(id);
+    }
+
+    /// Counts a task of its stage that changes its state.
+    pub(super) fn recount(&mut self, id: Id, next: &State) {
+        let task = &self.tasks[id as usize].task;
+        self.stages.entry(task.spec.stage.kind()).or_default().change(&task.state, next);
     }
 
     /// Puts a task in the queue where it belongs, if any.

@@ -105,8 +105,7 @@ impl Run {
     /// Counts a task of it that changes its state.
     pub(super) fn recount(&mut self, id: Id, task: &Task, next: &State) {
         for counts in [&mut self.counts, self.stages.entry(task.spec.stage.kind()).or_default()] {
-            counts.remove(&task.state);
-            counts.add(next);
+            counts.change(&task.state, next);
         }
         if let Some(listed) = self.listed(&task.state) {
             listed.remove(&id);
@@ -160,14 +159,15 @@ impl Counts {
         self.committed + self.pruned == self.total
     }
 
-    fn add(&mut self, state: &State) {
+    pub(super) fn add(&mut self, state: &State) {
         self.total += 1;
         *self.of(state) += 1;
     }
 
-    fn remove(&mut self, state: &State) {
-        self.total -= 1;
+    /// A counted task goes from one state to another.
+    pub(super) fn change(&mut self, state: &State, next: &State) {
         *self.of(state) -= 1;
+        *self.of(next) += 1;
     }
 
     fn of(&mut self, state: &State) -> &mut usize {

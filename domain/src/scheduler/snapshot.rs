@@ -136,6 +136,7 @@ impl TryFrom<Snapshot> for Scheduler {
             if let Some(lease) = task.lease() {
                 scheduler.leases.insert(lease.token, id);
             }
+            scheduler.recount(id, &task.state);
             let entry = &mut scheduler.tasks[id as usize];
             (entry.task, entry.runs) = (task, runs);
             scheduler.requeue(id);

@@ -601,6 +601,8 @@ fn a_submission_that_was_cut_off_is_not_over_and_goes_on_when_it_is_handed_in_ag
     world.finish();
     let counts = world.counts(run);
     assert_eq!((counts.total, counts.committed, counts.missing), (5, 4, 1));
+    let stage = &world.scheduler.stages()[&StageKind::Command];
+    assert_eq!((stage.total, stage.committed, stage.missing), (4, 4, 0), "what is to come is no task yet");
     assert!(!counts.is_over() && !counts.is_complete());
     let known = world.scheduler.run(run).unwrap();
     let line = "1 of 5 tasks are still to come; if its submission was cut off, hand it in again or cancel it";

@@ -1,0 +1,259 @@
+//! The coordinator's metrics: their names, what they count, and where from.
+//!
+//! Counters grow where something happens; without a recorder, which `--http` starts, that
+//! does nothing. Gauges are read from what is known when somebody looks. No label names a
+//! run or a task, of which there may be millions.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use domain::event::Event;
+use domain::scheduler::{Counts, Scheduler};
+use domain::stage::{FailureCode, StageKind};
+use metrics::{Unit, counter, gauge, histogram};
+use proto::window::{Kind, Metric};
+
+use crate::reactor::Knowledge;
+use crate::tables::Row;
+
+const ATTEMPTS: &str = "lithogen_task_attempts_total";
+const DURATION: &str = "lithogen_task_duration_seconds";
+const EXPIRED: &str = "lithogen_leases_expired_total";
+const CACHED: &str = "lithogen_cache_hits_total";
+const ARTIFACT_BYTES: &str = "lithogen_artifact_bytes_total";
+const HANDLING: &str = "lithogen_grpc_server_handling_seconds";
+const TASKS: &str = "lithogen_tasks";
+const WORKERS: &str = "lithogen_workers";
+const HEARTBEAT: &str = "lithogen_worker_last_heartbeat_timestamp_seconds";
+const FREE: &str = "lithogen_state_free_bytes";
+const BUILD: &str = "lithogen_build_info";
+
+/// Names of workers with a heartbeat of their own: those that were silent for longest.
+const NAMED: usize = 1000;
+
+/// Every metric of the coordinator.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: TASKS,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["state", "op"],
+        help: "Tasks of all runs by state and stage, each counted once.",
+    },
+    Metric {
+        name: ATTEMPTS,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["op", "outcome"],
+        help: "Attempts that ended, by stage and outcome.",
+    },
+    Metric {
+        name: DURATION,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels: &["op", "device_class", "outcome"],
+        help: "Time from the grant of a lease to the end of its attempt.",
+    },
+    Metric {
+        name: EXPIRED,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &[],
+        help: "Leases taken back from workers that were gone.",
+    },
+    Metric {
+        name: WORKERS,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["state"],
+        help: "Workers by state: connected, away, draining or quarantined.",
+    },
+    Metric {
+        name: HEARTBEAT,
+        kind: Kind::Gauge,
+        unit: Unit::Seconds,
+        labels: &["worker"],
+        help: "Time at which a worker was heard last, by its name; the 1000 that are silent for longest.",
+    },
+    Metric {
+        name: CACHED,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["op"],
+        help: "Tasks of submissions whose result was there already.",
+    },
+    Metric {
+        name: ARTIFACT_BYTES,
+        kind: Kind::Counter,
+        unit: Unit::Bytes,
+        labels: &["direction"],
+        help: "Bytes of artifacts that came in and went out, as they were sent.",
+    },
+    Metric {
+        name: FREE,
+        kind: Kind::Gauge,
+        unit: Unit::Bytes,
+        labels: &[],
+        help: "Bytes that can still be written where the state folder lies.",
+    },
+    Metric {
+        name: HANDLING,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels: &["method", "code"],
+        help: "Time from a call to the beginning of its answer.",
+    },
+    Metric {
+        name: BUILD,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["version"],
+        help: "The version of the coordinator; always 1.",
+    },
+];
+
+/// Something that a turn came to and that is counted once it is on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happened {
+    /// An attempt ended.
+    Ended {
+        /// Its stage.
+        op: StageKind,
+        /// `gpu` or `cpu`: whether GPUs went with its lease.
+        device_class: &'static str,
+        /// The word of the tables for its end.
+        outcome: String,
+        /// Since its grant.
+        took: Duration,
+        /// Whether its worker was gone.
+        expired: bool,
+    },
+    /// So many tasks were asked for whose result is there.
+    Cached(StageKind, u64),
+}
+
+/// What an event will be counted as. Call it before the scheduler applies the event.
+pub(crate) fn happened(event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms: i64) -> Vec<Happened> {
+    if let Event::RunSubmitted { tasks, .. } | Event::TasksAdded { tasks, .. } = event {
+        let mut cached: BTreeMap<StageKind, u64> = BTreeMap::new();
+        for spec in tasks {
+            if scheduler.task(spec.key).is_ok_and(|task| task.artifact().is_some()) {
+                *cached.entry(spec.stage.kind()).or_default() += 1;
+            }
+        }
+        return cached.into_iter().map(|(op, tasks)| Happened::Cached(op, tasks)).collect();
+    }
+    let ended = |row: &Row| {
+        let Row::Ended { token, end } = row else { return None };
+        let (task, lease) = scheduler.lease(*token)?;
+        let took = u64::try_from(at_ms.saturating_sub(lease.granted_ms)).unwrap_or(0);
+        let killer = Some(FailureCode::Quarantined.name());
+        Some(Happened::Ended {
+            op: task.spec.stage.kind(),
+            device_class: if lease.gpus.is_empty() { "cpu" } else { "gpu" },
+            outcome: end.outcome.clone(),
+            took: Duration::from_millis(took),
+            expired: end.outcome == "lost" || end.code.as_deref() == killer,
+        })
+    };
+    rows.iter().filter_map(ended).collect()
+}
+
+/// Counts what has happened.
+pub(crate) fn count(happened: Vec<Happened>) {
+    for one in happened {
+        match one {
+            Happened::Ended { op, device_class, outcome, took, expired } => {
+                counter!(ATTEMPTS, "op" => op.name(), "outcome" => outcome.clone()).increment(1);
+                let labels = [("op", op.name().into()), ("device_class", device_class.into()), ("outcome", outcome)];
+                histogram!(DURATION, &labels).record(took);
+                if expired {
+                    counter!(EXPIRED).increment(1);
+                }
+            }
+            Happened::Cached(op, tasks) => counter!(CACHED, "op" => op.name()).increment(tasks),
+        }
+    }
+}
+
+/// Counts bytes of a file from a caller.
+pub(crate) fn came_in(bytes: usize) {
+    counter!(ARTIFACT_BYTES, "direction" => "in").increment(bytes as u64);
+}
+
+/// Counts bytes of a file to a caller.
+pub(crate) fn went_out(bytes: usize) {
+    counter!(ARTIFACT_BYTES, "direction" => "out").increment(bytes as u64);
+}
+
+/// Notes how long a call took until its answer began. The method is one of the table of
+/// `access`, so that callers invent no series.
+pub(crate) fn answered(method: &'static str, code: &'static str, took: Duration) {
+    histogram!(HANDLING, "method" => method, "code" => code).record(took);
+}
+
+/// What the gauges show, taken from what is known in a number of steps that is bounded by
+/// the number of workers.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    stages: BTreeMap<StageKind, Counts>,
+    workers: BTreeMap<&'static str, u32>,
+    /// Silence by the name of a worker; of those that share a name, the shortest.
+    silence: BTreeMap<String, Duration>,
+}
+
+impl Gauges {
+    pub(crate) fn of(knowledge: &Knowledge, now: Instant) -> Self {
+        let mut workers = BTreeMap::from([("connected", 0), ("away", 0), ("draining", 0), ("quarantined", 0)]);
+        let mut silence: BTreeMap<String, Duration> = BTreeMap::new();
+        for (id, worker) in knowledge.scheduler.workers() {
+            let session = knowledge.sessions.get(id);
+            let state = match session {
+                _ if worker.quarantined.is_some() => "quarantined",
+                _ if worker.draining => "draining",
+                Some(session) if session.is_connected() => "connected",
+                _ => "away",
+            };
+            *workers.entry(state).or_default() += 1;
+            if let Some(session) = session {
+                let silent = session.silence(now);
+                silence.entry(worker.name.clone()).and_modify(|known| *known = silent.min(*known)).or_insert(silent);
+            }
+        }
+        Self { stages: knowledge.scheduler.stages().clone(), workers, silence }
+    }
+
+    /// Sets all gauges. Times are told by the clock that people set.
+    pub(crate) fn set(self, now_ms: i64, free: Option<u64>) {
+        for (op, counts) in self.stages {
+            for (state, tasks) in by_state(&counts) {
+                gauge!(TASKS, "op" => op.name(), "state" => state).set(tasks as f64);
+            }
+        }
+        for (state, workers) in self.workers {
+            gauge!(WORKERS, "state" => state).set(workers);
+        }
+        let mut silence: Vec<(String, Duration)> = self.silence.into_iter().collect();
+        silence.sort_by_key(|(_, silent)| std::cmp::Reverse(*silent));
+        for (worker, silent) in silence.into_iter().take(NAMED) {
+            gauge!(HEARTBEAT, "worker" => worker).set(now_ms as f64 / 1000.0 - silent.as_secs_f64());
+        }
+        if let Some(free) = free {
+            gauge!(FREE).set(free as f64);
+        }
+        gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    }
+}
+
+/// The states of tasks by the words that people see.
+fn by_state(counts: &Counts) -> [(&'static str, usize); 7] {
+    [
+        ("waiting", counts.waiting),
+        ("ready", counts.ready),
+        ("running", counts.leased),
+        ("succeeded", counts.committed),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+        ("pruned", counts.pruned),
+    ]
+}
