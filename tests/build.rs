@@ -2,12 +2,13 @@
 //! machine lacks are shown as ignored, with what they need, rather than as passed.
 
 /// Environment variables and the `cfg` that each sets.
-const NEEDS: [(&str, &str); 6] = [
+const NEEDS: [(&str, &str); 7] = [
     ("LITHOGEN_TEST_SMALL_DISK", "small_disk"),
     ("LITHOGEN_TEST_S3", "s3"),
     ("LITHOGEN_TEST_POSTGRES", "postgres"),
     ("LITHOGEN_TEST_NETNS", "netns"),
     ("LITHOGEN_TEST_FAKETIME", "faketime"),
+    ("LITHOGEN_TEST_PROMTOOL", "promtool"),
     ("LITHOGEN_PHOTOS", "photos"),
 ];
 

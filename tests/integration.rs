@@ -30,5 +30,6 @@ mod strangers;
 mod submissions;
 mod tidy;
 mod versions;
+mod window;
 mod wire;
 mod workers;

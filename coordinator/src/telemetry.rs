@@ -108,9 +108,16 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         unit: Unit::Count,
         labels: &["version"],
-        help: "The version of the coordinator; always 1.",
+        help: "The version of the program; always 1.",
     },
 ];
+
+/// Makes the series that stand for nothing yet, so that their first change is seen as one.
+pub(crate) fn begin() {
+    counter!(EXPIRED).increment(0);
+    came_in(0);
+    went_out(0);
+}
 
 /// Something that a turn came to and that is counted once it is on disk.
 #[derive(Clone, Debug, PartialEq)]

@@ -64,6 +64,7 @@ impl View {
         state: PathBuf,
     ) -> Self {
         let recorder = Recorder::start(telemetry::METRICS);
+        telemetry::begin();
         if recorder.is_none() {
             tracing::warn!("this process has another recorder of metrics; /metrics counts nothing");
         }
@@ -203,5 +204,69 @@ async fn metrics(State(view): State<Arc<View>>) -> Response {
     match view.metrics().await {
         Ok(text) => window::exposition(text).into_response(),
         Err(why) => unavailable(&why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::access::Caller;
+    use crate::driver;
+    use crate::journal::Sqlite;
+    use crate::reactor::Knowledge;
+
+    /// What is answered to somebody on this machine.
+    async fn ask(view: View, page: &str) -> (StatusCode, String) {
+        let peer = Peer { caller: Caller::Local, network: None, by_socket: false };
+        let request = Request::builder().uri(page).body(axum::body::Body::empty()).unwrap();
+        let answer = pages(view).layer(Extension(peer)).oneshot(request).await.unwrap();
+        let code = answer.status();
+        let text = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (code, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    fn view(driver: Option<Handle>, leader: &str) -> View {
+        let (driver, leader) = (watch::channel(driver).1, watch::channel(leader.to_owned()).1);
+        View::new(driver, leader, std::env::temp_dir())
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_serve_lives_and_says_what_it_waits_for() {
+        for (leader, words) in [("", "reads its journal"), ("http://10.0.0.1:7443", "http://10.0.0.1:7443 leads")] {
+            assert_eq!(ask(view(None, leader), "/healthz").await.0, StatusCode::OK);
+            for page in ["/readyz", "/metrics"] {
+                let (code, why) = ask(view(None, leader), page).await;
+                assert!(code == StatusCode::SERVICE_UNAVAILABLE && why.contains(words), "{page}: {code} {why}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_whose_driver_is_busy_for_long_or_has_ended_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Sqlite::open(&folder.path().join("journal.sqlite")).unwrap();
+        let (driver, mut end) = driver::start(&Config::new(folder.path()), Box::new(journal)).unwrap();
+        assert_eq!(ask(view(Some(driver.clone()), ""), "/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let hold = tokio::spawn({
+            let driver = driver.clone();
+            let wait = move |_: &Knowledge| {
+                began.send(()).unwrap();
+                held.recv().is_err()
+            };
+            async move { driver.read(wait).await }
+        });
+        begun.await.unwrap();
+        let (code, why) = ask(view(Some(driver.clone()), ""), "/readyz").await;
+        assert!(code == StatusCode::SERVICE_UNAVAILABLE && why.contains("could not be written for 2 s"), "{why}");
+        drop(release);
+        assert!(hold.await.unwrap().unwrap());
+        driver.end().await;
+        end.wait().await.unwrap();
+        let (code, why) = ask(view(Some(driver), ""), "/readyz").await;
+        assert!(code == StatusCode::SERVICE_UNAVAILABLE && why.contains("shutting down"), "{why}");
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     adjust: Box<dyn Fn(&mut coordinator::Config) + Send + Sync>,
     serving: Option<JoinHandle<Result<(), coordinator::Error>>>,
     close: CancellationToken,
+    /// For the pages of the coordinator that is served next.
+    window: Option<TcpListener>,
 }
 
 impl Cluster {
@@ -51,6 +53,22 @@ impl Cluster {
 
     /// With other settings. What the cluster itself asks goes over the Unix socket.
     pub(crate) async fn start_as(adjust: impl Fn(&mut coordinator::Config) + Send + Sync + 'static) -> Self {
+        Self::start_with_listener(adjust, None).await
+    }
+
+    /// As [`Cluster::start_as`], with pages at the address that is returned.
+    pub(crate) async fn start_with_window(
+        adjust: impl Fn(&mut coordinator::Config) + Send + Sync + 'static,
+    ) -> (Self, SocketAddr) {
+        let window = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = window.local_addr().unwrap();
+        (Self::start_with_listener(adjust, Some(window)).await, address)
+    }
+
+    async fn start_with_listener(
+        adjust: impl Fn(&mut coordinator::Config) + Send + Sync + 'static,
+        window: Option<TcpListener>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -60,7 +78,7 @@ impl Cluster {
         let url = format!("{}://{address}", if config.tls_always { "https" } else { "http" });
         let channel = proto::channel::connect("unix:nobody", &Credentials::default()).unwrap();
         let (adjust, close) = (Box::new(adjust), CancellationToken::new());
-        let mut cluster = Self { folder, address, url, channel, adjust, serving: None, close };
+        let mut cluster = Self { folder, address, url, channel, adjust, serving: None, close, window };
         cluster.ask(&state);
         cluster.serve(listener);
         assert!(cluster.serves().await, "the coordinator has ended");
@@ -93,7 +111,7 @@ impl Cluster {
         let url = format!("http://{address}");
         let channel = proto::channel::connect(at, &Credentials::default()).unwrap();
         let (folder, close) = (tempfile::tempdir().unwrap(), CancellationToken::new());
-        Self { folder, address, url, channel, adjust: Box::new(|_| {}), serving: None, close }
+        Self { folder, address, url, channel, adjust: Box::new(|_| {}), serving: None, close, window: None }
     }
 
     fn serve(&mut self, listener: TcpListener) {
@@ -103,8 +121,9 @@ impl Cluster {
         config.patience.reattach = Duration::from_millis(500);
         (self.adjust)(&mut config);
         self.close = CancellationToken::new();
+        let listeners = coordinator::Listeners { grpc: listener, http: self.window.take() };
         let shutdown = self.close.clone().cancelled_owned();
-        self.serving = Some(tokio::spawn(coordinator::run(config, listener, shutdown)));
+        self.serving = Some(tokio::spawn(coordinator::run(config, listeners, shutdown)));
     }
 
     /// Ends the coordinator; workers go on.

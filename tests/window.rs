@@ -1,0 +1,247 @@
+//! What probes and Prometheus see of a coordinator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use coordinator::telemetry::METRICS;
+use domain::overrides;
+use domain::registry::Role;
+use proto::channel::call;
+use proto::tls::{self, Trust};
+use proto::v1;
+use proto::window::{Kind, Metric};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::harness::cluster::{Cluster, data, tasks};
+use crate::harness::program::{Running, run_in};
+use crate::harness::workspace;
+use crate::security::join;
+
+/// Connections that say nothing; more than there are places for them.
+const SILENT: usize = 100;
+
+/// Asks for a page; returns its status and its text.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, page: &str) -> (u16, String) {
+    stream.write_all(format!("GET {page} HTTP/1.1\r\nhost: here\r\n\r\n").as_bytes()).await.unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).await.unwrap();
+    let (head, text) = told.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), text.to_owned())
+}
+
+async fn plain(address: SocketAddr, page: &str) -> (u16, String) {
+    ask(TcpStream::connect(address).await.unwrap(), page).await
+}
+
+async fn encrypted(address: SocketAddr, config: &ClientConfig, page: &str) -> (u16, String) {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = address.ip().into();
+    ask(TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap(), page).await
+}
+
+/// A coordinator in a process of its own that has a window, and both its addresses.
+fn coordinator(folder: &std::path::Path) -> (Running, SocketAddr, SocketAddr) {
+    let mut running = Running::start_in(folder, "coordinator --listen 127.0.0.1:0 --http 127.0.0.1:0");
+    running.hear("/healthz and /readyz");
+    let said = running.said().clone();
+    let mut urls = said.split_whitespace().filter_map(|word| word.strip_prefix("http://"));
+    let mut address = || urls.next().unwrap().trim_end_matches("/metrics,").parse().unwrap();
+    let (grpc, http) = (address(), address());
+    (running, grpc, http)
+}
+
+/// The text for Prometheus, taken apart.
+#[derive(Debug, Default)]
+struct Exposition {
+    /// Help and type by name.
+    families: BTreeMap<String, (String, String)>,
+    /// Name, labels, value.
+    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+}
+
+impl Exposition {
+    fn read(text: &str) -> Self {
+        let mut read = Self::default();
+        let mut help = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some((name, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+                help.insert(name, words.to_owned());
+            } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+                let words = help.get(name).cloned().unwrap_or_default();
+                let before = read.families.insert(name.to_owned(), (words, kind.to_owned()));
+                assert_eq!(before, None, "{name} stands twice");
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+                let label = |label: &str| {
+                    let (key, value) = label.split_once('=').unwrap();
+                    (key.to_owned(), value.trim_matches('"').to_owned())
+                };
+                read.samples.push((name.to_owned(), labels.map(label).collect(), value.parse().unwrap()));
+            }
+        }
+        read
+    }
+
+    /// The sum of a metric's samples with these labels.
+    fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
+        let fits = |labels: &BTreeMap<String, String>| {
+            wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|has| has == value))
+        };
+        self.samples.iter().filter(|(known, labels, _)| known == name && fits(labels)).map(|(.., value)| value).sum()
+    }
+
+    /// Asserts that these metrics are there with their help, kinds and labels, and no others.
+    fn is(&self, metrics: &[Metric]) {
+        let told = |metric: &Metric| (metric.help.to_owned(), metric.kind.name().to_owned());
+        let wanted: BTreeMap<String, (String, String)> =
+            metrics.iter().map(|metric| (metric.name.to_owned(), told(metric))).collect();
+        assert_eq!(self.families, wanted);
+        for (name, labels, _) in &self.samples {
+            let family = |metric: &&Metric| match metric.kind {
+                Kind::Histogram => {
+                    ["_bucket", "_sum", "_count"].iter().any(|end| *name == format!("{}{end}", metric.name))
+                }
+                Kind::Counter | Kind::Gauge => name == metric.name,
+            };
+            let metric = metrics.iter().find(family).unwrap_or_else(|| panic!("{name} is of no metric"));
+            let mut keys: BTreeSet<&str> = metric.labels.iter().copied().collect();
+            keys.extend(name.ends_with("_bucket").then_some("le"));
+            assert_eq!(labels.keys().map(String::as_str).collect::<BTreeSet<_>>(), keys, "{name}");
+            let is_id = |value: &String| value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(!labels.values().any(is_id), "{name} names a run or a task: {labels:?}");
+        }
+    }
+}
+
+/// The pages of a coordinator that has done a study and half of another.
+async fn scraped(folder: &std::path::Path) -> (Running, SocketAddr, String) {
+    let (running, grpc, http) = coordinator(folder);
+    let cluster = Cluster::behind(grpc);
+    let worker = cluster.worker("hand", &[]);
+    cluster.submit().await;
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    worker.drain().await;
+    // Another study that needs some of the same results.
+    let experiment = overrides::resolve(domain::experiment::Scale::Smoke, None, &["tl.folds=2".to_owned()]).unwrap();
+    let known = cluster.status().await.run_id;
+    let pictures = proto::transfer::scan(&cluster.path("pictures")).unwrap();
+    let request = v1::SubmitRequest {
+        experiment_json: serde_json::to_string(&experiment).unwrap(),
+        data_json: serde_json::to_string(&data(pictures.digest())).unwrap(),
+        ..Default::default()
+    };
+    let second = cluster.experiments().submit(call(request)).await.unwrap().into_inner();
+    assert_ne!(second.run_id, known);
+    let (code, text) = plain(http, "/metrics").await;
+    assert_eq!(code, 200, "{text}");
+    (running, http, text)
+}
+
+#[tokio::test]
+async fn all_metrics_are_there_after_some_work_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, http, text) = scraped(folder.path()).await;
+    let read = Exposition::read(&text);
+    read.is(METRICS);
+    let done = tasks() as f64;
+    assert_eq!(read.sum("lithogen_tasks", &[("state", "succeeded")]), done);
+    assert!(read.sum("lithogen_tasks", &[("state", "ready")]) > 0.0, "{text}");
+    assert_eq!(read.sum("lithogen_task_attempts_total", &[("outcome", "succeeded")]), done);
+    assert_eq!(read.sum("lithogen_task_duration_seconds_count", &[("device_class", "cpu")]), done);
+    let cached = read.sum("lithogen_cache_hits_total", &[]);
+    assert!(cached > 0.0 && cached < done, "{cached}");
+    assert!(read.sum("lithogen_artifact_bytes_total", &[("direction", "in")]) > 0.0, "{text}");
+    let calls = [("method", "/lithogen.v1.ExperimentService/Submit"), ("code", "OK")];
+    assert_eq!(read.sum("lithogen_grpc_server_handling_seconds_count", &calls), 2.0);
+    assert_eq!(read.sum("lithogen_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(plain(http, "/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(plain(http, "/").await.0, 404);
+    running.signal("INT");
+    running.end().is_done();
+}
+
+#[tokio::test]
+#[cfg_attr(not(promtool), ignore = "needs LITHOGEN_TEST_PROMTOOL: the path of promtool (apt install prometheus)")]
+async fn promtool_finds_nothing_wrong_with_the_metrics() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let (_running, _, text) = scraped(folder.path()).await;
+    let promtool = std::env::var_os("LITHOGEN_TEST_PROMTOOL").unwrap();
+    let mut checking = std::process::Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    checking.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let checked = checking.wait_with_output().unwrap();
+    let said = [checked.stdout, checked.stderr].concat();
+    assert!(checked.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test]
+async fn metrics_are_shown_to_those_who_may_read_and_probes_need_nobody() {
+    let (cluster, http) = Cluster::start_with_window(|config| config.tls_always = true).await;
+    let nobody = tls::client(Trust::OnSight, None).unwrap();
+    assert_eq!(encrypted(http, &nobody, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(encrypted(http, &nobody, "/readyz").await, (200, "ready\n".to_owned()));
+    let (code, why) = encrypted(http, &nobody, "/metrics").await;
+    assert!(code == 401 && why.contains("needs a certificate"), "{code} {why}");
+    let (code, why) = plain(http, "/healthz").await;
+    assert!(code == 401 && why.contains("this port speaks TLS only"), "{code} {why}");
+    let worker = join(&cluster, Role::Worker, "worker").await;
+    let (code, why) = encrypted(http, &worker.config().unwrap(), "/metrics").await;
+    assert!(code == 403 && why.contains("it takes the role submitter or viewer or admin"), "{code} {why}");
+    let viewer = join(&cluster, Role::Viewer, "viewer").await;
+    let (code, text) = encrypted(http, &viewer.config().unwrap(), "/metrics").await;
+    assert!(
+        code == 200 && text.contains("# TYPE lithogen_tasks") || text.contains("lithogen_workers"),
+        "{code} {text}"
+    );
+    assert_eq!(encrypted(http, &viewer.config().unwrap(), "/other").await.0, 403);
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_no_probe_out() {
+    let (_cluster, http) = Cluster::start_with_window(|_| {}).await;
+    let mut silent = vec![];
+    for _ in 0..SILENT {
+        silent.push(TcpStream::connect(http).await.unwrap());
+        assert_eq!(plain(http, "/healthz").await.0, 200);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let ended = run_in(folder.path(), &format!("coordinator --listen 127.0.0.1:0 --http {address}"));
+    ended.says(1, &[&address.to_string(), "--http", "give it another port"]);
+}
+
+/// People look there for what is exported.
+#[test]
+fn the_documented_metrics_are_those_that_are_exported() {
+    let text = std::fs::read_to_string(workspace().join("docs/operating.md")).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        <[String; 4]>::try_from(cells).unwrap_or_else(|cells| panic!("{cells:?}"))
+    };
+    let documented: BTreeSet<[String; 4]> =
+        text.lines().filter(|line| line.starts_with("| `lithogen_")).map(row).collect();
+    let told = |metric: &Metric| {
+        [metric.name.to_owned(), metric.kind.name().to_owned(), metric.labels.join(", "), metric.help.to_owned()]
+    };
+    assert_eq!(documented, METRICS.iter().map(told).collect());
+}
