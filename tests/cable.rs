@@ -39,7 +39,7 @@ async fn a_cable_that_is_plugged_in_soon_enough_costs_nothing() {
     cable.plug_in();
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
     let states: Vec<String> = cluster.changes().await.into_iter().map(|change| change.state).collect();
-    assert_eq!(states, ["leased", "succeeded"]);
+    assert_eq!(states, ["running", "succeeded"]);
     drop(worker);
 }
 

@@ -38,7 +38,7 @@ async fn a_coordinator_restarts_with_its_clock(offset: &str) {
     cluster.until("the worker is back", |status| (status.workers, status.running) == (1, 1)).await;
     std::fs::write(&gate, "").unwrap();
     cluster.until("it is done", |status| status.committed == 1).await;
-    let leased = cluster.count("leased").await;
+    let leased = cluster.count("running").await;
     assert!(leased.len() == 2 && leased.values().all(|times| *times == 1), "{leased:?}");
     submit(&cluster, vec![shell("next", "true")]).await;
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);

@@ -27,7 +27,7 @@ async fn every_task_of_a_study_is_committed_exactly_once() {
     let committed = cluster.count("succeeded").await;
     assert_eq!(committed.len(), tasks());
     assert!(committed.values().all(|times| *times == 1), "{committed:?}");
-    assert_eq!(cluster.count("leased").await, committed, "no attempt was in vain");
+    assert_eq!(cluster.count("running").await, committed, "no attempt was in vain");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +79,7 @@ async fn a_restarted_coordinator_runs_nothing_again() {
     let after = cluster.until("the coordinator answers", |_| true).await;
     assert!(after.committed >= before.committed);
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
-    let leased = cluster.count("leased").await;
+    let leased = cluster.count("running").await;
     assert_eq!(leased.len(), tasks());
     assert!(leased.values().all(|times| *times == 1), "{leased:?}");
 }

@@ -107,7 +107,7 @@ async fn a_worker_that_comes_from_another_coordinator_sends_what_is_missing() {
         let worker = cluster.worker_with("one", &[], |config| config.state = folder.path().to_owned());
         assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
         assert_eq!(result(&cluster, "command same", "stdout.txt").await, "stones\n");
-        assert!(cluster.count("leased").await.values().all(|times| *times == 1));
+        assert!(cluster.count("running").await.values().all(|times| *times == 1));
         worker.drain().await;
     }
 }

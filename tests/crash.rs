@@ -90,7 +90,7 @@ fn an_interrupted_study_drains_and_says_how_to_go_on() {
     run_in(folder.path(), "reproduce --scale smoke").is_done();
     assert_eq!(results(folder.path()), expected);
     let changes = changes(folder.path());
-    let is_cut_off = |change: &&Value| !["leased", "succeeded"].contains(&change["state"].as_str().unwrap());
+    let is_cut_off = |change: &&Value| !["running", "succeeded"].contains(&change["state"].as_str().unwrap());
     for cut_off in changes.iter().filter(is_cut_off) {
         // What leaves checkpoints is handed back, and goes on from one.
         let label = cut_off["label"].as_str().unwrap();

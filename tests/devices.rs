@@ -152,7 +152,7 @@ async fn a_warning_of_the_batch_system_leaves_checkpoints_and_hands_trainings_ba
     let changes = cluster.changes().await;
     let ends: Vec<&str> = changes
         .iter()
-        .filter(|change| change.task_key == attempt.task_key && change.state != "leased")
+        .filter(|change| change.task_key == attempt.task_key && change.state != "running")
         .map(|change| change.state.as_str())
         .collect();
     assert_eq!(ends, ["preempted"]);

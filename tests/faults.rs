@@ -67,7 +67,7 @@ pub(crate) async fn a_worker_leaves_and_comes_back<B: FnOnce()>(
     let came_to = |state: &str| -> Vec<String> {
         changes.iter().filter(|change| change.state == state).map(|change| change.worker.clone()).collect()
     };
-    assert_eq!((came_to("leased"), came_to("lost")), (vec!["away".into(), "other".into()], vec!["away".into()]));
+    assert_eq!((came_to("running"), came_to("lost")), (vec!["away".into(), "other".into()], vec!["away".into()]));
     assert_eq!(result(&cluster, "command long", "stdout.txt").await, "other\n");
     other.signal("INT");
     other.end().says(0, &["drain"]);
@@ -136,7 +136,7 @@ async fn a_coordinator_killed_with_a_third_of_the_tasks_done_runs_nothing_again(
         let ran = std::fs::read_to_string(notes.join(index.to_string())).unwrap().lines().count();
         assert_eq!(ran, 1, "times that task {index} ran");
     }
-    assert!(cluster.count("leased").await.values().all(|times| *times == 1));
+    assert!(cluster.count("running").await.values().all(|times| *times == 1));
 }
 
 /// Longer than a worker may be silent: for all that it knows they were.
@@ -154,7 +154,7 @@ async fn a_coordinator_that_froze_loses_no_result_and_no_worker() {
     assert!(signal(site.process(), "CONT"));
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
     assert_eq!(cluster.count("succeeded").await.into_values().collect::<Vec<_>>(), [1]);
-    let leased = cluster.count("leased").await;
+    let leased = cluster.count("running").await;
     assert_eq!(leased.into_values().collect::<Vec<_>>(), [1], "the time during which it could not hear does not count");
     submit(&cluster, vec![shell("next", "echo $WHO")]).await;
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
@@ -189,6 +189,6 @@ async fn a_training_whose_worker_is_killed_goes_on_elsewhere_from_its_checkpoint
     eventually("another goes on", PATIENCE, || log().out.contains("going on from the checkpoint of step"));
     let attempts = cluster.changes().await.into_iter().filter(|change| change.task_key == task);
     let attempts: Vec<(String, String)> = attempts.map(|change| (change.state, change.worker)).collect();
-    let expected = [("leased", "killed"), ("lost", "killed"), ("leased", "other")];
+    let expected = [("running", "killed"), ("lost", "killed"), ("running", "other")];
     assert_eq!(attempts, expected.map(|(state, worker)| (state.to_owned(), worker.to_owned())));
 }

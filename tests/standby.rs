@@ -99,7 +99,7 @@ async fn the_leader_is_lost_by(signal: &str) -> Running {
     assert!(succeeded.values().all(|times| *times == 1), "committed twice");
     if signal == "KILL" {
         // A worker need not notice that a leader is frozen; that one is gone it does.
-        assert!(cluster.count("leased").await.values().all(|times| *times == 1), "something ran again");
+        assert!(cluster.count("running").await.values().all(|times| *times == 1), "something ran again");
     }
     worker.drain().await;
     if signal == "STOP" {
@@ -196,7 +196,7 @@ async fn an_encrypted_worker_that_knows_both_finds_the_one_that_leads() {
     cluster.ask(&second);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
-    assert!(cluster.count("leased").await.values().all(|times| *times == 1), "something ran again");
+    assert!(cluster.count("running").await.values().all(|times| *times == 1), "something ran again");
     close.cancel();
     standing_by.await.unwrap().unwrap();
 }

@@ -582,7 +582,7 @@ async fn a_worker_whose_coordinators_port_is_taken_for_a_while_waits_with_what_i
     stranger.kill();
     cluster.start_again().await;
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
-    assert!(cluster.count("leased").await.values().all(|times| *times == 1), "it was run once");
+    assert!(cluster.count("running").await.values().all(|times| *times == 1), "it was run once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

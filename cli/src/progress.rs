@@ -175,16 +175,18 @@ fn is_trouble(change: &v1::TaskChange) -> bool {
     matches!(change.state.as_str(), "failed" | "retrying" | "lost")
 }
 
-/// A change worth a line; that a task was leased is not.
+/// A change worth a line; that an attempt began is not.
 fn line(change: &v1::TaskChange) -> Option<String> {
     let on = if change.worker.is_empty() { String::new() } else { format!(" on {}", change.worker) };
     let v1::TaskChange { label, attempt, seconds, message, .. } = change;
     match change.state.as_str() {
-        "leased" => None,
+        // Coordinators of before call it leased.
+        "running" | "leased" => None,
         "succeeded" => Some(format!("{label} done in {seconds:.1} s{on}")),
         "failed" => Some(format!("✗ {label} FAILED, attempt {attempt}{on}: {message}")),
         "retrying" => Some(format!("! {label} failed, attempt {attempt}{on}, trying again: {message}")),
-        state => Some(format!("! {label} {state}, attempt {attempt}{on}; it runs again")),
+        "lost" | "preempted" => Some(format!("! {label} {}, attempt {attempt}{on}; it runs again", change.state)),
+        state => Some(format!("! {label} {state}, attempt {attempt}{on}")),
     }
 }
 

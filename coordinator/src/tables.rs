@@ -266,13 +266,13 @@ fn open(spec: &TaskSpec) -> Row {
 
 impl Attempt {
     /// Its beginning, for those who watch.
-    pub fn leased(&self) -> TaskChange {
+    pub fn running(&self) -> TaskChange {
         TaskChange {
             number: self.granted,
             at_ms: self.granted_ms,
             task_key: self.task.to_string(),
             label: self.label.clone(),
-            state: "leased".to_owned(),
+            state: "running".to_owned(),
             worker: self.worker.clone(),
             attempt: self.attempt,
             seconds: 0.0,
@@ -293,7 +293,7 @@ impl Attempt {
             state: end.outcome.clone(),
             seconds: (end.at_ms - self.granted_ms).max(0) as f64 / 1e3,
             message,
-            ..self.leased()
+            ..self.running()
         }
     }
 }
@@ -303,7 +303,7 @@ impl Attempt {
 pub fn changes(attempts: &[Attempt], from: u64, to: u64) -> Vec<TaskChange> {
     let steps = attempts.iter().flat_map(|attempt| {
         let ended = attempt.end.as_ref().map(|end| attempt.ended(end));
-        [Some(attempt.leased()), ended].into_iter().flatten()
+        [Some(attempt.running()), ended].into_iter().flatten()
     });
     let mut changes: Vec<TaskChange> = steps.filter(|change| (from..to).contains(&change.number)).collect();
     changes.sort_by_key(|change| change.number);
@@ -346,7 +346,7 @@ impl Tail {
                         granted_ms: *at_ms,
                         end: None,
                     };
-                    self.push(*task, attempt.leased());
+                    self.push(*task, attempt.running());
                     self.open.insert(*token, attempt);
                 }
                 Row::Ended { token, end } => {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod claims;
 mod gate;
+mod stored;
 mod training;
 mod verdict;
 
@@ -22,6 +23,7 @@ pub use verdict::{LEVEL, PAPER_N, PaperN, Verdict};
 use crate::experiment::{Correction, DriftMethod, Protocol, StdOver, Trials, Varied};
 use crate::paper::{self, Printed, Row};
 use crate::stone::{Class, Dataset, View};
+use crate::system::{Model, System};
 use crate::trial::Training;
 
 /// Version of the document's form. 2: verdicts on accuracies follow from tests; in
@@ -29,7 +31,9 @@ use crate::trial::Training;
 /// corrected for their number and intervals cut at 0 and 100; those of `fixed_split` are
 /// of seeds only; verdicts on drift follow from the interval of the score, not from
 /// ±0.05; claims are of several kinds; a score that cannot be had is null, with `why`.
-pub const SCHEMA_VERSION: u32 = 3;
+/// 4: `compared` has the scores of all systems beside SinDDM, each with system, view and
+/// class; before, `ddpm` had those of plain diffusion.
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The correction of documents that name none, which are older than the knob.
 fn uncorrected() -> Correction {
@@ -89,9 +93,10 @@ pub struct Results {
     pub heatmap: Vec<HeatmapScore>,
     /// The diffusion models, one per view and class.
     pub generators: Vec<Generator>,
-    /// The plain diffusion models; none unless `ddpm.models` asks for them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ddpm: Vec<DdpmScore>,
+    /// The systems beside SinDDM; none unless the study asks for them. Documents before
+    /// version 4 call it `ddpm`.
+    #[serde(default, alias = "ddpm", deserialize_with = "stored::compared")]
+    pub compared: Vec<ComparedScore>,
     /// The trainings of networks that draw pictures or enlarge them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<ModelTraining>,
@@ -150,12 +155,17 @@ pub struct Leak {
     pub runs: Vec<String>,
 }
 
-/// The scores of the samples of one plain diffusion model against the squares that the
-/// model learnt from.
+/// The scores of the samples of one network of a compared system, against the pictures as
+/// the network learnt from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DdpmScore {
-    /// The view, or the view and class, for instance `SUR` or `SUR.IVa`.
-    pub model: String,
+pub struct ComparedScore {
+    /// The system that drew the samples.
+    pub system: System,
+    /// The half of the study.
+    pub view: View,
+    /// The class; absent for a network of all classes of the view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
     /// The drift of each image property: the name of the property, the Kolmogorov–Smirnov
     /// statistic, and the earth mover's distance.
     pub drift: Vec<(String, Option<f64>, Option<f64>)>,
@@ -171,6 +181,18 @@ pub struct DdpmScore {
     /// no synthetic pictures or none was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<f64>,
+}
+
+impl ComparedScore {
+    /// The network that drew the samples.
+    pub fn model(&self) -> Model {
+        Model::new(self.view, self.class, None)
+    }
+
+    /// System and network as people read them, for instance `DDPM SUR.IVa`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.system.name(), self.model().dotted())
+    }
 }
 
 /// One printed cell of Table I and its counterpart in this study. Accuracies are in percent.
@@ -566,6 +588,7 @@ mod tests {
             "view": "SUR", "mean": 3.5, "std": 1.0, "per_class": [["Ia", 2.5]], "paper_mean": 3.79, "paper_std": 1.71,
             "verdict": "CONSISTENT",
         }]);
+        results.as_object_mut().unwrap().remove("compared");
         results["ddpm"] = serde_json::json!([{
             "model": "SUR", "drift": [["Brightness", 0.1, 0.2]], "sifid": 1.0, "mean_difference": 2.0,
         }]);
@@ -581,7 +604,8 @@ mod tests {
         }
         let old: Results = serde_json::from_value(results).unwrap();
         assert_eq!((old.correction, old.varied), (Correction::None, Varied::PicturesAndSeeds));
-        assert_eq!((old.drift[0].passed, old.sifid[0].mean, old.ddpm[0].sifid), (Some(true), Some(3.5), Some(1.0)));
+        assert_eq!((old.drift[0].passed, old.sifid[0].mean, old.compared[0].sifid), (Some(true), Some(3.5), Some(1.0)));
+        assert_eq!((old.compared[0].system, old.compared[0].model()), (System::Ddpm, Model::View(View::Sur)));
         assert!(old.claims.iter().all(|claim| claim.kind == paper::ClaimKind::Above));
     }
 }

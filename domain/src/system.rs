@@ -2,15 +2,32 @@
 
 use std::fmt;
 
-use crate::stone::{Class, View};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::stone::{Class, Dataset, View};
 
 /// A method that learns from pictures and draws new ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum System {
     /// The study's own: diffusion over scales of few pictures.
     Sinddm,
     /// Plain diffusion.
     Ddpm,
+}
+
+impl System {
+    /// The systems that SinDDM is compared with, where a study asks for them.
+    pub const COMPARED: [System; 1] = [System::Ddpm];
+
+    /// The name that the field knows it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            System::Sinddm => "SinDDM",
+            System::Ddpm => "DDPM",
+        }
+    }
 }
 
 /// What one network of a system learns from. Printed as the subject of its tasks.
@@ -25,12 +42,34 @@ pub enum Model {
 }
 
 impl Model {
+    /// Every network of a view that a study may have of a compared system: of the view,
+    /// then of each class.
+    pub fn of_view(view: View) -> impl Iterator<Item = Model> {
+        let of_classes = Dataset::A.classes().into_iter().map(move |class| Model::Class(view, class));
+        std::iter::once(Model::View(view)).chain(of_classes)
+    }
+
     /// The network of a view, of a class or of a picture of it, by what is known.
     pub fn new(view: View, class: Option<Class>, picture: Option<u32>) -> Self {
         match (class, picture) {
             (None, _) => Model::View(view),
             (Some(class), None) => Model::Class(view, class),
             (Some(class), Some(picture)) => Model::Picture(view, class, picture),
+        }
+    }
+
+    /// The view whose pictures the network learns from.
+    pub fn view(self) -> View {
+        match self {
+            Model::View(view) | Model::Class(view, _) | Model::Picture(view, ..) => view,
+        }
+    }
+
+    /// The class of these pictures; none for a network of all classes.
+    pub fn class(self) -> Option<Class> {
+        match self {
+            Model::View(_) => None,
+            Model::Class(_, class) | Model::Picture(_, class, _) => Some(class),
         }
     }
 

@@ -2,10 +2,11 @@ use domain::digest::Digest;
 use domain::experiment::{Correction, Varied};
 use domain::paper::{self, Printed};
 use domain::results::{
-    Cell, Claim, ClassAccuracy, DdpmScore, DriftScore, Enlarging, Evidence, Fault, Generator, HeatmapScore, LossCurve,
-    ModelTraining, Nearness, SifidScore, Verdict, Votes,
+    Cell, Claim, ClassAccuracy, ComparedScore, DriftScore, Enlarging, Evidence, Fault, Generator, HeatmapScore,
+    LossCurve, ModelTraining, Nearness, SifidScore, Verdict, Votes,
 };
 use domain::stone::{Class, Dataset, View};
+use domain::system::System;
 
 use super::*;
 use crate::page::{Map, Milestones, Samples};
@@ -143,8 +144,10 @@ fn results(stand_ins: &[&str]) -> Results {
                 black: None,
             })
             .collect(),
-        ddpm: vec![DdpmScore {
-            model: "SUR".to_owned(),
+        compared: vec![ComparedScore {
+            system: System::Ddpm,
+            view: View::Sur,
+            class: None,
             drift: vec![("Brightness".to_owned(), Some(0.123), Some(0.045))],
             sifid: Some(0.0625),
             mean_difference: Some(12.5),
@@ -338,8 +341,8 @@ fn less_drift_is_no_fault_and_absent_scores_have_their_reason() {
     }
     (results.sifid[1].mean, results.sifid[1].why) = (None, Some("IVa: too small".to_owned()));
     (results.heatmap[1].mean_difference, results.heatmap[1].why) = (None, Some("no pictures".to_owned()));
-    results.ddpm[0].drift[0].1 = None;
-    results.ddpm[0].why = [("drift".to_owned(), "has 2 of 10".to_owned())].into();
+    results.compared[0].drift[0].1 = None;
+    results.compared[0].why = [("drift".to_owned(), "has 2 of 10".to_owned())].into();
     let html = page_without_pictures(&results);
     assert_eq!(html.matches(r#"<td class="verdict good">LOWER"#).count(), 2, "{html}");
     assert!(!html.contains(r#"<td class="verdict off">LOWER"#));
@@ -384,7 +387,7 @@ fn without_runs() -> Results {
     let mut results = Results { cells: Cell::of_table_1(Cell::blank), ..example() };
     results.cells.iter_mut().for_each(|cell| cell.n_asked = 4);
     (results.drift, results.sifid, results.heatmap, results.generators) = Default::default();
-    (results.others, results.claims, results.readings, results.ddpm) = Default::default();
+    (results.others, results.claims, results.readings, results.compared) = Default::default();
     for training in &mut results.trainings {
         (training.steps, training.final_loss, training.curve) = (0, 0.0, LossCurve::default());
     }

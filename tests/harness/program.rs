@@ -124,7 +124,7 @@ pub(crate) fn results(state: &Path) -> String {
 /// How often anything was started in a state folder.
 #[track_caller]
 pub(crate) fn attempts(state: &Path) -> usize {
-    changes(state).iter().filter(|change| change["state"] == "leased").count()
+    changes(state).iter().filter(|change| change["state"] == "running").count()
 }
 
 /// All that happened to tasks in a state folder.

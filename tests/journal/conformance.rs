@@ -135,7 +135,7 @@ fn numbers_and_changes_are_those_of_before_a_restart(open: Open<'_>) {
     assert_eq!(open_attempts, leases);
     // A tail that begins here knows what is under way.
     let mut later = Tail::new(end - 1, tables.open_attempts().unwrap());
-    while later.since(0, |_| true).iter().all(|change| change.state == "leased") {
+    while later.since(0, |_| true).iter().all(|change| change.state == "running") {
         let before = story.events.len();
         story.batch();
         for (number, (at_ms, event)) in (before as u64 + 1..).zip(&story.events[before..]) {

@@ -79,7 +79,7 @@ async fn why(task: &TaskOf, as_json: bool) -> anyhow::Result<()> {
     if !answer.changes.is_empty() {
         out::line("attempts");
     }
-    for change in answer.changes.iter().filter(|change| change.state != "leased") {
+    for change in answer.changes.iter().filter(|change| !["running", "leased"].contains(&change.state.as_str())) {
         let message = if change.message.is_empty() { String::new() } else { format!(": {}", change.message) };
         out::line(format_args!(
             "  {} {} on {} after {:.1} s{message}",

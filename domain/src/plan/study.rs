@@ -85,6 +85,14 @@ struct Report {
 
 type InputMap = BTreeMap<InputName, Input>;
 
+/// A network of a compared system: the tasks that leave the pictures as it learnt from them,
+/// and those that it drew.
+struct Drawn {
+    model: Model,
+    real: Digest,
+    synthetic: Digest,
+}
+
 fn all_of(task: Digest) -> Input {
     Input { from: Source::Task(task), only: vec![] }
 }
@@ -96,12 +104,23 @@ fn only(task: Digest, files: &[&str]) -> Input {
 /// The files in which a stage says how its result came about, if the study reads them.
 fn records(stage: &Stage) -> Option<&'static [&'static str]> {
     match stage {
-        Stage::Pad(canvases) if canvases.choice.is_some() => Some(&[PadRecord::FILE]),
+        Stage::Pad(canvases) => canvases.choice.is_some().then_some(&[PadRecord::FILE]),
         Stage::Patches(_) => Some(&[PatchesRecord::FILE]),
         Stage::SinddmTrain { .. } | Stage::DdpmTrain { .. } | Stage::Swin2srTrain { .. } => {
             Some(&[SinddmRecord::FILE, "loss.csv"])
         }
-        _ => None,
+        // Of these the study reads results, or nothing.
+        Stage::Ingest(_)
+        | Stage::SinddmSample { .. }
+        | Stage::DdpmSample { .. }
+        | Stage::Upscale { .. }
+        | Stage::EvaluateDrift(_)
+        | Stage::EvaluateHeatmap(_)
+        | Stage::EvaluateSifid(_)
+        | Stage::ClassifyTrain(_)
+        | Stage::Aggregate(_)
+        | Stage::Report
+        | Stage::Command(_) => None,
     }
 }
 
@@ -346,12 +365,42 @@ impl Study<'_> {
         (sinddm.multi_image == MultiImage::Mosaic).then(|| Mosaic { frame: sinddm.frame() })
     }
 
-    /// The plain diffusion models of one view, evaluated as the others are.
+    /// The networks of compared systems of one view, evaluated as SinDDM's are.
     fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) -> Result<(), Missing> {
+        let Experiment { drift, heatmap, sifid, .. } = self.experiment;
+        for system in System::COMPARED {
+            let networks = match system {
+                System::Ddpm => self.ddpm(view, real),
+                // Not compared with itself.
+                System::Sinddm => vec![],
+            };
+            for Drawn { model, real, synthetic } in networks {
+                report.results.insert(InputName::SamplesOf(system, model), only(synthetic, &[SamplesRecord::FILE]));
+                let (path, margin, seen, mosaic) = (drift.path, drift.margin, None, None);
+                let drift = Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic });
+                let heatmap = Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic });
+                let distance = Stage::EvaluateSifid(EvaluateSifid::of(sifid));
+                for (stage, name, file, weights) in [
+                    (drift, InputName::DriftOf(system, model), DriftRecord::FILE, None),
+                    (heatmap, InputName::HeatmapOf(system, model), HeatmapRecord::FILE, None),
+                    (distance, InputName::SifidOf(system, model), SifidRecord::FILE, sifid.weights()),
+                ] {
+                    let subject = Subject::Scored(system, model);
+                    let inputs = self.with_weights(pair(real, synthetic), weights)?;
+                    let task = self.add(subject, stage, inputs, &subject.to_string());
+                    report.results.insert(name, only(task, &[file]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains the plain diffusion models of one view and draws from them.
+    fn ddpm(&mut self, view: View, real: &[(Class, Digest)]) -> Vec<Drawn> {
         let ddpm = &self.experiment.ddpm;
         let samples = ddpm.sampling.per_class_view;
         let models: Vec<(Model, InputMap, u32)> = match ddpm.models {
-            DdpmModels::None => return Ok(()),
+            DdpmModels::None => vec![],
             DdpmModels::PerView => {
                 vec![(Model::View(view), by_class(InputName::Pad, real), samples * real.len() as u32)]
             }
@@ -362,35 +411,16 @@ impl Study<'_> {
                 real.iter().map(one).collect()
             }
         };
-        for (model, pads, per_class_view) in models {
-            let training = self.experiment.ddpm.training.clone();
+        let drawn = |(model, pads, per_class_view): (Model, InputMap, u32)| {
+            let training = ddpm.training.clone();
             let (subject, stream) = (Subject::Model(model), model.to_string());
             let train = self.add(subject, Stage::DdpmTrain { training }, pads, &stream);
-            let sampling = DdpmSampling { per_class_view, ..self.experiment.ddpm.sampling.clone() };
+            let sampling = DdpmSampling { per_class_view, ..ddpm.sampling.clone() };
             let network = InputMap::from([(InputName::Model(None), only(train, &MODEL))]);
-            let sample = self.add(subject, Stage::DdpmSample { sampling }, network, &stream);
-            report.results.insert(InputName::SamplesOf(System::Ddpm, model), only(sample, &[SamplesRecord::FILE]));
-            let subject = Subject::Scored(System::Ddpm, model);
-            let Experiment { drift, heatmap, sifid, .. } = self.experiment;
-            let (path, margin, seen, mosaic) = (drift.path, drift.margin, None, None);
-            let drift = Stage::EvaluateDrift(EvaluateDrift { path, margin, seen, mosaic });
-            let heatmap = Stage::EvaluateHeatmap(EvaluateHeatmap { size: heatmap.size, mosaic });
-            for (stage, name, file, weights) in [
-                (drift, InputName::DriftOf(System::Ddpm, model), DriftRecord::FILE, None),
-                (heatmap, InputName::HeatmapOf(System::Ddpm, model), HeatmapRecord::FILE, None),
-                (
-                    Stage::EvaluateSifid(EvaluateSifid::of(sifid)),
-                    InputName::SifidOf(System::Ddpm, model),
-                    SifidRecord::FILE,
-                    sifid.weights(),
-                ),
-            ] {
-                let inputs = self.with_weights(pair(train, sample), weights)?;
-                let task = self.add(subject, stage, inputs, &subject.to_string());
-                report.results.insert(name, only(task, &[file]));
-            }
-        }
-        Ok(())
+            let synthetic = self.add(subject, Stage::DdpmSample { sampling }, network, &stream);
+            Drawn { model, real: train, synthetic }
+        };
+        models.into_iter().map(drawn).collect()
     }
 
     fn patches_stage(&self, dataset: Dataset, view: View, split: Split) -> Stage {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, DdpmScore, DriftScore, LEVEL, SifidScore};
+use super::{Cell, ComparedScore, DriftScore, LEVEL, SifidScore};
 use crate::paper::{self, ClaimKind};
 use crate::stats::estimate::Estimate;
 use crate::stats::joint::Joint;
@@ -14,7 +14,7 @@ use crate::stats::power::{POWER, detectable, of_difference, of_equivalence, smal
 use crate::stats::ranks::{Side, SignedRanks, Zeros};
 use crate::stats::{mean, sample_std};
 use crate::stone::{Dataset, View};
-use crate::system::Model;
+use crate::system::System;
 
 /// One claim and what our runs say of the claim. Differences are in percentage points,
 /// between runs of the same repeat and fold; differences of SIFID are between scores of
@@ -154,7 +154,7 @@ pub struct Scores<'a> {
     /// The single-image Fréchet distances of both views.
     pub sifid: &'a [SifidScore],
     /// The scores of plain diffusion models, if there are any.
-    pub ddpm: &'a [DdpmScore],
+    pub compared: &'a [ComparedScore],
 }
 
 /// The verdict of our runs on a claim.
@@ -297,16 +297,15 @@ impl Claim {
     }
 
     fn on_ddpm(mut self, scores: &Scores<'_>) -> Claim {
-        // SinDDM's distances of views and of their classes.
-        let of_view = |score: &SifidScore| Some((Model::View(score.view).dotted(), score.mean?));
-        let of_classes = |score: &SifidScore| {
-            let view = score.view;
-            score.per_class.clone().into_iter().map(move |(class, mean)| (Model::Class(view, class).dotted(), mean))
+        let of_sinddm = |of: &ComparedScore| {
+            let of_view = scores.sifid.iter().find(|score| score.view == of.view)?;
+            match of.class {
+                None => of_view.mean,
+                Some(class) => of_view.per_class.iter().find(|(known, _)| *known == class).map(|(_, mean)| *mean),
+            }
         };
-        let known: BTreeMap<String, f64> =
-            scores.sifid.iter().flat_map(|score| of_view(score).into_iter().chain(of_classes(score))).collect();
-        let sinddm = |model: &str| known.get(model).copied();
-        let pairs = scores.ddpm.iter().filter_map(|score| Some(score.sifid? - sinddm(&score.model)?));
+        let of_ddpm = scores.compared.iter().filter(|score| score.system == System::Ddpm);
+        let pairs = of_ddpm.filter_map(|score| Some(score.sifid? - of_sinddm(score)?));
         self.test(&pairs.collect::<Vec<f64>>(), 0.0, [f64::NEG_INFINITY, f64::INFINITY]);
         let note = "by SIFID of both, each beside what it has learnt from; the paper sets an FID beside a SIFID, which are \
                     not of one scale";
@@ -420,6 +419,7 @@ impl FalseClaim {
 mod tests {
     use super::*;
     use crate::experiment::{DriftMethod, StdOver};
+    use crate::stone::Class;
 
     /// The claims if these are the runs of `SUR-8-2`, `SUR-7-2` and `SUR-3-1`.
     fn claims(runs: [&[f64]; 3], comparable: bool) -> Vec<Claim> {
@@ -547,8 +547,9 @@ mod tests {
 
     #[test]
     fn drift_is_below_the_limit_only_if_every_score_is() {
-        let of =
-            |drift: &[DriftScore]| claim("drift", &[], Some(Scores { drift, drift_limit: 0.2, sifid: &[], ddpm: &[] }));
+        let of = |drift: &[DriftScore]| {
+            claim("drift", &[], Some(Scores { drift, drift_limit: 0.2, sifid: &[], compared: &[] }))
+        };
         let sure = of(&[drift(0.1, 0.001), drift(0.15, 0.02)]);
         assert_eq!((sure.difference, sure.p, sure.verdict.words()), (Some(0.15), Some(0.02), "SUPPORTED"));
         assert_eq!(of(&[drift(0.1, 0.001), drift(0.15, 0.2)]).verdict.words(), "NOT SUPPORTED");
@@ -574,18 +575,24 @@ mod tests {
             verdict: super::super::Verdict::Consistent,
             why: None,
         };
-        let ddpm = |model: &str, sifid| DdpmScore {
+        let ddpm = |view, class, sifid| ComparedScore {
             passing: None,
-            model: model.to_owned(),
+            system: System::Ddpm,
+            view,
+            class,
             drift: vec![],
             sifid,
             mean_difference: None,
             why: BTreeMap::new(),
         };
         let sifid = [sifid(View::Sur, 0.0), sifid(View::Sec, 0.5)];
-        let ddpm =
-            [ddpm("SUR.Ia", Some(9.0)), ddpm("SEC.Ia", Some(9.6)), ddpm("SEC.IVa", None), ddpm("SUR", Some(11.9))];
-        let scores = Scores { drift: &[], drift_limit: 0.2, sifid: &sifid, ddpm: &ddpm };
+        let compared = [
+            ddpm(View::Sur, Some(Class::Ia), Some(9.0)),
+            ddpm(View::Sec, Some(Class::Ia), Some(9.6)),
+            ddpm(View::Sec, Some(Class::Iva), None),
+            ddpm(View::Sur, None, Some(11.9)),
+        ];
+        let scores = Scores { drift: &[], drift_limit: 0.2, sifid: &sifid, compared: &compared };
         let views = claim("SIFID-views", &[], Some(scores));
         assert_eq!((views.pairs, views.difference), (6, Some(1.75)));
         assert!((views.paper_difference.unwrap() - 0.65).abs() < 1e-9);
@@ -594,7 +601,7 @@ mod tests {
         let expected = (9.0 - index + 9.6 - 1.5 * index + 11.9 - 3.5) / 3.0;
         assert!(models.pairs == 3 && (models.difference.unwrap() - expected).abs() < 1e-9, "{models:?}");
         assert_eq!(models.paper_difference, None);
-        assert_eq!(claim("SIFID-DDPM", &[], Some(Scores { ddpm: &[], ..scores })).verdict.words(), "NOT RUN");
+        assert_eq!(claim("SIFID-DDPM", &[], Some(Scores { compared: &[], ..scores })).verdict.words(), "NOT RUN");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl StageKind {
             Self::EvaluateSifid => ("evaluate.sifid", 5, false),
             Self::Patches => ("patches", 3, false),
             Self::ClassifyTrain => ("classify.train", 3, true),
-            Self::Aggregate => ("aggregate", 4, false),
+            Self::Aggregate => ("aggregate", 5, false),
             Self::Report => ("report", 3, false),
             Self::Command => ("command", 1, false),
         }

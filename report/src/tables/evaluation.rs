@@ -1,7 +1,7 @@
 //! The evaluation of the synthetic pictures, for people.
 
 use domain::experiment::DriftMethod;
-use domain::results::{DdpmScore, DriftScore, Results, SifidScore};
+use domain::results::{ComparedScore, DriftScore, Results, SifidScore};
 
 use super::Align::{Left, Right};
 use super::{Table, TableColumn};
@@ -39,7 +39,7 @@ const EVALUATION: [TableColumn<Row>; 9] = [
 pub fn evaluation(results: &Results) -> Table {
     let mut rows: Vec<Row> = results.drift.iter().map(drift).collect();
     rows.extend(results.sifid.iter().map(sifid));
-    rows.extend(results.ddpm.iter().flat_map(ddpm));
+    rows.extend(results.compared.iter().flat_map(compared));
     Table::of(&EVALUATION, &rows)
 }
 
@@ -79,8 +79,8 @@ fn sifid(found: &SifidScore) -> Row {
     }
 }
 
-fn ddpm(found: &DdpmScore) -> Vec<Row> {
-    let row = |measure, ours| Row { of: format!("DDPM {}", found.model), measure, ours, ..Row::default() };
+fn compared(found: &ComparedScore) -> Vec<Row> {
+    let row = |measure, ours| Row { of: found.title(), measure, ours, ..Row::default() };
     let of_property =
         |(property, ks, _): &(String, Option<f64>, Option<f64>)| row(format!("{property} drift, KS"), score(*ks));
     let mut rows: Vec<Row> = found.drift.iter().map(of_property).collect();

@@ -110,9 +110,10 @@ fn absent(results: &Results) -> Vec<(String, String)> {
     let of_maps = results.heatmap.iter().map(|score| (format!("the heat map of {}", score.view), &score.why));
     let sinddm = of_properties.chain(of_views).chain(of_maps);
     let mut absent: Vec<(String, String)> = sinddm.filter_map(|(score, why)| Some((score, why.clone()?))).collect();
-    for score in &results.ddpm {
-        let of_model =
-            |(kind, why): (&String, &String)| (format!("{kind} of the DDPM of {}", score.model), why.clone());
+    for score in &results.compared {
+        let of_model = |(kind, why): (&String, &String)| {
+            (format!("{kind} of the {} of {}", score.system.name(), score.model().dotted()), why.clone())
+        };
         absent.extend(score.why.iter().map(of_model));
     }
     // All properties of a view are absent for one reason.

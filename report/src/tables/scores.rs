@@ -1,7 +1,7 @@
 //! Scores of the synthetic pictures as comma-separated values.
 
 use domain::experiment::DriftMethod;
-use domain::results::{DdpmScore, DriftScore, HeatmapScore, Results, SifidScore};
+use domain::results::{ComparedScore, DriftScore, HeatmapScore, Results, SifidScore};
 
 use super::csv::{csv, high, low, number};
 
@@ -53,7 +53,7 @@ pub fn scores_csv(results: &Results) -> String {
     let of_views = results.drift.iter().flat_map(drift);
     let sifid = results.sifid.iter().flat_map(sifid);
     let maps = results.heatmap.iter().map(heatmap);
-    let plain = results.ddpm.iter().flat_map(ddpm);
+    let plain = results.compared.iter().flat_map(compared);
     csv(SCORES_CSV, of_views.chain(sifid).chain(maps).chain(plain).map(|score| ScoreLine { results, score }))
 }
 
@@ -115,9 +115,9 @@ fn heatmap(found: &HeatmapScore) -> Score<'_> {
     }
 }
 
-fn ddpm(found: &DdpmScore) -> Vec<Score<'_>> {
+fn compared(found: &ComparedScore) -> Vec<Score<'_>> {
     let score = |name, value, kind| Score {
-        of: format!("DDPM {}", found.model),
+        of: found.title(),
         name,
         value,
         why: found.why.get(kind),

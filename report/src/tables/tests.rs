@@ -1,10 +1,11 @@
 use domain::experiment::{DriftMethod, StdOver, Varied};
 use domain::paper::{Printed, Row};
 use domain::results::{
-    Claim, DdpmScore, DriftScore, Evidence, HeatmapScore, Leak, OtherTable, SCHEMA_VERSION, SifidScore, Untested,
+    Claim, ComparedScore, DriftScore, Evidence, HeatmapScore, Leak, OtherTable, SCHEMA_VERSION, SifidScore, Untested,
     Verdict, Votes,
 };
 use domain::stone::{Class, Dataset, View};
+use domain::system::System;
 
 use super::*;
 use crate::format::p_value;
@@ -66,7 +67,7 @@ fn results(stand_ins: &[&str]) -> Results {
         sifid: vec![],
         heatmap: vec![],
         generators: vec![],
-        ddpm: vec![],
+        compared: vec![],
         trainings: vec![],
     }
 }
@@ -227,9 +228,11 @@ fn absent_scores_are_told_with_their_reason() {
         foreground_synthetic: None,
         why: Some("no pictures".to_owned()),
     }];
-    results.ddpm = vec![DdpmScore {
+    results.compared = vec![ComparedScore {
         passing: None,
-        model: "SUR.IVa".to_owned(),
+        system: System::Ddpm,
+        view: View::Sur,
+        class: Some(Class::Iva),
         drift: vec![("Brightness".to_owned(), None, None)],
         sifid: Some(0.25),
         mean_difference: Some(3.0),

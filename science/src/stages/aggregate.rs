@@ -15,8 +15,8 @@ use std::path::Path;
 use domain::experiment::{DriftMethod, StdOver, Trials};
 use domain::paper;
 use domain::results::{
-    Claim, DdpmScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results, SCHEMA_VERSION,
-    Scores, SifidScore, Verdict,
+    Claim, ComparedScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results,
+    SCHEMA_VERSION, Scores, SifidScore, Verdict,
 };
 use domain::seed::Seed;
 use domain::stage::{Aggregate, Failure, FailureCode, Folder, InputName, StageKind, Subject};
@@ -61,8 +61,8 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
     let comparable = aggregate.stand_ins.is_empty();
     let pictures = leaks::Pictures::read(folder, aggregate)?;
     let drift = drift(attempt.seed, folder, aggregate, comparable, &generators)?;
-    let (sifid, ddpm) = (sifid(folder, aggregate, comparable, &generators)?, ddpm(folder)?);
-    let scores = Scores { drift: &drift, drift_limit: aggregate.drift_threshold, sifid: &sifid, ddpm: &ddpm };
+    let (sifid, compared) = (sifid(folder, aggregate, comparable, &generators)?, compared(folder)?);
+    let scores = Scores { drift: &drift, drift_limit: aggregate.drift_threshold, sifid: &sifid, compared: &compared };
     let table = |(number, trials): (usize, &Trials)| {
         let table = Table {
             aggregate,
@@ -114,7 +114,7 @@ pub fn run(aggregate: &Aggregate, attempt: Attempt<'_>) -> Result<(), Failure> {
         sifid,
         heatmap: heatmap(folder, &generators)?,
         generators,
-        ddpm,
+        compared,
         trainings: trainings::trainings(folder)?,
     };
     files::write(&folder.output(Results::FILE), &results)
@@ -315,33 +315,34 @@ fn passed(record: &SamplesRecord) -> Option<u32> {
     record.limits.as_ref().map(|_| record.passed.iter().filter(|passed| **passed).count() as u32)
 }
 
-/// Scores of the plain diffusion models: one of a view, or one of each class.
-fn ddpm(folder: &Folder) -> Result<Vec<DdpmScore>, Failure> {
+/// The scores of the networks of compared systems: one of a view, or one of each class.
+fn compared(folder: &Folder) -> Result<Vec<ComparedScore>, Failure> {
     let mut scores = Vec::new();
-    for view in View::ALL {
-        let of_classes = Dataset::A.classes().map(|class| Model::Class(view, class));
-        for model in std::iter::once(Model::View(view)).chain(of_classes) {
-            let of = |name: fn(System, Model) -> InputName| name(System::Ddpm, model);
-            let Some(drift) = score::<DriftRecord>(folder, of(InputName::DriftOf))? else { continue };
-            let sifid = score::<SifidRecord>(folder, of(InputName::SifidOf))?;
-            let heatmap = score::<HeatmapRecord>(folder, of(InputName::HeatmapOf))?;
-            let ((drift, no_drift), (sifid, no_sifid), (heatmap, no_heatmap)) =
-                (drift.split(), Score::split_any(sifid), Score::split_any(heatmap));
-            let properties = drift.map(|record| record.properties).unwrap_or_default();
-            let no_drift = no_drift.or_else(|| properties.iter().find_map(reason));
-            let why = [("drift", no_drift), ("sifid", no_sifid), ("heatmap", no_heatmap)];
-            let samples = read_if_there::<SamplesRecord>(folder, of(InputName::SamplesOf))?;
-            let passing =
-                samples.and_then(|record| Some(f64::from(passed(&record)?) / record.passed.len().max(1) as f64));
-            scores.push(DdpmScore {
-                model: model.dotted(),
-                drift: properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect(),
-                sifid: sifid.map(|record| record.mean),
-                mean_difference: heatmap.map(|record| record.mean_difference),
-                why: why.into_iter().filter_map(|(kind, why)| Some((kind.to_owned(), why?))).collect(),
-                passing,
-            });
-        }
+    for (system, model) in System::COMPARED
+        .into_iter()
+        .flat_map(|system| View::ALL.into_iter().flat_map(Model::of_view).map(move |model| (system, model)))
+    {
+        let of = |name: fn(System, Model) -> InputName| name(system, model);
+        let Some(drift) = score::<DriftRecord>(folder, of(InputName::DriftOf))? else { continue };
+        let sifid = score::<SifidRecord>(folder, of(InputName::SifidOf))?;
+        let heatmap = score::<HeatmapRecord>(folder, of(InputName::HeatmapOf))?;
+        let ((drift, no_drift), (sifid, no_sifid), (heatmap, no_heatmap)) =
+            (drift.split(), Score::split_any(sifid), Score::split_any(heatmap));
+        let properties = drift.map(|record| record.properties).unwrap_or_default();
+        let no_drift = no_drift.or_else(|| properties.iter().find_map(reason));
+        let why = [("drift", no_drift), ("sifid", no_sifid), ("heatmap", no_heatmap)];
+        let samples = read_if_there::<SamplesRecord>(folder, of(InputName::SamplesOf))?;
+        let passing = samples.and_then(|record| Some(f64::from(passed(&record)?) / record.passed.len().max(1) as f64));
+        scores.push(ComparedScore {
+            system,
+            view: model.view(),
+            class: model.class(),
+            drift: properties.into_iter().map(|found| (found.property, found.ks, found.emd)).collect(),
+            sifid: sifid.map(|record| record.mean),
+            mean_difference: heatmap.map(|record| record.mean_difference),
+            why: why.into_iter().filter_map(|(kind, why)| Some((kind.to_owned(), why?))).collect(),
+            passing,
+        });
     }
     Ok(scores)
 }

@@ -154,16 +154,16 @@ fn aggregate(root: &Path, params: &Aggregate) -> Result<Results, Failure> {
 #[test]
 fn plain_diffusion_models_are_scored_where_there_are_any() {
     let root = study();
-    assert_eq!(aggregate(root.path(), &params(&[])).unwrap().ddpm, []);
+    assert_eq!(aggregate(root.path(), &params(&[])).unwrap().compared, []);
     let folder = Folder::new(root.path());
     for (kind, from) in [("drift", "drift.SEC"), ("heatmap", "heatmap.SEC"), ("sifid", "sifid.SEC.IVc")] {
         let copy = folder.inputs().join(format!("ddpm-{kind}.SEC")).join(format!("{kind}.json"));
         let bytes = std::fs::read(folder.inputs().join(from).join(format!("{kind}.json"))).unwrap();
         files::write_bytes(&copy, &bytes).unwrap();
     }
-    let ddpm = aggregate(root.path(), &params(&[])).unwrap().ddpm;
+    let ddpm = aggregate(root.path(), &params(&[])).unwrap().compared;
     let [score] = ddpm.as_slice() else { panic!("{ddpm:?}") };
-    assert_eq!((score.model.as_str(), score.sifid, score.mean_difference), ("SEC", Some(2.0), Some(3.0)));
+    assert_eq!((score.title().as_str(), score.sifid, score.mean_difference), ("DDPM SEC", Some(2.0), Some(3.0)));
     assert!(score.drift.len() == 5 && (score.drift[0].1.unwrap() - 2.0 / 15.0).abs() < 1e-9 && score.why.is_empty());
     let claims = aggregate(root.path(), &params(&[])).unwrap().claims;
     let nearer = claims.iter().find(|claim| claim.id == "SIFID-DDPM").unwrap();
@@ -397,7 +397,7 @@ fn scores_that_cannot_be_had_are_absent_with_their_reason() {
     assert_eq!(sur.why.as_deref(), Some("IVa: no sifid.SUR.IVa"));
     assert_eq!(sec.why.as_deref(), Some("Ia: mean is not a number; see sifid.json of that task"));
     assert_eq!((results.heatmap[0].mean_difference, results.heatmap[0].why.as_deref()), (None, Some("no heatmap.SUR")));
-    let [ddpm] = results.ddpm.as_slice() else { panic!("{:?}", results.ddpm) };
+    let [ddpm] = results.compared.as_slice() else { panic!("{:?}", results.compared) };
     assert_eq!((ddpm.drift[0].1, ddpm.sifid, ddpm.mean_difference), (None, None, Some(3.0)));
     assert_eq!(
         (ddpm.why["drift"].as_str(), ddpm.why["sifid"].as_str()),
@@ -434,7 +434,7 @@ fn beside_what_rests_on_synthetic_pictures_stands_the_share_that_passes() {
     assert!(results.sifid.iter().all(|score| score.passing == share));
     assert!(results.heatmap.iter().all(|score| score.passing == share));
     assert!(results.claims.iter().filter(|claim| claim.id.contains("synthetic")).all(|claim| claim.passing == share));
-    assert_eq!(results.ddpm[0].passing, Some(0.5));
+    assert_eq!(results.compared[0].passing, Some(0.5));
 }
 
 #[test]
