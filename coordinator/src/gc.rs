@@ -1,13 +1,14 @@
-//! Removing what no task needs, and looking whether all that one needs is there.
+//! Garbage collection: removing blobs that no task needs, and checking that all needed ones are
+//! intact.
 //!
-//! Needed is every result and checkpoint of a task and every input from outside, with all files
-//! that their manifests list. What was stored or asked for within a grace period
-//! is kept as well: an attempt may be about to commit it.
+//! Every result and checkpoint of a task and every input from outside is needed, with all files
+//! that their manifests list. Blobs that were stored or asked for within a grace period are
+//! kept as well: an attempt may be about to commit them.
 //!
-//! The order is what makes it safe. First, commits that were checked but are not
-//! journaled yet are waited for. Then the time is taken, then what is needed is
-//! read. A commit that begins after that asks for its blobs, and what is asked
-//! for after that time is not removed.
+//! The order of steps makes it safe. First, the collection waits for commits that were checked
+//! but are not journaled yet. Then it takes the time, then it reads what is needed. A commit
+//! that begins after that asks for its blobs, and blobs that are asked for after the taken time
+//! are not removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
@@ -20,47 +21,45 @@ use crate::blobs::upload::GIVEN_UP;
 use crate::blobs::{self, Blobs, Looked, Stored};
 use crate::driver::{Gone, Handle};
 
-/// Blobs removed while nobody can ask for any.
+/// Blobs removed at a time, while nobody can ask for any.
 const BATCH: usize = 64;
 
-/// Tasks that are named with one problem.
+/// Most tasks that are named with one problem.
 const NAMED: usize = 20;
 
-/// Longest time that the task which made a lost blob is looked for.
+/// Longest search for the task that made a lost blob.
 const LOOK_FOR_MAKER: Duration = Duration::from_secs(2);
 
-/// How often uploads are looked for that were given up.
+/// Time between two rounds of removing abandoned uploads.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
-/// What is kept without being needed, unless somebody says otherwise.
+/// Default grace period, in which blobs are kept without being needed.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Why a collection or a check could not be done.
+/// Why a collection or a check failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store says no.
+    /// The blob store failed.
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
     /// The driver has ended.
     #[error(transparent)]
     Gone(#[from] Gone),
-    /// What a manifest lists is not known, and so not what is needed.
+    /// The files of a manifest are unknown, and so is what is needed.
     #[error(
         "nothing was removed: the list of files of artifact {artifact}, which {task} made or needs, cannot be read \
          ({source}); `lithogen artifact verify` says what else is wrong, and what computes it again"
     )]
     Unreadable {
-        /// The artifact.
         artifact: Digest,
-        /// Tasks that made or need it, for people.
+        /// Labels of tasks that made or need the artifact.
         task: String,
-        /// Why.
         source: blobs::Error,
     },
 }
 
-/// Every artifact that some task made, is given from outside or can go on from,
-/// with one or more such tasks.
+/// Every artifact that some task made, was given from outside or can resume from, with the keys
+/// of one or more such tasks.
 pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut roots: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for task in scheduler.tasks() {
@@ -76,7 +75,7 @@ pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
     roots
 }
 
-/// Every artifact that is a task's result, with the tasks whose result it is.
+/// Every artifact that is a task's result, with the keys of the tasks whose result it is.
 fn results(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut results: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for task in scheduler.tasks() {
@@ -87,24 +86,23 @@ fn results(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
     results
 }
 
-/// What a collection did, or would do.
+/// What a collection removed, or would remove.
 #[derive(Debug, Default)]
 pub struct Collected {
-    /// What went.
     pub removed: Vec<Stored>,
-    /// Uploads that were given up.
+    /// Number of abandoned uploads that were removed.
     pub removed_uploads: u64,
-    /// Blobs that stayed.
+    /// Number of blobs that were kept.
     pub kept_files: u64,
-    /// Their bytes, of the stored form.
+    /// Length of the kept blobs in their stored form.
     pub kept_bytes: u64,
 }
 
-/// Removes what no task needs and nobody has asked for within `grace`; with
-/// `dry_run`, says what that would be.
+/// Removes the blobs that no task needs and that nobody has asked for within `grace`; with
+/// `dry_run`, only reports them.
 ///
 /// # Errors
-/// If what is needed cannot be known; nothing is removed then.
+/// If the needed blobs cannot be determined; nothing is removed then.
 pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: bool) -> Result<Collected, Error> {
     blobs.settle().await;
     let since = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -134,7 +132,7 @@ pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: b
     Ok(Collected { removed, removed_uploads, kept_files, kept_bytes })
 }
 
-/// Removes uploads that were given up, now and then; what goes wrong is logged.
+/// Removes abandoned uploads from time to time; errors are logged.
 pub async fn keep_tidy(blobs: Blobs) {
     let mut every = tokio::time::interval(TIDY_EVERY);
     loop {
@@ -147,7 +145,7 @@ pub async fn keep_tidy(blobs: Blobs) {
     }
 }
 
-/// Collects once in each period; what goes wrong is logged.
+/// Runs a collection once in each period; errors are logged.
 pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration) {
     loop {
         tokio::time::sleep(period).await;
@@ -166,47 +164,44 @@ pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration) {
 /// What is wrong with a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// Its bytes are others than its name says; it was moved aside.
+    /// The bytes do not match the digest; the blob was moved to quarantine.
     Corrupt,
-    /// A task needs it, and it is not there.
+    /// A task needs the blob, and it is not stored.
     Missing,
-    /// It could not be read, or is not the list of files that it should be. It stays
-    /// where it is.
+    /// The blob could not be read, or is not the manifest that it should be. It stays in place.
     Unreadable,
 }
 
-/// A blob that cannot be read.
+/// A blob with which something is wrong.
 #[derive(Debug)]
 pub struct Problem {
-    /// Its name.
     pub digest: Digest,
-    /// What is wrong.
     pub kind: Damage,
-    /// More of what is wrong, for people; empty if the kind says all.
+    /// Details for people; empty if the kind says everything.
     pub why: String,
-    /// Tasks that made or need it, for people.
+    /// Labels of tasks that made or need the blob.
     pub tasks: Vec<String>,
-    /// Tasks whose result it is or belongs to: any of them can make it again.
+    /// Keys of the tasks whose result the blob is or belongs to: any of them can make it again.
     pub makers: Vec<Digest>,
 }
 
-/// How far a check is.
+/// Progress of a check.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
-    /// Blobs read.
+    /// Number of blobs read.
     pub checked_files: u64,
-    /// Blobs to be read.
+    /// Number of blobs to be read.
     pub total_files: u64,
-    /// Bytes read, of the stored form.
+    /// Bytes read, in the stored form.
     pub checked_bytes: u64,
 }
 
-/// What a check has found so far: the kind of each problem and why.
+/// The problems that a check has found so far.
 type Found = BTreeMap<Digest, (Damage, String)>;
 
-/// Reads every blob again, moves aside what is damaged, and names what tasks
-/// need and lack. `tell` hears after each blob how far it is, and ends the check
-/// by returning false.
+/// Reads every blob, moves damaged ones to quarantine, and reports these and the blobs that
+/// tasks need and that are missing. `tell` receives the progress after each blob, and ends the
+/// check by returning false.
 ///
 /// # Errors
 /// If the store cannot be listed, or does not answer.
@@ -249,8 +244,8 @@ pub async fn verify(driver: &Handle, blobs: &Blobs, mut tell: impl FnMut(Scan) -
     Ok(problems)
 }
 
-/// Blobs of an artifact with which something is wrong; notes what, if that is new.
-/// `there` are those that were listed.
+/// The blobs of an artifact with which something is wrong; problems not known before are noted.
+/// `there` are the blobs that were listed.
 async fn wrong_of(
     blobs: &Blobs,
     artifact: Digest,
@@ -282,8 +277,8 @@ async fn wrong_of(
     Ok(files.into_iter().filter(|digest| found.contains_key(digest)).collect())
 }
 
-/// What to say of a blob that cannot be read where others can; an error if the store
-/// as a whole does not answer.
+/// The message for a blob that cannot be read while others can; an error if the store as a
+/// whole does not answer.
 fn only_this_one(error: blobs::Error) -> Result<String, blobs::Error> {
     match error {
         blobs::Error::Unreadable { problem, .. } => Ok(problem),
@@ -292,7 +287,7 @@ fn only_this_one(error: blobs::Error) -> Result<String, blobs::Error> {
     }
 }
 
-/// Says which task a lost blob is of and what computes it again, if that is found
+/// A message that names the task a lost blob belongs to and what computes it again, if found
 /// within [`LOOK_FOR_MAKER`].
 pub async fn way_back(driver: &Handle, blobs: &Blobs, digest: Digest) -> Option<String> {
     let look = async {
@@ -312,7 +307,7 @@ pub async fn way_back(driver: &Handle, blobs: &Blobs, digest: Digest) -> Option<
     tokio::time::timeout(LOOK_FOR_MAKER, look).await.ok().flatten()
 }
 
-/// The first tasks of these, by stage and subject.
+/// Labels, made of stage and subject, of the first of these tasks.
 async fn labels(driver: &Handle, tasks: BTreeSet<Digest>) -> Result<Vec<String>, Gone> {
     let label = |knowledge: &crate::reactor::Knowledge, key: Digest| {
         knowledge.scheduler.task(key).ok().map(|task| format!("{} ({})", task.spec.label(), key.short()))

@@ -1,9 +1,8 @@
-//! What attempts said, a file for each: `logs/<task>/<token>.log`.
+//! The output of attempts, one file per attempt: `logs/<task>/<token>.log`.
 //!
-//! For people, not for decisions: a log is not synced, and losing its end in a
-//! power cut loses nothing else. Bytes and files are counted as they come, so there
-//! are never more than the limits, and logs leave room on the disk for what matters
-//! more.
+//! Logs are for people, not for decisions: a log is not synced, and losing its end in a power
+//! cut loses nothing else. Bytes and files are counted as they arrive, so that the limits are
+//! never exceeded, and logs leave room on the disk for more important data.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -18,19 +17,19 @@ use tonic::Status;
 
 use crate::room;
 
-/// Bytes kept of one attempt: the beginning.
+/// Bytes kept of one attempt's log: its beginning.
 pub const LOG_MAX: u64 = 16 * 1024 * 1024;
 
-/// Bytes kept of all attempts: the newest logs.
+/// Bytes kept of all logs: the newest.
 pub const LOGS_MAX: u64 = 4 << 30;
 
-/// Logs kept: the newest.
+/// Number of logs kept: the newest.
 pub const LOG_FILES_MAX: usize = 50_000;
 
-/// Stands at the end of a log that is not whole.
+/// The end of a log that was cut at [`LOG_MAX`].
 const CUT: &[u8] = b"\n[the log ends here: no more than 16 MiB of an attempt are kept]\n";
 
-/// Stands at the end of a log for which the disk had no room.
+/// The end of a log for which the disk had no room.
 const FULL: &[u8] = b"\n[the log ends here: the coordinator's disk is full]\n";
 
 /// Why a log cannot be written or read.
@@ -50,15 +49,15 @@ pub struct Logs {
     free: room::Free,
 }
 
-/// One attempt.
+/// The key of a log: task and fencing token.
 type Name = (Digest, FencingToken);
 
-/// Which logs there are.
+/// The existing logs.
 #[derive(Debug)]
 struct Kept {
-    /// When each was written to last, in writes, and its bytes.
+    /// For each log, the number of its last write and its length in bytes.
     logs: BTreeMap<Name, (u64, u64)>,
-    /// Written to longest ago first.
+    /// Logs by the number of their last write.
     order: BTreeMap<u64, Name>,
     bytes: u64,
     writes: u64,
@@ -87,7 +86,7 @@ impl Kept {
         }
     }
 
-    /// The log written to longest ago, if there are too many or too large ones.
+    /// The log that was written to longest ago, if the limits are exceeded.
     fn too_much(&self) -> Option<Name> {
         let is_too_much = self.bytes > self.bytes_max || self.logs.len() > self.files_max;
         self.order.values().next().copied().filter(|_| is_too_much)
@@ -95,7 +94,7 @@ impl Kept {
 }
 
 impl Logs {
-    /// The logs in that folder. Blocks.
+    /// Opens the logs in a folder. Blocks.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -111,14 +110,14 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Adds bytes at their place; returns how many have been taken in all. Bytes
-    /// that are there already change nothing; a gap is refused by the number
-    /// returned. What is past [`LOG_MAX`], or comes when the disk is nearly full, counts
-    /// as taken and is not kept; a line at the log's end says so. The logs written to
-    /// longest ago give way.
+    /// Writes bytes at their offset; returns how many bytes of the log have been taken in all.
+    /// Bytes that are there already change nothing; a gap is refused by the returned number.
+    /// Bytes beyond [`LOG_MAX`], or that arrive when the disk is nearly full, count as taken
+    /// and are not kept; a line at the log's end says so. The logs written to longest ago are
+    /// removed if the limits are exceeded.
     ///
     /// # Errors
-    /// If the file cannot be written, or an older one not be removed.
+    /// If the file cannot be written, or an older one cannot be removed.
     pub fn append(&self, task: Digest, token: FencingToken, offset: u64, bytes: &[u8]) -> Result<u64, Error> {
         let path = self.path((task, token));
         let failed = |what| error(what, &path);
@@ -148,7 +147,7 @@ impl Logs {
         Ok(end)
     }
 
-    /// Removes the logs that were written to longest ago as long as there is too much.
+    /// Removes the logs that were written to longest ago until the limits hold.
     fn trim(&self, kept: &mut Kept) -> Result<(), Error> {
         while let Some(oldest) = kept.too_much() {
             let path = self.path(oldest);
@@ -169,7 +168,8 @@ impl Logs {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Up to `max` bytes from a place on; none if there are no more, or no log.
+    /// Reads up to `max` bytes from an offset on; empty at the log's end, or if there is no
+    /// log.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -192,7 +192,7 @@ impl Logs {
     }
 }
 
-/// What a folder holds; nothing if it is not there.
+/// The entries of a folder; empty if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry.map_err(error("list", folder))?.path())).collect(),
@@ -201,7 +201,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-/// All logs of a folder: when each was written to last, and its bytes.
+/// All logs in a folder: time of the last write, key, and length in bytes.
 fn list(root: &Path) -> Result<Vec<(SystemTime, Name, u64)>, Error> {
     let mut logs = vec![];
     for task in entries(root)? {
@@ -214,13 +214,13 @@ fn list(root: &Path) -> Result<Vec<(SystemTime, Name, u64)>, Error> {
     Ok(logs)
 }
 
-/// The attempt that a file is the log of.
+/// Parses the names of a log's folder and file.
 fn name(task: &Path, log: &Path) -> Option<Name> {
     let token = log.file_name()?.to_str()?.strip_suffix(".log")?;
     Some((task.file_name()?.to_str()?.parse().ok()?, FencingToken(token.parse().ok()?)))
 }
 
-/// Whether a log ends with a line that says that it does.
+/// Whether a log ends with the line that says that it was cut.
 fn is_cut(file: &mut File, size: u64) -> io::Result<bool> {
     let length = size.min(CUT.len().max(FULL.len()) as u64);
     file.seek(SeekFrom::Start(size - length))?;
@@ -244,7 +244,7 @@ impl From<Error> for Status {
 mod tests {
     use super::*;
 
-    /// As after a restart, with other limits.
+    /// Opens the logs as after a restart, with other limits.
     fn open(folder: &Path, bytes_max: u64, files_max: usize) -> Logs {
         let logs = Logs::open(folder.join("logs")).unwrap();
         let mut kept = logs.lock();

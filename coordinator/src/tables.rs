@@ -1,9 +1,9 @@
-//! What people ask about runs, tasks and attempts: ordinary tables, written by
-//! the transactions that write the events.
+//! Tables of runs, tasks and attempts for people's queries: ordinary tables, written in the
+//! same transactions as the events.
 //!
-//! [`rows`] says what an event changes in them. It is pure, so that the tables
-//! are what the events say, whenever they are built. A change of a task is
-//! numbered by the event that made it, which no restart alters.
+//! [`rows`] says what an event changes in the tables. It is pure, so that the tables always say
+//! what the events say, whenever the tables are built. A change of a task has the number of the
+//! event that made the change, which no restart alters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,84 +20,82 @@ use proto::v1::TaskChange;
 /// Changes kept in memory for those who watch: minutes of a busy cluster.
 const TAIL: usize = 4096;
 
-/// What one event changes in the tables.
+/// A change of the tables by one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
     /// A task that is wanted, for the first time or again.
     Task {
-        /// Its key.
+        /// Key of the task.
         task: Digest,
-        /// Name of its stage.
+        /// Name of the task's stage.
         stage: String,
-        /// What it is about.
+        /// The task's subject, for instance `SUR/IVa`.
         subject: String,
     },
-    /// A run was submitted, for the first time or again. Its tasks have their rows.
+    /// A run was submitted, for the first time or again. The rows of its tasks exist.
     Run {
-        /// Digest of the plan.
+        /// Digest of the run's plan.
         run: Digest,
         /// Milliseconds since 1970.
         at_ms: i64,
         /// Name of the preset, or of the first command.
         scale: String,
-        /// Its tasks; none if it has them already.
+        /// Keys of the run's tasks; empty if the tables have them already.
         tasks: Vec<Digest>,
     },
-    /// More tasks of a run. They have their rows.
+    /// More tasks of a run. Their rows exist.
     RunTasks {
-        /// Digest of the plan.
+        /// Digest of the run's plan.
         run: Digest,
-        /// Its tasks.
+        /// Keys of the added tasks.
         tasks: Vec<Digest>,
     },
-    /// A run was called off.
+    /// A run was cancelled.
     RunCancelled {
-        /// Digest of the plan.
+        /// Digest of the run's plan.
         run: Digest,
         /// Milliseconds since 1970.
         at_ms: i64,
     },
     /// An attempt began.
     Granted {
-        /// Of its lease.
+        /// Fencing token of the attempt's lease.
         token: FencingToken,
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Counted from 1.
+        /// The attempt's number, counted from 1.
         attempt: u32,
-        /// Who.
         worker: String,
-        /// The event's number.
+        /// Number of the event.
         number: u64,
         /// Milliseconds since 1970.
         at_ms: i64,
     },
     /// An attempt ended.
     Ended {
-        /// Of its lease.
+        /// Fencing token of the attempt's lease.
         token: FencingToken,
-        /// How.
         end: End,
     },
     /// A task came to an end.
     TaskEnded {
-        /// Its key.
+        /// Key of the task.
         task: Digest,
         /// Milliseconds since 1970.
         at_ms: i64,
         /// `succeeded`, `failed`, `cancelled` or `pruned`.
         state: &'static str,
-        /// Why, for failures: the kind.
+        /// Kind of a failure.
         code: Option<&'static str>,
-        /// Why, for failures: the words.
+        /// Message of a failure.
         message: Option<String>,
-        /// The result.
+        /// Digest of the result's manifest.
         artifact: Option<Digest>,
-        /// Leases granted.
+        /// Number of leases granted for the task.
         attempts: u32,
-        /// Attempts that failed through the task's own fault, since it was last wanted.
+        /// Attempts that failed through the task's own fault, since the task was last wanted.
         failures: u32,
-        /// Attempts whose worker vanished, since it was last wanted.
+        /// Attempts whose worker vanished, since the task was last wanted.
         losses: u32,
     },
 }
@@ -105,41 +103,40 @@ pub enum Row {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// The event's number.
+    /// Number of the event.
     pub number: u64,
     /// Milliseconds since 1970.
     pub at_ms: i64,
     /// `succeeded`, `failed`, `retrying`, `lost`, `preempted`, `cancelled` or `pruned`.
     pub outcome: String,
-    /// For failures, the kind.
+    /// Kind of a failure.
     pub code: Option<String>,
-    /// For failures, the words.
+    /// Message of a failure.
     pub message: Option<String>,
 }
 
-/// One leased execution of a task, as it stands in the tables.
+/// One leased execution of a task, as stored in the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// Of its lease.
+    /// Fencing token of the attempt's lease.
     pub token: FencingToken,
-    /// The task's key.
+    /// Key of the task.
     pub task: Digest,
     /// The task's stage and subject.
     pub label: String,
-    /// Counted from 1.
+    /// The attempt's number, counted from 1.
     pub attempt: u32,
-    /// Who.
     pub worker: String,
-    /// Number of the event that granted it.
+    /// Number of the event that granted the lease.
     pub granted: u64,
     /// Milliseconds since 1970.
     pub granted_ms: i64,
-    /// Absent while it is under way.
+    /// None while the attempt is under way.
     pub end: Option<End>,
 }
 
-/// What an event changes in the tables. Call it before the scheduler applies the
-/// event.
+/// The changes of the tables that follow from an event. Call this before the scheduler applies
+/// the event.
 pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Vec<Row> {
     let ended = |token: FencingToken, outcome: &str| Row::Ended {
         token,
@@ -253,7 +250,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
     }
 }
 
-/// Rows of tasks that have none, or whose rows say that nobody wants them.
+/// Rows of those tasks that have no row, or whose row says that nobody wants them.
 fn wanted<'a>(tasks: &'a [Arc<TaskSpec>], scheduler: &'a Scheduler) -> impl Iterator<Item = Row> + 'a {
     let has_no_row = |key| scheduler.task(key).map_or(true, Task::is_given_up);
     tasks.iter().filter(move |spec| has_no_row(spec.key)).map(|spec| open(spec))
@@ -265,7 +262,7 @@ fn open(spec: &TaskSpec) -> Row {
 }
 
 impl Attempt {
-    /// Its beginning, for those who watch.
+    /// The attempt's beginning, for those who watch.
     pub fn running(&self) -> TaskChange {
         TaskChange {
             number: self.granted,
@@ -280,7 +277,7 @@ impl Attempt {
         }
     }
 
-    /// Its end, for those who watch.
+    /// The attempt's end, for those who watch.
     pub fn ended(&self, end: &End) -> TaskChange {
         let message = match (&end.code, &end.message) {
             // Older versions stored messages of any length.
@@ -298,8 +295,8 @@ impl Attempt {
     }
 }
 
-/// What attempts did between two events' numbers, the second not included, in
-/// the order in which it happened.
+/// The changes of attempts between two event numbers, `to` not included, in the order in which
+/// they happened.
 pub fn changes(attempts: &[Attempt], from: u64, to: u64) -> Vec<TaskChange> {
     let steps = attempts.iter().flat_map(|attempt| {
         let ended = attempt.end.as_ref().map(|end| attempt.ended(end));
@@ -310,12 +307,12 @@ pub fn changes(attempts: &[Attempt], from: u64, to: u64) -> Vec<TaskChange> {
     changes
 }
 
-/// The newest changes of all tasks, in memory: a watch costs nothing when nothing
-/// changed. Older ones are in the tables.
+/// The newest changes of all tasks, in memory, so that a watch costs nothing while nothing
+/// changes. Older changes are in the tables.
 #[derive(Debug)]
 pub struct Tail {
     changes: VecDeque<(Digest, TaskChange)>,
-    /// Changes from this number on are here.
+    /// Number from which on all changes are in memory.
     first: u64,
     /// Number of the next event.
     next: u64,
@@ -323,14 +320,13 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// After the event of a number, with these attempts under way.
+    /// A tail that begins after event `last`, with the attempts under way at that time.
     pub fn new(last: u64, open: Vec<Attempt>) -> Self {
         let open = open.into_iter().map(|attempt| (attempt.token, attempt)).collect();
         Self { changes: VecDeque::new(), first: last + 1, next: last + 1, open }
     }
 
-    /// Notes the rows of the event of a number. Call it before the scheduler
-    /// applies the event.
+    /// Notes the rows of event `number`. Call this before the scheduler applies the event.
     pub fn note(&mut self, number: u64, rows: &[Row], scheduler: &Scheduler) {
         self.next = number + 1;
         for row in rows {
@@ -368,13 +364,12 @@ impl Tail {
         self.next
     }
 
-    /// Changes of this number and later ones are here, older ones in the tables.
+    /// Number from which on all changes are in memory; older changes are in the tables.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// The changes from a number on that are here and about tasks for which `about`
-    /// holds.
+    /// The changes in memory from number `from` on whose tasks satisfy `about`.
     pub fn since(&self, from: u64, about: impl Fn(Digest) -> bool) -> Vec<TaskChange> {
         let begin = self.changes.partition_point(|(_, change)| change.number < from.max(self.first));
         self.changes.range(begin..).filter(|(task, _)| about(*task)).map(|(_, change)| change.clone()).collect()
@@ -390,12 +385,12 @@ impl Tail {
     }
 }
 
-/// Text of others as every database takes it.
+/// Foreign text without the characters that some databases refuse.
 fn stored(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The name at the head of the id of a worker that is not known.
+/// The name at the head of the id of an unknown worker.
 fn name_of(id: &str) -> &str {
     id.rsplitn(3, '-').last().filter(|name| !name.is_empty()).unwrap_or(id)
 }

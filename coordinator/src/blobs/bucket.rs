@@ -1,9 +1,8 @@
-//! Blobs in a bucket that speaks S3: `PREFIX/ab/cdef…`, packed ones with the
-//! ending `.zst`.
+//! Blobs in a bucket that speaks S3: `PREFIX/ab/cdef…`, compressed ones with the ending `.zst`.
 //!
-//! Credentials, region and endpoint come from the usual `AWS_…` variables of the
-//! environment. A bucket keeps no time of last use, so that is remembered here;
-//! what was last used before this process is held to be used when it started.
+//! Credentials, region and endpoint come from the usual `AWS_…` environment variables. A bucket
+//! keeps no time of last use, so this process remembers it; a blob that was last used before
+//! the process started counts as used at the start.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -24,19 +23,19 @@ use super::folder::parse;
 use super::upload::Checked;
 use super::{Error, Reader, Stored};
 
-/// Bytes of one part of a large upload; files up to this size go in one call.
+/// Bytes of one part of a large upload; files up to this size are sent in one call.
 const PART: usize = 8 * 1024 * 1024;
 
-/// Parts of one file on their way at once.
+/// Parts of one file that are sent at once.
 const PARTS: usize = 4;
 
-/// Questions on their way at once.
+/// Lookups that are under way at once.
 const QUESTIONS: usize = 32;
 
-/// Where damaged blobs go, below the prefix.
+/// Folder for damaged blobs, below the prefix.
 const QUARANTINE: &str = "quarantine";
 
-/// The bucket.
+/// A blob store in a bucket.
 #[derive(Debug)]
 pub struct Bucket {
     name: String,
@@ -46,22 +45,23 @@ pub struct Bucket {
     known: Mutex<HashMap<Digest, Known>>,
 }
 
-/// What is known of a blob without asking.
+/// What is known of a blob without asking the bucket.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     used: SystemTime,
-    /// None: not known to be there.
+    /// None if the blob is not known to be stored.
     encoding: Option<Encoding>,
-    /// Calls that are asking for it or storing it.
+    /// Number of calls that are looking the blob up or storing it.
     calls: usize,
 }
 
-/// A call about a blob. Nothing is remembered of one that turned out not to be there.
+/// A call about a blob. When the last call ends, nothing is remembered of a blob that is not
+/// stored.
 #[derive(Debug)]
 struct Call<'a> {
     bucket: &'a Bucket,
     digest: Digest,
-    /// What it has found out.
+    /// Encoding in which the call has found the blob.
     found: Option<Encoding>,
 }
 
@@ -78,10 +78,10 @@ impl Drop for Call<'_> {
 }
 
 impl Bucket {
-    /// Opens `s3://BUCKET/PREFIX` and sees whether it can be written.
+    /// Opens `s3://BUCKET/PREFIX` and checks that it is writable.
     ///
     /// # Errors
-    /// If that is no such address, or the bucket does not answer as it should.
+    /// If `url` has another form, or the bucket does not answer as it should.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let place = || Error::Place(url.to_owned());
         let rest = url.strip_prefix("s3://").ok_or_else(place)?;
@@ -100,7 +100,7 @@ impl Bucket {
         Self::of(name, prefix, Arc::new(store)).await
     }
 
-    /// Sees whether it can be written.
+    /// A bucket on `store`, after a check that it is writable.
     pub(super) async fn of(name: &str, prefix: Path, store: Arc<dyn ObjectStore>) -> Result<Self, Error> {
         let error = |what| bucket_error(name, what);
         // Better to find out now than with the first result.
@@ -120,14 +120,14 @@ impl Bucket {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blobs of which something is remembered.
+    /// Number of blobs of which something is remembered.
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.known().len()
     }
 
-    /// Notes that a blob is used, and that a call is about it; says in which form it is
-    /// known to be there.
+    /// Notes that a blob is used and that a call is about it; also returns the encoding in
+    /// which the blob is known to be stored.
     fn call(&self, digest: Digest) -> (Call<'_>, Option<Encoding>) {
         let now = SystemTime::now();
         let mut known = self.known();
@@ -136,7 +136,7 @@ impl Bucket {
         (Call { bucket: self, digest, found: None }, known.encoding)
     }
 
-    /// Whether a blob is stored; notes that it is used.
+    /// Whether a blob is stored; also notes that the blob is used.
     ///
     /// # Errors
     /// If the bucket does not answer.
@@ -158,7 +158,7 @@ impl Bucket {
         Ok(false)
     }
 
-    /// Those of these that are not stored; notes that the others are used.
+    /// The digests whose blobs are not stored; notes that the other blobs are used.
     ///
     /// # Errors
     /// If the bucket does not answer.
@@ -168,8 +168,8 @@ impl Bucket {
         found.try_filter_map(|missing| async move { Ok(missing) }).try_collect().await
     }
 
-    /// Opens a blob that is stored in that form; none if it is not. Its bytes are read
-    /// where that may block.
+    /// Opens a blob that is stored with that encoding; none if there is no such blob. The bytes
+    /// are read where a thread may block.
     ///
     /// # Errors
     /// If the bucket does not answer.
@@ -185,7 +185,7 @@ impl Bucket {
         }
     }
 
-    /// Asks the bucket the next time whether a blob is there.
+    /// Forgets a blob, so that the bucket is asked the next time.
     pub fn forget(&self, digest: Digest) {
         if let Some(known) = self.known().get_mut(&digest) {
             known.encoding = None;
@@ -195,7 +195,7 @@ impl Bucket {
     /// Stores a checked file.
     ///
     /// # Errors
-    /// If the bucket does not take it.
+    /// If the bucket does not take the file.
     pub async fn publish(&self, checked: &Checked) -> Result<(), Error> {
         // Noted first: a collection that looks from here on leaves it alone.
         let (mut call, _) = self.call(checked.digest);
@@ -223,11 +223,10 @@ impl Bucket {
         Ok(())
     }
 
-    /// Moves a blob aside, unless it is another than the one of that version; returns
-    /// whether it did.
+    /// Moves a blob to quarantine if it still is of version `of`; returns whether it was moved.
     ///
     /// # Errors
-    /// If the bucket does not do it.
+    /// If the bucket refuses the move.
     pub async fn quarantine(&self, digest: Digest, encoding: Encoding, of: Option<&str>) -> Result<bool, Error> {
         self.forget(digest);
         let key = self.key(digest, encoding);
@@ -244,7 +243,7 @@ impl Bucket {
         }
     }
 
-    /// All that is stored.
+    /// All stored blobs.
     ///
     /// # Errors
     /// If the bucket cannot be listed.
@@ -264,10 +263,11 @@ impl Bucket {
         Ok(stored)
     }
 
-    /// Removes those of these that were not used since; returns what went.
+    /// Removes the blobs in `unused` that were not used since `since`; returns the removed
+    /// ones.
     ///
     /// # Errors
-    /// If the bucket does not do it.
+    /// If the bucket refuses a removal.
     pub async fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
         let is_unused = |known: &Known| known.used < since && known.calls == 0;
         let still_unused = |blob: &&Stored| self.known().get(&blob.digest).is_none_or(is_unused);
@@ -287,7 +287,7 @@ fn bucket_error(bucket: &str, what: &'static str) -> impl Fn(StoreError) -> Erro
     move |source| Error::Bucket { bucket: bucket.clone(), what, source: Box::new(source) }
 }
 
-/// The next bytes of a file: a whole part but for the last.
+/// The next part of a file; only the last part may be shorter than [`PART`].
 fn next_part(file: &mut std::fs::File) -> io::Result<Vec<u8>> {
     let mut part = Vec::new();
     file.take(PART as u64).read_to_end(&mut part)?;

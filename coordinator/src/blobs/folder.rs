@@ -1,9 +1,8 @@
-//! Blobs in a folder of this machine: `blobs/ab/cdef…`, packed ones with the
-//! ending `.zst`.
+//! Blobs in a folder of this machine: `blobs/ab/cdef…`, compressed ones with the ending `.zst`.
 //!
-//! A file is written under another name, synced, then renamed, and its folder is
-//! synced, so one that exists is whole and survives a loss of power. Its time of
-//! modification says when it was last stored or asked for.
+//! A file is written under another name, synced, then renamed, and its folder is synced, so
+//! that an existing blob is complete and survives a loss of power. The file's modification time
+//! says when the blob was last stored or asked for.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,20 +19,20 @@ use rustix::io::Errno;
 use super::upload::Checked;
 use super::{Error, Reader, Stored};
 
-/// Where damaged blobs go.
+/// Folder for damaged blobs.
 const QUARANTINE: &str = "quarantine";
 
-/// The folder.
+/// A blob store in a folder.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
 }
 
 impl Folder {
-    /// Opens or makes it.
+    /// Opens the folder, or creates it.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If the folder cannot be made.
     pub fn open(root: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&root).map_err(io_error("create", &root))?;
         for number in 0..=u8::MAX {
@@ -50,16 +49,16 @@ impl Folder {
         Ok(Self { root })
     }
 
-    /// Where a blob lies, stored or not.
+    /// Path of a blob, stored or not.
     pub fn path(&self, digest: Digest, encoding: Encoding) -> PathBuf {
         let name = digest.to_string();
         self.root.join(&name[..2]).join(format!("{}{}", &name[2..], encoding.suffix()))
     }
 
-    /// Whether a blob is stored; notes that it is used.
+    /// Whether a blob is stored; also notes that the blob is used.
     ///
     /// # Errors
-    /// If the disk does not say.
+    /// If the file system cannot be asked.
     pub fn touch(&self, digest: Digest) -> Result<bool, Error> {
         // Not `UTIME_NOW`: the kernel's own "now" lags by up to a tick, so what is
         // used right after a collection has begun would seem unused since.
@@ -77,10 +76,10 @@ impl Folder {
         Ok(false)
     }
 
-    /// Opens a blob that is stored in that form; none if it is not.
+    /// Opens a blob that is stored with that encoding; none if there is no such blob.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If the file cannot be opened.
     pub fn reader(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {
         let path = self.path(digest, encoding);
         match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
@@ -90,10 +89,10 @@ impl Folder {
         }
     }
 
-    /// Gives a checked file its name.
+    /// Moves a checked file to the blob's path.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If the file cannot be renamed or synced.
     pub fn publish(&self, checked: &Checked) -> Result<(), Error> {
         let path = self.path(checked.digest, checked.encoding);
         let partial = &checked.path;
@@ -108,11 +107,10 @@ impl Folder {
         sync(path.parent().unwrap_or(&self.root))
     }
 
-    /// Moves a blob aside, unless it is another than the one of that version; returns
-    /// whether it did.
+    /// Moves a blob to quarantine if it still is of version `of`; returns whether it was moved.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If the file cannot be moved.
     pub fn quarantine(&self, digest: Digest, encoding: Encoding, of: Option<&str>) -> Result<bool, Error> {
         let folder = self.root.join(QUARANTINE);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
@@ -128,7 +126,7 @@ impl Folder {
         }
     }
 
-    /// All that is stored.
+    /// All stored blobs.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -150,10 +148,11 @@ impl Folder {
         Ok(stored)
     }
 
-    /// Removes those of these that were not used since; returns what went.
+    /// Removes the blobs in `unused` that were not used since `since`; returns the removed
+    /// ones.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If a file cannot be removed.
     pub fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
         let mut removed = Vec::new();
         for blob in unused {
@@ -167,7 +166,7 @@ impl Folder {
     }
 }
 
-/// The blob that a name without slashes means.
+/// Parses a blob's file name, without slashes.
 pub(super) fn parse(name: &str) -> Option<(Digest, Encoding)> {
     let (digits, encoding) = match name.strip_suffix(Encoding::Zstd.suffix()) {
         Some(digits) => (digits, Encoding::Zstd),
@@ -176,7 +175,8 @@ pub(super) fn parse(name: &str) -> Option<(Digest, Encoding)> {
     Some((digits.parse().ok()?, encoding))
 }
 
-/// A file that gets the name of another is another, for as long as that one is open.
+/// A text that tells a file from a later one of the same name, as long as the earlier one is
+/// open.
 fn version(meta: &fs::Metadata) -> String {
     format!("{}-{}", meta.dev(), meta.ino())
 }

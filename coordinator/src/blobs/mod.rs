@@ -1,19 +1,19 @@
 //! Files by the blake3 digest of their raw bytes.
 //!
-//! A blob is stored raw, or packed under a name that ends in `.zst`. Whatever it
-//! is stored in, an upload gathers on the coordinator's own disk first, is
-//! checked, and only then gets its name, so a blob that exists is whole.
+//! A blob is stored raw, or compressed under a name that ends in `.zst`. In every kind of
+//! store, an upload is first written to the coordinator's own disk, is checked, and only then
+//! gets its name, so that an existing blob is complete.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`folder`] | blobs in a folder of this machine |
 //! | [`bucket`] | blobs in a bucket that speaks S3 |
-//! | [`upload`] | a blob on its way in |
+//! | [`upload`] | uploads of blobs |
 //!
-//! Nobody may rely on a blob that garbage collection is about to remove. So
-//! whoever asks for one notes first that it is used, then looks whether it is
-//! there; the collection looks at that note and removes under a lock that both
-//! hold. What is noted stays for the grace period.
+//! Nobody may rely on a blob that garbage collection is about to remove. So whoever asks for a
+//! blob first notes its use and then looks whether the blob is stored; the collection looks at
+//! that note and removes under a lock that both hold. A blob whose use is noted stays for the
+//! grace period.
 
 pub mod bucket;
 pub mod folder;
@@ -39,119 +39,101 @@ use upload::{Staging, Start, Upload};
 /// Blobs whose presence is looked up without leaving the caller's thread.
 const FEW: usize = 16;
 
-/// The file of a state folder that says where its blobs lie, if not in it.
+/// File of a state folder that says where its blobs lie, if outside that folder.
 const PLACE: &str = "blobs-place";
 
-/// Blobs read into memory at once, each a manifest. Others wait.
+/// Most blobs, all of them manifests, that are read into memory at once. Other readers wait.
 const IN_MEMORY: usize = 8;
 
 /// Why a blob cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not stored.
+    /// The blob is not stored.
     #[error("{} is not stored", .0.short())]
     Unknown(Digest),
-    /// The bytes given are not those that the digest names.
+    /// The bytes given do not have the digest given.
     #[error("the bytes sent for {} have digest {}", wanted.short(), got.short())]
     Mismatch {
-        /// The name given.
+        /// The digest given.
         wanted: Digest,
-        /// What they are.
+        /// The digest of the bytes.
         got: Digest,
     },
-    /// What was sent is not what was announced.
+    /// The announcement of an upload is wrong.
     #[error("{field}: {problem}")]
     Invalid {
         /// The field of the message.
         field: &'static str,
-        /// What is wrong.
         problem: String,
     },
-    /// The same upload goes on in another call.
+    /// Another call is writing the same upload.
     #[error("{} is being sent by another call of the same session; try again", .0.short())]
     Busy(Digest),
-    /// There is no room for it.
+    /// There is no room for the blob.
     #[error(
         "the coordinator's disk is full: {} needs {needed} bytes, and {} has {free} that are free and promised to no \
          other upload; make room there", digest.short(), path.display()
     )]
     NoRoom {
-        /// What was to be stored.
+        /// Digest of the blob that was to be stored.
         digest: Digest,
-        /// Bytes.
+        /// Bytes that the upload needs.
         needed: u64,
-        /// Bytes.
+        /// Bytes that are free and not promised to other uploads.
         free: u64,
-        /// Where.
+        /// Folder of unfinished uploads.
         path: PathBuf,
     },
-    /// What is stored is not what was put there.
+    /// The stored bytes do not have the blob's digest.
     #[error(
         "what is stored as {digest} is damaged and was moved aside; store it again, and look for more with \
          `lithogen artifact verify`"
     )]
-    Damaged {
-        /// Its name.
-        digest: Digest,
-    },
-    /// It could not be read to its end, which says nothing about what is stored.
+    Damaged { digest: Digest },
+    /// The blob could not be read to its end, which says nothing about the stored bytes.
     #[error("{} cannot be read: {problem}; it stays where it is", digest.short())]
-    Unreadable {
-        /// Its name.
-        digest: Digest,
-        /// Why.
-        problem: String,
-    },
-    /// A stored blob is no manifest.
+    Unreadable { digest: Digest, problem: String },
+    /// A stored blob is not a manifest.
     #[error("{} is not a manifest: {problem}", digest.short())]
-    NotAManifest {
-        /// Its name.
-        digest: Digest,
-        /// Why.
-        problem: String,
-    },
-    /// The disk says no.
+    NotAManifest { digest: Digest, problem: String },
+    /// A file operation failed.
     #[error(transparent)]
     Io(#[from] PathError),
-    /// The place given is neither a folder nor a bucket.
+    /// The given location is neither a folder nor a bucket.
     #[error("{0:?} is no place for blobs; give a folder, or s3://BUCKET/PREFIX")]
     Place(String),
-    /// The bucket says no.
+    /// An operation of the bucket failed.
     #[error("bucket {bucket}: cannot {what}: {source}")]
     Bucket {
-        /// Its name.
+        /// Name of the bucket.
         bucket: String,
-        /// The operation.
+        /// Name of the operation.
         what: &'static str,
-        /// Why.
         source: Box<object_store::Error>,
     },
-    /// Work was cut off inside this program.
+    /// A background operation of this program was cut off.
     #[error("cut off: {0}")]
     Task(#[from] JoinError),
 }
 
-/// A stored blob as it is listed.
+/// A stored blob in a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// Its name.
     pub digest: Digest,
-    /// Its form.
     pub encoding: Encoding,
-    /// Bytes of that form.
+    /// Length of the encoded bytes.
     pub size: u64,
-    /// When it was last stored or asked for.
+    /// When the blob was last stored or asked for.
     pub used: SystemTime,
 }
 
-/// A stored blob to read from, where that may block. It fails where the store ends
-/// it early.
+/// Reads a stored blob; reading may block. Fails if the store ends the blob early.
 pub struct Reader {
-    /// The form of its bytes.
+    /// Encoding of the stored bytes.
     pub encoding: Encoding,
-    /// Bytes of that form.
+    /// Length of the encoded bytes.
     pub size: u64,
-    /// Tells it from what gets the same name later, if the store can.
+    /// Tells the blob from a later one of the same name, if the store can.
     version: Option<String>,
     left: u64,
     bytes: Box<dyn Read + Send>,
@@ -162,7 +144,7 @@ impl Reader {
         Self { encoding, size, version, left: size, bytes: Box::new(bytes) }
     }
 
-    /// The digest of the raw bytes, all of which are read.
+    /// Reads the whole blob and returns the digest of its raw bytes.
     fn digest(&mut self) -> Result<Digest, CheckError> {
         let mut check = Check::new(self.encoding, u64::MAX).map_err(CheckError::Read)?;
         check.update_reader(self)?;
@@ -183,14 +165,14 @@ impl Read for Reader {
     }
 }
 
-/// What reading all of a stored blob has shown.
+/// The outcome of reading a whole blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// It is what its name says.
+    /// The bytes match the digest.
     Whole,
-    /// It was not, and was moved aside.
+    /// The bytes did not match the digest, and the blob was moved to quarantine.
     Damaged,
-    /// It is not there, or was replaced meanwhile.
+    /// The blob is not stored, or was replaced meanwhile.
     Gone,
 }
 
@@ -200,32 +182,32 @@ enum Backend {
     Bucket(Bucket),
 }
 
-/// The store.
+/// A blob store.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     backend: Arc<Backend>,
     staging: Arc<Staging>,
-    /// Shared to note that a blob is used, exclusive to remove.
+    /// Shared to note that a blob is used, exclusive to remove blobs.
     gate: Arc<RwLock<()>>,
-    /// Shared from a check for missing blobs until the journal names them.
+    /// Shared from a check for missing blobs until the journal names the blobs.
     holds: Arc<RwLock<()>>,
     in_memory: Arc<Semaphore>,
-    /// Held to look at all blobs.
+    /// Held while all blobs are collected or checked.
     upkeep: Arc<Mutex<()>>,
 }
 
-/// Permission to rely on blobs that were found until the journal names them; a
-/// garbage collection that begins meanwhile waits for its end.
+/// Permission to rely on blobs that were found, until the journal names them; a garbage
+/// collection that begins meanwhile waits for its end.
 #[derive(Debug)]
 pub struct Hold(#[allow(dead_code, reason = "held, not read")] OwnedRwLockReadGuard<()>);
 
 impl Blobs {
-    /// Opens the store of a state folder: in `place` if given, a folder or
-    /// `s3://BUCKET/PREFIX`; otherwise in the place given last, and in its folder
-    /// `blobs` if none ever was.
+    /// Opens the store of a state folder: at `place` if given, a folder or
+    /// `s3://BUCKET/PREFIX`; otherwise at the place given last, or in the folder `blobs` of the
+    /// state folder if none was ever given.
     ///
     /// # Errors
-    /// If the folder cannot be made or the bucket not be written.
+    /// If the folder cannot be made or the bucket is not writable.
     pub async fn open(state: &Path, place: Option<&str>) -> Result<Self, Error> {
         // Whoever opens the folder later, if only to ask a question, finds its files.
         let note = state.join(PLACE);
@@ -267,23 +249,24 @@ impl Blobs {
         }
     }
 
-    /// To be held from [`Blobs::first_missing`] until the journal names the blobs.
+    /// Takes the permission to hold from [`Blobs::first_missing`] until the journal names the
+    /// blobs.
     pub async fn hold(&self) -> Hold {
         Hold(self.holds.clone().read_owned().await)
     }
 
-    /// To be held while all blobs are collected or checked, which is done once at a time;
-    /// nothing if that is under way.
+    /// Takes the lock for collecting or checking all blobs, which is done one at a time; none
+    /// if such an operation is under way.
     pub(crate) fn upkeep(&self) -> Option<OwnedMutexGuard<()>> {
         self.upkeep.clone().try_lock_owned().ok()
     }
 
-    /// Returns once all holds of before are over.
+    /// Waits until all holds from before this call have ended.
     pub(crate) async fn settle(&self) {
         drop(self.holds.write().await);
     }
 
-    /// Whether it is stored; notes that it is used.
+    /// Whether a blob is stored; also notes that the blob is used.
     ///
     /// # Errors
     /// If the store cannot be asked.
@@ -295,7 +278,7 @@ impl Blobs {
         }
     }
 
-    /// Those of these that are not stored; notes that the others are used.
+    /// The digests whose blobs are not stored; notes that the other blobs are used.
     ///
     /// # Errors
     /// If the store cannot be asked.
@@ -315,7 +298,7 @@ impl Blobs {
         if few { look() } else { spawn_blocking(look).await? }
     }
 
-    /// The first file of an artifact that is not stored; notes that all are used.
+    /// The first file of an artifact that is not stored; notes that all files are used.
     ///
     /// # Errors
     /// If the store cannot be asked.
@@ -324,11 +307,11 @@ impl Blobs {
         Ok(self.missing(digests).await?.first().copied())
     }
 
-    /// The first blob of a stored artifact that is not stored, its manifest
-    /// included; notes that all are used.
+    /// The first blob of a stored artifact that is not stored, including the artifact's
+    /// manifest; notes that all of its blobs are used.
     ///
     /// # Errors
-    /// If the manifest cannot be read, or is none.
+    /// If the manifest cannot be read, or is not a manifest.
     pub async fn first_missing_of(&self, artifact: Digest) -> Result<Option<Digest>, Error> {
         if !self.has(artifact).await? {
             return Ok(Some(artifact));
@@ -336,11 +319,12 @@ impl Blobs {
         self.first_missing(&self.manifest(artifact).await?).await
     }
 
-    /// Stores bytes that are at hand; free if they are stored already. They are on
-    /// disk when this returns.
+    /// Stores bytes in memory, unless the blob is stored already. The bytes are on disk when
+    /// this returns.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the bytes are others, or if they cannot be stored.
+    /// [`Error::Mismatch`] if the bytes do not have the digest; other errors if they cannot be
+    /// stored.
     pub async fn put_bytes(&self, digest: Digest, bytes: &[u8]) -> Result<(), Error> {
         let got = Digest::of(bytes);
         if got != digest {
@@ -367,23 +351,25 @@ impl Blobs {
         self.finish(upload.await??).await
     }
 
-    /// How much of an upload has arrived.
+    /// Number of bytes of an upload that have arrived.
     pub fn arrived(&self, digest: Digest, session: &str, encoding: Encoding) -> u64 {
         self.staging.arrived(digest, session, encoding)
     }
 
-    /// Begins an upload or goes on with one. Blocks.
+    /// Begins an upload or continues one. Blocks.
     ///
     /// # Errors
-    /// If it is under way, does not go on where it stopped, or has no room.
+    /// If the upload is under way in another call, does not continue where it stopped, or has
+    /// no room.
     pub fn begin(&self, start: Start) -> Result<Upload, Error> {
         self.staging.begin(start)
     }
 
-    /// Checks an upload and gives it its name.
+    /// Checks a complete upload and moves it to its name.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the bytes are others; nothing is kept then.
+    /// [`Error::Mismatch`] if the bytes do not match the digest; nothing of the upload is kept
+    /// then.
     pub async fn finish(&self, upload: Upload) -> Result<(), Error> {
         let checked = spawn_blocking(move || upload.finish()).await??;
         match &*self.backend {
@@ -406,7 +392,7 @@ impl Blobs {
     /// Opens a stored blob.
     ///
     /// # Errors
-    /// [`Error::Unknown`] if it is not stored.
+    /// [`Error::Unknown`] if the blob is not stored.
     pub async fn reader(&self, digest: Digest) -> Result<Reader, Error> {
         for encoding in Encoding::ALL {
             if let Some(reader) = self.reader_in(digest, encoding).await? {
@@ -417,7 +403,7 @@ impl Blobs {
         Err(Error::Unknown(digest))
     }
 
-    /// Has the store asked the next time whether a blob is there.
+    /// Forgets a blob, so that the store is asked the next time whether it is stored.
     pub(crate) fn forget(&self, digest: Digest) {
         if let Backend::Bucket(bucket) = &*self.backend {
             bucket.forget(digest);
@@ -431,11 +417,11 @@ impl Blobs {
         }
     }
 
-    /// A stored blob in memory, checked.
+    /// Reads a stored blob into memory and checks it.
     ///
     /// # Errors
-    /// If it is not stored or damaged; [`Error::NotAManifest`] if it is larger than one
-    /// can be, which is found out without reading it.
+    /// If the blob is not stored or is damaged; [`Error::NotAManifest`] if it is larger than a
+    /// manifest can be, which is found out without reading the blob.
     pub async fn bytes(&self, digest: Digest) -> Result<Vec<u8>, Error> {
         let mut reader = self.reader(digest).await?;
         let too_long = |size: u64| {
@@ -465,20 +451,20 @@ impl Blobs {
         }
     }
 
-    /// A stored manifest.
+    /// Reads a stored manifest.
     ///
     /// # Errors
-    /// If it is not stored, damaged or no manifest.
+    /// If the blob is not stored, is damaged or is not a manifest.
     pub async fn manifest(&self, digest: Digest) -> Result<Manifest, Error> {
         let bytes = self.bytes(digest).await?;
         Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { digest, problem: error.to_string() })
     }
 
-    /// Reads all of a stored blob, and moves it aside if its bytes are others than its
-    /// name says. Nothing else is a reason to: what cannot be read to its end stays.
+    /// Reads a whole stored blob, and moves it to quarantine if its bytes do not match its
+    /// digest. A blob that cannot be read to its end stays in place.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] if it could not be read; if the store says no.
+    /// [`Error::Unreadable`] if the blob could not be read; other errors if the store fails.
     pub async fn look(&self, digest: Digest, encoding: Encoding) -> Result<Looked, Error> {
         let Some(mut reader) = self.reader_in(digest, encoding).await? else { return Ok(Looked::Gone) };
         // Open until the end, so that no other file can be taken for it.
@@ -503,7 +489,7 @@ impl Blobs {
         Ok(if moved { Looked::Damaged } else { Looked::Gone })
     }
 
-    /// Looks again at a blob whose bytes seemed to be others; says what to answer.
+    /// Checks a blob again whose bytes seemed wrong; returns the error to report.
     pub async fn suspect(&self, digest: Digest) -> Error {
         let mut damaged = false;
         for encoding in Encoding::ALL {
@@ -518,7 +504,7 @@ impl Blobs {
         }
     }
 
-    /// All that is stored.
+    /// All stored blobs.
     ///
     /// # Errors
     /// If the store cannot be listed.
@@ -536,10 +522,11 @@ impl Blobs {
         }
     }
 
-    /// Removes those of these that were not used since; returns what went.
+    /// Removes the blobs in `unused` that were not used since `since`; returns the removed
+    /// ones.
     ///
     /// # Errors
-    /// If one cannot be removed.
+    /// If a blob cannot be removed.
     pub(crate) async fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
         let _gate = self.gate.write().await;
         match &*self.backend {
@@ -548,10 +535,10 @@ impl Blobs {
         }
     }
 
-    /// Removes uploads that nothing was added to since; returns how many.
+    /// Removes uploads to which nothing was added since `since`; returns their number.
     ///
     /// # Errors
-    /// If one cannot be removed.
+    /// If an upload cannot be removed.
     pub(crate) fn remove_uploads(&self, since: SystemTime, dry_run: bool) -> Result<u64, Error> {
         self.staging.remove_older(since, dry_run)
     }

@@ -191,7 +191,7 @@ async fn a_collection_waits_for_leases_of_before() {
     settled.await.unwrap();
 }
 
-/// Where a blob lies that is stored raw.
+/// Path of a blob that is stored raw.
 fn raw_path(folder: &Path, digest: Digest) -> PathBuf {
     let name = digest.to_string();
     folder.join("blobs").join(&name[..2]).join(&name[2..])
@@ -254,7 +254,7 @@ async fn what_was_stored_anew_meanwhile_is_not_moved_aside() {
     assert!(blobs.has(digest).await.unwrap());
 }
 
-/// A store with so much room beside the reserve, whatever is written.
+/// A store on a disk with as much room as `free` says, whatever is written.
 async fn store_with_room(free: crate::room::Free) -> (tempfile::TempDir, Blobs) {
     let (folder, mut blobs) = store().await;
     Arc::get_mut(&mut blobs.staging).unwrap().free = free;
@@ -363,19 +363,19 @@ async fn packed_bytes_that_mean_nothing_are_not_stored_without_end() {
     assert_eq!(count(&folder.path().join("blobs/partial")), 0);
 }
 
-/// How a bucket behaves.
+/// How the bucket behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
     Well,
-    /// Answers nothing.
+    /// The bucket does not answer.
     Away,
     /// The connection breaks in the middle of an object.
     Breaks,
-    /// An object ends too early, and nothing says so.
+    /// An object ends too early, without an error.
     Short,
 }
 
-/// A bucket in memory that can break.
+/// A bucket in memory that can fail.
 #[derive(Debug)]
 struct Shaky {
     store: InMemory,

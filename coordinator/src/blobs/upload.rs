@@ -1,14 +1,14 @@
-//! A blob on its way in.
+//! Uploads of blobs.
 //!
-//! It gathers in a file of its own, named by digest and session, so that two
-//! clients that send the same bytes do not get into each other's way. When the
-//! connection breaks, the file stays: the client asks how much has arrived and
-//! goes on from there. Whatever else goes wrong, the file is removed.
+//! An upload is written to a file of its own, named by digest and session, so that two clients
+//! that send the same bytes do not interfere. When the connection breaks, the file stays: the
+//! client asks how much has arrived and goes on from there. On any other failure, the file is
+//! removed.
 //!
-//! Room is promised to an upload when it begins, for all that it may store, and an
-//! upload that finds none left beside the promises is refused at once. What others have
-//! been promised takes half of the room at most: nobody can keep it all from the rest by
-//! announcing what never comes. What nobody goes on with gives way to what comes.
+//! Room for all that an upload may store is promised when it begins; an upload that finds none
+//! left beside the promises is refused at once. Promises to others take half of the free room
+//! at most, so that nobody can keep all of it by announcing what never comes. Interrupted
+//! uploads that nobody continues give way to new ones.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,30 +26,30 @@ use proto::path_error::io_error;
 use super::Error;
 use crate::room;
 
-/// Age at which an upload that was given up is removed.
+/// Age at which an abandoned upload is removed.
 pub(crate) const GIVEN_UP: Duration = Duration::from_secs(24 * 3600);
 
-/// Most files that uploads which were cut off leave: the oldest go.
+/// Most files of interrupted uploads: the oldest are removed.
 const HALVES_MAX: usize = 512;
 
 /// Most such files of one session.
 const HALVES_OF_SESSION: usize = 64;
 
-/// What a client announces.
+/// The announcement of an upload.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// The name.
+    /// Digest of the raw bytes.
     pub digest: Digest,
     /// Tells uploads of the same bytes apart.
     pub session: String,
-    /// The form in which they come.
+    /// Encoding of the bytes as sent.
     pub encoding: Encoding,
     /// Length of the raw bytes.
     pub size: u64,
-    /// Where the first bytes belong.
+    /// Offset of the first bytes, in the encoded form.
     pub offset: u64,
-    /// Whose it is; on this machine, where nothing tells callers apart, whoever has the
-    /// session.
+    /// The uploader; none on this machine, where callers cannot be told apart and whoever knows
+    /// the session may continue.
     pub identity: Option<IdentityId>,
 }
 
@@ -62,34 +62,34 @@ impl Start {
     }
 }
 
-/// Whose an upload is.
+/// Owner of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
     Identity(IdentityId),
     Session(String),
 }
 
-/// The folder where uploads gather.
+/// The folder of unfinished uploads.
 #[derive(Debug)]
 pub struct Staging {
     folder: PathBuf,
     open: Promises,
-    /// Bytes that can still be written below a folder.
+    /// Tells how many bytes can still be written below a folder.
     pub(super) free: room::Free,
 }
 
-/// Files that a call is writing.
+/// The files that calls are writing, with their promises.
 type Promises = Arc<Mutex<BTreeMap<PathBuf, Promise>>>;
 
-/// What was promised to an upload.
+/// Room that was promised to an upload.
 #[derive(Debug)]
 struct Promise {
     owner: Owner,
-    /// Bytes that have not come yet.
+    /// Promised bytes that have not arrived yet.
     bytes: u64,
 }
 
-/// A file that is written by one call at a time, until this is dropped.
+/// The right of one call to write a file, until this is dropped.
 #[derive(Debug)]
 struct Turn {
     path: PathBuf,
@@ -97,7 +97,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// So many of the bytes promised have come, or will not.
+    /// Notes that `bytes` of the promised bytes have arrived, or will not.
     fn keep_promise(&self, bytes: u64) {
         if let Some(promise) = lock(&self.open).get_mut(&self.path) {
             promise.bytes = promise.bytes.saturating_sub(bytes);
@@ -131,10 +131,10 @@ pub fn own_session() -> String {
     format!("own-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A session name as clients may choose it.
+/// Checks a session name that a client chose.
 ///
 /// # Errors
-/// If it is empty, too long or holds anything that a file name should not.
+/// If the name is empty, too long or holds anything that a file name should not.
 pub fn check_session(session: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     match session.len() {
@@ -143,7 +143,7 @@ pub fn check_session(session: &str) -> Result<(), Error> {
     }
 }
 
-/// A file that an upload left which was cut off.
+/// A file of an interrupted upload.
 #[derive(Debug)]
 struct Half {
     path: PathBuf,
@@ -159,11 +159,11 @@ impl Half {
 }
 
 impl Staging {
-    /// Opens or makes the folder. Uploads of late stay, so that they go on after a
+    /// Opens the folder, or creates it. Recent uploads stay, so that they can continue after a
     /// restart.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If the folder cannot be made.
     pub fn open(folder: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         let this = Self { folder, open: Arc::default(), free: room::free };
@@ -175,16 +175,16 @@ impl Staging {
         self.folder.join(format!("{digest}.{session}{}", encoding.suffix()))
     }
 
-    /// How much of an upload has arrived.
+    /// Number of bytes of an upload that have arrived.
     pub fn arrived(&self, digest: Digest, session: &str, encoding: Encoding) -> u64 {
         length(&self.path(digest, session, encoding))
     }
 
-    /// Begins an upload or goes on with one.
+    /// Begins an upload or continues one.
     ///
     /// # Errors
-    /// If it is under way, does not go on where it stopped, or has no room; nothing
-    /// of it is kept in that case.
+    /// If the upload is under way in another call, does not continue where it stopped, or has
+    /// no room; nothing of the upload is kept in that case.
     pub fn begin(&self, start: Start) -> Result<Upload, Error> {
         check_session(&start.session)?;
         let path = self.path(start.digest, &start.session, start.encoding);
@@ -210,7 +210,7 @@ impl Staging {
         }
     }
 
-    /// The right to write a file, unless somebody has it.
+    /// Takes the right to write a file, unless another call has it.
     fn turn(&self, path: &Path, owner: Owner) -> Option<Turn> {
         let mut open = lock(&self.open);
         if open.contains_key(path) {
@@ -220,7 +220,7 @@ impl Staging {
         Some(Turn { path: path.to_owned(), open: self.open.clone() })
     }
 
-    /// Promises room to an upload. If there is too little, what was cut off goes, the
+    /// Promises room to an upload. If there is too little, interrupted uploads are removed, the
     /// oldest first, as long as that helps.
     fn make_room(&self, turn: &Turn, start: &Start, bytes: u64) -> Result<(), Error> {
         let (needed, owner) = (bytes.saturating_add(room::RESERVE), start.owner());
@@ -249,7 +249,7 @@ impl Staging {
         }
     }
 
-    /// Removes the oldest of what was cut off if there are too many, in all or of a session.
+    /// Removes the oldest interrupted uploads if there are too many, in all or of a session.
     fn thin_out(&self, session: &str) -> Result<(), Error> {
         let halves = self.halves()?;
         let of_session: Vec<&Half> = halves.iter().filter(|half| half.is_of(session)).collect();
@@ -262,7 +262,7 @@ impl Staging {
         Ok(())
     }
 
-    /// What uploads left which were cut off, the oldest first.
+    /// The files of interrupted uploads, oldest first.
     fn halves(&self) -> Result<Vec<Half>, Error> {
         let mut halves = Vec::new();
         for item in fs::read_dir(&self.folder).map_err(io_error("list", &self.folder))? {
@@ -278,7 +278,8 @@ impl Staging {
         Ok(halves)
     }
 
-    /// Removes what was cut off, unless somebody goes on with it; returns whether it did.
+    /// Removes an interrupted upload, unless a call continues it; returns whether it was
+    /// removed.
     fn remove(&self, half: &Path) -> Result<bool, Error> {
         let open = lock(&self.open);
         if open.contains_key(half) {
@@ -290,10 +291,10 @@ impl Staging {
         }
     }
 
-    /// Removes uploads that nothing was added to since; returns how many.
+    /// Removes uploads to which nothing was added since `since`; returns their number.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If a file cannot be removed.
     pub fn remove_older(&self, since: SystemTime, dry_run: bool) -> Result<u64, Error> {
         let mut removed = 0;
         for half in self.halves()?.iter().take_while(|half| half.written < since) {
@@ -305,7 +306,7 @@ impl Staging {
     }
 }
 
-/// Opens the file of an upload and checks what it holds up to where it goes on.
+/// Opens the file of an upload and checks its bytes up to the offset where it continues.
 fn open(path: &Path, start: &Start) -> Result<(File, Check), Error> {
     let options = || File::options().read(true).write(true).create(true).truncate(false).open(path);
     let mut file = options().map_err(io_error("open", path))?;
@@ -329,14 +330,12 @@ pub struct Upload {
     free: room::Free,
 }
 
-/// An upload that holds what its digest names.
+/// A complete upload whose bytes match its digest.
 #[derive(Debug)]
 pub struct Checked {
-    /// Its name.
     pub digest: Digest,
-    /// Its form.
     pub encoding: Encoding,
-    /// Where it lies.
+    /// Path of the complete file.
     pub path: PathBuf,
     turn: Turn,
 }
@@ -349,11 +348,11 @@ impl Drop for Checked {
 }
 
 impl Upload {
-    /// Adds bytes at the end.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// If they cannot be written, are no zstd stream, or are more than announced;
-    /// nothing is kept then.
+    /// If the bytes cannot be written, are not a zstd stream, or are more than announced;
+    /// nothing of the upload is kept then.
     pub fn write(&mut self, stored: &[u8]) -> Result<(), Error> {
         let written = self.add(stored);
         if written.is_err() {
@@ -377,11 +376,11 @@ impl Upload {
         Ok(())
     }
 
-    /// Checks the whole.
+    /// Checks the digest of the complete upload.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the bytes are others than the digest names; nothing
-    /// is kept then.
+    /// [`Error::Mismatch`] if the bytes do not match the digest; nothing of the upload is kept
+    /// then.
     pub fn finish(self) -> Result<Checked, Error> {
         let Self { start, check, turn, .. } = self;
         // No more will come.
@@ -395,7 +394,7 @@ impl Upload {
         }
     }
 
-    /// Removes what has arrived.
+    /// Removes what has arrived of the upload.
     pub fn discard(&mut self) {
         let _ = fs::remove_file(&self.turn.path);
     }

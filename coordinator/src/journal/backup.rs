@@ -1,4 +1,4 @@
-//! A copy of a journal in one file, while a coordinator uses it or none does.
+//! Copying a journal to one file, also while a coordinator uses the journal.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -13,14 +13,13 @@ use super::recover::{remove_database, start};
 use super::sqlite::{Sqlite, mark_file};
 use super::{Error, beside, mark};
 
-/// Copies the journal at `path` to a file that does not exist yet; returns the number
-/// of the last event in it. The copy holds all that was acknowledged before; it was
-/// read as at a start, and is on disk when this returns. Whoever opens it needs no
-/// mark.
+/// Copies the journal at `path` to a new file `to`; returns the number of the last event in the
+/// copy. The copy holds all events acknowledged before the call, has been read as at a start,
+/// and is on disk when this returns. Opening the copy requires no mark.
 ///
 /// # Errors
-/// If the journal cannot be read or may not be served, or the copy exists already or
-/// cannot be written. Then there is no copy.
+/// If the journal cannot be read or may not be served, or the copy already exists or cannot be
+/// written. No copy is left in these cases.
 pub fn file(path: &Path, to: &Path) -> Result<u64, Error> {
     let failed = |cause: io::Error| Error::Copy { place: to.display().to_string(), cause: cause.into() };
     if to.exists() {

@@ -1,4 +1,4 @@
-//! The stored form of events: those of one transaction together.
+//! The stored form of events: one batch per transaction.
 
 use domain::event::Event;
 
@@ -7,20 +7,20 @@ use super::Error;
 /// Events that were appended together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// Number of the first.
+    /// Number of the first event.
     pub(super) first: u64,
-    /// Number of the last.
+    /// Number of the last event.
     pub(super) last: u64,
-    /// Milliseconds since 1970, when they were decided.
+    /// When the events were decided, in milliseconds since 1970.
     pub(super) at_ms: i64,
     /// The events as a JSON array.
     pub(super) events: String,
-    /// blake3 of all of this: databases do not check what they read.
+    /// blake3 of all other fields: databases do not check what they read.
     pub(super) digest: Vec<u8>,
 }
 
 impl Batch {
-    /// Packs events of which the first gets that number.
+    /// Packs events of which the first has the number `first`.
     pub(super) fn pack(first: u64, at_ms: i64, events: &[Event]) -> Self {
         let last = first + events.len() as u64 - 1;
         let events = serde_json::to_string(events).expect("events serialise to JSON");
@@ -44,7 +44,7 @@ impl Batch {
     }
 }
 
-/// Reads batches one after the other and sees to it that none is missing.
+/// Reads batches in order and checks that none is missing.
 pub(super) struct Replay<'a> {
     place: &'a str,
     after: u64,
@@ -53,12 +53,12 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    /// Hands the events after a number to `apply`.
+    /// A replay that hands the events after number `after` to `apply`.
     pub(super) fn new(place: &'a str, after: u64, apply: &'a mut dyn FnMut(u64, i64, Event)) -> Self {
         Self { place, after, last: after, apply }
     }
 
-    /// Takes the next batch.
+    /// Checks the next batch and hands out its events.
     pub(super) fn take(&mut self, batch: &Batch) -> Result<(), Error> {
         let begins = batch.first <= self.last + 1 && (batch.first == self.last + 1 || self.last == self.after);
         if !begins || batch.last < batch.first {
@@ -73,7 +73,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Sees to it that nothing is missing at the end.
+    /// Checks that no event is missing up to `last`.
     pub(super) fn end(self, last: u64) -> Result<(), Error> {
         match self.last == last {
             true => Ok(()),
@@ -109,7 +109,7 @@ mod tests {
         Ok(events)
     }
 
-    /// With a checksum that fits, as an attacker or another program would write it.
+    /// A batch with a valid checksum, as an attacker or another program could write.
     fn signed(first: u64, last: u64, events: String) -> Batch {
         let digest = digest(first, last, 0, &events);
         Batch { first, last, at_ms: 0, events, digest }

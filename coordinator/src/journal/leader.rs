@@ -1,9 +1,9 @@
-//! Which of several coordinators leads: a row of the database, held by the
-//! database's clock.
+//! Election of one leader among several coordinators: a row of the database with a deadline by
+//! the database's clock.
 //!
-//! Each leader has a term of its own, and whatever it writes names the term. A
-//! leader that was frozen and wakes finds that its term is over; nothing that it
-//! does until then reaches the journal.
+//! Each leader has a term of its own, and every write names the term. A leader that was frozen
+//! and wakes up finds that its term is over; nothing that it does before it notices reaches the
+//! journal.
 
 use std::future::Future;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -16,21 +16,21 @@ use tokio::time::Instant;
 use super::postgres::{Link, Postgres, Server};
 use super::{Error, Journal};
 
-/// Signs of life within the time that a leader has.
+/// Renewals within the time that a lead lasts.
 const SIGNS: u32 = 3;
 
 /// How a candidacy ended.
 pub enum Candidacy {
     /// This coordinator leads.
     Leads(Lead),
-    /// Another one does.
+    /// Another coordinator leads.
     Stands {
-        /// Where the leader serves.
+        /// Address at which the leader serves.
         leader: String,
     },
 }
 
-/// A coordinator that wants to lead.
+/// A coordinator that tries to become the leader.
 pub struct Candidate {
     link: Link,
     server: Server,
@@ -38,16 +38,16 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// One that would serve at that address.
+    /// A candidate that would serve at `address`.
     ///
     /// # Errors
-    /// If the database cannot be reached or holds another form.
+    /// If the database cannot be reached or holds another form of journal.
     pub fn new(server: &Server, address: &str) -> Result<Self, Error> {
         server.prepare()?;
         Ok(Self { link: Link::new(server), server: server.clone(), address: address.to_owned() })
     }
 
-    /// Tries to lead.
+    /// Tries once to become the leader.
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -74,7 +74,7 @@ impl Candidate {
     }
 }
 
-/// The right to write.
+/// The right to write to the journal, while this coordinator leads.
 pub struct Lead {
     server: Server,
     term: i64,
@@ -93,15 +93,15 @@ impl Lead {
         Ok(Self { server: server.clone(), term, until, stop, renews })
     }
 
-    /// What opens the journal, to write to it for as long as this leads. Waits for
-    /// the database.
+    /// Opens the journal for writing as long as this lead lasts. The returned function waits
+    /// for the database.
     pub fn opener(&self) -> impl FnOnce() -> Result<Box<dyn Journal>, Error> + Send + 'static {
         let (server, term) = (self.server.clone(), self.term);
         move || Ok(Box::new(Postgres::open(&server, term)?))
     }
 
-    /// What ends when the lead may be over: another coordinator leads, or may soon,
-    /// as the database has not answered in time.
+    /// Resolves when the lead may be over: another coordinator leads, or may do so soon as the
+    /// database has not answered in time.
     pub fn lost(&self) -> impl Future<Output = Error> + Send + 'static {
         let (mut until, place) = (self.until.clone(), self.server.place());
         async move {
@@ -117,8 +117,8 @@ impl Lead {
         }
     }
 
-    /// Gives the lead back. Waits for the database; a lead that is dropped instead
-    /// is given back a little later.
+    /// Gives the lead back. Waits for the database; a lead that is dropped instead is given
+    /// back a little later.
     pub fn release(self) {
         drop(self.stop);
         // If it panicked, the lead ends by itself.
@@ -126,7 +126,7 @@ impl Lead {
     }
 }
 
-/// What a leader does beside leading, on a connection of its own.
+/// Renews a lead, on a connection of its own.
 struct Renewal {
     link: Link,
     patience: Duration,
@@ -153,7 +153,7 @@ impl Renewal {
         }
     }
 
-    /// Moves the end of the term; says whether this coordinator leads.
+    /// Extends the term's deadline by `millis`; returns whether this coordinator leads.
     fn renew(&mut self, millis: i64) -> Result<bool, Error> {
         let renew = "UPDATE leader SET expires = clock_timestamp() + $2::BIGINT * INTERVAL '1 millisecond'
                      WHERE term = $1";

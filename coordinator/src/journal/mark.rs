@@ -1,14 +1,14 @@
-//! How far the journal had come when anybody was last told of it, in a file of its
-//! own: a journal that is shorter, or another, is not served.
+//! A file that says up to which event the journal was acknowledged: a journal that is shorter,
+//! or that differs there, is not served.
 //!
-//! A database drops what it cannot read at the end of its log, as it must after a
-//! power cut, and cannot tell that from damage to what was acknowledged. The mark
-//! can. It follows the journal: events are on disk before it names them, and
-//! nobody is told of them before it does. So the journal may be ahead of its mark,
-//! by what was cut off between the two, and never behind it.
+//! A database drops what it cannot read at the end of its log, as it must after a power cut,
+//! and cannot tell that from damage to acknowledged events. The mark can. The mark follows the
+//! journal: events are on disk before the mark names them, and nobody is told of events before
+//! the mark names them. So the journal may be ahead of its mark, by what was written between
+//! the two when the process was cut off, and never behind.
 //!
-//! The file has two places, written by turns: a write that is torn leaves the
-//! other, which the journal is then ahead of.
+//! The file has two places, written in turn: a torn write leaves the other place intact, which
+//! the journal is then ahead of.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -19,36 +19,36 @@ use domain::digest::Digest;
 
 use super::{Error, FORM, beside};
 
-/// Bytes from one place to the other: more than a disk writes in parts.
+/// Distance of the two places in bytes: more than a disk writes in parts.
 const PLACE: usize = 4096;
 
-/// Bytes of a file.
+/// Length of the file in bytes.
 const LENGTH: u64 = 2 * PLACE as u64;
 
 /// The last events that were acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Number of the last; 0 if there is none.
+    /// Number of the last acknowledged event; 0 if there is none.
     pub number: u64,
-    /// Digest of the events that were appended with it.
+    /// Digest of the batch that ends with that event.
     pub digest: Digest,
 }
 
 impl Mark {
-    /// That of a journal without events.
+    /// The mark of a journal without events.
     pub fn none() -> Self {
         Self { number: 0, digest: Digest::of(b"") }
     }
 
-    /// That of a journal which ends with events that have this digest; of none if it
-    /// is no digest.
+    /// The mark of a journal that ends with event `number` and a batch of this digest; a
+    /// `digest` that is not 32 bytes long counts as that of no events.
     pub(super) fn new(number: u64, digest: &[u8]) -> Self {
         let digest =
             <[u8; 32]>::try_from(digest).map_or_else(|_| Digest::of(b""), |bytes| blake3::Hash::from(bytes).into());
         Self { number, digest }
     }
 
-    /// As it is stored. Every mark has the same length.
+    /// The stored form of the mark. Every mark has the same length.
     fn line(self) -> String {
         let words = format!("lithogen journal mark, form {FORM}: event {:020} {}", self.number, self.digest);
         let check = Digest::of(words.as_bytes());
@@ -64,23 +64,23 @@ impl Mark {
     }
 }
 
-/// The two places.
+/// The two places of a mark file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places([Option<Mark>; 2]);
 
 impl Places {
-    /// Both with the same mark.
+    /// Both places with the same mark.
     pub fn new(mark: Mark) -> Self {
         Self([Some(mark); 2])
     }
 
-    /// Reads what is stored; a place that cannot be read is empty.
+    /// Parses the stored bytes; a place that cannot be read is empty.
     pub fn parse(bytes: &[u8]) -> Self {
         let place = |number: usize| bytes.get(number * PLACE..).and_then(Mark::parse);
         Self([place(0), place(1)])
     }
 
-    /// All that is stored.
+    /// The stored form of both places.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![b' '; 2 * PLACE];
         for (number, mark) in self.0.iter().enumerate() {
@@ -90,8 +90,8 @@ impl Places {
         bytes
     }
 
-    /// Takes the next mark, in the place of the older; returns the offset and the
-    /// bytes to be stored there.
+    /// Puts the next mark in the place of the older one; returns the offset and the bytes to
+    /// store there.
     pub fn note(&mut self, mark: Mark) -> (u64, Vec<u8>) {
         let number = |place: usize| self.0[place].map(|mark| mark.number);
         let place = usize::from(number(1) < number(0));
@@ -99,17 +99,17 @@ impl Places {
         ((place * PLACE) as u64, mark.line().into_bytes())
     }
 
-    /// The newer mark that can be read, if any can.
+    /// The newer of the marks that can be read, if any.
     pub fn newest(&self) -> Option<Mark> {
         self.0.into_iter().flatten().max_by_key(|mark| mark.number)
     }
 
-    /// Whether a journal may be served: one that ends with event `last`, and has
-    /// `there` at the number of the newest mark.
+    /// Whether a journal may be served that ends with event `last` and has the mark `there` at
+    /// the number of the newest mark.
     ///
     /// # Errors
-    /// If it is shorter than what was acknowledged, or another, or the mark cannot
-    /// tell.
+    /// If the journal is shorter than what was acknowledged, or differs from it, or the mark
+    /// cannot tell.
     pub fn check(&self, last: u64, there: Option<Mark>) -> Result<(), Refusal> {
         let mark = self.newest().ok_or(Refusal::Unreadable)?;
         match mark.number {
@@ -121,7 +121,7 @@ impl Places {
         }
     }
 
-    /// Whether one place cannot be read.
+    /// Whether at least one place cannot be read.
     pub fn is_torn(&self) -> bool {
         self.0.contains(&None)
     }
@@ -130,38 +130,38 @@ impl Places {
 /// Why a journal may not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Events are missing at its end.
+    /// Acknowledged events are missing at the journal's end.
     #[error(
         "it ends with event {last}, but events up to {marked} were acknowledged, as its mark says; a damaged or removed \
          log does that, and so does an old copy"
     )]
     Shorter {
-        /// Number of the last event that is there.
+        /// Number of the last event in the journal.
         last: u64,
-        /// Number of the last that should be.
+        /// Number of the last acknowledged event.
         marked: u64,
     },
-    /// It holds another history.
+    /// The journal holds another history than the acknowledged one.
     #[error("its event {marked} is not the one that was acknowledged, as its mark says")]
     Differs {
-        /// Number of the event.
+        /// Number of the event that differs.
         marked: u64,
     },
-    /// The mark is damaged.
+    /// The mark file is damaged.
     #[error("its mark cannot be read, which says up to which event it was acknowledged")]
     Unreadable,
-    /// The mark is gone.
+    /// The mark file is missing.
     #[error("its mark is missing, which says up to which event it was acknowledged")]
     Missing,
-    /// It is not what the mark was made for.
+    /// The marked file is not a journal of the form that the mark was made for.
     #[error("it is not of the form that its mark says")]
     Form,
-    /// [`recover`](super::recover) did not come to its end.
+    /// [`recover`](super::recover) was interrupted.
     #[error("a recovery was cut short")]
     Recovering,
 }
 
-/// The mark of a journal, on disk.
+/// The mark file of a journal.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     path: PathBuf,
@@ -170,7 +170,7 @@ pub(super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Opens the mark at `path`, if there is one.
+    /// Opens the mark file at `path`, if there is one.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
         let read = || -> io::Result<Self> {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -185,7 +185,7 @@ impl MarkFile {
         }
     }
 
-    /// Puts a mark at `path`, whatever is there: whole, or not at all.
+    /// Replaces whatever is at `path` by a mark file, atomically.
     pub(super) fn create(path: &Path, mark: Mark) -> Result<Self, Error> {
         let places = Places::new(mark);
         let written = || -> io::Result<File> {
@@ -201,14 +201,15 @@ impl MarkFile {
         Ok(Self { path: path.to_owned(), file, places })
     }
 
-    /// Notes what may be acknowledged from now on; on disk when this returns.
+    /// Notes what may be acknowledged from now on; the mark is on disk when this returns.
     pub(super) fn note(&mut self, mark: Mark) -> Result<(), Error> {
         let (offset, line) = self.places.note(mark);
         let written = self.file.write_all_at(&line, offset).and_then(|()| self.file.sync_data());
         written.map_err(|cause| write_error(&self.path, cause))
     }
 
-    /// Brings the mark up to what the journal holds, as after a cut between the two.
+    /// Advances the mark to what the journal holds, for instance after a cut between the two
+    /// writes.
     pub(super) fn follow(&mut self, mark: Mark) -> Result<(), Error> {
         match self.places.newest() == Some(mark) {
             true => Ok(()),
@@ -221,7 +222,7 @@ fn write_error(path: &Path, cause: io::Error) -> Error {
     Error::Write { place: path.display().to_string(), cause: cause.into() }
 }
 
-/// Has the names in a file's folder on disk.
+/// Syncs the folder of a file, so that its names are on disk.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
@@ -239,7 +240,7 @@ mod tests {
         places.check(last, places.newest().map(|newest| mark(newest.number)))
     }
 
-    /// Marks of batches that end with these numbers, as stored.
+    /// The stored form of a mark file to which marks with these numbers were written.
     fn stored(numbers: &[u64]) -> Vec<u8> {
         let mut places = Places::new(Mark::none());
         let mut bytes = places.bytes();

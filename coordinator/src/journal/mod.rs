@@ -1,18 +1,18 @@
-//! Events in a database: the truth from which everything else follows.
+//! The journal: events in a database, the truth from which everything else follows.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`sqlite`] | a journal in one file, for one coordinator |
 //! | [`postgres`] | a journal in PostgreSQL, which several coordinators share |
-//! | [`leader`] | which of them leads |
+//! | [`leader`] | which of several coordinators leads |
 //! | [`mark`] | how far the journal had come, so that a shorter one is not served |
 //! | [`recover`] | going on without what a damaged disk has lost |
 //! | [`backup`] | a copy in one file, while the journal is in use or not |
 //! | [`snapshot`] | a state on disk, so that a start need not read every event |
 //!
-//! Events are numbered from 1 without gaps. Those of one [`Journal::append`] are
-//! stored together, with a checksum, and in the same transaction as the rows of
-//! the [`tables`](crate::tables) that people query.
+//! Events are numbered from 1 without gaps. The events of one [`Journal::append`] are stored
+//! together, with a checksum, and in the same transaction as the rows of the
+//! [`tables`](crate::tables) that people query.
 
 pub mod backup;
 mod batch;
@@ -40,167 +40,161 @@ pub use sqlite::Sqlite;
 /// Version of the stored form.
 const FORM: i64 = 2;
 
-/// Snapshots that are kept: the older one is there if the newer is damaged.
+/// Number of snapshots that are kept: the older one is used if the newer is damaged.
 const SNAPSHOTS: u32 = 2;
 
-/// What a database says that does not do what it should.
+/// An error of the database.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be opened or read: no permission, no connection.
+    /// The journal cannot be opened or read: no permission, no connection.
     #[error("the journal {place} cannot be read: {cause}")]
     Read {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// Why.
         cause: Cause,
     },
-    /// What is stored is not what was written.
+    /// The stored bytes are not what was written.
     #[error(
         "the journal {place} cannot be read: it is damaged: {problem}; it was left as it is: restore it from a copy, \
          or keep what can be read by `lithogen journal recover`, which says what is lost"
     )]
     Damaged {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// What was found.
         problem: String,
     },
-    /// It lacks what was acknowledged, or cannot show that it does not.
+    /// The journal lacks acknowledged events, or cannot show that it does not.
     #[error(
         "the journal {place} is not served: {refusal}; it was left as it is: put back what is missing, or go on with what \
          is there by `lithogen journal recover`, which says what is lost"
     )]
     Refused {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// Why.
         refusal: Refusal,
     },
-    /// It cannot be written: a full disk.
+    /// The journal cannot be written, for instance as the disk is full.
     #[error("the journal cannot be written: {place}: {cause}; nothing committed is lost: make room and start again")]
     Write {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// Why.
         cause: Cause,
     },
-    /// There is no copy of it.
+    /// The journal cannot be copied.
     #[error("cannot copy the journal to {place}: {cause}")]
     Copy {
-        /// Where the copy was to be.
+        /// Path of the copy.
         place: String,
-        /// Why.
         cause: Cause,
     },
-    /// Events are whole, but mean nothing to this program.
+    /// Events are intact, but this program cannot understand them.
     #[error(
         "events {first} to {last} of the journal {place} cannot be understood: {problem}; were they written by another \
          version?"
     )]
     Event {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// Number of the first.
+        /// Number of the first such event.
         first: u64,
-        /// Number of the last.
+        /// Number of the last such event.
         last: u64,
-        /// Why.
         problem: String,
     },
-    /// Another coordinator leads: what this one decides is not kept.
+    /// Another coordinator leads: decisions of this one are not kept.
     #[error(
         "this coordinator leads no more: another one may write to the journal {place}; nothing committed is lost: start \
          this one again, and it stands by"
     )]
     NotLeader {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
     },
-    /// Another coordinator leads, so that nothing can be done to the journal.
+    /// Another coordinator leads, so that the journal cannot be repaired or replaced.
     #[error(
         "{leader} leads the journal {place}, or did until a moment ago: end all coordinators that use it, and try again"
     )]
     Led {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// Where the leader serves.
+        /// Address at which the leader serves.
         leader: String,
     },
-    /// The address of a database means nothing.
+    /// The address of a database cannot be parsed.
     #[error("cannot use this address of a journal: {0}; it looks like postgres://user@host:5432/database")]
     Address(String),
-    /// Written by another version of the program.
+    /// The journal was written by another version of the program.
     #[error("the journal {place} has form {found}, this program reads form {FORM}; use the version that wrote it")]
     Version {
-        /// Which journal.
+        /// The journal's file, or its database without the password.
         place: String,
-        /// The form found.
+        /// The form number found in the journal.
         found: i64,
     },
 }
 
-/// Where a journal is.
+/// Where a journal is kept.
 #[derive(Clone, Debug)]
 pub enum Location {
-    /// In a file, which this coordinator has for itself.
+    /// In a file that this coordinator has for itself.
     File(PathBuf),
     /// In a database that several coordinators share.
     Postgres(postgres::Server),
 }
 
-/// An open journal: one writer.
+/// An open journal; each has a single writer.
 pub trait Journal: Send {
     /// Number of the last event; 0 if there is none.
     fn last(&self) -> u64;
 
-    /// Numbers of the snapshots, newest first: each holds the state after the
-    /// event of that number.
+    /// Numbers of the snapshots, newest first. A snapshot holds the state after the event of
+    /// its number.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// If the snapshots cannot be listed.
     fn snapshots(&mut self) -> Result<Vec<u64>, Error>;
 
-    /// One of them.
+    /// Reads the snapshot of that number.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the snapshot cannot be read.
     fn snapshot(&mut self, number: u64) -> Result<Snapshot, Error>;
 
     /// Stores a snapshot and keeps the last two.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the snapshot cannot be written.
     fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Error>;
 
     /// Hands all events after a number to `apply`, oldest first, with their
     /// numbers and the milliseconds since 1970 when they were decided.
     ///
     /// # Errors
-    /// If one cannot be read. Those before it have been handed over.
+    /// If an event cannot be read. The events before it have been handed over.
     fn replay(&mut self, after: u64, apply: &mut dyn FnMut(u64, i64, Event)) -> Result<(), Error>;
 
-    /// Appends events and writes the rows that follow from them, in one
-    /// transaction: all of it or nothing is on disk when this returns.
+    /// Appends events and writes the rows that follow from them, in one transaction: either all
+    /// of them or none are on disk when this returns.
     ///
     /// # Errors
-    /// If it cannot be written. The journal must not be used any more.
+    /// If the transaction fails. The journal must not be used any more.
     fn append(&mut self, at_ms: i64, events: &[Event], rows: &[Row]) -> Result<(), Error>;
 
-    /// Opens another way to the tables, which neither waits for this one nor holds
-    /// it up.
+    /// Opens a separate connection to the tables, which neither waits for this one nor blocks
+    /// it.
     ///
     /// # Errors
-    /// If the system or the database does not give it.
+    /// If the operating system or the database refuses the connection.
     fn tables(&self) -> Result<Box<dyn Tables>, Error>;
 }
 
-/// What people ask the tables.
+/// The queries that people make.
 pub trait Tables: Send {
-    /// What happened to tasks of a run, from one event's number on and up to
-    /// another's, which is not included.
+    /// What happened to the tasks of a run, from event number `from` up to, not including,
+    /// event number `to`.
     ///
     /// # Errors
     /// If the tables cannot be read.
@@ -219,19 +213,19 @@ pub trait Tables: Send {
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error>;
 }
 
-/// A file whose name begins with another's.
+/// The path whose file name is that of `path` followed by `ending`.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
 }
 
-/// The state of the newest snapshot that can be read, and the number of the last
-/// event in it: what comes after has to be replayed. A snapshot that cannot be
-/// read costs time at this start and nothing else.
+/// Restores the state of the newest readable snapshot; also returns the number of the last
+/// event in that snapshot, after which events have to be replayed. A snapshot that cannot be
+/// read only makes this start slower.
 ///
 /// # Errors
-/// If the journal cannot be read, or ends before a snapshot.
+/// If the journal cannot be read, or ends before the snapshot.
 pub fn restore<S: Default>(
     journal: &mut dyn Journal,
     read: impl Fn(&[u8]) -> Result<S, String>,

@@ -1,10 +1,10 @@
-//! A journal in PostgreSQL, which several coordinators share: one leads.
+//! A journal in PostgreSQL, shared by several coordinators of which one leads.
 //!
-//! Every append says under which term it is made and is refused once another
-//! coordinator leads, in the same transaction. When the connection breaks, the
-//! number of the batch tells whether it was committed.
+//! Every append names the leader's term and is refused, in the same transaction, once another
+//! coordinator leads. When the connection breaks, the number of the batch tells whether the
+//! batch was committed.
 //!
-//! Call nothing of this from asynchronous code: it waits for the network.
+//! Nothing here may be called from asynchronous code: every call waits for the network.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,30 +26,30 @@ use super::snapshot::Snapshot;
 use super::{Error, FORM, Journal, SNAPSHOTS, Tables, sql};
 use crate::tables::{self, Attempt, End, Row};
 
-/// The tables.
+/// The SQL that creates the tables.
 const SCHEMA: &str = include_str!("postgres.sql");
 
-/// Key of the lock under which the tables are made.
+/// Key of the advisory lock under which the tables are created.
 const SCHEMA_LOCK: i64 = 0x6c69_7468_6f67_656e;
 
-/// Batches read at once.
+/// Number of batches read at once.
 const PAGE: i64 = 256;
 
-/// Pause between two tries to connect.
+/// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(100);
 
-/// For how long a leader usually leads without a sign of life: several times what
-/// a database takes to fail over is not needed, as nobody else can write.
+/// Default time that a leader leads without a sign of life. It need not cover several failovers
+/// of a database, as nobody else can write meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where a journal is, and how patient to be with it.
+/// The address of a journal in PostgreSQL, and how long to wait for the database.
 #[derive(Clone)]
 pub struct Server {
     config: Box<Config>,
-    /// For how long a leader leads without a sign of life, and how long a broken
-    /// connection is tried again.
+    /// How long a leader leads without a sign of life, and how long a broken connection is
+    /// retried.
     pub(super) patience: Duration,
-    /// Where this coordinator notes how far the journal has come.
+    /// The file in which this coordinator notes how far the journal has come.
     mark: Option<PathBuf>,
 }
 
@@ -57,8 +57,8 @@ impl Server {
     /// The journal at `postgres://user@host:port/database`.
     ///
     /// # Errors
-    /// If the address cannot be read or asks for what there is not. They say nothing
-    /// of it: it may hold a password, also where none should be.
+    /// If the address cannot be parsed or asks for unsupported options. The messages quote
+    /// nothing of the address, which may hold a password, even where none belongs.
     pub fn new(url: &str, patience: Duration) -> Result<Self, Error> {
         let unclear = "it cannot be read; in a password, write @ as %40, : as %3A and / as %2F";
         let mut config: Config = url.parse().map_err(|_| Error::Address(unclear.to_owned()))?;
@@ -74,8 +74,8 @@ impl Server {
         Ok(Self { config: Box::new(config), patience, mark: None })
     }
 
-    /// As this one; and a file of this coordinator notes how far the journal has
-    /// come, so that an old copy of it is not served.
+    /// The same server with a mark file of this coordinator, so that an old copy of the journal
+    /// is not served.
     #[must_use]
     pub fn marked_in(self, mark: PathBuf) -> Self {
         Self { mark: Some(mark), ..self }
@@ -94,7 +94,7 @@ impl Server {
         Ok(client)
     }
 
-    /// Makes the tables if there are none.
+    /// Creates the tables if there are none.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         let mut client = self.connect()?;
         let found = (|| {
@@ -115,13 +115,13 @@ impl Server {
         }
     }
 
-    /// The mark that would be right for what is stored.
+    /// The mark that fits the last stored batch.
     pub(super) fn newest(&self) -> Result<Mark, Error> {
         Ok(self.batch_before(i64::MAX)?.unwrap_or_else(Mark::none))
     }
 
-    /// Whether a coordinator with that mark may serve the journal. Its mark may be far
-    /// behind: others have led since.
+    /// Whether a coordinator with this mark file may serve the journal. The mark may be far
+    /// behind, as other coordinators may have led since.
     pub(super) fn check(&self, mark: Option<&MarkFile>) -> Result<Result<(), Refusal>, Error> {
         let Some(mark) = mark else { return Ok(Ok(())) };
         let there = match mark.places.newest() {
@@ -131,7 +131,7 @@ impl Server {
         Ok(mark.places.check(self.newest()?.number, there))
     }
 
-    /// The mark of the last batch that begins with an event or before it.
+    /// The mark of the last batch that begins with event `first` or before.
     fn batch_before(&self, first: i64) -> Result<Option<Mark>, Error> {
         let newest = "SELECT last, digest FROM batches WHERE first <= $1 ORDER BY first DESC LIMIT 1";
         let found = self.connect()?.query_opt(newest, &[&first]);
@@ -139,7 +139,7 @@ impl Server {
         found.and_then(|row| row.map(mark).transpose()).map_err(|error| self.read_error(&error))
     }
 
-    /// Where it is, without a password.
+    /// The address of the journal without the password.
     pub(super) fn place(&self) -> String {
         let hosts: Vec<String> = self
             .config
@@ -168,7 +168,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// An open journal.
+/// An open journal in PostgreSQL.
 pub struct Postgres {
     server: Server,
     term: i64,
@@ -177,7 +177,7 @@ pub struct Postgres {
     mark: Option<MarkFile>,
 }
 
-/// A connection that writes.
+/// A connection for writing.
 struct Connection {
     client: Client,
     fence: Statement,
@@ -185,11 +185,11 @@ struct Connection {
     writer: Writer,
 }
 
-/// Why a try to append has failed.
+/// Why an attempt to append has failed.
 enum Failure {
     /// Another coordinator leads.
     Fenced,
-    /// The database says no, or nothing.
+    /// The database reports an error or does not answer.
     Database(postgres::Error),
 }
 
@@ -200,7 +200,7 @@ impl From<postgres::Error> for Failure {
 }
 
 impl Postgres {
-    /// Opens the journal to write to it under a term. The tables have to be there.
+    /// Opens the journal for writing under a term. The tables have to exist.
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -234,7 +234,7 @@ impl Postgres {
         self.client()?.query(question, params).map_err(|error| server.read_error(&error))
     }
 
-    /// Appends a batch unless it is there already, which a broken connection leaves
+    /// Appends a batch unless the database already holds it, which a broken connection leaves
     /// open.
     fn store(&mut self, batch: &Batch, rows: &[Row]) -> Result<(), Error> {
         let (term, deadline) = (self.term, Instant::now() + self.server.patience);
@@ -286,8 +286,7 @@ impl Connection {
     }
 }
 
-/// Fails unless that term is the current one, and keeps it so until the
-/// transaction ends.
+/// Fails unless `term` is the current one, and keeps `term` current until the transaction ends.
 fn fence<S: postgres::ToStatement>(transaction: &mut Transaction<'_>, fence: &S, term: i64) -> Result<(), Failure> {
     match transaction.query_opt(fence, &[&term])? {
         Some(_) => Ok(()),
@@ -374,7 +373,7 @@ impl Journal for Postgres {
     }
 }
 
-/// A connection that is made when it is needed, and may be dropped anywhere.
+/// A connection that is made on demand, and may be dropped on any thread.
 pub(super) struct Link {
     server: Server,
     client: Option<Client>,
@@ -385,7 +384,7 @@ impl Link {
         Self { server: server.clone(), client: None }
     }
 
-    /// The connection, made anew if it is broken.
+    /// The connection, renewed if it is broken.
     pub(super) fn client(&mut self) -> Result<&mut Client, Error> {
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
@@ -407,7 +406,7 @@ impl Drop for Link {
     }
 }
 
-/// A connection that only reads.
+/// A read-only connection for queries.
 struct PostgresTables(Link);
 
 impl PostgresTables {
@@ -458,7 +457,7 @@ fn attempt(row: &postgres::Row) -> Result<Attempt, postgres::Error> {
     })
 }
 
-/// A digest in a column of text.
+/// A digest stored in a text column.
 struct DigestText(Digest);
 
 impl<'a> postgres::types::FromSql<'a> for DigestText {
@@ -471,23 +470,23 @@ impl<'a> postgres::types::FromSql<'a> for DigestText {
     }
 }
 
-/// No host's name has this in it, but what follows an `@` within a password that
-/// was not escaped.
+/// Whether a host is the end of a password that holds an unescaped `@`: no host name contains
+/// these characters.
 fn is_part_of_a_password(host: &postgres::config::Host) -> bool {
     matches!(host, postgres::config::Host::Tcp(name) if name.contains(['@', ':']) && name.parse::<std::net::Ipv6Addr>().is_err())
 }
 
-/// Counts are never negative and never that large.
+/// Converts a stored count, which is never negative.
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// The same the other way.
+/// Converts a count to its stored form; counts never exceed `i64::MAX`.
 pub(super) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Whether the connection is to blame, and another may do.
+/// Whether the error is due to the connection, so that a new connection may help.
 fn is_lost(error: &postgres::Error) -> bool {
     let shutting_down = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
     let timed_out = [SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, SqlState::LOCK_NOT_AVAILABLE];
@@ -497,7 +496,7 @@ fn is_lost(error: &postgres::Error) -> bool {
     }
 }
 
-/// What went wrong, with what the database says about it.
+/// The error's cause with what the database reports.
 fn cause(error: &postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(said), _) => said.message().to_owned(),

@@ -1,12 +1,12 @@
-//! Rows for PostgreSQL: those of one kind in one statement, as each statement
-//! costs a round trip.
+//! Writing rows to PostgreSQL: all rows of one kind in one statement, as each statement costs a
+//! round trip.
 
 use postgres::{Client, Error, Statement, Transaction};
 
 use super::postgres::number;
 use crate::tables::Row;
 
-/// The statements.
+/// The prepared statements.
 pub(super) struct Writer {
     task: Statement,
     run: Statement,
@@ -17,7 +17,7 @@ pub(super) struct Writer {
     task_ended: Statement,
 }
 
-/// Rows that have not been written, by kind.
+/// Rows that have not been written yet, by kind.
 #[derive(Default)]
 struct Waiting<'a> {
     tasks: Vec<&'a Row>,
@@ -68,8 +68,8 @@ impl Writer {
         })
     }
 
-    /// Writes rows. Kinds are put together, except that nothing passes a submission
-    /// or a cancellation: in between, a task ends once at most.
+    /// Writes rows, grouped by kind. Groups do not extend across a submission or a
+    /// cancellation; between two of these, a task ends at most once.
     pub(super) fn write(&self, transaction: &mut Transaction<'_>, rows: &[Row]) -> Result<(), Error> {
         let mut waiting = Waiting::default();
         for row in rows {

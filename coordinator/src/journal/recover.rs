@@ -1,11 +1,10 @@
-//! Going on without what a damaged disk has lost.
+//! Recovering a journal from a damaged disk, without what is lost.
 //!
-//! What is kept is the longest beginning of the history that can be read: of the
-//! journal as it is, if a coordinator could start from it, or of its events, from
-//! which all else can be made again. What was there before is copied first. The
-//! journal that is kept is put together beside the damaged one and takes its place
-//! by one renaming; until then, the same command begins again or goes on, and no
-//! coordinator starts.
+//! Recovery keeps the longest beginning of the history that can be read: of the journal as it
+//! is, if a coordinator could start from it, or else of its events, from which everything else
+//! can be rebuilt. The previous files are copied first. The recovered journal is assembled
+//! beside the damaged one and replaces it by one renaming; until then, the same command starts
+//! again or continues, and no coordinator starts.
 
 use std::fs::File;
 use std::io;
@@ -23,31 +22,31 @@ use super::{Error, Journal, backup, beside};
 use crate::driver;
 use crate::tables;
 
-/// Events that are taken to be lost where nothing says how many were.
+/// Number of events that are assumed lost where nothing says how many were.
 const UNKNOWN: u64 = 1_000_000;
 
-/// Events of the same time that share a batch.
+/// Most events of the same time that share a batch.
 const BATCH: usize = 256;
 
-/// What became of a journal.
+/// The outcome of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// Why it was not served; nothing if it is served as it is.
+    /// Why the journal was not served; none if it is served as it is.
     pub problem: Option<String>,
     /// Number of the last event that is kept.
     pub kept: u64,
-    /// Number of the last event that there was; nothing if that is not known.
+    /// Number of the last event that the journal had; none if unknown.
     pub known: Option<u64>,
-    /// Where everything is as it was before; nothing if nothing was changed.
+    /// Folder with copies of the previous files; none if nothing was changed.
     pub aside: Option<PathBuf>,
 }
 
-/// Makes the journal at `path` one that is served, with as much of it as can be
-/// read. With `dry`, changes nothing and says what would become of it. No
-/// coordinator may use it.
+/// Recovers the journal at `path`, keeping as much of it as can be read, so that it is served
+/// again. With `dry`, changes nothing and reports the outcome. No coordinator may use the
+/// journal meanwhile.
 ///
 /// # Errors
-/// If it cannot be opened, is of another version, or the disk is full. The same
+/// If the journal cannot be opened, is of another version, or the disk is full. The same
 /// command may be tried again.
 pub fn file(path: &Path, dry: bool) -> Result<Recovered, Error> {
     let failed = |cause| write_error(path, cause);
@@ -83,9 +82,9 @@ pub fn file(path: &Path, dry: bool) -> Result<Recovered, Error> {
     Ok(Recovered { problem: Some(problem.to_string()), kept, known, aside })
 }
 
-/// Lets this coordinator serve the journal in a database as it is: as it came from a
-/// back-up. `mark` is where the coordinator noted how far it had come. With `dry`,
-/// changes nothing.
+/// Lets this coordinator serve the journal in a database as it is, for instance after the
+/// database was restored from a backup. `mark` is the file in which the coordinator noted how
+/// far the journal had come. With `dry`, changes nothing.
 ///
 /// # Errors
 /// If the database cannot be reached or read, or another coordinator leads.
@@ -126,25 +125,25 @@ fn recover_led(
     Ok(Recovered { problem: Some(problem.to_string()), kept, known, aside })
 }
 
-/// Whether there is a journal at `path`, or was.
+/// Whether there is, or was, a journal at `path`.
 pub fn is_there(path: &Path) -> bool {
     [path.to_owned(), mark_file(path), recovered_file(path)].iter().any(|file| file.exists())
 }
 
-/// Number of the last event, if a coordinator would start.
+/// Opens the journal as a starting coordinator does; returns the number of its last event.
 fn served(path: &Path) -> Result<u64, Error> {
     let mut journal = Sqlite::open(path)?;
     start(&mut journal)?;
     Ok(journal.last())
 }
 
-/// What a coordinator does before it serves.
+/// Reads the journal as a starting coordinator does.
 pub(super) fn start(journal: &mut dyn Journal) -> Result<(), Error> {
     driver::replay(journal)?;
     journal.tables()?.open_attempts().map(drop)
 }
 
-/// Number of the last event that there was, if anything says so.
+/// Number of the last event that the journal had, if anything says so.
 fn known(problem: &Error, marked: Option<u64>, last: u64) -> Option<u64> {
     match problem {
         Error::Refused { refusal: Refusal::Differs { .. } | Refusal::Missing | Refusal::Unreadable, .. } => None,
@@ -152,7 +151,7 @@ fn known(problem: &Error, marked: Option<u64>, last: u64) -> Option<u64> {
     }
 }
 
-/// Sees to it that nothing that was granted is granted again.
+/// Notes the loss in the journal, so that no fencing token is granted a second time.
 fn note_loss(journal: &mut dyn Journal, known: Option<u64>, kept: u64) -> Result<(), Error> {
     match known.map_or(UNKNOWN, |known| known.saturating_sub(kept)) {
         0 => Ok(()),
@@ -160,8 +159,8 @@ fn note_loss(journal: &mut dyn Journal, known: Option<u64>, kept: u64) -> Result
     }
 }
 
-/// Makes a journal at `draft` with as much as can be read; returns the numbers of the
-/// last event that is in it, and of the last that there is.
+/// Makes a journal at `draft` with as much as can be read; returns the number of its last
+/// event, and that of the last event found.
 fn keep(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
     if is_empty(path) {
         Sqlite::open_unmarked(draft)?.close()?;
@@ -183,8 +182,8 @@ fn keep(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
     }
 }
 
-/// Makes a journal of the events that can be read; returns the numbers of the last of
-/// them, and of the last that there is.
+/// Makes a journal at `draft` from the events that can be read; returns the number of the last
+/// of these, and that of the last event found.
 fn replayed(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
     let (mut events, mut last) = (vec![], 0);
     let read = Sqlite::open_as_found(path).and_then(|mut found| {
@@ -213,8 +212,7 @@ fn replayed(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
     Ok((kept, last.max(kept)))
 }
 
-/// Copies the journal's files into a folder of their own; they are on disk when this
-/// returns.
+/// Copies the journal's files to a new folder; the copies are on disk when this returns.
 fn copy_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = beside(path, &format!("-damaged-{}", now_ms()));
     std::fs::create_dir(&aside)?;
@@ -230,8 +228,8 @@ fn copy_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Puts the journal that was put together in its place, with a mark of its own.
-/// Whenever this is cut short, doing it again does the rest.
+/// Moves the recovered journal into its place, with a mark of its own. Whenever this is
+/// interrupted, doing it again completes it.
 fn take_its_place(path: &Path) -> Result<(), Error> {
     let failed = |cause| write_error(path, cause);
     let done = recovered_file(path);
@@ -246,7 +244,7 @@ fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(true, |file| file.len() == 0)
 }
 
-/// Removes a database with its log.
+/// Removes an SQLite database with its log.
 pub(super) fn remove_database(path: &Path) -> io::Result<()> {
     remove_logs(path).and_then(|()| remove(path))
 }

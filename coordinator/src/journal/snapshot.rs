@@ -1,53 +1,51 @@
-//! A state on disk, so that a start need not read every event.
+//! A packed state on disk, so that a start does not have to read every event.
 
 use std::io;
 
-/// Good enough for JSON, and faster than a disk.
+/// Compression level: good enough for JSON, and faster than a disk.
 const LEVEL: i32 = 1;
 
-/// A packed state, with what tells whether it is still whole.
+/// A compressed state with a checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Number of the last event in it.
+    /// Number of the last event that the state includes.
     pub number: u64,
-    /// The state, compressed.
+    /// The compressed state.
     pub packed: Vec<u8>,
-    /// blake3 of number and packed state.
+    /// blake3 of the number and the compressed state.
     pub digest: Vec<u8>,
 }
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What is stored is not what was written.
+    /// The stored bytes do not match their checksum.
     #[error("the snapshot after event {0} is damaged: its checksum does not match")]
     Checksum(u64),
-    /// It cannot be packed or unpacked.
+    /// The state cannot be compressed or decompressed.
     #[error("the snapshot after event {number} cannot be packed or unpacked: {source}")]
     Packing {
-        /// Number of the last event in it.
+        /// Number of the last event that the state includes.
         number: u64,
-        /// Why.
         source: io::Error,
     },
 }
 
 impl Snapshot {
-    /// Packs the state after the event of that number. Takes time: call it where
-    /// nobody waits.
+    /// Compresses the state after event `number`. This takes time: call it where nobody waits.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If memory does not suffice.
     pub fn pack(number: u64, state: &[u8]) -> Result<Self, Error> {
         let packed = zstd::encode_all(state, LEVEL).map_err(|source| Error::Packing { number, source })?;
         let digest = digest(number, &packed);
         Ok(Self { number, packed, digest })
     }
 
-    /// The state.
+    /// The decompressed state.
     ///
     /// # Errors
-    /// If it is damaged.
+    /// If the snapshot is damaged.
     pub fn unpack(&self) -> Result<Vec<u8>, Error> {
         if self.digest != digest(self.number, &self.packed) {
             return Err(Error::Checksum(self.number));

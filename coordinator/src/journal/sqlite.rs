@@ -20,40 +20,40 @@ use super::snapshot::Snapshot;
 use super::{Error, FORM, Journal, SNAPSHOTS, Tables, beside, sql};
 use crate::tables::{self, Attempt, End, Row};
 
-/// The tables.
+/// The SQL that creates the tables.
 const SCHEMA: &str = include_str!("sqlite.sql");
 
-/// Pages kept in memory: the index of task keys is read at random places.
+/// Page cache in KiB: the index of task keys is read at random positions.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// Pages of the log before it is folded into the file: pages that change often
-/// are copied less often, and what a damaged log can take stays small. 4 MiB.
+/// Pages in the write-ahead log before a checkpoint folds them into the file (4 MiB). Pages
+/// that change often are then copied less often, and a damaged log loses little.
 const CHECKPOINT_PAGES: i64 = 1024;
 
-/// Events of an older form that share a batch in this one.
+/// Events of an older form that become one batch of the current form.
 const MIGRATION_BATCH: usize = 256;
 
-/// An open journal.
+/// A journal in an open SQLite file.
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
     last: u64,
-    /// None if it is opened for what can be read, whatever its mark says.
+    /// None if the file is opened to read what can be read, whatever its mark says.
     mark: Option<MarkFile>,
-    /// Whether the journal itself says that it has a mark where it is.
+    /// Whether the journal itself says that it has a mark beside it.
     says_marked: bool,
-    /// Whether the log is folded into the file at the end.
+    /// Whether the log is folded into the file on closing.
     folds: bool,
 }
 
 impl Sqlite {
-    /// Opens the journal at `path`, or makes an empty one. An older form is brought
-    /// up to date. A journal that has no mark yet gets one.
+    /// Opens the journal at `path`, or creates an empty one. A journal of an older form is
+    /// migrated. A journal without a mark gets one.
     ///
     /// # Errors
-    /// If the file cannot be opened, is damaged, lacks what was acknowledged or is
-    /// of another version. It is then left as it is.
+    /// If the file cannot be opened, is damaged, lacks acknowledged events or is of another
+    /// version. The file is then left as it is.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let refused = |refusal| Error::Refused { place: path.display().to_string(), refusal };
         if recovered_file(path).exists() {
@@ -92,7 +92,7 @@ impl Sqlite {
         Ok(journal)
     }
 
-    /// Opens what is there, whatever its mark says and without one.
+    /// Opens an existing journal without its mark, whatever the mark says.
     ///
     /// # Errors
     /// If the file cannot be opened, is damaged or is of another version.
@@ -103,10 +103,10 @@ impl Sqlite {
         Ok(journal)
     }
 
-    /// Opens what is there to read from it, whatever the file says of itself.
+    /// Opens an existing file for reading, whatever version the file claims.
     ///
     /// # Errors
-    /// If the file cannot be opened, or no events can be found in it.
+    /// If the file cannot be opened, or holds no events that can be read.
     pub(super) fn open_as_found(path: &Path) -> Result<Self, Error> {
         let mut journal = Self::connect(path)?;
         // A file that is shorter than it says is read as far as it goes.
@@ -123,10 +123,11 @@ impl Sqlite {
         Ok(journal)
     }
 
-    /// Folds the log into the file, which is on disk when this returns.
+    /// Folds the log into the file and closes the journal; the file is on disk when this
+    /// returns.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// If the log cannot be folded or the file not be synced.
     pub(super) fn close(mut self) -> Result<(), Error> {
         self.folds()?;
         let fold = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
@@ -146,8 +147,8 @@ impl Sqlite {
         Ok(Self { connection, path: path.to_owned(), last: 0, mark: None, says_marked: false, folds: false })
     }
 
-    /// From now on the log is folded into the file when the journal is closed. One that
-    /// turns out to be damaged is left as it is.
+    /// From now on the log is folded into the file on closing. Until then, a file that turns
+    /// out to be damaged is left as it is.
     fn folds(&mut self) -> Result<(), Error> {
         if self.folds {
             return Ok(());
@@ -158,7 +159,7 @@ impl Sqlite {
         Ok(())
     }
 
-    /// The form that the file has; 0 if it is empty.
+    /// The form number stored in the file; 0 if the file is empty.
     fn form(&self) -> Result<i64, Error> {
         let look = || -> rusqlite::Result<(i64, i64)> {
             let form = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -192,19 +193,19 @@ impl Sqlite {
         }
     }
 
-    /// The mark that would be right for what is stored.
+    /// The mark that fits the last stored batch.
     pub(super) fn newest(&self) -> Result<Mark, Error> {
         Ok(self.batch_before(i64::MAX)?.unwrap_or_else(Mark::none))
     }
 
-    /// The mark of the last batch that begins with an event or before it.
+    /// The mark of the last batch that begins with event `number` or before.
     fn batch_before(&self, number: i64) -> Result<Option<Mark>, Error> {
         let newest = "SELECT last, digest FROM batches WHERE first <= ?1 ORDER BY first DESC LIMIT 1";
         let mark = |row: &rusqlite::Row<'_>| Ok(Mark::new(row.get(0)?, &row.get::<_, Vec<u8>>(1)?));
         self.connection.query_row(newest, [number], mark).optional().map_err(|error| self.read_error(error))
     }
 
-    /// Whether the journal may be served, as its mark has it.
+    /// Checks the journal against its mark.
     pub(super) fn check(&self, places: &Places) -> Result<(), Error> {
         let marked = places.newest().and_then(|mark| i64::try_from(mark.number).ok());
         let there = marked.map_or(Ok(None), |number| self.batch_before(number))?;
@@ -212,19 +213,19 @@ impl Sqlite {
         places.check(self.last, there).map_err(refused)
     }
 
-    /// Whether SQLite finds its file in order.
+    /// Whether SQLite's own check finds the file intact.
     pub(super) fn is_sound(&self) -> bool {
         let check = "PRAGMA quick_check(1)";
         self.connection.query_row(check, [], |row| row.get::<_, String>(0)).is_ok_and(|found| found == "ok")
     }
 
-    /// Makes a copy one that needs no mark where it is.
+    /// Marks this journal as a copy that needs no mark where it lies.
     pub(super) fn forget_mark(&self) -> Result<(), Error> {
         self.connection.execute_batch("DROP TABLE IF EXISTS mark").map_err(|error| self.write_error(error))
     }
 
-    /// Whether the journal has had a mark where it is: then it must not be missing.
-    /// A copy elsewhere gets one of its own.
+    /// Whether the journal has had a mark at this path, so that the mark must not be missing. A
+    /// copy elsewhere gets a mark of its own.
     fn says_marked(&self) -> Result<bool, Error> {
         let look = || {
             let known = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = 'mark'";
@@ -238,7 +239,8 @@ impl Sqlite {
         look().map_err(|error| self.read_error(error))
     }
 
-    /// From form 1: a table of events, one a row, and no tables for people.
+    /// Migrates from form 1, which had a table with one event per row and no tables for
+    /// queries.
     fn migrate(&mut self) -> Result<(), Error> {
         let old = self.old_events()?;
         tracing::info!(events = old.len(), "bringing the journal {} up to date", self.path.display());
@@ -391,7 +393,7 @@ impl Journal for Sqlite {
     }
 }
 
-/// A connection that only reads.
+/// A read-only connection for queries.
 #[derive(Debug)]
 struct SqliteTables {
     connection: Connection,
@@ -457,29 +459,29 @@ fn attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<Attempt> {
     })
 }
 
-/// Where a journal's mark is.
+/// Path of a journal's mark file.
 pub(super) fn mark_file(journal: &Path) -> PathBuf {
     beside(journal, "-mark")
 }
 
-/// Where a journal is put together that takes the place of a damaged one.
+/// Path at which a journal is assembled that will replace a damaged one.
 pub(super) fn recovered_file(journal: &Path) -> PathBuf {
     beside(journal, "-recovered")
 }
 
-/// What a journal calls the place of its mark.
+/// The text by which a journal names the location of its mark.
 fn mark_place(journal: &Path) -> String {
     let path = std::fs::canonicalize(journal).unwrap_or_else(|_| journal.to_owned());
     path.display().to_string()
 }
 
-/// Notes in the journal that it has a mark, which is there by now.
+/// Records in the journal that its mark exists.
 fn say_marked(transaction: &Transaction<'_>, journal: &Path) -> rusqlite::Result<()> {
     transaction.execute_batch("CREATE TABLE IF NOT EXISTS mark (place TEXT NOT NULL) STRICT; DELETE FROM mark")?;
     transaction.execute("INSERT INTO mark VALUES (?1)", [mark_place(journal)]).map(drop)
 }
 
-/// Writes a batch and its rows.
+/// Writes a batch and its rows in the given transaction.
 fn write(transaction: &Transaction<'_>, batch: &Batch, rows: &[Row]) -> rusqlite::Result<()> {
     let Batch { first, last, at_ms, events, digest } = batch;
     let insert = "INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -487,7 +489,7 @@ fn write(transaction: &Transaction<'_>, batch: &Batch, rows: &[Row]) -> rusqlite
     rows.iter().try_for_each(|row| write_row(transaction, row))
 }
 
-/// Notes that a task is part of a run.
+/// The SQL that adds a task to a run.
 const RUN_TASK: &str = "INSERT INTO run_tasks SELECT r.number, t.number FROM runs r, tasks t
      WHERE r.run = ?1 AND t.task = ?2 ON CONFLICT DO NOTHING";
 
@@ -575,7 +577,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Says what is wrong with the file, which SQLite is asked for if it looks damaged.
+/// The error of a failed read; if the file looks damaged, SQLite's check says what is wrong.
 fn read_error(path: &Path, connection: Option<&Connection>, error: rusqlite::Error) -> Error {
     let place = path.display().to_string();
     if !is_damage(&error) {
