@@ -1,4 +1,4 @@
-//! Who calls, and what they may: one table for all methods.
+//! Authorisation: who calls, and what the caller may do, in one table for all methods.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,75 +24,69 @@ use Load::{Download, Large, Medium, Question, Small, Stream, Submission, Upload,
 /// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// Who is there.
     pub(crate) caller: Caller,
-    /// Where that is; nowhere on this machine.
+    /// The caller's network; none on this machine.
     pub(crate) network: Option<Network>,
-    /// Whether it came by the Unix socket, which is the owner's and root's alone.
+    /// Whether the connection came by the Unix socket, which only its owner and root can open.
     pub(crate) by_socket: bool,
 }
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Somebody on this machine, on loopback or the Unix socket: an administrator.
+    /// A caller on this machine, on loopback or the Unix socket: an administrator.
     Local,
-    /// Whoever the certificate names.
-    Joined {
-        /// Its name.
-        identity: IdentityId,
-        /// What it may do.
-        role: Role,
-    },
-    /// A certificate of somebody who may not speak any more.
+    /// The identity that the certificate names.
+    Joined { identity: IdentityId, role: Role },
+    /// An identity that was revoked, by its certificate.
     Revoked(IdentityId),
-    /// A certificate of this CA that the journal knows nothing of.
+    /// A certificate of this CA that the journal does not know.
     Unknown(IdentityId),
-    /// Encrypted, without a certificate.
+    /// An encrypted connection without a certificate.
     Nameless,
-    /// In plaintext where encryption is spoken.
+    /// A plaintext connection where encryption is required.
     Plaintext,
-    /// Somebody who has joined and has as many connections as may be.
+    /// An identity that already has as many connections as allowed.
     Crowded(IdentityId),
 }
 
 /// Who may call a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
-    /// Also those who have not joined.
+    /// Everybody, including callers that have not joined.
     Anybody,
-    /// These, and administrators.
+    /// These roles, and administrators.
     Roles(&'static [Role]),
 }
 
-/// What a call asks of the coordinator besides its answer.
+/// What a call costs the coordinator besides its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// A request of at most 64 KiB.
     Small,
     /// A request of at most 2 MiB.
     Medium,
-    /// A question or decision about runs, tasks or workers, of at most 2 MiB: it takes
-    /// time of the driver's.
+    /// A query or decision about runs, tasks or workers, of at most 2 MiB, which takes the
+    /// driver's time.
     Question,
     /// A spec with its data, or commands, of at most 8 MiB, to be planned.
     Submission,
-    /// A request of at most 16 MiB: lists of files.
+    /// A request of at most 16 MiB, such as a list of files.
     Large,
-    /// A small request whose answer goes on with what happens.
+    /// A small request whose answer is a stream of changes.
     Watch,
-    /// A small request whose answer may take as long as it likes.
+    /// A small request whose answer may take any time.
     Waiting,
     /// A file from the caller, in messages of at most 2 MiB.
     Upload,
     /// A file to the caller.
     Download,
-    /// Messages both ways, for as long as the caller likes.
+    /// Messages in both directions, for as long as the caller likes.
     Stream,
 }
 
 impl Load {
-    /// Bytes of the largest message.
+    /// Size limit of one message, in bytes.
     fn message_max(self) -> usize {
         match self {
             Self::Small | Self::Watch | Self::Waiting | Self::Download => 64 * 1024,
@@ -103,18 +97,18 @@ impl Load {
         }
     }
 
-    /// Messages of a request.
+    /// Most messages of a request.
     fn messages(self) -> usize {
         if matches!(self, Self::Upload | Self::Stream) { usize::MAX } else { 1 }
     }
 
-    /// Whether the request has to have come to its end before it gets its turn among those
-    /// of all: one that is slow keeps nobody waiting.
+    /// Whether the request has to arrive in full before it gets its turn among the requests of
+    /// all callers: a slow one then keeps nobody waiting.
     fn comes_whole(self) -> bool {
         matches!(self, Self::Question | Self::Submission)
     }
 
-    /// How long the caller may be silent though the request has not come to its end.
+    /// How long the caller may be silent before the request has arrived in full.
     fn pause(self, limits: &Limits) -> Option<Duration> {
         match self {
             Self::Stream => None,
@@ -138,8 +132,8 @@ const WRITERS: Allowed = Allowed::Roles(&[Role::Worker, Role::Submitter]);
 const JOINED: Allowed = Allowed::Roles(&Role::ALL);
 const ADMINS: Allowed = Allowed::Roles(&[]);
 
-/// Every method that is served, with who may call it and what that asks. What is not
-/// here is for administrators.
+/// Every served method, with who may call it and what the call costs. A method that is not
+/// listed is for administrators.
 const METHODS: &[(&str, Allowed, Load)] = &[
     ("/grpc.health.v1.Health/Check", Allowed::Anybody, Small),
     ("/grpc.health.v1.Health/Watch", JOINED, Waiting),
@@ -179,18 +173,19 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.WorkerService/Session", WORKERS, Stream),
 ];
 
-/// Every page of the window, with who may see it. What is not here is for administrators.
+/// Every page of the window, with who may see it. A page that is not listed is for
+/// administrators.
 const PAGES: &[(&str, Allowed)] =
     &[("/healthz", Allowed::Anybody), ("/readyz", Allowed::Anybody), ("/metrics", READERS)];
 
 impl Caller {
-    /// Whoever sent a request.
+    /// The caller who sent a request.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         // Requests come over connections, each of which says who it is.
         request.extensions().get().map_or(Self::Nameless, |peer: &Peer| peer.caller.clone())
     }
 
-    /// Who it is; nobody in particular on this machine.
+    /// The caller's identity; none for callers on this machine.
     pub(crate) fn identity(&self) -> Option<IdentityId> {
         match self {
             Self::Joined { identity, .. } => Some(identity.clone()),
@@ -198,12 +193,12 @@ impl Caller {
         }
     }
 
-    /// Where whoever sent a request is.
+    /// The network that a request came from.
     pub(crate) fn network_of<T>(request: &tonic::Request<T>) -> Option<Network> {
         request.extensions().get::<Peer>()?.network
     }
 
-    /// Checks that the caller may speak for a worker process.
+    /// Checks that the caller may act for a worker process.
     ///
     /// # Errors
     /// If the process belongs to another identity.
@@ -217,7 +212,7 @@ impl Caller {
         }
     }
 
-    /// What a call asks for, if the caller may make it.
+    /// The cost of a call, if the caller may make it.
     fn check(&self, method: &str) -> Result<Load, Status> {
         let listed = METHODS.iter().find(|(listed, ..)| *listed == method);
         let (allowed, load) = listed.map_or((ADMINS, Load::Small), |(_, allowed, load)| (*allowed, *load));
@@ -227,7 +222,7 @@ impl Caller {
     /// Checks that the caller may see a page of the window.
     ///
     /// # Errors
-    /// If not, saying what it takes.
+    /// If the caller may not see the page; the message says which role may.
     pub(crate) fn may_see(&self, page: &str) -> Result<(), Status> {
         let listed = PAGES.iter().find(|(listed, _)| *listed == page);
         self.check_role(listed.map_or(ADMINS, |(_, allowed)| *allowed), page)
@@ -282,7 +277,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Puts the table in front of all services, and seats for those who may call.
+/// Checks roles and takes seats in front of all services.
 #[derive(Clone, Debug)]
 pub(crate) struct RoleCheck {
     pub(crate) hall: Hall,
@@ -290,7 +285,7 @@ pub(crate) struct RoleCheck {
 }
 
 impl RoleCheck {
-    /// Waits for the seat of a call; the request goes on with it.
+    /// Waits for the seat of a call and attaches it to the request.
     async fn admit(
         &self,
         peer: &Peer,
@@ -318,7 +313,7 @@ impl<S> Layer<S> for RoleCheck {
     }
 }
 
-/// Services behind the table.
+/// A service behind the role check.
 #[derive(Clone, Debug)]
 pub(crate) struct RoleChecked<S> {
     inner: S,
@@ -364,7 +359,7 @@ where
     }
 }
 
-/// The name of a status in the tables of gRPC.
+/// The name of a status code in gRPC's specification.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

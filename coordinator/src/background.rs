@@ -1,4 +1,4 @@
-//! The tasks of one coordinator, which end with it.
+//! The background tasks of one coordinator, which end with the coordinator.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-/// A place for all tasks that go on beside the calls, and the sign that they have to end.
+/// Tracks all tasks beside the calls, and tells them when to end.
 #[derive(Clone, Debug, Default)]
 pub struct Background {
     closing: CancellationToken,
@@ -15,35 +15,35 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts a task that ends by itself: it looks at [`Background::closed`], or waits for
-    /// nothing but what ends with the server.
+    /// Starts a task that ends by itself: it watches [`Background::closed`], or waits only for
+    /// what ends with the server.
     pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tasks.spawn(task)
     }
 
-    /// Starts a task that is dropped, wherever it waits, when the coordinator ends.
+    /// Starts a task that is dropped, at whichever await point, when the coordinator ends.
     pub(crate) fn spawn_until_closed(&self, task: impl Future<Output = ()> + Send + 'static) {
         let closing = self.closing.clone();
         self.tasks.spawn(async move { closing.run_until_cancelled(task).await });
     }
 
-    /// Says that the coordinator ends.
+    /// Signals that the coordinator ends.
     pub(crate) fn close(&self) {
         self.closing.cancel();
     }
 
-    /// Ready when the coordinator ends.
+    /// Resolves when the coordinator ends.
     pub(crate) fn closed(&self) -> WaitForCancellationFutureOwned {
         self.closing.clone().cancelled_owned()
     }
 
-    /// Says that the coordinator ends once this is dropped, whatever the reason.
+    /// A guard whose drop signals that the coordinator ends, whatever the reason.
     pub(crate) fn close_on_drop(&self) -> DropGuard {
         self.closing.clone().drop_guard()
     }
 
-    /// Says that the coordinator ends and waits for its tasks, at most so long. Returns how
-    /// many have not ended then.
+    /// Signals that the coordinator ends and waits for the tasks, at most for `patience`.
+    /// Returns how many tasks have not ended by then.
     pub(crate) async fn drain(&self, patience: Duration) -> usize {
         self.close();
         self.tasks.close();

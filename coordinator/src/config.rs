@@ -1,4 +1,4 @@
-//! Where the coordinator's state lies and how patient it is.
+//! Settings: where the coordinator's state lies and how patient the coordinator is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,88 +12,91 @@ use crate::journal::Location;
 /// Settings of one coordinator.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of everything that survives a restart.
+    /// Folder of everything that survives a restart.
     pub state: PathBuf,
-    /// Where the journal is.
+    /// Where the journal is kept.
     pub journal: Location,
-    /// Where others reach this coordinator, to be told to those who ask one that
-    /// stands by. Without it, what it listens on.
+    /// Address of this coordinator that a standby tells its callers; by default the address
+    /// that this coordinator listens on.
     pub advertise: Option<String>,
-    /// Where blobs lie: a folder, or `s3://BUCKET/PREFIX`; in the state folder without it.
+    /// Where blobs are stored: a folder, or `s3://BUCKET/PREFIX`; by default in the state
+    /// folder.
     pub blobs: Option<String>,
-    /// How often to remove blobs that no task needs; never without it.
+    /// How often to remove blobs that no task needs; by default never.
     pub gc_every: Option<Duration>,
-    /// Encrypt and ask for certificates on loopback too. Elsewhere it always does.
+    /// Whether loopback too is encrypted and asks for certificates. Other addresses always do.
     pub tls_always: bool,
-    /// What other machines call this one, the best name first.
+    /// Host names of this machine, the best name first.
     pub tls_names: Vec<String>,
-    /// Life of the certificates of those who join; they renew them at two thirds of it.
+    /// Lifetime of the certificates of those who join; certificates are renewed after two
+    /// thirds of it.
     pub certificate_life: Duration,
-    /// How long it waits for workers.
+    /// How long the coordinator waits for workers.
     pub patience: Patience,
-    /// What callers may make it hold.
+    /// Limits on what callers may make the coordinator hold.
     pub limits: Limits,
 }
 
-/// What callers may make the coordinator hold.
+/// Limits on what callers may make the coordinator hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections without a certificate in each of three states: silent, in the TLS
-    /// handshake, open.
+    /// Connections without a certificate in each of three states: silent, in the TLS handshake,
+    /// open.
     pub strangers: usize,
-    /// Of these, those of one network.
+    /// Connections without a certificate of one network, in each state.
     pub strangers_of_one: usize,
-    /// Time in which a peer has to say something, and again for the TLS handshake.
+    /// Time for the first byte of a connection, and again for the TLS handshake.
     pub handshake: Duration,
-    /// Life of a connection without a certificate.
+    /// Lifetime of a connection without a certificate.
     pub stranger_life: Duration,
-    /// Connections of all who have joined, or of all on loopback in plaintext.
+    /// Connections of all identities, or of all callers on loopback in plaintext.
     pub connections: usize,
     /// Connections of one identity.
     pub connections_of_one: usize,
-    /// Calls that are answered at once; more wait.
+    /// Calls that are answered at once; more calls wait.
     pub calls: Share,
-    /// Questions and decisions about runs, tasks and workers, which take the driver's time;
-    /// more wait for `patience`.
+    /// Queries and decisions about runs, tasks and workers, which take the driver's time; more
+    /// calls wait for `patience`.
     pub questions: Share,
-    /// Submissions, each of which is in memory with its plan; more wait for `patience`.
+    /// Submissions, each of which is in memory with its plan; more calls wait for `patience`.
     pub submissions: Share,
-    /// What is kept for one submitter, who asked first for its runs: a task counts for 1,
-    /// and each KiB of a command or spec for 1 more. All of it is in memory.
+    /// Weight of all that is kept for one submitter, who asked first for its runs: a task
+    /// counts for 1, and each KiB of a command or spec for 1 more. All of it is in memory.
     pub kept_for_one: u64,
-    /// Runs of one submitter that are not over: who asks for work looks at each of them.
+    /// Unfinished runs of one submitter: every call for work looks at each of them.
     pub open_runs_of_one: usize,
-    /// Calls of workers with lists of up to 16 MiB; more wait.
+    /// Calls of workers with lists of up to 16 MiB; more calls wait.
     pub lists: Share,
-    /// Runs that are watched and logs that are read; more are refused.
+    /// Runs that are watched and logs that are read; more calls are refused.
     pub watches: Share,
-    /// Sessions, calls for work, and what else takes its time; more are refused.
+    /// Sessions, calls for work, and other calls of any length; more calls are refused.
     pub streams: Share,
-    /// Files on their way; more wait.
+    /// Files being transferred; more calls wait.
     pub transfers: Share,
-    /// How long a question or a submission waits for others.
+    /// How long a query or a submission waits for others.
     pub patience: Duration,
-    /// Time that a request may keep the coordinator waiting for its bytes, beyond that
-    /// which they take at 4 KiB/s.
+    /// Time that a request may keep the coordinator waiting for its bytes, beyond the time that
+    /// these bytes take at 4 KiB/s.
     pub request_pause: Duration,
-    /// The same for a file from a caller, who may first have to read what has arrived of it.
+    /// The same time for an upload, before which the caller may have to read what has arrived
+    /// of the file.
     pub upload_pause: Duration,
-    /// Time after which a reader that takes nothing of a file loses the stream.
+    /// Time after which a client that reads nothing of a file loses the stream.
     pub reader_pause: Duration,
 }
 
-/// Calls of one kind that may be under way at once.
+/// Limits on the calls of one kind that are under way at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
-    /// Of one identity.
+    /// Calls of one identity.
     pub of_one: usize,
-    /// Of all identities together.
+    /// Calls of all identities together.
     pub of_all: usize,
-    /// Of callers on this machine, who wait for no others.
+    /// Calls of callers on this machine, who wait for no others.
     pub local: usize,
 }
 
-/// No other limit than that of connections.
+/// No limit beside that of connections.
 pub(crate) const UNLIMITED: usize = Semaphore::MAX_PERMITS;
 
 impl Default for Limits {
@@ -124,15 +127,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What the window may hold: a few probes and those who scrape.
+    /// Limits of the window: a few probes and scrapers.
     pub(crate) fn for_window(self) -> Self {
         let few = self.strangers.div_ceil(8);
         Self { strangers: few, strangers_of_one: few.div_ceil(2), connections: few, stranger_life: LIFE, ..self }
     }
 
-    /// Less where the system gives fewer file handles: strangers get three
-    /// sixteenths of them at most, connections of others six, transfers three. What
-    /// is left is for the journal, for what is stored and for the Unix socket.
+    /// Lowers the limits where the operating system gives fewer file handles: strangers get at
+    /// most three sixteenths of them, connections of others six, transfers three. The rest is
+    /// for the journal, the stores and the Unix socket.
     pub(crate) fn within(self, handles: usize) -> Self {
         let of = |sixteenths: usize| (handles / 16 * sixteenths).max(1);
         let strangers = self.strangers.min(of(1));
@@ -153,14 +156,14 @@ impl Limits {
 /// How long the coordinator waits for workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How often workers send heartbeats.
+    /// Interval of the workers' heartbeats.
     pub heartbeat: Duration,
-    /// Silence after which a worker is held to be gone.
+    /// Silence after which a worker counts as gone.
     pub lease_ttl: Duration,
-    /// Least time in which a worker whose connection broke may come back and
-    /// keep its leases.
+    /// Least time in which a worker whose connection broke may reconnect and keep its leases.
     pub reattach: Duration,
-    /// It may stay away longer the longer it has worked: by this part of that time.
+    /// Divisor of the time a worker has worked on a task: the worker may stay away for that
+    /// part of it, within `reattach` and `lease_ttl`.
     pub worth_waiting: u64,
 }
 
@@ -176,18 +179,18 @@ impl Default for Patience {
 }
 
 impl Config {
-    /// Whether only this machine can reach what listens there, so that nothing has
-    /// to be encrypted.
+    /// Whether an address can be reached by this machine only, so that nothing has to be
+    /// encrypted.
     pub fn is_plain(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() && !self.tls_always
     }
 
-    /// Where the state folder notes how far a journal in PostgreSQL has come.
+    /// The file in the state folder that notes how far a journal in PostgreSQL has come.
     pub fn postgres_mark(&self) -> PathBuf {
         self.state.join("journal.mark")
     }
 
-    /// The defaults, with state in that folder.
+    /// The default settings with the given state folder.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         let state = state.into();
         Self {

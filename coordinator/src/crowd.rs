@@ -1,8 +1,8 @@
-//! Places for those who have not said who they are.
+//! Limits on connections whose caller is not known.
 //!
-//! There are so many in all, and so many for each network. Whoever comes when all are
-//! taken gets the place of who has waited longest: nobody who is quick is kept out by
-//! those who are slow.
+//! There is a number of places in all, and a share for each network. When all are taken, a new
+//! connection gets the place of the one that has had a place for longest: slow callers cannot
+//! keep quick ones out.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// Bits of an IPv6 address that its owner cannot choose.
 const OWNED: u128 = !0 << 64;
 
-/// Where somebody calls from: an IPv4 address, or the 2^64 IPv6 addresses of one owner.
+/// Where a connection comes from: an IPv4 address, or the 2^64 IPv6 addresses of one owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Network(IpAddr);
 
@@ -26,7 +26,7 @@ impl From<IpAddr> for Network {
     }
 }
 
-/// Places, in the order in which they were taken.
+/// The places, in the order in which they were taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Crowd {
     most: usize,
@@ -41,13 +41,13 @@ struct Taken {
 }
 
 impl Crowd {
-    /// So many places in all, and so many for one network.
+    /// A crowd of at most `most` places, and at most `most_of_one` for one network.
     pub(crate) fn new(most: usize, most_of_one: usize) -> Self {
         Self { most, most_of_one, taken: Arc::default() }
     }
 
-    /// Takes a place, if need be from who has had one for the longest: of the same
-    /// network if that has its share, otherwise of the one that has most.
+    /// Takes a place. If none is free, the oldest place is taken over: of the same network if
+    /// that has its share, otherwise of the network with the most places.
     pub(crate) fn enter(&self, network: Network) -> Place {
         let mut taken = self.lock();
         let mut counts: BTreeMap<Network, usize> = BTreeMap::new();
@@ -78,7 +78,7 @@ impl Crowd {
     }
 }
 
-/// A place, given back when this is dropped.
+/// A place, which is given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     crowd: Crowd,
@@ -87,7 +87,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Ready when somebody else has it.
+    /// Resolves when another connection has taken the place over.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }

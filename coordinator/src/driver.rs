@@ -1,9 +1,9 @@
-//! The one thread that runs the reactor.
+//! The thread that runs the reactor.
 //!
-//! It takes what waits in a bounded queue and has the reactor take a turn; then the
-//! events of the whole batch go to the journal, and only then the answers go out:
-//! nobody learns what is not on disk. If the journal cannot be written, the process
-//! ends and starts again from what is there.
+//! The driver takes the commands that wait in a bounded queue and lets the reactor take a turn.
+//! The events of the whole batch go to the journal, and only then are the answers sent: nobody
+//! learns what is not on disk. If the journal cannot be written, the process ends; a restart
+//! continues from what the journal holds.
 
 use std::fmt;
 use std::io;
@@ -29,31 +29,31 @@ use crate::sessions::{Sessions, ToWorker};
 use crate::tables::Tail;
 use crate::telemetry;
 
-/// Requests that may wait before callers have to.
+/// Number of requests that may wait in the queue before callers have to wait.
 const QUEUE: usize = 1024;
 
-/// Commands that share one write.
+/// Most commands that share one write.
 const BATCH: usize = 256;
 
-/// Events after which a snapshot is worth its writing, at the least; more if
-/// there are more tasks than that.
+/// Least number of events between two snapshots; with more tasks than this, the number of
+/// tasks.
 const SNAPSHOT_EVERY: u64 = 20_000;
 
-/// The driver has ended; the process is about to.
+/// The driver has ended, and the process is about to end.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the coordinator is shutting down")]
 pub struct Gone;
 
-/// Why the driver cannot start or go on.
+/// Why the driver cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] journal::Error),
-    /// The system gives it no thread or timer.
+    /// The operating system refuses a thread or a timer.
     #[error("cannot start the driver: {0}")]
     Start(#[from] io::Error),
-    /// A fault of the program.
+    /// The driver panicked: a fault of the program.
     #[error(
         "the coordinator's driver panicked, which is a fault of the program; nothing that was answered is lost: start \
          again, and report what was said before"
@@ -61,7 +61,7 @@ pub enum Error {
     Panicked,
 }
 
-/// The way to the driver.
+/// A cloneable handle that sends commands to the driver.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
@@ -76,7 +76,7 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    /// Has a request decided; returns when its events are on disk.
+    /// Has the driver decide a request; returns when the resulting events are on disk.
     ///
     /// # Errors
     /// Outer: the driver has ended. Inner: the request is refused.
@@ -84,8 +84,8 @@ impl Handle {
         self.requests(vec![request]).await?.pop().ok_or(Gone)
     }
 
-    /// As [`Handle::request`] for several that belong together: they are decided one
-    /// after the other and share a write.
+    /// Has the driver decide several requests one after the other, in one write; otherwise like
+    /// [`Handle::request`].
     ///
     /// # Errors
     /// The driver has ended.
@@ -95,7 +95,7 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Work for a worker: waits for it until it is too late.
+    /// Leases work to a worker; waits until there is some, or until `until`.
     ///
     /// # Errors
     /// Outer: the driver has ended. Inner: the request is refused.
@@ -112,7 +112,8 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Has a request about who may speak decided; returns when its events are on disk.
+    /// Has the driver decide a request about tokens or identities; returns when the resulting
+    /// events are on disk.
     ///
     /// # Errors
     /// Outer: the driver has ended. Inner: the request is refused.
@@ -122,7 +123,7 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Reads what is known, no earlier than all requests answered so far.
+    /// Reads the coordinator's state, no earlier than after all requests answered so far.
     ///
     /// # Errors
     /// The driver has ended.
@@ -136,7 +137,7 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Asks the tables, on a thread that may wait for the disk.
+    /// Queries the tables, on a thread that may wait for the disk.
     ///
     /// # Errors
     /// Outer: the driver has ended. Inner: the tables cannot be read.
@@ -150,7 +151,7 @@ impl Handle {
         asked.await.map_err(|_| Gone)
     }
 
-    /// A worker has connected; returns the connection's number.
+    /// Registers a worker's new connection; returns the connection's number.
     ///
     /// # Errors
     /// The driver has ended.
@@ -160,7 +161,7 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// A worker has told what it runs.
+    /// Passes on a worker's heartbeat: the attempts that the worker runs.
     ///
     /// # Errors
     /// The driver has ended.
@@ -168,7 +169,7 @@ impl Handle {
         self.commands.send(Command::Beat(worker, attempts)).await.map_err(|_| Gone)
     }
 
-    /// A worker's connection has ended.
+    /// Reports that a worker's connection has ended.
     ///
     /// # Errors
     /// The driver has ended.
@@ -176,20 +177,20 @@ impl Handle {
         self.commands.send(Command::Close(worker, number)).await.map_err(|_| Gone)
     }
 
-    /// Ends the driver once all that was asked before is answered. Connections that
-    /// outlive the server hold handles too and cannot keep it.
+    /// Ends the driver once everything asked before is answered. Connections that outlive the
+    /// server also hold handles, and do not keep the driver running.
     pub async fn end(&self) {
         // One that has ended needs no telling.
         let _ = self.commands.send(Command::End).await;
     }
 
-    /// Follows changes: the value grows with every batch that changed something.
+    /// A receiver whose value grows with every batch that changed something.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.clone()
     }
 }
 
-/// The driver's end.
+/// Resolves when the driver has ended.
 #[derive(Debug)]
 pub struct End(oneshot::Receiver<Result<(), Error>>);
 
@@ -207,8 +208,8 @@ impl End {
     }
 }
 
-/// What the journal says: the newest snapshot, and all that has happened since. Also
-/// returns the number of the last event in that snapshot.
+/// Rebuilds the state from the newest snapshot and all events since. Also returns the number of
+/// the last event in that snapshot.
 ///
 /// # Errors
 /// If the journal cannot be read.
@@ -226,7 +227,7 @@ pub fn replay(journal: &mut dyn Journal) -> Result<(Scheduler, Registry, u64), j
 /// Reads the journal and starts the driver on a thread of its own.
 ///
 /// # Errors
-/// If the journal cannot be read or the system gives it no thread.
+/// If the journal cannot be read or the operating system refuses a thread.
 pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, End), Error> {
     let (scheduler, registry, from) = replay(journal.as_mut())?;
     let mut tables = journal.tables()?;
@@ -258,7 +259,7 @@ struct Driver {
     bell: watch::Sender<u64>,
     /// Number of the last event in the newest snapshot.
     snapshot_at: u64,
-    /// Whether a snapshot is being made, on a thread of its own.
+    /// Whether another thread is packing a snapshot at the moment.
     packing: bool,
     packed: std::sync::mpsc::Sender<Result<Snapshot, snapshot::Error>>,
     snapshots: std::sync::mpsc::Receiver<Result<Snapshot, snapshot::Error>>,
@@ -292,7 +293,7 @@ impl Driver {
         }
     }
 
-    /// Writes a snapshot that is ready; begins one when it is time.
+    /// Writes a finished snapshot; starts packing a new one when enough events have passed.
     fn snapshot(&mut self) -> Result<(), Error> {
         if let Ok(packed) = self.snapshots.try_recv() {
             self.packing = false;

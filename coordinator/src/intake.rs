@@ -1,4 +1,4 @@
-//! Bodies of requests and answers, as far as they may go on.
+//! Limits on the size and the pace of request bodies, and answers that hold their seat.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,51 +14,53 @@ use tonic::{Code, Status};
 
 use crate::seats::Seat;
 
-/// Bytes a second that a request brings at the least, on average.
+/// Least average rate of a request, in bytes per second.
 const RATE: u32 = 4096;
 
-/// Bytes before each message: whether it is packed, and its length.
+/// Bytes before each message of gRPC: the compression flag and the length.
 const HEADER: usize = 5;
 
 type Bytes = <Body as HttpBody>::Data;
 
-/// A request whose messages are no larger than they may be, and which does not keep
-/// the coordinator waiting.
+/// A request body whose messages may not exceed a size, and whose sender may not keep the
+/// coordinator waiting.
 pub(crate) struct Intake {
     body: Body,
-    /// Largest message.
+    /// Size limit of one message, in bytes.
     most: usize,
-    /// Messages that may still begin.
+    /// Number of messages that may still begin.
     messages: usize,
     header: [u8; HEADER],
-    /// Bytes of the header that have come.
+    /// Bytes of the current header that have arrived.
     known: usize,
-    /// Bytes of the message that have not.
+    /// Bytes of the current message that have not arrived.
     left: usize,
     patience: Option<Patience>,
 }
 
-/// Time that may still pass without a byte. Bytes bring some of it back, so that
-/// whoever is slow and steady is never cut off.
+/// Time that may still pass without a byte. Arriving bytes restore some of it, so that a slow
+/// and steady sender is never cut off.
 struct Patience {
     most: Duration,
     left: Duration,
-    /// Since when the coordinator waits, and until when; not while it is busy itself.
+    /// Since when the coordinator waits for bytes, and the timer for the end of the wait; none
+    /// while the coordinator itself is busy.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Intake {
-    /// Of at most so many messages of at most so many bytes. Without patience, a stream
-    /// whose end may be silent.
+    /// Allows at most `messages` messages of at most `most` bytes each. Without `patience`, a
+    /// stream whose end may be silent.
     pub(crate) fn new(body: Body, messages: usize, most: usize, patience: Option<Duration>) -> Self {
         let patience = patience.map(|most| Patience { most, left: most, waiting: None });
         Self { body, most, messages, header: [0; HEADER], known: 0, left: 0, patience }
     }
 
-    /// The whole request, in one piece of memory whatever the pieces were in which it came.
+    /// Collects the whole request in one piece of memory, whatever the pieces in which it
+    /// arrived.
     ///
     /// # Errors
-    /// If it breaks off, or is not what may come.
+    /// If the request breaks off, or exceeds a limit.
     pub(crate) async fn gathered(mut self) -> Result<Body, Status> {
         let mut bytes = vec![];
         while let Some(frame) = self.frame().await {
@@ -101,7 +103,7 @@ impl Intake {
 }
 
 impl Patience {
-    /// Bytes have come.
+    /// Restores patience for bytes that have arrived.
     fn relax(&mut self, bytes: usize) {
         if let Some((since, _)) = self.waiting.take() {
             let brought = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / RATE;
@@ -109,7 +111,7 @@ impl Patience {
         }
     }
 
-    /// Ready when it has come to its end.
+    /// Ready when the patience is used up.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         let begin = || {
             let now = Instant::now();
@@ -154,7 +156,7 @@ impl HttpBody for Intake {
     }
 }
 
-/// An answer that takes its seat until it has been sent.
+/// A response body that holds its seat until it has been sent.
 pub(crate) struct Answer {
     pub(crate) body: Body,
     pub(crate) _seat: Option<Arc<Seat>>,
@@ -183,10 +185,10 @@ mod tests {
 
     use super::*;
 
-    /// Messages taken.
+    /// Number of messages that are allowed.
     const MESSAGES: usize = 6;
 
-    /// Bytes that come one piece at a time, and then nothing more.
+    /// A body that yields one piece at a time, and after the last one neither bytes nor an end.
     struct Pieces(Vec<Vec<u8>>);
 
     impl HttpBody for Pieces {
@@ -201,7 +203,7 @@ mod tests {
         }
     }
 
-    /// How many pieces are taken, and why no more.
+    /// The number of pieces taken, and the code of the refusal that followed.
     async fn take(pieces: Vec<Vec<u8>>, most: usize) -> (usize, Code) {
         let patience = Some(Duration::from_millis(10));
         let mut intake = Intake::new(Body::new(Pieces(pieces)), MESSAGES, most, patience);

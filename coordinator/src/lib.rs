@@ -1,24 +1,25 @@
-//! The server: keeps the journal, grants leases, stores artifacts.
+//! The coordinator: keeps the journal, grants leases, stores artifacts.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`config`] | where its state lies, how patient it is |
+//! | [`config`] | where the coordinator's state lies, and how patient the coordinator is |
 //! | [`server`] | builds the parts, serves until told to stop, and drains |
 //! | [`background`] | the tasks that go on beside the calls, and their end |
 //! | [`listen`] | connections, and who is at their other end |
-//! | `crowd` | places for connections of those who are not known |
+//! | `crowd` | places for connections of unknown callers |
 //! | [`access`] | which role may call which method, and how large the call may be |
 //! | `seats` | how many calls callers may have under way |
 //! | `intake` | how large and how slow a request may be |
 //! | [`pki`] | the certificate authority of those who join |
-//! | [`reactor`] | the state machine with its connections: commands in, events and answers out |
-//! | [`driver`] | the one thread that runs it: decide, apply, append, sync, reply |
+//! | [`reactor`] | the state machine with its connections: commands in, events and answers out
+//! |
+//! | [`driver`] | the thread that runs the reactor: decide, apply, append, sync, reply |
 //! | [`journal`] | events in a database |
 //! | [`blobs`] | files by digest, in a folder or a bucket |
-//! | [`gc`] | removes what no task needs, and looks for what one lacks |
-//! | [`logs`] | what attempts said |
+//! | [`gc`] | removes blobs that no task needs, and finds needed ones that are missing |
+//! | [`logs`] | the output of attempts |
 //! | [`room`] | how much can still be written to a disk |
-//! | [`sessions`] | which workers are connected and what they said last |
+//! | [`sessions`] | the connected workers and their latest heartbeats |
 //! | [`standby`] | waiting until this coordinator leads |
 //! | [`telemetry`] | the metrics: names, counters, gauges |
 //! | `window` | pages over HTTP for probes and monitoring |

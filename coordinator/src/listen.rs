@@ -1,8 +1,8 @@
-//! Connections, and who is at their other end.
+//! Accepting connections, and establishing who is at the other end.
 //!
-//! Who calls is settled once per connection. A connection of an identity is cut
-//! when its certificate ends or its identity is revoked, with all calls on it. One
-//! without a certificate has a short life and a place in a [`Crowd`].
+//! The caller is established once per connection. A connection of an identity is cut, with all
+//! calls on it, when the certificate ends or the identity is revoked. A connection without a
+//! certificate has a short life and a place in a [`Crowd`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,18 +32,18 @@ use crate::config::Limits;
 use crate::crowd::{Crowd, Network, Place};
 use crate::driver::Handle;
 
-/// Pause after the system could give no connection, for instance as all file
+/// Pause after the operating system could not accept a connection, for instance as all file
 /// descriptors are taken.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the clock is looked at that certificates end by. A timer alone stands
-/// still while the machine sleeps.
+/// How often the expiry of certificates is compared with the clock. A timer alone stands still
+/// while the machine sleeps.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// First byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Open connections of identities.
+/// The open connections of identities.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<Mutex<BTreeMap<IdentityId, (CancellationToken, u32)>>>);
 
@@ -55,12 +55,12 @@ impl Connections {
         }
     }
 
-    /// How many an identity has.
+    /// Number of open connections of an identity.
     pub fn count(&self, identity: &IdentityId) -> u32 {
         self.lock().get(identity).map_or(0, |(_, open)| *open)
     }
 
-    /// Counts one more, unless there are `most` already.
+    /// Counts one more connection, unless the identity has `most` already.
     fn add(&self, identity: IdentityId, most: usize) -> Option<Counted> {
         let mut open = self.lock();
         let (token, count) = open.entry(identity.clone()).or_default();
@@ -82,7 +82,7 @@ impl Connections {
     }
 }
 
-/// One open connection of an identity.
+/// One counted connection of an identity; dropping it uncounts it.
 struct Counted {
     connections: Connections,
     identity: IdentityId,
@@ -101,7 +101,7 @@ impl Drop for Counted {
     }
 }
 
-/// Ready when a connection has to end.
+/// Ready when the connection has to end.
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection whose other end is known.
@@ -109,7 +109,7 @@ pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     peer: Peer,
     cut: Option<Cut>,
-    /// Room for it among those that may last.
+    /// The connection's permit among those that may last.
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -123,8 +123,8 @@ impl Connection {
         self
     }
 
-    /// An error from the moment on at which it has to end. Asked before reading and
-    /// writing: a server whose client takes nothing may only try to write.
+    /// An error from the moment when the connection has to end. Checked before reading and
+    /// before writing: a server whose client takes nothing may only try to write.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if let Some(cut) = &mut self.cut
             && cut.as_mut().poll(context).is_ready()
@@ -167,39 +167,39 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// What is needed to learn who somebody is.
+/// Establishes who is at the other end of new connections.
 #[derive(Clone)]
 pub(crate) struct Door {
-    /// Absent: plaintext, for this machine only.
+    /// None: plaintext, for this machine only.
     guests: Option<Guests>,
     limits: Limits,
-    /// Connections on which nothing has been said yet.
+    /// Connections on which no byte has arrived yet.
     silent: Crowd,
-    /// Connections in the handshake.
+    /// Connections in the TLS handshake.
     greeting: Crowd,
-    /// Open connections of those who have not joined.
+    /// Open connections without a certificate.
     strangers: Crowd,
-    /// Room for those who have.
+    /// Permits for connections of identities.
     room: Arc<Semaphore>,
 }
 
-/// What is needed to learn who a guest from another machine is.
+/// What is needed to establish who calls from another machine.
 #[derive(Clone)]
 pub(crate) struct Guests {
-    /// Absent as long as it is not known who has joined.
+    /// None until the journal is read, which says who has joined.
     pub(crate) driver: watch::Receiver<Option<Handle>>,
     pub(crate) connections: Connections,
     pub(crate) tls: TlsAcceptor,
 }
 
-/// Where connections come out: those of other machines that have no certificate apart,
+/// Streams of accepted connections. Those from other machines without a certificate come apart,
 /// as they are served in another way.
 pub(crate) struct Incoming {
     pub(crate) known: ReceiverStream<io::Result<Connection>>,
     pub(crate) strangers: ReceiverStream<io::Result<Connection>>,
 }
 
-/// The other ends of [`Incoming`].
+/// The senders of [`Incoming`].
 #[derive(Clone)]
 struct Outgoing {
     known: mpsc::Sender<io::Result<Connection>>,
@@ -215,7 +215,7 @@ impl Outgoing {
     }
 }
 
-/// Takes connections from both listeners until the streams are dropped or the coordinator
+/// Accepts connections from both listeners until the streams are dropped or the coordinator
 /// ends.
 pub(crate) fn incoming(
     tcp: TcpListener,
@@ -278,7 +278,7 @@ async fn accept_local(socket: UnixListener, outgoing: Outgoing) {
 }
 
 impl Door {
-    /// For guests from other machines, or for this one alone.
+    /// A door for other machines, or without `guests` for this machine only.
     pub(crate) fn new(guests: Option<Guests>, limits: Limits) -> Self {
         // This machine is one network.
         let of_one = if guests.is_some() { limits.strangers_of_one } else { limits.strangers };
@@ -337,7 +337,7 @@ impl Door {
         Ok(Connection { _room: Some(room), ..Connection::new(stream, peer).cut(cut) })
     }
 
-    /// What somebody has to do in time, and as long as there is a place.
+    /// Runs a step of the handshake, which has to end in time and before `place` is lost.
     async fn in_time<T>(&self, place: &Place, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         tokio::select! {
             biased;
@@ -346,7 +346,7 @@ impl Door {
         }
     }
 
-    /// A connection that lasts as long as there is a place for it, and not for long.
+    /// A connection that lasts as long as its place is kept, and for a limited time.
     fn stranger(&self, stream: impl Stream + 'static, caller: Caller, network: Network) -> Connection {
         let (place, life) = (self.strangers.enter(network), self.limits.stranger_life);
         let cut = async move {
@@ -357,8 +357,8 @@ impl Door {
     }
 }
 
-/// Ready when a certificate ends by the clock, which counts to the end of its last
-/// second. The clock may be set, and goes on while the machine sleeps.
+/// Resolves when a certificate ends by the clock, after the last second in which it is valid.
+/// The clock may be set, and goes on while the machine sleeps.
 async fn end(not_after_ms: i64, now_ms: impl Fn() -> i64) {
     loop {
         let left_ms = not_after_ms.saturating_add(1000).saturating_sub(now_ms());
@@ -369,10 +369,10 @@ async fn end(not_after_ms: i64, now_ms: impl Fn() -> i64) {
     }
 }
 
-/// The Unix socket of a state folder: whoever may open it is an administrator.
+/// Opens the Unix socket of a state folder: whoever may open it is an administrator.
 ///
 /// # Errors
-/// If it cannot be made, for instance as its path is longer than sockets may have.
+/// If the socket cannot be made, for instance as its path is longer than the system allows.
 pub(crate) fn socket(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         // Left by a coordinator that was killed; the folder's lock says that it is gone.

@@ -1,8 +1,8 @@
-//! The coordinator's own certificate authority: it vouches for the server, and
-//! for everybody who has joined.
+//! The coordinator's own certificate authority (CA), which signs the certificates of the server
+//! and of all identities that have joined.
 //!
-//! What has to outlive a restart is the CA, in `STATE/tls`. The server's
-//! certificate is made anew at each start, so it has the names of today.
+//! Only the CA has to survive a restart, in `STATE/tls`. The server's certificate is made anew
+//! at each start, so that it has the current host names.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,46 +29,43 @@ use rustls::{RootCertStore, ServerConfig};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Life of the CA. When it ends, everybody has to join again.
+/// Lifetime of the CA. When it ends, everybody has to join again.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
 
-/// Life of the server's certificate: longer than anybody goes without a restart.
+/// Lifetime of the server's certificate: longer than any process runs without a restart.
 const SERVER_LIFE: Duration = Duration::from_secs(5 * 365 * 86_400);
 
-/// Why there is no CA.
+/// Why the CA cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its files cannot be used.
+    /// A file of the CA cannot be read or written.
     #[error("cannot use {}: {source}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// Others could change its files.
+    /// Other users could change the CA's files.
     #[error(transparent)]
     Private(#[from] private::Error),
-    /// What is in its files cannot be used.
+    /// The contents of the CA's files cannot be used.
     #[error("{} holds no usable CA: {problem}; restore it from a copy, or remove it and have everybody join again", path.display())]
     Unusable {
-        /// The folder.
+        /// The CA's folder.
         path: PathBuf,
-        /// Why.
         problem: String,
     },
     /// The server's certificate cannot be made.
     #[error("cannot make a certificate for {names:?}: {problem}; is each a host name or an address?")]
     Server {
-        /// Whom it was to be for.
+        /// Host names that the certificate was to cover.
         names: BTreeSet<String>,
-        /// Why.
         problem: String,
     },
     /// A certificate cannot be signed.
     #[error("cannot sign a certificate: {0}")]
     Sign(#[from] rcgen::Error),
-    /// The system's random numbers are gone.
+    /// The operating system gives no random numbers.
     #[error("the system's random number generator fails")]
     NoRandomness,
 }
@@ -88,11 +85,11 @@ impl fmt::Debug for Pki {
 }
 
 impl Pki {
-    /// Opens the CA of a state folder, or makes one. Certificates that it signs
-    /// live for `life`.
+    /// Opens the CA of a state folder, or creates one. Certificates that the CA signs are valid
+    /// for `life`.
     ///
     /// # Errors
-    /// If its files cannot be read or written.
+    /// If the CA's files cannot be read or written.
     pub fn open(state: &Path, life: Duration) -> Result<Self, Error> {
         let folder = state.join("tls");
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
@@ -114,21 +111,21 @@ impl Pki {
         Ok(Self { ca, ca_pem, issuer, life })
     }
 
-    /// What join tokens name it by.
+    /// The fingerprint by which join tokens name the CA.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.ca)
     }
 
-    /// Its certificate, for those who join.
+    /// The CA's certificate as PEM, for those who join.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// How to serve: with a new certificate for these names, to whoever shows a
-    /// certificate of this CA or none.
+    /// The TLS configuration of the server: a new certificate for these names, and access for
+    /// clients with a certificate of this CA or without any.
     ///
     /// # Errors
-    /// If a name is none.
+    /// If a name is not a valid host name or address.
     pub fn server(&self, names: BTreeSet<String>) -> Result<Arc<ServerConfig>, Error> {
         let (certificate, key) = self
             .server_certificate(&names)
@@ -172,7 +169,7 @@ impl Pki {
     /// Serial number and end of the next certificate to sign.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// If the operating system gives no random numbers.
     pub fn next_certificate(&self) -> Result<Certificate, Error> {
         let mut bytes = [0; 8];
         tls::provider().secure_random.fill(&mut bytes).map_err(|_| Error::NoRandomness)?;
@@ -181,10 +178,10 @@ impl Pki {
         Ok(Certificate { serial: format!("{serial:x}"), not_after_ms: now_ms() + ms(self.life) })
     }
 
-    /// Signs a certificate. Nothing of the request counts but its key.
+    /// Signs a certificate. Of the request, only the public key is used.
     ///
     /// # Errors
-    /// If that fails.
+    /// If signing fails.
     pub fn sign(&self, request: &SigningRequest, who: &IdentityId, what: &Certificate) -> Result<String, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, who.to_string());
@@ -197,7 +194,7 @@ impl Pki {
     }
 }
 
-/// A signing request whose signature is right.
+/// A certificate signing request whose signature is valid.
 #[derive(Debug)]
 pub struct SigningRequest {
     public_key: PublicKey,
@@ -206,10 +203,10 @@ pub struct SigningRequest {
 }
 
 impl SigningRequest {
-    /// Reads one and checks that its sender has the key.
+    /// Parses a request and checks that its sender has the private key.
     ///
     /// # Errors
-    /// In words, if it is none.
+    /// If `pem` is not a valid request; the error says why.
     pub fn parse(pem: &str) -> Result<Self, rcgen::Error> {
         let request = CertificateSigningRequestParams::from_pem(pem)?;
         let key = Digest::of(&request.public_key.subject_public_key_info());
@@ -228,7 +225,7 @@ fn make_ca() -> Result<(String, KeyPair), Error> {
     Ok((params.self_signed(&key)?.pem(), key))
 }
 
-/// All that a coordinator at an address may be called, with what people add.
+/// All names of a coordinator that listens on an address, together with configured ones.
 pub fn names(listen: SocketAddr, more: &[String]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     names.extend(more.iter().cloned());
@@ -239,7 +236,7 @@ pub fn names(listen: SocketAddr, more: &[String]) -> BTreeSet<String> {
     names
 }
 
-/// The address from which this machine would speak to others. Nothing is sent.
+/// The address from which this machine would reach other networks. Nothing is sent.
 fn outward() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -250,7 +247,7 @@ fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
-/// Sets when a certificate counts, in whole seconds.
+/// Sets the validity period of a certificate, in whole seconds.
 fn valid(params: &mut CertificateParams, from_ms: i64, to_ms: i64) {
     // Years have four digits.
     let since_1970 = |ms: i64| Duration::from_secs(u64::try_from(ms / 1000).unwrap_or(0)).min(DAY * 365 * 8000);

@@ -1,6 +1,6 @@
-//! What the coordinator does, without the thread, the clock and the disk around
-//! it: commands in, events and owed answers out. [`Reactor::turn`] holds the rules of
-//! one turn. The driver runs it, and so does the simulation.
+//! The coordinator's state machine without thread, clock and disk: commands in, events and owed
+//! answers out. [`Reactor::turn`] holds the rules of one turn. Both the driver and the
+//! simulation run it.
 
 #[cfg(test)]
 mod tests;
@@ -23,104 +23,101 @@ use crate::sessions::{Sessions, ToWorker};
 use crate::tables::{self, Row, Tail};
 use crate::telemetry::{self, Happened};
 
-/// The time between two looks for silent workers.
+/// Time between two checks for silent workers.
 pub const SWEEP: Duration = Duration::from_millis(200);
 
-/// Everything that the coordinator knows, to read from.
+/// Everything that the coordinator knows.
 #[derive(Debug)]
 pub struct Knowledge {
     /// Tasks, runs, workers and leases.
     pub scheduler: Scheduler,
     /// Join tokens and identities.
     pub registry: Registry,
-    /// Connections.
+    /// The workers' connections.
     pub sessions: Sessions,
-    /// What happened lately.
+    /// The newest changes.
     pub tail: Tail,
 }
 
-/// One moment, by both clocks.
+/// One moment by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For patience; goes on whatever people do to the clock.
+    /// For timeouts: a monotonic clock, which nobody can set.
     pub instant: Instant,
     /// For people: milliseconds since 1970.
     pub ms: i64,
 }
 
-/// Looks at what is known, and answers.
+/// A read-only query that the driver runs against [`Knowledge`].
 pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
 
-/// What somebody tells or asks.
+/// A message to the reactor.
 pub enum Command {
-    /// Things to decide, one after the other; they share a write.
+    /// Requests to decide one after the other, in one write.
     Requests(Vec<Request>, oneshot::Sender<Vec<Result<(), Reject>>>),
-    /// Something to decide about who may speak.
+    /// A request about tokens or identities.
     Registry(registry::Request, oneshot::Sender<Result<(), registry::Reject>>),
-    /// Work for a worker; answered once there is some, or when it is too late.
+    /// Asks for work for a worker; answered once there is some, or at the time `until`.
     Acquire {
-        /// Who.
         worker: WorkerId,
-        /// Numbers the worker's calls.
+        /// Number of the call among the worker's calls.
         request: u64,
-        /// Most leases wanted.
+        /// Most leases to grant.
         max: u32,
-        /// When to answer that there is none.
+        /// When to answer that there is no work.
         until: Instant,
-        /// Where the leases go.
+        /// Receives the leases.
         reply: oneshot::Sender<Result<Vec<Grant>, Reject>>,
     },
-    /// Something to look up.
+    /// A query.
     Read(Read),
     /// A worker has connected.
     Open {
-        /// Who.
         worker: WorkerId,
-        /// For people.
+        /// Display name, not necessarily unique.
         name: String,
-        /// What it has.
+        /// What the worker offers.
         offer: Offer,
-        /// The way to it.
+        /// The channel of messages to the worker.
         commands: ToWorker,
-        /// Where the connection's number goes.
+        /// Receives the connection's number.
         reply: oneshot::Sender<u64>,
     },
-    /// A worker tells what it runs.
+    /// A worker's heartbeat: the attempts that the worker runs.
     Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
     /// A worker's connection has ended.
     Close(WorkerId, u64),
-    /// The coordinator shall end.
+    /// The coordinator is to end.
     End,
 }
 
-/// What one turn came to and shares one write: the events go to disk, then
+/// The outcome of one turn, which shares one write: the events go to disk, then
 /// [`Reactor::answer`] gives the answers.
 pub struct Batch {
     /// Number of the first event.
     first: u64,
-    /// What happened.
     pub events: Vec<Event>,
-    /// What the events change in the tables.
+    /// Changes of the tables that follow from the events.
     pub rows: Vec<Row>,
-    /// What is to be counted once the events are on disk.
+    /// What the metrics count once the events are on disk.
     pub happened: Vec<Happened>,
-    /// Whether the coordinator was told to end, after this batch.
+    /// Whether the coordinator was told to end after this batch.
     pub ends: bool,
-    /// Answers that nobody may get before the events are on disk.
+    /// Answers that are given only after the events are on disk.
     owed: Vec<Read>,
-    /// Whether something changed that watchers see and the journal does not hold.
+    /// Whether something changed that watchers see and that is not in the journal.
     is_news: bool,
 }
 
 impl Batch {
-    /// An empty batch whose events follow the event of that number.
+    /// An empty batch whose events follow event number `last`.
     fn after(last: u64) -> Self {
         let (events, rows, happened, owed) = (vec![], vec![], vec![], vec![]);
         Self { first: last + 1, events, rows, happened, ends: false, owed, is_news: false }
     }
 }
 
-/// A call for work that waits.
+/// A waiting call for work.
 struct Parked {
     worker: WorkerId,
     request: u64,
@@ -133,16 +130,16 @@ struct Parked {
 pub struct Reactor {
     patience: Patience,
     knowledge: Knowledge,
-    /// Oldest first.
+    /// Waiting calls for work, oldest first.
     parked: VecDeque<Parked>,
     next_sweep: Instant,
-    /// The time of the next turn, if nothing asks for one before.
+    /// When the next turn has to take place without a command.
     due: Instant,
 }
 
 impl Reactor {
-    /// Goes on with what a journal or a snapshot said. Workers that were there
-    /// are expected back.
+    /// Starts from the state of a journal or a snapshot. Workers from before are expected to
+    /// reconnect.
     pub fn new(patience: Patience, mut knowledge: Knowledge, now: Now) -> Self {
         for (worker, _) in knowledge.scheduler.workers() {
             knowledge.sessions.expect(worker.clone(), now.instant);
@@ -151,20 +148,18 @@ impl Reactor {
         Self { patience, knowledge, parked: VecDeque::new(), next_sweep, due: next_sweep }
     }
 
-    /// What is known.
     pub fn knowledge(&self) -> &Knowledge {
         &self.knowledge
     }
 
-    /// The time of the next turn, whether or not a command comes before.
+    /// When the next turn has to take place, unless a command comes before.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// One turn: decides and applies the commands in their order, takes leases back from
-    /// workers that are gone, and hands out work to calls that wait for it. The caller
-    /// writes the events, which follow the event numbered `last`, and then has
-    /// [`Reactor::answer`] give the answers.
+    /// Takes one turn: decides and applies the commands in their order, takes leases back from
+    /// workers that are gone, and hands out work to waiting calls. The caller writes the
+    /// events, which follow event number `last`, and then calls [`Reactor::answer`].
     pub fn turn(&mut self, now: Now, last: u64, commands: impl IntoIterator<Item = Command>) -> Batch {
         let late = now.instant.saturating_duration_since(self.due);
         if late > SWEEP {
@@ -184,8 +179,8 @@ impl Reactor {
         batch
     }
 
-    /// Gives the answers of a batch whose events are on disk. Returns whether the batch
-    /// changed something that watchers see.
+    /// Gives the answers of a batch whose events are on disk. Returns whether the batch changed
+    /// something that watchers see.
     pub fn answer(&self, batch: Batch) -> bool {
         for owed in batch.owed {
             owed(&self.knowledge);
@@ -193,7 +188,7 @@ impl Reactor {
         batch.is_news || !batch.events.is_empty()
     }
 
-    /// Takes one command.
+    /// Handles one command.
     fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
         match command {
             Command::Requests(requests, reply) => {
@@ -239,7 +234,7 @@ impl Reactor {
         }
     }
 
-    /// Hands out what can be had to those who wait for work, oldest call first.
+    /// Hands out available work to the waiting calls, oldest call first.
     fn settle(&mut self, now: Now, batch: &mut Batch) {
         for parked in std::mem::take(&mut self.parked) {
             if parked.reply.is_closed() {
@@ -253,7 +248,7 @@ impl Reactor {
         }
     }
 
-    /// Takes leases back whose workers are gone.
+    /// Takes leases back from workers that are gone.
     fn sweep(&mut self, now: Now, batch: &mut Batch) {
         let mut gone = vec![];
         let mut lost = vec![];
@@ -287,8 +282,8 @@ impl Reactor {
         }
     }
 
-    /// When [`Reactor::sweep`] has something to do at the latest, as far as broken
-    /// connections go.
+    /// The latest time at which [`Reactor::sweep`] has something to do because of a broken
+    /// connection.
     fn next_deadline(&self, now: Now) -> Option<Instant> {
         let broken = self.knowledge.sessions.iter().filter(|(_, session)| session.is_broken());
         let waits = broken.flat_map(|(worker, session)| {
@@ -300,9 +295,9 @@ impl Reactor {
         waits.min()
     }
 
-    /// How long a worker whose connection broke may stay away before others get
-    /// its task. A process that was killed closes its connections, and so does a
-    /// router that starts again: what was worked on for long is worth a wait.
+    /// How long a worker whose connection broke may stay away before others get its task. A
+    /// killed process closes its connections, and so does a restarting router: the longer the
+    /// worker has worked on the task, the longer the wait.
     fn patience_with(&self, lease: &Lease, now: Now) -> Duration {
         let worked_ms = u64::try_from(now.ms - lease.granted_ms).unwrap_or(0);
         let worth = Duration::from_millis(worked_ms / self.patience.worth_waiting);
@@ -322,7 +317,7 @@ impl Reactor {
         }
     }
 
-    /// The leases that a call was answered with, their inputs known by artifact.
+    /// The leases granted to a call, with the artifacts of their inputs.
     fn grants(&self, worker: &WorkerId, request: u64) -> Vec<Grant> {
         let scheduler = &self.knowledge.scheduler;
         let artifact = |source: Source| match source {
@@ -351,7 +346,7 @@ impl Reactor {
         scheduler.leases_for(worker, request).filter_map(grant).collect()
     }
 
-    /// Notes what a worker runs, and stops what it should not.
+    /// Notes what a worker runs, and stops attempts whose leases are over.
     fn beat(
         &mut self,
         now: Now,
@@ -377,7 +372,7 @@ impl Reactor {
         batch.is_news |= sessions.beat(worker, &held, progress, now.instant);
     }
 
-    /// Decides, applies, and tells workers whose attempts are over.
+    /// Decides a request, applies its events, and tells workers whose attempts have ended.
     fn request(&mut self, now: Now, request: Request, batch: &mut Batch) -> Result<(), Reject> {
         let drained = match &request {
             Request::Drain { worker } => Some(worker.clone()),
@@ -419,7 +414,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Lets an event happen.
+    /// Adds an event to the batch and applies it.
     fn note(&mut self, now: Now, event: Event, batch: &mut Batch) {
         let Knowledge { scheduler, registry, tail, .. } = &mut self.knowledge;
         let number = batch.first + batch.events.len() as u64;
@@ -434,7 +429,7 @@ impl Reactor {
         batch.events.push(event);
     }
 
-    /// As [`Reactor::request`], for what we ask ourselves.
+    /// Decides a request that the reactor itself makes; see [`Reactor::request`].
     fn decide(&mut self, now: Now, request: Request, batch: &mut Batch) {
         if let Err(reject) = self.request(now, request, batch) {
             tracing::error!(%reject, "a request of the coordinator's own was refused");

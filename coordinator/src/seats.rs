@@ -1,5 +1,5 @@
-//! How many calls of each kind callers may have under way at once. What is more waits, or
-//! is refused, and keeps nobody else from theirs.
+//! Limits on the calls of each kind that a caller may have under way at once. A call beyond the
+//! limit waits or is refused, and takes no seat of other callers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::access::{Caller, Load, Peer};
 use crate::config::{Limits, Share, UNLIMITED};
 
-/// Seats of all callers.
+/// The seats of all kinds of calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Hall(Arc<Rows>);
 
@@ -28,28 +28,29 @@ struct Rows {
     transfers: Row,
 }
 
-/// Seats for one kind of calls.
+/// The seats for one kind of calls.
 #[derive(Debug)]
 struct Row {
-    /// What they are, for people.
+    /// Name of the kind, for messages.
     what: &'static str,
     share: Share,
     wait: Wait,
-    /// Of all identities together.
+    /// Seats shared by all identities.
     all: Arc<Semaphore>,
-    /// Identities are in the journal for ever, so these are no more than those.
+    /// Seats of each identity. Identities stay in the journal for ever, so this map holds no
+    /// more entries than the journal.
     joined: Mutex<BTreeMap<IdentityId, Arc<Semaphore>>>,
-    /// Of callers by the Unix socket.
+    /// Seats of callers by the Unix socket.
     socket: Local,
-    /// Of callers on loopback in plaintext, who are any users of this machine.
+    /// Seats of callers on loopback in plaintext, who may be any users of this machine.
     loopback: Local,
 }
 
 /// Seats of callers on this machine, whom nothing tells apart.
 #[derive(Debug)]
 struct Local {
-    /// For requests that have not come to their end: many, so that those who are slow
-    /// are in nobody's way.
+    /// Seats for requests that have not arrived in full: many, so that slow senders are in
+    /// nobody's way.
     own: Arc<Semaphore>,
     turn: Arc<Semaphore>,
 }
@@ -61,33 +62,33 @@ impl Local {
     }
 }
 
-/// Requests that may be on their way for each that has its turn, on this machine.
+/// Requests per turn that may be arriving at once, for callers on this machine.
 const SLOW: usize = 16;
 
-/// How long a call waits.
+/// How long a call waits for a seat.
 #[derive(Clone, Copy, Debug)]
 enum Wait {
-    /// It is refused at once: what is under way may last.
+    /// The call is refused at once, as the calls under way may last.
     Never,
     AtMost(Duration),
     AsLongAsItTakes,
 }
 
-/// Held as long as a call is under way, by its answer and by what is done for it.
+/// A seat, held by the answer of a call and by everything that is done for the call.
 #[derive(Debug)]
 pub(crate) struct Seat {
     _own: OwnedSemaphorePermit,
-    /// Of those that all callers of a kind have together.
+    /// A permit of the seats that all callers of a kind share.
     turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Seat {
-    /// The seat of a request; none for those that need none.
+    /// The seat of a request; none for calls that need no seat.
     pub(crate) fn of<T>(request: &tonic::Request<T>) -> Option<Arc<Self>> {
         request.extensions().get().cloned()
     }
 
-    /// Lets another caller have its turn: nothing is done any more but to wait until the
+    /// Gives the shared permit back: from now on the call only waits until its answer is read.
     /// answer is read.
     pub(crate) fn make_way(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -95,7 +96,7 @@ impl Seat {
 }
 
 impl Hall {
-    /// As many as the limits say.
+    /// As many seats as the limits say.
     pub(crate) fn new(limits: Limits) -> Self {
         let briefly = Wait::AtMost(limits.patience);
         Self(Arc::new(Rows {
@@ -109,11 +110,11 @@ impl Hall {
         }))
     }
 
-    /// A seat of the caller's own, as soon as there is one; none for those who have not
+    /// Takes a seat of the caller's own as soon as one is free; none for callers that have not
     /// joined, whose connections are few and short.
     ///
     /// # Errors
-    /// If there is none for a call that does not wait, or that has waited long enough.
+    /// If all seats are taken and the call does not wait, or has waited long enough.
     pub(crate) async fn take(&self, peer: &Peer, load: Load) -> Result<Option<Arc<Seat>>, Status> {
         let row = self.row(load);
         let own = match &peer.caller {
@@ -125,7 +126,7 @@ impl Hall {
         Ok(Some(Arc::new(Seat { _own: own, turn: Mutex::default() })))
     }
 
-    /// Waits until it is the turn of a seat's call among those of all identities, or of this
+    /// Waits until a seat's call may go on among the calls of all identities, or of this
     /// machine.
     ///
     /// # Errors
@@ -227,7 +228,7 @@ mod tests {
         hall.turn(&seat, peer, load).await.map(|()| seat)
     }
 
-    /// What of so many calls is under way at once.
+    /// Takes seats for `count` calls; returns those that were given.
     fn calls(hall: &Hall, peer: &Peer, load: Load, count: usize) -> Vec<Arc<Seat>> {
         let one = || unconstrained(call(hall, peer, load)).now_or_never()?.ok();
         (0..count).filter_map(|_| one()).collect()

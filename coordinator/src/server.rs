@@ -1,4 +1,4 @@
-//! Puts the parts together and serves them until told to stop.
+//! Builds the coordinator's parts and serves until told to stop.
 
 use std::future::Future;
 use std::io;
@@ -34,48 +34,43 @@ use crate::seats::Hall;
 use crate::standby::{self, Turn};
 use crate::window::{self, View};
 
-/// Why the coordinator could not start or go on.
+/// Why the coordinator could not start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has the state folder.
+    /// Another process uses the state folder.
     #[error("{} is in use by another coordinator; wait for it to end, or give this one a folder of its own with --state", .0.display())]
     InUse(PathBuf),
     /// The state folder cannot be used.
     #[error("cannot use the state folder: {0}")]
     State(#[source] private::Error),
-    /// It cannot wait until it leads.
+    /// This coordinator cannot wait for its turn to lead.
     #[error(transparent)]
     Standby(#[from] standby::Error),
-    /// It led, and does no more.
+    /// This coordinator led, and leads no more.
     #[error(transparent)]
     Lost(journal::Error),
-    /// The driver could not start, or had to end as the journal failed.
+    /// The driver could not start, or ended as the journal failed.
     #[error(transparent)]
     Driver(#[from] driver::Error),
     /// The blob store cannot be opened.
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
-    /// The logs of attempts cannot be looked at.
+    /// The logs of attempts cannot be listed.
     #[error(transparent)]
     Logs(#[from] logs::Error),
     /// The certificate authority cannot be used.
     #[error(transparent)]
     Pki(#[from] pki::Error),
-    /// The Unix socket for this machine cannot be made.
+    /// The Unix socket of the state folder cannot be made.
     #[error("cannot listen on {}: {source}; a socket's path has at most 107 bytes, so a shorter --state may help", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The listener has no address.
+    Socket { path: PathBuf, source: io::Error },
+    /// The listener's address cannot be read.
     #[error("cannot listen: {0}")]
     Listen(io::Error),
-    /// The network says no.
+    /// The network connection failed while serving.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
-    /// The system gives no thread.
+    /// The operating system refuses a thread.
     #[error("cannot start: {0}")]
     Start(#[from] tokio::task::JoinError),
     /// The reflection service could not be made.
@@ -92,28 +87,29 @@ impl From<private::Error> for Error {
     }
 }
 
-/// Largest message that a service decodes; most methods take less, see [`crate::access`].
+/// Largest message that a service decodes, in bytes; most methods take less, see
+/// [`crate::access`].
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
-/// File handles that are of use: more than there can be connections and files.
+/// Most useful file handles: more than there can be connections and files.
 const HANDLES: u64 = 65_536;
 
-/// Time in which clients may hear that the coordinator ends. One that does not
-/// let go of a stream must not keep it alive.
+/// Time in which clients may hear that the coordinator ends. A client that keeps its stream
+/// open must not keep the coordinator alive.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Time in which tasks in the background may end once the clients are gone.
+/// Time in which background tasks may end once the clients are gone.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
-/// Time in which the driver has to write what it was asked before the end.
+/// Time in which the driver has to write what it was asked to before the end.
 const LAST_WRITE: Duration = Duration::from_secs(10);
 
-/// What a coordinator listens on.
+/// The sockets that a coordinator listens on.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For the gRPC services.
+    /// Listens for the gRPC services.
     pub grpc: TcpListener,
-    /// For the pages of the window, if it is to have one.
+    /// Listens for the pages over HTTP, if these are enabled.
     pub http: Option<TcpListener>,
 }
 
@@ -123,8 +119,8 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Serves until `shutdown` is ready. Open streams are ended, calls under way are
-/// answered, and the journal is closed before it returns.
+/// Serves until `shutdown` resolves. Open streams are ended, calls under way are answered, and
+/// the journal is closed before this returns.
 ///
 /// # Errors
 /// If the state folder is in use or cannot be used, or the journal fails.
@@ -156,15 +152,15 @@ pub async fn run(
     Ok(served?)
 }
 
-/// What the services have in common with the window.
+/// What the gRPC services and the window share.
 struct Common {
     background: Background,
     connections: Connections,
-    /// Told as soon as there is a driver.
+    /// Receives the driver's handle as soon as there is a driver.
     knows: watch::Sender<Option<Handle>>,
 }
 
-/// What goes on behind the services.
+/// The parts behind the services.
 struct Core {
     driver: Handle,
     driver_end: driver::End,
@@ -179,7 +175,7 @@ struct Face {
     incoming: Incoming,
 }
 
-/// Opens what is stored, starts the driver and listens.
+/// Opens the stores, starts the driver and listens.
 async fn build(
     config: &Config,
     limits: Limits,
@@ -237,11 +233,11 @@ async fn build(
 }
 
 impl Core {
-    /// Serves until `shutdown` is ready and clients had time to hear of it.
+    /// Serves until `shutdown` resolves and clients had time to hear of the end.
     ///
     /// # Errors
-    /// Outer: the journal failed or another coordinator leads; nothing that is said from
-    /// here on could be kept. Inner: the network failed.
+    /// Outer: the journal failed or another coordinator leads, so that nothing could be kept
+    /// from now on. Inner: the network failed.
     async fn serve(
         &mut self,
         face: Face,
@@ -275,7 +271,7 @@ impl Core {
         failed.map(Ok)
     }
 
-    /// Waits for what goes on in the background and for the journal, neither for ever.
+    /// Waits for the background tasks and for the journal, for a limited time each.
     async fn drain(mut self) -> Result<(), Error> {
         let left = self.background.drain(LAST_TASKS).await;
         if left > 0 {
@@ -295,8 +291,8 @@ impl Core {
     }
 }
 
-/// File handles that this process may have, after it has asked for as many as it can
-/// get and use.
+/// File handles that this process may open, after raising the limit as far as allowed and
+/// useful.
 fn file_handles() -> usize {
     let given = getrlimit(Resource::Nofile);
     let wanted = given.maximum.map_or(HANDLES, |maximum| maximum.min(HANDLES));
@@ -306,8 +302,8 @@ fn file_handles() -> usize {
     usize::try_from(if raised { wanted } else { had }).unwrap_or(usize::MAX)
 }
 
-/// The CA of a coordinator that other machines can reach. One that only this
-/// machine can reach speaks plaintext and needs none.
+/// The CA of a coordinator that other machines can reach. A coordinator that only this machine
+/// can reach speaks plaintext and needs none.
 fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Error> {
     if config.is_plain(address) {
         return Ok(None);
@@ -320,8 +316,9 @@ fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Er
     Ok(Some(Entrance { pki, url: format!("https://{host}:{}", address.port()) }))
 }
 
-/// Where the port asks for certificates, the socket is the only way in for whoever
-/// sits at this machine; elsewhere one can do without it.
+/// The Unix socket of the state folder. Where the port asks for certificates, the socket is the
+/// only way in for local administrators, so a failure is an error if `needed`; elsewhere a
+/// failure is only logged.
 fn local_socket(config: &Config, needed: bool) -> Result<Option<UnixListener>, Error> {
     let path = channel::socket_path(&config.state);
     match listen::socket(&path) {

@@ -1,5 +1,5 @@
-//! Which workers are connected and what they said last. Forgotten at a restart:
-//! workers come back by themselves.
+//! The connected workers and their latest heartbeats. Nothing of this survives a restart:
+//! workers reconnect by themselves.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,33 +11,33 @@ use proto::v1;
 use proto::v1::session_response::Message;
 use tokio::sync::mpsc;
 
-/// The way to a connected worker.
+/// The channel of messages to a connected worker.
 pub type ToWorker = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
 
-/// One worker.
+/// The connection state of one worker.
 #[derive(Debug)]
 pub struct Session {
-    /// What its attempts said last.
+    /// Progress of each attempt by its last heartbeat.
     pub progress: BTreeMap<FencingToken, Progress>,
-    /// Leases that it holds but did not name, and since when.
+    /// Leases that the worker holds but did not name in its heartbeats, and since when.
     unnamed: BTreeMap<FencingToken, Instant>,
     link: Link,
-    /// Counts its connections, so that a late goodbye does not end a new one.
+    /// Number of the worker's connection, so that a late goodbye does not end a new one.
     number: u64,
-    /// When it was heard last, or its connection broke.
+    /// When the worker was heard last, or when its connection broke.
     last: Instant,
 }
 
 #[derive(Debug)]
 enum Link {
     Up(ToWorker),
-    /// Its connection broke.
+    /// The worker's connection broke.
     Broken,
-    /// It was there before the coordinator started.
+    /// The worker was there before the coordinator restarted and has not reconnected.
     Expected,
 }
 
-/// All workers.
+/// The sessions of all workers.
 #[derive(Debug, Default)]
 pub struct Sessions {
     workers: BTreeMap<WorkerId, Session>,
@@ -45,12 +45,12 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// A worker that was there before the restart is expected back.
+    /// Notes that a worker from before the restart is expected to reconnect.
     pub fn expect(&mut self, worker: WorkerId, now: Instant) {
         self.workers.insert(worker, Session::new(Link::Expected, 0, now));
     }
 
-    /// A worker has connected; returns the connection's number.
+    /// Notes a worker's new connection; returns the connection's number.
     pub fn open(&mut self, worker: WorkerId, commands: ToWorker, now: Instant) -> u64 {
         self.opened += 1;
         let progress = self.workers.remove(&worker).map(|session| session.progress).unwrap_or_default();
@@ -59,8 +59,8 @@ impl Sessions {
         self.opened
     }
 
-    /// A worker that holds these leases was heard; returns whether it told
-    /// anything new. Leases that it does not name are noted.
+    /// Notes a heartbeat of a worker that holds these leases; returns whether it contained
+    /// anything new. Leases that the heartbeat does not name are noted.
     pub fn beat(
         &mut self,
         worker: &WorkerId,
@@ -77,7 +77,7 @@ impl Sessions {
         is_news
     }
 
-    /// A connection has ended.
+    /// Notes that a connection has ended.
     pub fn close(&mut self, worker: &WorkerId, number: u64, now: Instant) {
         if let Some(session) = self.workers.get_mut(worker)
             && session.number == number
@@ -87,7 +87,7 @@ impl Sessions {
         }
     }
 
-    /// Nobody could be heard for so long: that time counts against no worker.
+    /// Forgives all workers the time `deaf` in which the coordinator could hear nobody.
     pub fn forgive(&mut self, deaf: Duration) {
         for session in self.workers.values_mut() {
             session.last += deaf;
@@ -95,17 +95,17 @@ impl Sessions {
         }
     }
 
-    /// A worker is gone for good.
+    /// Forgets a worker that is gone for good.
     pub fn remove(&mut self, worker: &WorkerId) {
         self.workers.remove(worker);
     }
 
-    /// A worker that is or was connected.
+    /// The session of a worker that is or was connected.
     pub fn get(&self, worker: &WorkerId) -> Option<&Session> {
         self.workers.get(worker)
     }
 
-    /// All workers.
+    /// All sessions, by worker.
     pub fn iter(&self) -> impl Iterator<Item = (&WorkerId, &Session)> {
         self.workers.iter()
     }
@@ -121,23 +121,23 @@ impl Session {
         Self { progress: BTreeMap::new(), unnamed: BTreeMap::new(), link, number, last }
     }
 
-    /// Whether its stream is open.
+    /// Whether the worker's stream is open.
     pub fn is_connected(&self) -> bool {
         matches!(self.link, Link::Up(_))
     }
 
-    /// Whether its connection broke, and it has not come back.
+    /// Whether the worker's connection broke and the worker has not reconnected.
     pub fn is_broken(&self) -> bool {
         matches!(self.link, Link::Broken)
     }
 
-    /// Time since it was heard last, or since its connection broke.
+    /// Time since the worker was heard last, or since its connection broke.
     pub fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last)
     }
 
-    /// Leases that it has not named for so long: it has forgotten them, or never
-    /// heard of them.
+    /// Leases that the worker has not named for `patience`: the worker has forgotten them, or
+    /// never heard of them.
     pub fn forgotten(&self, patience: Duration, now: Instant) -> impl Iterator<Item = FencingToken> {
         let long = move |since: &Instant| now.saturating_duration_since(*since) > patience;
         self.unnamed.iter().filter(move |(_, since)| long(since)).map(|(token, _)| *token)
@@ -158,8 +158,8 @@ impl Session {
         self.send(Message::Drain(v1::Drain {}));
     }
 
-    /// A worker that does not read its stream loses commands, not the
-    /// coordinator its time: what matters is repeated at the next heartbeat.
+    /// Sends a message without waiting: a worker that does not read its stream loses messages,
+    /// and what matters is repeated at the next heartbeat.
     fn send(&self, message: Message) {
         if let Link::Up(commands) = &self.link {
             let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(message) }));

@@ -1,4 +1,4 @@
-//! A coordinator that waits until it leads, and says so to whoever calls.
+//! A standby coordinator: waits until it leads, and says so to all callers.
 
 use std::future::Future;
 use std::io;
@@ -18,42 +18,42 @@ use crate::journal::postgres::Server;
 use crate::journal::{self, Journal, Location, Sqlite};
 use crate::listen::{self, Door};
 
-/// Pause between two tries to lead.
+/// Pause between two attempts to lead.
 const POLL: Duration = Duration::from_millis(200);
 
 /// Time in which callers may hear that they should call again.
 const GOODBYE: Duration = Duration::from_millis(100);
 
-/// How long a caller stays connected with a coordinator that stands by.
+/// How long a caller stays connected to a standby coordinator.
 const WELCOME: Duration = Duration::from_secs(1);
 
 /// Why a coordinator cannot stand by.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be used.
+    /// The journal's database cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::Error),
-    /// The socket cannot be used.
+    /// The listening socket cannot be used.
     #[error("cannot stand by: {0}")]
     Io(#[from] io::Error),
-    /// The network says no.
+    /// The network connection failed while serving.
     #[error("cannot stand by: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
 
-/// The right to serve, from the journal that this coordinator may write to.
+/// The right to serve, which comes from the journal that this coordinator may write to.
 pub enum Turn {
-    /// It has a file for itself.
+    /// The journal is a file that only this coordinator uses.
     File(PathBuf),
-    /// It leads.
+    /// The journal is shared, and this coordinator leads.
     Lead(Lead),
 }
 
-/// Opens a journal; waits for disk or network.
+/// A function that opens a journal; it waits for disk or network.
 pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>;
 
 impl Turn {
-    /// What opens the journal.
+    /// The function that opens this coordinator's journal.
     pub fn opener(&self) -> Open {
         match self {
             Self::File(path) => {
@@ -64,7 +64,7 @@ impl Turn {
         }
     }
 
-    /// Ends when this coordinator may serve no more.
+    /// Resolves when this coordinator may serve no longer.
     pub async fn lost(&self) -> journal::Error {
         match self {
             Self::File(_) => std::future::pending().await,
@@ -72,7 +72,7 @@ impl Turn {
         }
     }
 
-    /// Lets the next one have its turn at once.
+    /// Gives the turn back, so that the next coordinator can lead at once.
     pub async fn release(self) {
         if let Self::Lead(lead) = self {
             // If it cannot be given back, it ends by itself.
@@ -81,11 +81,11 @@ impl Turn {
     }
 }
 
-/// Waits until it is this coordinator's turn; gives the listener back. Nothing if
-/// it is told to end before. Tells who leads meanwhile.
+/// Waits until it is this coordinator's turn; also gives the listener back. Returns none if
+/// told to end before. Meanwhile, `tell` receives the leader's address.
 ///
 /// # Errors
-/// If the database cannot be used at first, or the listener at any time.
+/// If the database cannot be used at first, or the listener fails at any time.
 pub(crate) async fn wait(
     config: &Config,
     limits: Limits,
@@ -113,7 +113,8 @@ pub(crate) async fn wait(
     }
 }
 
-/// Tells all callers that this coordinator stands by, and who leads, until it leads.
+/// Answers all callers that this coordinator stands by, and who leads, until this coordinator
+/// leads.
 async fn answer_until(
     listener: TcpListener,
     limits: Limits,
@@ -151,8 +152,8 @@ async fn answer_until(
     Ok(Some((TcpListener::from_std(listener)?, lead)))
 }
 
-/// Hangs up on all callers, who then try the other address that they know, until
-/// this coordinator leads. Only who leads knows whose certificates count.
+/// Hangs up on all callers, who then try the other address that they know, until this
+/// coordinator leads. Only the leader knows whose certificates are valid.
 async fn hang_up_until(
     listener: TcpListener,
     stand: impl Future<Output = Result<Lead, Error>>,
@@ -175,7 +176,7 @@ async fn hang_up_until(
     Ok(Some((listener, lead)))
 }
 
-/// Tries to lead until it does.
+/// Tries to lead until it succeeds.
 async fn stand(server: &Server, address: String, tell: watch::Sender<String>) -> Result<Lead, Error> {
     let server = server.clone();
     let mut candidate = blocking(move || Candidate::new(&server, &address)).await??;

@@ -1,8 +1,8 @@
-//! The coordinator's metrics: their names, what they count, and where from.
+//! The coordinator's metrics: names, meanings and sources.
 //!
-//! Counters grow where something happens; without a recorder, which `--http` starts, that
-//! does nothing. Gauges are read from what is known when somebody looks. No label names a
-//! run or a task, of which there may be millions.
+//! Counters grow where something happens; without a recorder, which `--http` starts, they do
+//! nothing. Gauges are read from the coordinator's state at each scrape. No label names a run
+//! or a task, of which there may be millions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const HEARTBEAT: &str = "lithogen_worker_last_heartbeat_timestamp_seconds";
 const FREE: &str = "lithogen_state_free_bytes";
 const BUILD: &str = "lithogen_build_info";
 
-/// Names of workers with a heartbeat of their own: those that were silent for longest.
+/// Most workers that have a heartbeat metric of their own: those that were silent for longest.
 const NAMED: usize = 1000;
 
 /// Every metric of the coordinator.
@@ -112,34 +112,34 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-/// Makes the series that stand for nothing yet, so that their first change is seen as one.
+/// Creates the series that are still zero, so that their first change counts as one.
 pub(crate) fn begin() {
     counter!(EXPIRED).increment(0);
     came_in(0);
     went_out(0);
 }
 
-/// Something that a turn came to and that is counted once it is on disk.
+/// A countable outcome of a turn, counted once its events are on disk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Happened {
     /// An attempt ended.
     Ended {
-        /// Its stage.
+        /// Stage of the attempt's task.
         op: StageKind,
-        /// `gpu` or `cpu`: whether GPUs went with its lease.
+        /// `gpu` or `cpu`: whether the lease included GPUs.
         device_class: &'static str,
-        /// The word of the tables for its end.
+        /// The outcome as in the tables.
         outcome: String,
-        /// Since its grant.
+        /// Time since the lease was granted.
         took: Duration,
-        /// Whether its worker was gone.
+        /// Whether the attempt ended because its worker was gone.
         expired: bool,
     },
-    /// So many tasks were asked for whose result is there.
+    /// A number of submitted tasks of a stage whose results already existed.
     Cached(StageKind, u64),
 }
 
-/// What an event will be counted as. Call it before the scheduler applies the event.
+/// The countable outcomes of an event. Call this before the scheduler applies the event.
 pub(crate) fn happened(event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms: i64) -> Vec<Happened> {
     if let Event::RunSubmitted { tasks, .. } | Event::TasksAdded { tasks, .. } = event {
         let mut cached: BTreeMap<StageKind, u64> = BTreeMap::new();
@@ -166,7 +166,7 @@ pub(crate) fn happened(event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms
     rows.iter().filter_map(ended).collect()
 }
 
-/// Counts what has happened.
+/// Counts outcomes whose events are on disk.
 pub(crate) fn count(happened: Vec<Happened>) {
     for one in happened {
         match one {
@@ -183,29 +183,29 @@ pub(crate) fn count(happened: Vec<Happened>) {
     }
 }
 
-/// Counts bytes of a file from a caller.
+/// Counts bytes of an upload.
 pub(crate) fn came_in(bytes: usize) {
     counter!(ARTIFACT_BYTES, "direction" => "in").increment(bytes as u64);
 }
 
-/// Counts bytes of a file to a caller.
+/// Counts bytes of a download.
 pub(crate) fn went_out(bytes: usize) {
     counter!(ARTIFACT_BYTES, "direction" => "out").increment(bytes as u64);
 }
 
-/// Notes how long a call took until its answer began. The method is one of the table of
-/// `access`, so that callers invent no series.
+/// Notes how long a call took until its answer began. Only methods of the table in `access` are
+/// named, so that callers cannot create series.
 pub(crate) fn answered(method: &'static str, code: &'static str, took: Duration) {
     histogram!(HANDLING, "method" => method, "code" => code).record(took);
 }
 
-/// What the gauges show, taken from what is known in a number of steps that is bounded by
-/// the number of workers.
+/// Values of the gauges, taken from the coordinator's state in a number of steps that is
+/// bounded by the number of workers.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     stages: BTreeMap<StageKind, Counts>,
     workers: BTreeMap<&'static str, u32>,
-    /// Silence by the name of a worker; of those that share a name, the shortest.
+    /// Silence by worker name; among workers of the same name, the shortest.
     silence: BTreeMap<String, Duration>,
 }
 
@@ -230,7 +230,7 @@ impl Gauges {
         Self { stages: knowledge.scheduler.stages().clone(), workers, silence }
     }
 
-    /// Sets all gauges. Times are told by the clock that people set.
+    /// Sets all gauges. `now_ms` is the wall clock.
     pub(crate) fn set(self, now_ms: i64, free: Option<u64>) {
         for (op, counts) in self.stages {
             for (state, tasks) in by_state(&counts) {
@@ -252,7 +252,7 @@ impl Gauges {
     }
 }
 
-/// The states of tasks by the words that people see.
+/// The numbers of tasks by the state names that people see.
 fn by_state(counts: &Counts) -> [(&'static str, usize); 7] {
     [
         ("waiting", counts.waiting),

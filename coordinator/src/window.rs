@@ -1,8 +1,8 @@
 //! The window: pages over HTTP for probes and monitoring, beside the gRPC services.
 //!
-//! It is open as soon as the process has its state folder, so that it also tells why the
-//! coordinator does not serve yet. TLS, roles and the rule of loopback are those of gRPC.
-//! A connection has one request and ten seconds.
+//! The window is open as soon as the process has its state folder, so that it also tells why
+//! the coordinator does not serve yet. TLS, roles and the rule of loopback are those of gRPC. A
+//! connection may make one request and lasts ten seconds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,24 +35,24 @@ use crate::server::Error;
 use crate::standby;
 use crate::telemetry::{self, Gauges};
 
-/// Time in which the driver has to answer one that is ready to serve.
+/// Time in which the driver of a ready coordinator has to answer.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Time for which a text for Prometheus is good: who asks more often takes none of the
-/// driver's time.
+/// Time for which a text for Prometheus is reused: frequent scrapes take none of the driver's
+/// time.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Pause between two times that what was observed is put away.
+/// Pause between two rounds of upkeep in which the recorder stores what it observed.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// What the pages are made from.
+/// The sources of the pages.
 pub(crate) struct View {
-    /// Absent until the journal is read.
+    /// None until the journal is read.
     pub(crate) driver: watch::Receiver<Option<Handle>>,
-    /// The coordinator that leads, as far as one that stands by knows.
+    /// Address of the leading coordinator, as far as a standby knows.
     pub(crate) leader: watch::Receiver<String>,
     pub(crate) state: PathBuf,
-    /// The newest text for Prometheus.
+    /// The newest text for Prometheus, and when it was made.
     text: Mutex<Option<(Instant, String)>>,
     recorder: Option<Recorder>,
 }
@@ -71,7 +71,7 @@ impl View {
         Self { driver, leader, state, text: Mutex::default(), recorder }
     }
 
-    /// Whether the coordinator serves; if not, why.
+    /// Whether the coordinator is ready to serve; the error says why not.
     async fn ready(&self) -> Result<(), String> {
         let driver = self.driver()?;
         match tokio::time::timeout(LOOK, driver.read(|_| ())).await {
@@ -101,7 +101,7 @@ impl View {
         })
     }
 
-    /// Bytes that can still be written, if the system tells.
+    /// Bytes that can still be written to the state folder, if the operating system tells.
     async fn free(&self) -> Option<u64> {
         let state = self.state.clone();
         // A disk of the network may keep one waiting.
@@ -124,7 +124,7 @@ impl View {
     }
 }
 
-/// Opens the window. It closes when the coordinator ends.
+/// Starts serving the window, which closes when the coordinator ends.
 pub(crate) fn open(
     config: &Config,
     limits: Limits,
@@ -172,7 +172,7 @@ fn pages(view: View) -> Router {
         .with_state(Arc::new(view))
 }
 
-/// Lets callers see what they may.
+/// Checks that the caller may see the requested page.
 async fn check(Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
     match peer.caller.may_see(request.uri().path()) {
         Ok(()) => next.run(request).await,
@@ -217,7 +217,7 @@ mod tests {
     use crate::journal::Sqlite;
     use crate::reactor::Knowledge;
 
-    /// What is answered to somebody on this machine.
+    /// The answer to a caller on this machine.
     async fn ask(view: View, page: &str) -> (StatusCode, String) {
         let peer = Peer { caller: Caller::Local, network: None, by_socket: false };
         let request = Request::builder().uri(page).body(axum::body::Body::empty()).unwrap();

@@ -1,4 +1,4 @@
-//! Files in and out.
+//! The gRPC service for files: uploads, downloads, collection and checks.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -32,51 +32,50 @@ use crate::gc;
 use crate::seats::Seat;
 use crate::telemetry;
 
-/// Largest piece of a file in one message.
+/// Largest piece of a file in one message, in bytes.
 const PIECE_MAX: usize = 1024 * 1024;
 
-/// Largest message taken: a full question about digests, or a piece of a file.
+/// Largest accepted message, in bytes: a full list of digests, or a piece of a file.
 const MESSAGE_MAX: usize = 2 * 1024 * 1024;
 
-/// Pieces of a file that wait for its reader.
+/// Number of pieces that are buffered for a reader.
 const PIECES: usize = 4;
 
-/// Digests named in the answer to a collection.
+/// Most digests that the answer to a collection names.
 const NAMED: usize = 1000;
 
-/// When to ask again for what is done one at a time.
+/// Suggested pause before a retry when another collection or check is under way.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(10);
 
-/// Least time between two messages that only tell progress.
+/// Least time between two messages that only report progress.
 const PROGRESS: Duration = Duration::from_millis(200);
 
-/// The service.
 #[derive(Debug)]
 pub struct Artifacts {
     driver: Handle,
     blobs: Blobs,
     background: Background,
-    /// One call at a time looks for the task that made what is lost.
+    /// Permits one call at a time to search for the task that made a lost blob.
     looking_back: Arc<Semaphore>,
     /// Time after which a reader that takes nothing loses its stream.
     reader_pause: Duration,
 }
 
 impl Artifacts {
-    /// On that driver and store.
+    /// A service that uses this driver and this store.
     pub fn new(driver: Handle, blobs: Blobs, background: Background, limits: &Limits) -> Self {
         let looking_back = Arc::new(Semaphore::new(1));
         Self { driver, blobs, background, looking_back, reader_pause: limits.reader_pause }
     }
 
-    /// With its limits.
+    /// The gRPC server of this service with its size limits.
     pub fn server(self) -> ArtifactServiceServer<Self> {
         ArtifactServiceServer::new(self).max_decoding_message_size(MESSAGE_MAX)
     }
 }
 
-/// What to say of a blob that cannot be had. If it is lost, that names the task that
-/// made it, unless another call is just looking for one.
+/// The status for a blob that cannot be read. If the blob is lost, the status names the task
+/// that made it, unless another call is searching for such a task.
 async fn explain(driver: &Handle, blobs: &Blobs, turns: &Semaphore, digest: Digest, error: Error) -> Status {
     let is_lost = matches!(error, Error::Unknown(_) | Error::Damaged { .. });
     let refused = Status::from(error);
@@ -114,7 +113,7 @@ fn start(first: Option<v1::PutBlobRequest>, identity: Option<IdentityId>) -> Res
     Ok(start)
 }
 
-/// The next bytes of a file; none at its end.
+/// The next bytes of an upload; none at its end.
 async fn next(messages: &mut Streaming<v1::PutBlobRequest>) -> Result<Option<Vec<u8>>, Status> {
     match messages.message().await?.map(|message| message.part) {
         None => Ok(None),
@@ -290,20 +289,20 @@ impl ArtifactService for Artifacts {
 
 /// Why a file was not sent to its end.
 enum Unsent {
-    /// What was read is not what the digest names.
+    /// The bytes read do not match the digest.
     Suspect,
-    /// It cannot be read.
+    /// The file cannot be read.
     Failed(io::Error),
-    /// The client takes nothing.
+    /// The client reads nothing.
     Slow,
 }
 
-/// A stored file on its way to a client, checked meanwhile.
+/// A stored file that is being sent to a client and checked meanwhile.
 struct Outgoing {
     reader: Reader,
     name: Digest,
     check: Check,
-    /// Stored bytes that the client has and that are not yet read here.
+    /// Stored bytes that the client has and that have not been read for the check.
     known: u64,
 }
 
@@ -313,8 +312,8 @@ impl Outgoing {
         Ok(Self { reader, name, check, known: offset })
     }
 
-    /// Sends the file as fast as the client takes it, until it has gone away. No thread
-    /// waits meanwhile: one is taken for each piece.
+    /// Sends the file as fast as the client reads, until the end or until the client has gone.
+    /// No thread waits meanwhile: one is taken for each piece.
     async fn send(
         mut self,
         start: v1::GetBlobStart,
@@ -362,7 +361,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether all that was read is what the digest names.
+    /// Checks that all bytes read match the digest.
     fn end(self) -> Result<(), Unsent> {
         match self.check.finish() {
             Ok((digest, _)) if digest == self.name => Ok(()),
@@ -371,7 +370,8 @@ impl Outgoing {
     }
 }
 
-/// Two collections or checks at once would only be in each other's way.
+/// The status for a second collection or check, which would only interfere with the one under
+/// way.
 fn under_way() -> Status {
     again_in(UPKEEP_PAUSE, "a collection or a check of stored files is under way; try again when it has ended")
 }

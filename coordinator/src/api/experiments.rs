@@ -1,4 +1,4 @@
-//! Studies: handing them in, watching them, calling them off.
+//! The gRPC service for runs: submission, status, watching, cancellation.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -36,42 +36,41 @@ use crate::seats::Seat;
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Looks whether a run is over between two answers of one watch: a busy cluster writes
-/// more often than that.
+/// Number of checks whether a run is over between two answers of one watch: a busy cluster
+/// writes more often than that.
 const LOOKS: u32 = 16;
 
-/// Failed tasks that a status names; all are listed by ListTasks.
+/// Most failed tasks that a status names; ListTasks lists all of them.
 const FAILURES: usize = 100;
 
-/// Attempts under way that a status names.
+/// Most attempts under way that a status names.
 const ATTEMPTS: usize = 1000;
 
-/// Runs that ListRuns names, those submitted last.
+/// Most runs that ListRuns names: those submitted last.
 const RUNS: usize = 1000;
 
-/// Tasks that one call drops.
+/// Most tasks that one call may prune.
 const KEYS: usize = 10_000;
 
-/// Events whose changes are asked from the tables at once: an answer stays far
-/// below the largest message.
+/// Number of events whose changes are read from the tables at once: the answer stays far below
+/// the size limit of a message.
 const PAGE: u64 = 8192;
 
-/// The service.
 #[derive(Debug)]
 pub struct Experiments {
     driver: Handle,
     blobs: Blobs,
     logs: Logs,
     background: Background,
-    /// See [`Limits`].
+    /// Limit of [`Limits::kept_for_one`].
     kept_for_one: u64,
-    /// See [`Limits`].
+    /// Limit of [`Limits::open_runs_of_one`].
     open_runs_of_one: usize,
     deciding: tokio::sync::Mutex<()>,
 }
 
 impl Experiments {
-    /// On that driver and those stores.
+    /// A service that uses this driver and these stores.
     pub fn new(driver: Handle, blobs: Blobs, logs: Logs, background: Background, limits: &Limits) -> Self {
         let Limits { kept_for_one, open_runs_of_one, .. } = *limits;
         Self {
@@ -89,14 +88,15 @@ impl Experiments {
         self.driver.read(move |knowledge| find::run(knowledge, &text)).await?
     }
 
-    /// Has something decided that changes all tasks of a run: one after the other, so that
-    /// what workers say comes in between.
+    /// Has the driver decide a request that changes all tasks of a run. Such requests are
+    /// decided one at a time, so that messages of workers come in between.
     async fn decide(&self, request: SchedulerRequest) -> Result<(), Status> {
         let _turn = self.deciding.lock().await;
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
-    /// Checks that a submitter may hand in so much more. It submits one run at a time.
+    /// Checks that a submitter may hand in that much more. A submitter submits one run at a
+    /// time.
     async fn check_kept(&self, submitter: IdentityId, run: Digest, priority: i32, weight: u64) -> Result<(), Status> {
         let (most, most_open) = (self.kept_for_one, self.open_runs_of_one);
         let name = submitter.clone();
@@ -140,8 +140,8 @@ impl Experiments {
     }
 }
 
-/// What happened to a run from a number on, and whether that is all. What no
-/// longer is in memory comes from the tables, in pages.
+/// Changes of a run's tasks from event number `from` on, and whether these are all. Changes
+/// that are no longer in memory are read from the tables, page by page.
 async fn look(
     driver: &Handle,
     run: Digest,
@@ -176,7 +176,7 @@ async fn look(
     Ok((answer, false))
 }
 
-/// Whether nothing more will happen to a run by itself.
+/// Whether nothing more can happen to a run by itself.
 async fn is_over(driver: &Handle, run: Digest) -> bool {
     let state = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(run_state);
     driver.read(state).await.is_ok_and(|state| state.is_ok_and(v1::RunState::is_over))
@@ -192,7 +192,7 @@ fn run_state(run: &Run) -> v1::RunState {
     }
 }
 
-/// How a run stands, for people and scripts.
+/// The status of a run, for people and scripts.
 fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     let (scheduler, counts) = (&knowledge.scheduler, run.counts);
     let stage = |(kind, counts): (&StageKind, &Counts)| v1::StageStatus {
@@ -245,7 +245,7 @@ fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
     }
 }
 
-/// How a run stands in a list of many, with what its results follow from.
+/// The short status of a run in a list, with what its results follow from.
 struct Listed {
     status: v1::RunStatus,
     work: Arc<Work>,
@@ -259,7 +259,7 @@ impl Listed {
     }
 }
 
-/// Says of each study by what it differs from the others of its title.
+/// Adds to each study how it differs from the others with the same title.
 fn tell_apart(runs: Vec<Listed>) -> Vec<v1::RunStatus> {
     let mut by_title: BTreeMap<String, (Vec<usize>, Vec<Study>)> = BTreeMap::new();
     for (place, Listed { status, work, versions }) in runs.iter().enumerate() {
@@ -293,14 +293,14 @@ fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAtte
     }
 }
 
-/// A submission, understood and planned.
+/// A submission that was parsed and planned.
 struct Planned {
     work: Work,
     run: Digest,
     plan: Plan,
-    /// What it counts for in what is kept for its submitter.
+    /// Weight of the submission in the limit on what is kept for its submitter.
     weight: u64,
-    /// The artifacts that it starts from, each with a task that reads it.
+    /// The artifacts that the plan starts from, each with the label of a task that reads it.
     sources: BTreeMap<Digest, String>,
 }
 

@@ -1,5 +1,4 @@
-//! Finding what somebody means who gives the beginning of a name, or a name that several
-//! may have.
+//! Finding what a caller means by the beginning of an id, or by a name that is not unique.
 
 use domain::digest::Digest;
 use domain::task::{Task, WorkerId};
@@ -8,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::reactor::Knowledge;
 
-/// The run whose name begins so; the one submitted last for an empty name.
+/// The run whose id begins with `text`; for an empty text, the run submitted last.
 pub(super) fn run(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
     const UNKNOWN: &str = "UNKNOWN_RUN";
     let scheduler = &knowledge.scheduler;
@@ -22,7 +21,7 @@ pub(super) fn run(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
     only(scheduler.runs_beginning(&prefix).map(|run| run.id), UNKNOWN, none, several)
 }
 
-/// The task whose key begins so.
+/// The task whose key begins with `text`.
 pub(super) fn task<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task, Status> {
     const UNKNOWN: &str = "UNKNOWN_TASK";
     let scheduler = &knowledge.scheduler;
@@ -35,7 +34,7 @@ pub(super) fn task<'a>(knowledge: &'a Knowledge, text: &str) -> Result<&'a Task,
     only(scheduler.tasks_beginning(&prefix), UNKNOWN, none, several)
 }
 
-/// The worker of that id, or the only one of that name.
+/// The worker with that id, or the only worker with that name.
 pub(super) fn worker(knowledge: &Knowledge, text: &str) -> Result<WorkerId, Status> {
     let workers = || knowledge.scheduler.workers();
     if let Some((id, _)) = workers().find(|(id, _)| id.0 == text) {
@@ -47,19 +46,19 @@ pub(super) fn worker(knowledge: &Knowledge, text: &str) -> Result<WorkerId, Stat
     only(named, "UNKNOWN_WORKER", none, several)
 }
 
-/// The only one of the join tokens or identities, which `what` says, that fit a text.
+/// The only join token or identity, as `what` says, among those that match a text.
 pub(super) fn registered<T>(fitting: impl Iterator<Item = T>, what: &str, text: &str) -> Result<T, Status> {
     let none = || format!("there is no {what} {text:?}");
     let several = || format!("more than one {what} fits {text:?}; give its whole id");
     only(fitting, "UNKNOWN", none, several)
 }
 
-/// As much of a text that somebody sent as an answer has room for.
+/// The part of a caller's text that fits an answer.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// The only one that fits.
+/// The only match; an error if there is none or more than one.
 fn only<T>(
     mut fitting: impl Iterator<Item = T>,
     reason: &str,

@@ -1,4 +1,5 @@
-//! The gRPC services, one per file: decode, ask the driver, encode.
+//! The gRPC services, one per file. Each decodes a request, asks the driver and encodes the
+//! answer.
 
 mod artifacts;
 mod experiments;
@@ -19,7 +20,7 @@ use tonic::{Code, Status};
 
 use crate::driver::Gone;
 
-/// What should not happen: a thread that panicked.
+/// The status for a fault of the program, such as a thread that panicked.
 fn internal(error: impl ToString) -> Status {
     Status::internal(error.to_string())
 }
@@ -74,7 +75,7 @@ impl From<crate::gc::Error> for Status {
     }
 }
 
-/// Whether trying again cannot help until somebody makes room.
+/// Whether an error means a full disk, so that a retry cannot help until somebody makes room.
 fn is_full(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(kind, StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem)

@@ -1,4 +1,4 @@
-//! Results that are gone, or are not trusted: which tasks have to run again.
+//! Recomputing results that are lost or not trusted: which tasks have to run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,27 +15,27 @@ use crate::blobs::{Blobs, Error};
 use crate::driver::Handle;
 use crate::reactor::Knowledge;
 
-/// Results made from what is computed again that an answer names; it counts all.
+/// Most dependent results that an answer names; the answer counts all of them.
 const NAMED: usize = 20;
 
-/// A result and what it was made from.
+/// A result and its inputs.
 #[derive(Clone)]
 struct Made {
     task: Digest,
     label: String,
     result: Digest,
-    /// Artifacts that were given, by the input's name.
+    /// Artifacts given from outside, with the names of their inputs.
     given: Vec<(String, Digest)>,
-    /// Results that it reads, by the key of the task that made each.
+    /// Keys of the tasks whose results this one reads.
     read: Vec<Digest>,
 }
 
-/// Finds what has to run again, and has it run unless it is only asked what that
-/// would be. With `lost`, all that a run needs and that is not stored.
+/// Finds the tasks that have to run again and invalidates their results; with `dry_run`, only
+/// reports them. With `lost`, these are all results that a run needs and that are not stored.
 ///
 /// # Errors
-/// If a task that is named is not known or has no result, or if what it was given is
-/// gone as well.
+/// If a named task is unknown or has no result, or if an artifact that was given to it is lost
+/// as well.
 pub(super) async fn recompute(
     driver: &Handle,
     blobs: &Blobs,
@@ -122,13 +122,13 @@ fn made(task: &Task) -> Option<Made> {
     })
 }
 
-/// The results of all runs that were not called off.
+/// The results of all runs that were not cancelled.
 fn wanted(scheduler: &Scheduler) -> Vec<Made> {
     scheduler.tasks().filter(|task| scheduler.wants(task.spec.key)).filter_map(made).collect()
 }
 
-/// Whether all files of an artifact are stored, as far as can be said without
-/// reading them.
+/// Whether all files of an artifact are stored, as far as can be said without reading their
+/// contents.
 async fn is_whole(blobs: &Blobs, artifact: Digest) -> Result<bool, Status> {
     match blobs.first_missing_of(artifact).await {
         Ok(missing) => Ok(missing.is_none()),
@@ -137,7 +137,7 @@ async fn is_whole(blobs: &Blobs, artifact: Digest) -> Result<bool, Status> {
     }
 }
 
-/// Labels of the results that were made from these, directly or through others.
+/// Labels of the results that were made from these tasks, directly or through others.
 fn made_from(scheduler: &Scheduler, tasks: &BTreeSet<Digest>) -> Vec<String> {
     let mut seen = tasks.clone();
     let mut open: Vec<Digest> = tasks.iter().copied().collect();

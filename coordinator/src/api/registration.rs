@@ -1,4 +1,4 @@
-//! Joining, and letting others join.
+//! The gRPC service for joining: join tokens, certificates, identities.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,19 +20,18 @@ use crate::driver::Handle;
 use crate::listen::Connections;
 use crate::pki::{self, Pki, SigningRequest};
 
-/// The CA, and where those who join find the coordinator.
+/// The CA, and the address at which those who join find the coordinator.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     pub(crate) pki: Pki,
     pub(crate) url: String,
 }
 
-/// The service.
 #[derive(Debug)]
 pub struct Registration {
     driver: Handle,
     connections: Connections,
-    /// Absent where nobody can join: plaintext on loopback.
+    /// None where nobody can join: plaintext on loopback.
     entrance: Option<Arc<Entrance>>,
     tries: Tries,
 }
@@ -131,7 +130,7 @@ fn signing_request(pem: &str) -> Result<SigningRequest, Status> {
     SigningRequest::parse(pem).map_err(|error| of_invalid(&invalid("csr_pem", format!("is not usable: {error}"))))
 }
 
-/// A line of text for people.
+/// Makes text safe to print as one line.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }

@@ -1,5 +1,5 @@
-//! Single tasks: which there are, why they stand where they stand, what their
-//! attempts said.
+//! Calls about single tasks: listing, explaining their states, reading the logs of their
+//! attempts.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,22 +25,22 @@ use crate::reactor::Knowledge;
 use crate::seats::Seat;
 use crate::tables::changes;
 
-/// Tasks looked at for one page of a list.
+/// Most tasks looked at for one page of a list.
 const PAGE: usize = 4096;
 
-/// How often a log that is followed is looked at.
+/// How often a followed log is checked for new lines.
 const LOG_LOOK: Duration = Duration::from_millis(250);
 
-/// Looks at a log after its attempt has ended: its worker may still send lines.
+/// Number of checks of a log after its attempt has ended: the worker may still send lines.
 const LAST_LOOKS: u32 = 4;
 
-/// Bytes of a reason or a difference.
+/// Most bytes of a reason or a difference.
 const LINE_MAX: usize = 2 * Failure::MESSAGE_MAX;
 
-/// Bytes of a log in one answer.
+/// Most bytes of a log in one answer.
 const LOG_PIECE: u64 = 256 * 1024;
 
-/// The state of a task in a word.
+/// The name of a state in answers.
 fn state_name(state: &State) -> &'static str {
     match state {
         State::Waiting { .. } => "waiting",
@@ -53,7 +53,7 @@ fn state_name(state: &State) -> &'static str {
     }
 }
 
-/// The digest of a task's result, or nothing.
+/// The digest of a task's result as text, or an empty text.
 fn artifact_of(task: &Task) -> String {
     task.artifact().map_or_else(String::new, |artifact| artifact.to_string())
 }
@@ -61,7 +61,7 @@ fn artifact_of(task: &Task) -> String {
 /// A page of the tasks of a run.
 ///
 /// # Errors
-/// If there is no such run.
+/// If the run does not exist.
 pub(super) async fn list(
     driver: &Handle,
     run: Digest,
@@ -83,7 +83,7 @@ pub(super) async fn list(
     Ok(v1::ListTasksResponse { tasks, next: if next < total { next as u64 } else { 0 } })
 }
 
-/// What the driver's thread looks up of a task; others make text of it.
+/// What the driver's thread reads of a task; other threads make text of it.
 struct Seen {
     spec: Arc<TaskSpec>,
     state: &'static str,
@@ -119,10 +119,10 @@ impl Seen {
     }
 }
 
-/// Where a task stands and why, and what became of its attempts.
+/// The state of a task with its reasons, and the history of its attempts.
 ///
 /// # Errors
-/// If there is no such task or the journal cannot be read.
+/// If the task does not exist or the journal cannot be read.
 pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::ExplainTaskResponse, Status> {
     let read = move |knowledge: &Knowledge| {
         let task = find::task(knowledge, &text)?;
@@ -148,15 +148,15 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
     written.await.map_err(internal)
 }
 
-/// Lines that may quote what others say, in any length.
+/// Cuts lines that may quote other people's texts of any length.
 fn bounded(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| cut(line, LINE_MAX)).collect()
 }
 
-/// What an attempt said, piece by piece.
+/// The log of an attempt, piece by piece.
 ///
 /// # Errors
-/// If there is no such task or attempt, or the journal cannot be read.
+/// If the task or the attempt does not exist, or the journal cannot be read.
 pub(super) async fn read_log(
     driver: Handle,
     logs: Logs,

@@ -1,4 +1,4 @@
-//! Tries to join, as many as may be.
+//! Rate limits on attempts to join.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,39 +6,39 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Network;
 
-/// What a network may owe: 400 tries at once, or 20 that were refused.
+/// Most debt of one network: 400 attempts at once, or 20 that were refused.
 const CREDIT: Duration = Duration::from_secs(100);
 
-/// What a try costs a network, which is paid off by as much time.
+/// Debt that an attempt adds for its network; debt shrinks by the passing time.
 const TRY: Duration = Duration::from_millis(250);
 
-/// What a refused one costs besides.
+/// Debt that a refused attempt adds besides.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// By so much less it costs all networks together: 4000 tries at once, or 200 that
-/// were refused.
+/// Divisor of the debts for all networks together: 4000 attempts at once, or 200 that were
+/// refused.
 const SHARE: u32 = 10;
 
-/// Networks whose debts are known at once.
+/// Most networks whose debts are remembered.
 const NETWORKS: usize = 4096;
 
-/// What is owed for tries to join. A cluster that starts pays little, with tokens that
-/// are right; whoever guesses has soon spent all.
+/// Debts for attempts to join. A cluster that starts with valid tokens owes little; whoever
+/// guesses tokens soon has no credit left.
 #[derive(Debug, Default)]
 pub(crate) struct Tries(Mutex<Debts>);
 
 #[derive(Debug, Default)]
 struct Debts {
-    /// When all is paid off.
+    /// When the debts of all networks together are paid off.
     all: Option<Instant>,
     each: BTreeMap<Network, Instant>,
 }
 
 impl Tries {
-    /// Counts a try.
+    /// Counts an attempt.
     ///
     /// # Errors
-    /// How long to wait before the next one.
+    /// The time to wait before the next attempt.
     pub(crate) fn begin(&self, network: Network, now: Instant) -> Result<(), Duration> {
         self.with(|debts| {
             let owed = |paid: Option<Instant>| paid.map_or(Duration::ZERO, |paid| paid.saturating_duration_since(now));
@@ -51,7 +51,7 @@ impl Tries {
         })
     }
 
-    /// Counts that one was refused.
+    /// Counts that an attempt was refused.
     pub(crate) fn refused(&self, network: Network, now: Instant) {
         self.with(|debts| debts.add(network, REFUSED, now));
     }
@@ -86,7 +86,7 @@ mod tests {
         IpAddr::V4(number.into()).into()
     }
 
-    /// How many tries are let in, one after the other at the same time.
+    /// Number of attempts that are let in, one after the other at the same time.
     fn count(tries: &Tries, now: Instant, is_refused: bool, from: impl Fn(u32) -> Network) -> u32 {
         let one = |number: &u32| {
             let begun = tries.begin(from(*number), now).is_ok();

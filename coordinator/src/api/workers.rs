@@ -1,4 +1,4 @@
-//! Work for workers.
+//! The gRPC service for workers: sessions, leases, results.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -27,13 +27,12 @@ use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
 
-/// Commands that may wait for a worker that does not read.
+/// Messages that may wait for a worker that does not read.
 const COMMANDS: usize = 64;
 
 /// Longest time that a call for work waits.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The service.
 #[derive(Debug)]
 pub struct Workers {
     driver: Handle,
@@ -44,7 +43,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// On that driver and those stores.
+    /// A service that uses this driver and these stores.
     pub fn new(driver: Handle, blobs: Blobs, logs: Logs, heartbeat: Duration, background: Background) -> Self {
         Self { driver, blobs, logs, heartbeat, background }
     }
@@ -53,8 +52,8 @@ impl Workers {
         self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
     }
 
-    /// Checks that attempts, under way or over, are the caller's. Of those whose holder
-    /// is not known any more nothing can be changed.
+    /// Checks that attempts, under way or over, are the caller's. Nothing can be changed about
+    /// attempts whose holder is no longer known.
     async fn holds(&self, caller: &Caller, tokens: Vec<FencingToken>) -> Result<(), Status> {
         let caller = caller.clone();
         let held = move |knowledge: &Knowledge| {
@@ -64,8 +63,8 @@ impl Workers {
         self.driver.read(held).await?
     }
 
-    /// What an attempt's end asks for, its files stored. `whole` are artifacts that
-    /// were found to be under the same lease of blobs.
+    /// The request that follows from an attempt's end, with its files stored. `whole` are
+    /// artifacts that were found complete under the same hold on the blobs.
     async fn ending(
         &self,
         attempt: v1::AttemptEnd,
@@ -93,7 +92,7 @@ impl Workers {
         }
     }
 
-    /// An artifact that is whole, its manifest stored if it came along.
+    /// The digest of a complete artifact, whose manifest is stored first if it came along.
     async fn stored(&self, artifact: &str, bytes: Vec<u8>) -> Result<Digest, Status> {
         let decode = || {
             let artifact = digest("artifact", artifact)?;

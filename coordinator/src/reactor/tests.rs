@@ -1,4 +1,4 @@
-//! Examples of single turns: which events follow, which messages workers get, and that
+//! Examples of single turns: the events that follow, the messages that workers get, and that
 //! nothing else is sent.
 
 use domain::command::{self, CommandSpec};
@@ -22,11 +22,11 @@ type Heard = mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>;
 
 type Answer<T> = oneshot::Receiver<T>;
 
-/// A reactor whose clock is set and whose batches count as written.
+/// A reactor with a manual clock whose batches count as written.
 struct Desk {
     reactor: Reactor,
     now: Now,
-    /// The events so far.
+    /// All events so far.
     journal: Vec<Event>,
 }
 
@@ -42,7 +42,8 @@ impl Desk {
         Self { reactor: Reactor::new(PATIENCE, knowledge, now), now, journal: vec![] }
     }
 
-    /// Takes one turn and keeps its batch back, as if it were being written.
+    /// Takes one turn and returns its batch without answers, as if the batch were being
+    /// written.
     fn turn(&mut self, commands: Vec<Command>) -> Batch {
         let batch = self.reactor.turn(self.now, self.journal.len() as u64, commands);
         self.journal.extend(batch.events.iter().cloned());
@@ -58,7 +59,7 @@ impl Desk {
         events
     }
 
-    /// Time passes, with a turn whenever the reactor wants one.
+    /// Advances the clock, with a turn whenever one is due.
     fn pass(&mut self, time: Duration) -> Vec<Event> {
         let end = self.now.instant + time;
         let mut events = vec![];
@@ -70,13 +71,14 @@ impl Desk {
         events
     }
 
-    /// Time passes without a turn.
+    /// Sets the clock without a turn.
     fn set(&mut self, instant: Instant) {
         let passed = instant.saturating_duration_since(self.now.instant);
         self.now = Now { instant, ms: self.now.ms + passed.as_millis() as i64 };
     }
 
-    /// Connects a worker of one slot. Returns its connection's number and what it hears.
+    /// Connects a worker of one slot. Returns the connection's number and the worker's
+    /// messages.
     fn open(&mut self, worker: &str) -> (u64, Heard) {
         let ((commands, heard), (reply, mut number)) = (mpsc::channel(8), oneshot::channel());
         let stages = [StageKind::Command.offered()].into_iter().collect();
@@ -119,7 +121,7 @@ fn submit(plan: &Plan) -> Command {
     request(Request::Submit { work, run, tasks, more: 0, priority: 0, by: None }).0
 }
 
-/// Everything that was sent to a worker and that it has not taken yet.
+/// All messages to a worker that were not taken yet.
 fn heard(heard: &mut Heard) -> Vec<Message> {
     std::iter::from_fn(|| heard.try_recv().ok()).map(|response| response.unwrap().message.unwrap()).collect()
 }
