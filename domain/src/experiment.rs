@@ -1,8 +1,8 @@
 //! The spec of a study: every knob with its default.
 //!
-//! The defaults are the paper's study at full size. Presets (`experiments/`)
-//! change sizes; what a knob cannot do yet is not offered as a value. Names
-//! follow the configuration of the published code where it has one.
+//! The defaults are the paper's study at full size. Presets (`experiments/`) change sizes; a
+//! value that is not implemented yet is not offered. Names follow the configuration of the
+//! published code where it has one.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,8 @@ pub enum Scale {
     Smoke,
     /// The whole study on small pictures, classifiers that learn: minutes on two cores.
     Tiny,
-    /// On larger pictures, and with networks that learn for longer: hours on two cores.
+    /// The whole study on larger pictures, with networks that learn for longer: hours on two
+    /// cores.
     Small,
     /// The study as published: GPU-days.
     #[default]
@@ -72,35 +73,35 @@ impl Scale {
     }
 }
 
-/// The whole spec. A study is determined by it, the data and the code.
+/// The whole spec. The spec, the data and the code determine a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Experiment {
-    /// The preset whose values hold where the spec says nothing.
+    /// The preset whose values apply where the spec sets none.
     pub scale: Scale,
     /// Root of every random number of the study.
     pub seed: u64,
     /// Stand-in pictures, drawn when no data are given.
     pub phantom: Phantom,
-    /// Bringing the training pictures of a diffusion model to one size.
+    /// The canvas on which the training pictures of a diffusion model are brought to one size.
     pub pad: Pad,
     /// Training of the diffusion models.
     pub sinddm: Sinddm,
     /// Sampling from the diffusion models.
     pub sampling: Sampling,
-    /// A plain diffusion model to compare with.
+    /// A plain diffusion model for comparison.
     pub ddpm: Ddpm,
     /// Super-resolution of the samples.
     pub upscale: Upscale,
     /// Image property drift between real and synthetic pictures.
     pub drift: Drift,
-    /// Where real and synthetic pictures are bright.
+    /// Maps of the brightness of real and of synthetic pictures.
     pub heatmap: Heatmap,
     /// Single-image Fréchet distance.
     pub sifid: Sifid,
     /// Cutting pictures into patches.
     pub patch: Patch,
-    /// Which label each class has.
+    /// The labels of the classes.
     pub labels: Labels,
     /// Classifiers: baselines and two-step transfer learning.
     pub tl: TransferLearning,
@@ -145,16 +146,16 @@ impl Default for Phantom {
     }
 }
 
-/// Most pictures of one class that are numbered within a view.
+/// Most pictures of one class: pictures are numbered within a view.
 pub const PICTURES_MAX: u32 = 100_000;
 
-/// What is wrong with a spec: which knob and why.
+/// Which knob of a spec is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct InvalidKnob {
-    /// The knob, as in `--set`.
+    /// The knob's name as in `--set`.
     pub key: String,
-    /// What it has to be.
+    /// What the knob's value has to be.
     pub problem: String,
 }
 
@@ -162,7 +163,7 @@ impl Experiment {
     /// Checks the range of every knob, and the knobs that depend on each other.
     ///
     /// # Errors
-    /// The first knob that cannot be.
+    /// The first knob with an invalid value.
     pub fn check(&self) -> Result<(), InvalidKnob> {
         knobs::check(self)?;
         self.pad.check()?;
@@ -173,7 +174,7 @@ impl Experiment {
         self.check_together()
     }
 
-    /// Knobs that depend on those of other sections.
+    /// Checks the knobs that depend on knobs of other sections.
     fn check_together(&self) -> Checked {
         let [width, height] = self.finest();
         size("sinddm.finest", [width, height], 8..=range::FINEST_MAX)?;
@@ -195,9 +196,9 @@ impl Experiment {
         Ok(())
     }
 
-    /// What makes its numbers incomparable with the paper's, in words: methods that stand
-    /// in for the paper's, and knobs that deviate from it. Knobs without effect beside
-    /// the others do not count.
+    /// What makes the study's numbers incomparable with the paper's, in words: methods that
+    /// stand in for the paper's, and knobs that deviate from the paper. Knobs without effect
+    /// beside the others do not count.
     pub fn stand_ins(&self) -> Vec<String> {
         let own = self.effective();
         let mut stand_ins = Vec::new();
@@ -237,13 +238,13 @@ impl Experiment {
         [self.upscale.pretrained(), self.tl.pretrained(), self.sifid.weights()].into_iter().flatten().collect()
     }
 
-    /// Distinct diffusion models of single pictures: one per class of A and view
+    /// Number of distinct diffusion models of single pictures: one per class of A and view
     /// unless each picture has its own.
     pub fn diffusion_models(&self) -> usize {
         View::ALL.len() * Dataset::A.classes().len() * self.sinddm.models() as usize
     }
 
-    /// Width and height of the finest scale.
+    /// Width and height of the finest scale in pixels.
     pub fn finest(&self) -> [u32; 2] {
         self.sinddm.finest.size(self.pad.target.nominal())
     }
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(experiment.check().unwrap_err().key, "upscale.factor");
     }
 
-    /// Every number in a value, by the way to it.
+    /// Adds every number in a value to `found`, with its path.
     fn numbers(value: &Value, way: String, found: &mut Vec<String>) {
         match value {
             Value::Number(_) => found.push(way),
@@ -299,7 +300,8 @@ mod tests {
         }
     }
 
-    /// A spec in which every knob has a value, also those that are left to a rule.
+    /// A spec in which every knob has a value, including those that are left to a rule by
+    /// default.
     fn spelt() -> Value {
         let mut experiment = Experiment::default();
         (experiment.sinddm.coarsest, experiment.sinddm.micro_batch) = (Some(20), Some(4));

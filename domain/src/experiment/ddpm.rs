@@ -1,4 +1,4 @@
-//! Plain diffusion models to compare with (ALGORITHM 5).
+//! Plain diffusion models for comparison (ALGORITHM 5).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,20 +7,20 @@ use super::PICTURES_MAX;
 use super::knobs::{Knob, Reading};
 use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, multiple};
 
-/// The plain diffusion model (ALGORITHM 5): evaluated as SinDDM is, on the same
+/// The plain diffusion model (ALGORITHM 5), evaluated in the same way as SinDDM and on the same
 /// pictures. The study does not need it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ddpm {
-    /// How many models.
+    /// How many plain diffusion models are trained.
     pub models: DdpmModels,
-    /// Network and schedule.
+    /// Network, noise schedule and training.
     pub training: DdpmTraining,
     /// Sampling.
     pub sampling: DdpmSampling,
 }
 
-/// Nothing of the paper's DDPM is stated but its reference and one score.
+/// A reading for knobs of the DDPM: the paper states only a reference and one score.
 const UNSTATED: Reading = Reading {
     section: "V-A; Fig. 6",
     paper: "a DDPM is compared with SinDDM; network, size, steps and pictures are not said",
@@ -67,16 +67,16 @@ impl Ddpm {
     }
 }
 
-/// See [`Ddpm::models`].
+/// How many plain diffusion models are trained; see [`Ddpm::models`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DdpmModels {
-    /// None.
+    /// No model.
     #[default]
     None,
-    /// One for all classes of a view.
+    /// One model for all classes of a view.
     PerView,
-    /// One for each class of a view.
+    /// One model for each class of a view.
     PerClassView,
 }
 
@@ -84,13 +84,13 @@ pub enum DdpmModels {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DdpmTraining {
-    /// Width and height of the squares that pictures are brought to.
+    /// Width and height, in pixels, of the squares that pictures are resized to.
     pub size: u32,
     /// Diffusion steps T.
     pub timesteps: u32,
     /// Channels of the first level; a multiple of eight.
     pub dim: u32,
-    /// Channels of each level as multiples of these.
+    /// Channels of each level as multiples of `dim`.
     pub mults: Vec<u32>,
     /// Pictures per optimiser step.
     pub batch: u32,
@@ -98,15 +98,16 @@ pub struct DdpmTraining {
     pub steps: u32,
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Longest gradient over all parameters; longer ones are shortened.
+    /// Largest norm of the gradient over all parameters; larger gradients are scaled down to
+    /// it.
     pub clip: f64,
     /// Decay of the moving average of the weights.
     pub ema: f64,
     /// Steps between updates of the moving average.
     pub ema_every: u32,
-    /// Before this step the moving average is a copy of the weights.
+    /// Step before which the moving average is a copy of the weights.
     pub ema_start: u32,
-    /// Random horizontal flips.
+    /// Whether training pictures are flipped horizontally at random.
     pub flip: bool,
 }
 
@@ -137,9 +138,9 @@ pub struct DdpmSampling {
     pub per_class_view: u32,
     /// Pictures sampled at once.
     pub batch: u32,
-    /// How.
+    /// The sampling method.
     pub method: DdpmMethod,
-    /// Steps of `ddim`.
+    /// Number of steps of `ddim`.
     pub ddim_steps: u32,
 }
 
@@ -149,7 +150,7 @@ impl Default for DdpmSampling {
     }
 }
 
-/// See [`DdpmSampling::method`].
+/// The sampling method; see [`DdpmSampling::method`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DdpmMethod {

@@ -1,4 +1,4 @@
-//! Which knobs have an effect beside the others.
+//! Which knobs have no effect given the values of the others.
 
 use serde_json::Value;
 
@@ -10,14 +10,14 @@ use super::{
 /// A knob without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idle {
-    /// Its full name.
+    /// Full name of the knob.
     pub knob: &'static str,
-    /// Why nothing depends on it.
+    /// Why no result depends on the knob.
     pub because: &'static str,
 }
 
 impl Experiment {
-    /// The knobs without effect beside the others, each with the reason. `drawn`: no
+    /// The knobs without effect given the others, each with the reason. `drawn` says that no
     /// pictures are given, so that stand-ins are drawn.
     pub fn idle(&self, drawn: bool) -> Vec<Idle> {
         let Self { pad, sinddm, sampling, ddpm, upscale, patch, tl, .. } = self;
@@ -76,8 +76,9 @@ impl Experiment {
         knobs::all().filter_map(|knob| because(knob.name)).collect()
     }
 
-    /// The same study with each knob without effect at its default: what is planned, so
-    /// that such a knob is in no task's key. Stand-ins are left as they are drawn.
+    /// The same study with each knob without effect at its default, which is what gets planned,
+    /// so that such a knob is in no task's key. The knobs of stand-in pictures keep their
+    /// values.
     pub fn effective(&self) -> Self {
         let (mut own, defaults) = (knobs::json(self), knobs::json(&Self::default()));
         for Idle { knob, .. } in self.idle(true) {

@@ -1,4 +1,4 @@
-//! How synthetic pictures are compared with real ones (ALGORITHM 4).
+//! The comparison of synthetic with real pictures (ALGORITHM 4).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct Drift {
     pub reference: DriftReference,
     /// The pixels of a picture that are measured.
     pub path: DriftPath,
-    /// Share cut from each end of both samples before the earth mover's distance.
+    /// Share cut from each end of both samples before the earth mover's distance is taken.
     pub margin: f64,
     /// Score at and above which a property has drifted.
     pub threshold: f64,
@@ -36,7 +36,7 @@ impl Default for Drift {
     }
 }
 
-/// See [`Drift::method`].
+/// A distance between distributions; see [`Drift::method`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DriftMethod {
     /// The Kolmogorov–Smirnov statistic.
@@ -58,29 +58,29 @@ impl DriftMethod {
     }
 }
 
-/// See [`Drift::reference`].
+/// A choice of real pictures; see [`Drift::reference`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftReference {
-    /// Those chosen for the diffusion models of the view.
+    /// The pictures chosen for the diffusion models of the view.
     #[default]
     SinddmTrain,
     /// All pictures of A of the view.
     AllA,
 }
 
-/// See [`Drift::path`].
+/// A choice of pixels; see [`Drift::path`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftPath {
-    /// All.
+    /// All pixels.
     #[default]
     Full,
-    /// 10 000 drawn at random, each possibly more than once.
+    /// 10 000 pixels drawn at random, each possibly more than once.
     Sampled10000,
 }
 
-/// Where pictures are bright, real against synthetic (ALGORITHM 4.2).
+/// Maps of the brightness of real and of synthetic pictures (ALGORITHM 4.2).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Heatmap {
@@ -88,14 +88,14 @@ pub struct Heatmap {
     pub size: HeatmapSize,
 }
 
-/// See [`Heatmap::size`].
+/// A common size of real and synthetic pictures; see [`Heatmap::size`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeatmapSize {
-    /// That of the synthetic pictures.
+    /// The size of the synthetic pictures.
     #[default]
     Synthetic,
-    /// That of the first real picture on its canvas.
+    /// The size of the first real picture on its canvas.
     Reference,
 }
 
@@ -111,7 +111,7 @@ pub struct Sifid {
     pub pairing: Pairing,
     /// The size at which pictures are looked at.
     pub size: SifidSize,
-    /// What mean and ± of a view are over.
+    /// The set over which mean and ± of a view are taken.
     pub std_over: StdOver,
 }
 
@@ -128,64 +128,64 @@ impl Default for Sifid {
 }
 
 impl Sifid {
-    /// The weights that it needs.
+    /// The published weights that the distance needs.
     pub fn weights(&self) -> Option<Pretrained> {
         (self.features == Features::Imagenet).then_some(Pretrained::InceptionV3)
     }
 }
 
-/// See [`Sifid::features`].
+/// Weights of the feature network; see [`Sifid::features`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Features {
-    /// Learnt on ImageNet, as the paper's.
+    /// Weights learnt on ImageNet, as the paper's.
     #[default]
     Imagenet,
-    /// Random numbers, the same in every study; stand in for those of ImageNet.
+    /// Random numbers, the same in every study; stand in for the weights learnt on ImageNet.
     Random,
 }
 
-/// See [`Sifid::pairing`].
+/// A pairing of synthetic with real pictures; see [`Sifid::pairing`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pairing {
-    /// With each; the mean counts.
+    /// Each synthetic picture with each real one; the mean distance counts.
     #[default]
     AllPairs,
-    /// With each; the smallest distance counts.
+    /// Each synthetic picture with each real one; the smallest distance counts.
     Nearest,
     /// The i-th synthetic with the (i mod n)-th real picture.
     Index,
 }
 
-/// See [`Sifid::size`].
+/// A size for the comparison; see [`Sifid::size`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"real_resized_to_fake\", \"native\" or [width, height]")]
 pub enum SifidSize {
-    /// Width and height to which both are brought, for instance `[264, 200]`.
+    /// Width and height to which both pictures are brought, for instance `[264, 200]`.
     Size([u32; 2]),
-    /// By a rule from the pictures.
+    /// A size that follows from the pictures by a rule.
     Rule(SifidRule),
 }
 
-/// See [`SifidSize::Rule`].
+/// A rule for the size; see [`SifidSize::Rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SifidRule {
     /// Real pictures are brought to the size of the synthetic ones.
     RealResizedToFake,
-    /// Each as it is: textures are compared at two resolutions.
+    /// Each picture keeps its size: textures are compared at two resolutions.
     Native,
 }
 
-/// See [`Sifid::std_over`].
+/// A set of scores; see [`Sifid::std_over`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StdOver {
     /// The six means of the classes.
     #[default]
     Class,
-    /// All synthetic pictures.
+    /// The scores of all synthetic pictures.
     Image,
 }
 

@@ -1,9 +1,9 @@
-//! The table of knobs: which values each may have, what it is to a comparison with the
-//! paper, and, where the paper leaves a choice open, on which of its words the default
+//! The table of knobs: which values each knob may have, what a change means for a comparison
+//! with the paper, and, where the paper leaves a choice open, on which of its words the default
 //! rests (the ambiguity ledger).
 //!
-//! Each section of the spec lists its own knobs in a table beside its fields. Checks, the
-//! JSON Schema, the ledger and the suggestions of `--set` follow from these tables.
+//! Each section of the spec lists its own knobs in a table beside its fields. Checks, the JSON
+//! Schema, the ledger and the suggestions of `--set` follow from these tables.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +18,22 @@ use super::{Experiment, ddpm, evaluation, pad, patch, sinddm, tl, upscale};
 pub struct Knob {
     /// The full name as in `--set`, for instance `sinddm.finest`.
     pub name: &'static str,
-    /// What a changed value means beside the paper's numbers.
+    /// What a changed value means for a comparison with the paper's numbers.
     pub kind: Kind,
-    /// The values that it may have, as far as they do not depend on other knobs.
+    /// The values that the knob may have, as far as they do not depend on other knobs.
     pub range: Range,
 }
 
-/// What a changed value of a knob means beside the paper's numbers.
+/// What a changed value of a knob means for a comparison with the paper's numbers.
 #[derive(Debug)]
 pub enum Kind {
-    /// Where, how fast or from which random numbers a study is computed. It cannot
-    /// change what is measured on given pictures.
+    /// The knob says where, how fast or from which random numbers a study is computed. A change
+    /// cannot alter what is measured on given pictures.
     Execution,
-    /// The paper leaves the choice open. Results stay comparable, and the reading
-    /// stands beside their verdicts.
+    /// The paper leaves the choice open. Results stay comparable, and the reading is stated
+    /// beside their verdicts.
     Reading(Reading),
-    /// The paper settles it. A changed value makes results incomparable.
+    /// The paper settles the choice. A changed value makes results incomparable.
     Deviation,
 }
 
@@ -42,11 +42,11 @@ pub enum Kind {
 pub struct Reading {
     /// Section, table or figure of the paper that the choice rests on.
     pub section: &'static str,
-    /// What the paper says there, in other words.
+    /// What the paper says there, paraphrased.
     pub paper: &'static str,
     /// The other values that the paper's words allow.
     pub alternatives: &'static str,
-    /// Why the default is what it is.
+    /// The reason for the default.
     pub reason: &'static str,
     /// Whether the paper's words allow the value that a spec has.
     pub(super) allows: fn(&Experiment) -> bool,
@@ -65,34 +65,35 @@ impl Knob {
         Self { name, kind: Kind::Reading(reading), range: Range::Any }
     }
 
-    /// A whole number, or several of a fixed count.
+    /// The same knob with a range of whole numbers, for one number or a fixed count of them.
     pub(super) const fn whole(self, least: u32, most: u32) -> Self {
         self.multiples(1, least, most)
     }
 
-    /// The same, of multiples of a number alone.
+    /// The same knob with a range of whole numbers that are multiples of `of`.
     pub(super) const fn multiples(self, of: u32, least: u32, most: u32) -> Self {
         Self { range: Range::Whole { least, most, of }, ..self }
     }
 
-    /// One of a few whole numbers.
+    /// The same knob with a few allowed whole numbers.
     pub(super) const fn among(self, values: &'static [u32]) -> Self {
         Self { range: Range::Among(values), ..self }
     }
 
-    /// A number, or several of a fixed count.
+    /// The same knob with a range of numbers, for one number or a fixed count of them.
     pub(super) const fn real(self, least: f64, most: f64) -> Self {
         Self { range: Range::Real { least, most }, ..self }
     }
 
-    /// A list of whole numbers: least and most entries, least and largest number.
+    /// The same knob for a list of whole numbers: least and most entries, least and largest
+    /// number.
     pub(super) const fn list(self, entries: [usize; 2], each: [u32; 2]) -> Self {
         Self { range: Range::List { entries, each }, ..self }
     }
 }
 
 impl Kind {
-    /// The name in documents.
+    /// The kind's name in documents.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Execution => "execution",
@@ -119,14 +120,13 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
     sections.into_iter().flatten()
 }
 
-/// A knob with another value than the paper's.
+/// A knob with a value other than the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// The knob.
     pub knob: &'static Knob,
-    /// Its value as in `--set`; absent where it is left to a rule.
+    /// The knob's value as in `--set`; none if the value is left to a rule.
     pub value: Option<&'a Value>,
-    /// The paper's, or what is taken for it.
+    /// The default: the paper's value, or what is taken for it.
     pub default: Option<&'a Value>,
 }
 
@@ -136,7 +136,7 @@ impl std::fmt::Display for Change<'_> {
     }
 }
 
-/// A value as `--set` takes it.
+/// Formats a value as `--set` takes it.
 pub fn text(value: Option<&Value>) -> String {
     match value {
         None => "unset".to_owned(),
@@ -152,7 +152,7 @@ pub fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// A value within another one, where words have quotes.
+/// Formats a value within another one, where words are quoted.
 fn within(value: &Value) -> String {
     match value {
         Value::String(_) => value.to_string(),
@@ -160,15 +160,14 @@ fn within(value: &Value) -> String {
     }
 }
 
-/// A spec as JSON.
 pub(super) fn json(experiment: &Experiment) -> Value {
     serde_json::to_value(experiment).unwrap_or_default()
 }
 
-/// Every knob of a spec that has a value lies in its range.
+/// Checks that every knob of a spec that has a value lies in its range.
 ///
 /// # Errors
-/// The first that does not, in the order of the spec.
+/// The first knob that does not, in the order of the spec.
 pub(super) fn check(experiment: &Experiment) -> Checked {
     let values = values(experiment);
     all().try_for_each(|knob| values.get(knob.name).map_or(Ok(()), |value| knob.range.check(knob.name, value)))
@@ -187,7 +186,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Where the schema of a knob stands in that of the spec.
+/// JSON pointer to the schema of a knob within the schema of the spec.
 fn leaf(schema: &Value, name: &str) -> Option<String> {
     // A section or a type of its own has a schema that is named where it is used.
     let named = |way: String| match schema.pointer(&way)?.get("$ref").and_then(Value::as_str) {
@@ -217,8 +216,9 @@ pub fn values(experiment: &Experiment) -> BTreeMap<String, Value> {
 }
 
 impl Experiment {
-    /// Whether a changed value of this knob makes its numbers incomparable with the
-    /// paper's: of a deviation always, of a reading where the paper's words do not allow it.
+    /// Whether a changed value of this knob makes the study's numbers incomparable with the
+    /// paper's: always for a deviation, and for a reading if the paper's words do not allow the
+    /// value.
     pub(super) fn is_deviation(&self, knob: &Knob) -> bool {
         match &knob.kind {
             Kind::Execution => false,
@@ -227,8 +227,8 @@ impl Experiment {
         }
     }
 
-    /// The readings that differ from the defaults, as `knob = value (default)`. Knobs
-    /// without effect beside the others are left out.
+    /// The readings that differ from the defaults, as `knob = value (default)`. Knobs without
+    /// effect given the others are left out.
     pub fn readings(&self) -> Vec<String> {
         let effective = self.effective();
         effective.changes(|change| {
@@ -237,7 +237,8 @@ impl Experiment {
         })
     }
 
-    /// What `of` makes of each knob that differs from its default, in the order of the spec.
+    /// Applies `of` to each knob that differs from its default, in the order of the spec, and
+    /// collects the results.
     pub(super) fn changes<T>(&self, of: impl Fn(Change<'_>) -> Option<T>) -> Vec<T> {
         let (own, paper) = (values(self), values(&Experiment::default()));
         let change = |knob: &'static Knob| {
@@ -251,30 +252,31 @@ impl Experiment {
 /// One line of the ledger as `lithogen config ledger --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// The knob.
+    /// Full name of the knob.
     pub knob: &'static str,
     /// `execution`, `reading` or `deviation`.
     pub kind: &'static str,
-    /// The default as in `--set`; `unset` where it is left to a rule.
+    /// The default as in `--set`; `unset` if the value is left to a rule.
     pub default: String,
-    /// The values that it may have, in words; absent where its type says it all.
+    /// The allowed values in words; absent if the knob's type says everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     /// For a reading: section, table or figure of the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section: Option<&'static str>,
-    /// For a reading: what the paper says there, in other words.
+    /// For a reading: what the paper says there, paraphrased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paper: Option<&'static str>,
     /// For a reading: the other values that the paper's words allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alternatives: Option<&'static str>,
-    /// For a reading: why the default is what it is.
+    /// For a reading: the reason for the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
 
-/// The ledger: every knob with its kind, and every reading with what it rests on.
+/// The ledger: every knob with its kind, and every reading with the words of the paper that it
+/// rests on.
 pub fn ledger() -> Vec<Entry> {
     let defaults = values(&Experiment::default());
     let entry = |knob: &'static Knob| {
@@ -302,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    /// The names of all leaves of a schema, below a name.
+    /// Collects the full names of all leaves of a schema, below `name`.
     fn leaves(schema: &Value, root: &Value, name: String, found: &mut BTreeSet<String>) {
         let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(&path[1..]));
         let schema = target.unwrap_or(schema);

@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::knobs::{Knob, Reading};
 use super::range::{Checked, SIDE_MAX, size};
 
-/// Canvas that all pictures of A are pasted on (ALGORITHM 1).
+/// The canvas on which all pictures of A are pasted (ALGORITHM 1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pad {
-    /// Its size.
+    /// The canvas's size.
     pub target: Canvas,
-    /// Where on it the picture stands.
+    /// Where on the canvas the picture is placed.
     pub anchor: Anchor,
-    /// What surrounds the picture.
+    /// The colour of the canvas around the picture.
     pub fill: Fill,
-    /// What becomes of a picture that is larger than the canvas.
+    /// What happens to a picture that is larger than the canvas.
     pub oversize: Oversize,
 }
 
@@ -80,46 +80,46 @@ pub(super) const KNOBS: &[Knob] = &[
     ),
 ];
 
-/// See [`Pad::anchor`].
+/// A place on the canvas; see [`Pad::anchor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Anchor {
-    /// In the middle.
+    /// The middle.
     #[default]
     Center,
-    /// In the upper left corner.
+    /// The upper left corner.
     TopLeft,
 }
 
-/// See [`Pad::oversize`].
+/// What happens to a picture that is larger than the canvas; see [`Pad::oversize`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Oversize {
-    /// It is scaled down until it fits, with its proportions.
+    /// The picture is scaled down until it fits, with its proportions.
     #[default]
     Fit,
-    /// What lies beyond the canvas, by the anchor, is cut off.
+    /// The parts beyond the canvas, which depend on the anchor, are cut off.
     Crop,
 }
 
-/// See [`Pad::target`].
+/// A canvas size; see [`Pad::target`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected [width, height], \"auto_max\" or for instance \"aspect:4/3\"")]
 pub enum Canvas {
-    /// Width and height.
+    /// Width and height in pixels.
     Size([u32; 2]),
-    /// By a rule from the pictures of the model.
+    /// A size that follows from the model's pictures by a rule.
     Rule(CanvasRule),
 }
 
-/// See [`Canvas::Rule`]: `auto_max` or, for instance, `aspect:4/3`.
+/// A rule for the canvas size: `auto_max` or, for instance, `aspect:4/3`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum CanvasRule {
-    /// The largest width and the largest height.
+    /// The largest width and the largest height of the pictures.
     AutoMax,
-    /// The smallest of that width to that height that holds all pictures.
+    /// The smallest size with that ratio of width to height that holds all pictures.
     Aspect([u32; 2]),
 }
 
@@ -149,7 +149,7 @@ impl From<CanvasRule> for String {
 }
 
 impl Canvas {
-    /// Width and height for pictures of these sizes.
+    /// Width and height of the canvas for pictures of these sizes.
     pub fn size(&self, pictures: &[[u32; 2]]) -> [u32; 2] {
         let largest = [0, 1].map(|side| pictures.iter().map(|size| size[side]).max().unwrap_or(1).max(1));
         match self {
@@ -163,7 +163,7 @@ impl Canvas {
         }
     }
 
-    /// Width and height for pictures of the paper's size, to plan with.
+    /// Width and height of the canvas for pictures of the paper's size, for planning.
     pub fn nominal(&self) -> [u32; 2] {
         self.size(&[[4288, 2848]])
     }

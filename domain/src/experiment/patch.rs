@@ -7,31 +7,31 @@ use super::knobs::{Knob, Reading};
 use super::range::{Checked, within};
 use super::{PICTURES_MAX, Whiten};
 
-/// Patches (ALGORITHM 6).
+/// Patches cut from pictures (ALGORITHM 6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Patch {
-    /// Width and height in pixels.
+    /// Width and height of a patch in pixels.
     pub size: u32,
-    /// Patches of each class of a view, training and test together.
+    /// Patches of each class of a view, for training and test together.
     pub per_class_view: u32,
-    /// Share of patches, and with one fold of images, kept for testing.
+    /// Share kept for testing: of the patches, and with one fold of the images.
     pub test_fraction: f64,
-    /// Share of a patch that should show stone; relaxed in steps of 0.1 down to
-    /// 0.5 where a picture has too few such places.
+    /// Share of a patch that should show stone; lowered in steps of 0.1 to no less than 0.5
+    /// where a picture has too few such places.
     pub coverage: f64,
     /// What classifiers subtract from patches and divide them by.
     pub whiten: Whiten,
-    /// Most pixels by which two patches of a picture overlap along both sides; a class
-    /// may then get fewer patches. Absent: as many as their number needs.
+    /// Most pixels by which two patches of a picture overlap along both sides; a class may then
+    /// get fewer patches. Without a value, patches overlap as much as their number requires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_overlap: Option<u32>,
     /// How patches are chosen among the places found.
     pub method: PatchMethod,
-    /// What the patches of A are cut from.
+    /// The pictures that the patches of A are cut from.
     pub source_a: PatchSource,
-    /// Chooses which pictures are tested, in all three data sets; absent: follows from
-    /// `seed`. What the diffusion models learn from does not depend on it.
+    /// Chooses which pictures are tested, in all three data sets; without a value, this follows
+    /// from `seed`. The training pictures of the diffusion models do not depend on this knob.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_seed: Option<u64>,
 }
@@ -52,24 +52,24 @@ impl Default for Patch {
     }
 }
 
-/// See [`Patch::method`].
+/// A choice among the places found; see [`Patch::method`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PatchMethod {
-    /// The first at random, then always the one farthest from all chosen.
+    /// The first place at random, then always the one farthest from all chosen.
     AdaptiveGrid,
-    /// At random.
+    /// Places at random.
     Random,
 }
 
-/// See [`Patch::source_a`].
+/// Pictures that patches of A are cut from; see [`Patch::source_a`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PatchSource {
     /// The pictures as given.
     Original,
-    /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch
-    /// is cut from the padding.
+    /// The pictures on the canvas of `pad`, scaled down where they are larger. No patch is cut
+    /// from the padding.
     Padded,
 }
 
@@ -78,14 +78,14 @@ impl Patch {
         within("patch.max_overlap", self.max_overlap.unwrap_or(0), 0..=self.size - 1)
     }
 
-    /// Patches of one class and view on the (training, test) side.
+    /// Number of patches of one class and view for (training, test).
     pub fn quota(&self) -> (u32, u32) {
         let test = (f64::from(self.per_class_view) * self.test_fraction).round() as u32;
         (self.per_class_view - test, test)
     }
 }
 
-/// How densely patches lie and which of them are taken.
+/// The reading for how densely patches lie and which of them are taken.
 const PLACES: Reading = Reading {
     section: "V-B",
     paper: "1000 patches per class are cut; where from is not said, and the overlap of earlier work leaves room for too few",

@@ -1,7 +1,7 @@
-//! What the values of knobs have to lie between.
+//! Ranges of the knobs' values.
 //!
-//! Every number and every list has an upper bound: a spec comes from others, and what
-//! it asks for is planned, kept and computed by programs that have to go on.
+//! Every number and every list has an upper bound: specs come from other people, and the
+//! programs that plan, store and compute what a spec asks for have to keep running.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::InvalidKnob;
 
-/// What a check says.
+/// The outcome of a check.
 pub(crate) type Checked = Result<(), InvalidKnob>;
 
 /// Longest side of a picture, in pixels.
@@ -19,7 +19,7 @@ pub const SIDE_MAX: u32 = 32_768;
 /// Longest side of a diffusion model's finest scale, in pixels.
 pub(crate) const FINEST_MAX: u32 = 8192;
 
-/// Most pictures that a step takes or that are drawn at once.
+/// Most pictures in one step of training or sampling.
 pub(super) const BATCH_MAX: u32 = 4_096;
 
 /// Most steps of a training: years on any GPU.
@@ -28,12 +28,12 @@ pub(super) const STEPS_MAX: u32 = 100_000_000;
 /// Most diffusion steps T.
 pub(super) const TIMESTEPS_MAX: u32 = 10_000;
 
-/// The refusal of a knob.
+/// The error for a knob's value.
 pub(super) fn refuse(key: &str, problem: impl Into<String>) -> Checked {
     Err(InvalidKnob { key: key.to_owned(), problem: problem.into() })
 }
 
-/// A number has to lie in its range. What is not a number lies in none.
+/// Checks that a number lies in a range. NaN lies in none.
 pub(crate) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
     match range.contains(&value) {
         true => Ok(()),
@@ -41,12 +41,12 @@ pub(crate) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeI
     }
 }
 
-/// Width and height.
+/// Checks width and height.
 pub(crate) fn size(key: &str, sides: [u32; 2], range: RangeInclusive<u32>) -> Checked {
     sides.into_iter().try_for_each(|side| within(key, side, range.clone()))
 }
 
-/// A number has to be a multiple of another.
+/// Checks that a number is a multiple of another.
 pub(super) fn multiple(key: &str, value: u64, of: u64) -> Checked {
     if value.is_multiple_of(of) {
         return Ok(());
@@ -55,30 +55,23 @@ pub(super) fn multiple(key: &str, value: u64, of: u64) -> Checked {
     refuse(key, format!("is {value}, has to be {what}"))
 }
 
-/// The values that a knob may have, whatever the others are. Of knobs with a fixed count
-/// of numbers, each has to lie in it; a word in place of a number is a rule.
+/// The values that a knob may have, whatever the other knobs are. If a knob has a fixed count
+/// of numbers, each has to lie in the range; a word in place of a number is a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
-    /// Whatever its type allows.
+    /// Every value of the knob's type.
     Any,
     /// Whole numbers from `least` to `most`, both included.
     Whole {
-        /// The smallest.
         least: u32,
-        /// The largest.
         most: u32,
-        /// The number of which all are multiples.
+        /// The number of which all values are multiples.
         of: u32,
     },
-    /// These numbers alone.
+    /// Only these numbers.
     Among(&'static [u32]),
     /// Numbers from `least` to `most`, both included.
-    Real {
-        /// The smallest.
-        least: f64,
-        /// The largest.
-        most: f64,
-    },
+    Real { least: f64, most: f64 },
     /// Lists of whole numbers.
     List {
         /// Least and most entries.
@@ -89,7 +82,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// Whether a value as JSON lies in it.
+    /// Checks that a value, given as JSON, lies in the range.
     pub(super) fn check(self, key: &str, value: &Value) -> Checked {
         match (self, value) {
             (Range::Any, _) | (_, Value::String(_)) => Ok(()),
@@ -122,7 +115,7 @@ impl Range {
         }
     }
 
-    /// The range in words; nothing where the type says it all.
+    /// The range in words; none if the type says everything.
     pub fn words(self) -> Option<String> {
         match self {
             Range::Any => None,

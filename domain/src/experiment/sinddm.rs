@@ -14,41 +14,41 @@ use super::range::{BATCH_MAX, FINEST_MAX, STEPS_MAX, TIMESTEPS_MAX};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sinddm {
-    /// Pictures that one model learns from.
+    /// Number of pictures that one model learns from.
     pub images_per_model: u32,
-    /// Which pictures these are.
+    /// How these pictures are picked.
     pub pick: Pick,
-    /// Chooses among equally good picks; absent: follows from `seed`.
+    /// Chooses among equally good picks; without a value, this follows from `seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pick_seed: Option<u64>,
-    /// What a method made for one picture does with several.
+    /// How a method made for one picture learns from several.
     pub multi_image: MultiImage,
-    /// Which pictures a batch holds.
+    /// The pictures in a batch.
     pub batch_mix: BatchMix,
-    /// The finest scale.
+    /// The size of the finest scale.
     pub finest: Finest,
     /// How the canvas is brought to the aspect of `finest`.
     pub fit: Fit,
-    /// Short side of the coarsest scale; absent: the reference's rule.
+    /// Short side of the coarsest scale in pixels; without a value, the reference's rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coarsest: Option<u32>,
     /// Nominal factor between neighbouring scales.
     pub scale_factor: f64,
     /// How the difference of two scales is taken for the rescale losses.
     pub rescale_loss: RescaleLoss,
-    /// How the rescale losses of several pictures become one.
+    /// How the rescale losses of several pictures are combined.
     pub loss_pool: LossPool,
     /// Diffusion steps T.
     pub timesteps: u32,
-    /// Widest number of channels; even.
+    /// Largest number of channels; even.
     pub dim: u32,
     /// Pictures per optimiser step.
     pub batch: u32,
-    /// Pictures that go through the network at once; their gradients are added
-    /// up. Absent: as many as the device's memory holds.
+    /// Pictures that go through the network at once; the gradients of a batch's parts are added
+    /// up. Without a value, as many as the device's memory holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
-    /// In which numbers training computes.
+    /// Number format of the training.
     pub precision: Precision,
     /// Optimiser steps.
     pub steps: u32,
@@ -56,17 +56,17 @@ pub struct Sinddm {
     pub lr: f64,
     /// Steps after which the learning rate is multiplied by `lr_gamma`.
     pub milestones: Vec<u32>,
-    /// See `milestones`.
+    /// Factor of the learning rate at each of the `milestones`.
     pub lr_gamma: f64,
     /// Decay of the moving average of the weights.
     pub ema: f64,
     /// Steps between updates of the moving average.
     pub ema_every: u32,
-    /// Before this step the moving average is a copy of the weights.
+    /// Step before which the moving average is a copy of the weights.
     pub ema_start: u32,
-    /// Whether samples that do not show one central object as the pictures learnt
-    /// from do are drawn again, a stated number of times at most. They are counted
-    /// either way. Training does not read it.
+    /// Whether samples are drawn again that do not show one central object as the training
+    /// pictures do, up to a fixed number of times. Such samples are counted either way.
+    /// Training does not read this knob.
     pub reject_empty: bool,
 }
 
@@ -229,9 +229,9 @@ pub(super) const KNOBS: &[Knob] = &[
 ];
 
 impl Sinddm {
-    /// The aspect, as width and height, to which canvases are extended with the colour
-    /// of the padding before they are shrunk to the finest scale; absent where they
-    /// are stretched to it, or where the finest scale has the canvas's aspect anyway.
+    /// Width and height of the aspect to which canvases are extended with the colour of the
+    /// padding before they are shrunk to the finest scale; none if they are stretched, or if
+    /// the finest scale has the canvas's aspect anyway.
     pub fn frame(&self) -> Option<[u32; 2]> {
         match (self.fit, self.finest) {
             (Fit::Letterbox, Finest::Size(size)) => Some(size),
@@ -239,76 +239,76 @@ impl Sinddm {
         }
     }
 
-    /// The same with the finest scale as a size, for a canvas of that width and
-    /// height. What a rule finds has the canvas's aspect, so nothing is to fit.
+    /// The same knobs with the finest scale as a size, for a canvas of that width and height. A
+    /// size found by a rule has the canvas's aspect, so that no fit is needed.
     pub fn on(&self, canvas: [u32; 2]) -> Self {
         let fit = if let Finest::Size(_) = self.finest { self.fit } else { Fit::Stretch };
         Self { finest: Finest::Size(self.finest.size(canvas)), fit, ..self.clone() }
     }
 
-    /// The milestones after which a training leaves a contact sheet of samples: those
+    /// The milestones after which a training leaves a contact sheet of samples: the milestones
     /// before its end, in order.
     pub fn sheets(&self) -> BTreeSet<u32> {
         self.milestones.iter().copied().filter(|milestone| (1..self.steps).contains(milestone)).collect()
     }
 
-    /// Models of one class and view.
+    /// Number of models of one class and view.
     pub fn models(&self) -> u32 {
         if self.multi_image == MultiImage::PerImage { self.images_per_model } else { 1 }
     }
 }
 
-/// See [`Sinddm::pick`].
+/// A choice of training pictures; see [`Sinddm::pick`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pick {
-    /// At random, and then never on a test side: no test picture is known to a
-    /// classifier through the synthetic ones.
+    /// Pictures drawn at random that are never on a test side: classifiers see no test picture
+    /// through the synthetic ones.
     #[default]
     RandomFromTrainSplit,
-    /// At random from all, test pictures included: leaks.
+    /// Pictures drawn at random from all, including test pictures, which leaks.
     RandomFromAll,
 }
 
-/// See [`Sinddm::multi_image`].
+/// Learning from several pictures; see [`Sinddm::multi_image`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MultiImage {
-    /// One model learns from all at one geometry, with pooled rescale losses.
+    /// One model learns from all pictures at one geometry, with pooled rescale losses.
     Pooled,
-    /// One model learns from the first, as the published code does.
+    /// One model learns from the first picture, as in the published code.
     FirstOnly,
-    /// A model for each; they take turns in sampling.
+    /// Each picture has its own model; the models take turns in sampling.
     PerImage,
-    /// One model learns from all of them laid out as one picture.
+    /// One model learns from all pictures laid out as one.
     Mosaic,
 }
 
-/// See [`Sinddm::batch_mix`].
+/// The pictures in a batch; see [`Sinddm::batch_mix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchMix {
-    /// All in turn: each is seen equally often.
+    /// All pictures in turn: each is seen equally often.
     Balanced,
-    /// Each drawn at random.
+    /// Each picture is drawn at random.
     UniformRandom,
 }
 
-/// See [`Sinddm::precision`].
+/// A number format; see [`Sinddm::precision`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32-bit numbers, as the published code.
+    /// 32-bit numbers, as in the published code.
     #[default]
     F32,
-    /// The network in bfloat16; weights, their average and the optimiser's moments
-    /// stay in 32-bit numbers. Half the memory, and faster on GPUs that have units
-    /// for it.
+    /// The network computes in bfloat16; weights, their average and the optimiser's moments
+    /// stay 32-bit numbers. This takes half the memory, and is faster on GPUs that support the
+    /// format.
     Bf16,
 }
 
 impl Precision {
-    /// Bytes of a number.
+    /// Bytes of one number in the format.
     pub fn bytes(self) -> u32 {
         match self {
             Precision::F32 => 4,
@@ -317,26 +317,26 @@ impl Precision {
     }
 }
 
-/// See [`Sinddm::finest`].
+/// The size of the finest scale; see [`Sinddm::finest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected [width, height] or \"auto50000\"")]
 pub enum Finest {
-    /// Width and height.
+    /// Width and height in pixels.
     Size([u32; 2]),
-    /// By a rule from the canvas.
+    /// A size that follows from the canvas by a rule.
     Rule(FinestRule),
 }
 
-/// See [`Finest::Rule`].
+/// A rule for the finest scale; see [`Finest::Rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinestRule {
-    /// The canvas, shrunk to at most 50 000 pixels, as the published code does.
+    /// The canvas, shrunk to at most 50 000 pixels, as in the published code.
     Auto50000,
 }
 
 impl Finest {
-    /// Width and height on a canvas of that width and height.
+    /// Width and height of the finest scale for a canvas of that width and height.
     pub fn size(self, canvas: [u32; 2]) -> [u32; 2] {
         match self {
             Finest::Size(size) => size,
@@ -351,42 +351,42 @@ impl From<[u32; 2]> for Finest {
     }
 }
 
-/// A size with its aspect and at most that many pixels, by the rule of the
-/// published code (ALGORITHM 2.1, step 1).
+/// The size, shrunk with its aspect to at most that many pixels, by the rule of the published
+/// code (ALGORITHM 2.1, step 1).
 pub fn shrunk(size: [u32; 2], pixels: f64) -> [u32; 2] {
     let shrink = (f64::from(size[0]) * f64::from(size[1]) / pixels).sqrt().max(1.0);
     size.map(|side| (f64::from(side) / shrink) as u32)
 }
 
-/// See [`Sinddm::fit`].
+/// How the canvas is brought to the finest scale; see [`Sinddm::fit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// Extend the canvas with the colour of the padding; no distortion.
+    /// The canvas is extended with the colour of the padding, without distortion.
     Letterbox,
-    /// Stretch the canvas; distorts where the aspects differ.
+    /// The canvas is stretched, which distorts where the aspects differ.
     Stretch,
 }
 
-/// See [`Sinddm::rescale_loss`].
+/// A difference of two scales; see [`Sinddm::rescale_loss`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RescaleLoss {
-    /// Unsigned 8-bit with wrap-around, as the reference computes it.
+    /// Unsigned 8-bit arithmetic with wrap-around, as the reference computes it.
     U8Wrap,
-    /// Signed, for study: sampling starts almost without noise.
+    /// Signed arithmetic, for study: sampling then starts almost without noise.
     Signed,
 }
 
-/// See [`Sinddm::loss_pool`].
+/// A combination of rescale losses; see [`Sinddm::loss_pool`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossPool {
-    /// Their mean.
+    /// The mean of the losses.
     Mean,
-    /// The largest.
+    /// The largest loss.
     Max,
-    /// That of the first picture.
+    /// The loss of the first picture.
     First,
 }
 
@@ -402,10 +402,10 @@ pub struct Sampling {
     pub omega: f64,
     /// Upper bound of the blur weight while sampling.
     pub gamma_clip: f64,
-    /// Whether the blur is taken off and put on anew at each step of the finer
-    /// scales; otherwise these too are sampled as the coarsest one is.
+    /// Whether the blur is taken off and put on anew at each step of the finer scales;
+    /// otherwise the finer scales are sampled in the same way as the coarsest.
     pub reblurring: bool,
-    /// Height and width of the samples as shares of the finest scale's.
+    /// Height and width of the samples as shares of those of the finest scale.
     pub scale_mul: [f64; 2],
     /// Whether a scale ends where the next one begins.
     pub sample_limited_t: bool,
@@ -426,7 +426,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Width and height of a sample where the model has that size.
+    /// Width and height of a sample of a model whose finest scale has that size.
     pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
         let side = |pixels: u32, share: f64| ((f64::from(pixels) * share) as u32).max(1);
         [side(width, self.scale_mul[1]), side(height, self.scale_mul[0])]

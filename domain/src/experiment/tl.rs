@@ -17,9 +17,9 @@ use crate::stone::{Class, Dataset};
 pub struct TransferLearning {
     /// The network.
     pub network: Network,
-    /// What the first step starts from; the head is random in any case.
+    /// The weights that the first step starts from; the head is random in any case.
     pub init: Init,
-    /// Which weights of ImageNet.
+    /// Which published ImageNet weights are used.
     pub weights: ImagenetWeights,
     /// Patches per optimiser step.
     pub batch: u32,
@@ -31,7 +31,7 @@ pub struct TransferLearning {
     pub momentum: f64,
     /// Epochs after which the learning rate is multiplied by `lr_gamma`.
     pub lr_step: u32,
-    /// See `lr_step`.
+    /// Factor of the learning rate at each such fall.
     pub lr_gamma: f64,
     /// Random flips and rotations by up to 45° of training patches.
     pub augment: bool,
@@ -40,30 +40,33 @@ pub struct TransferLearning {
     pub blur_step1: bool,
     /// Share of training patches kept for validation, of each class.
     pub val_fraction: f64,
-    /// Which patches these are.
+    /// How the validation patches are chosen.
     pub val: Validation,
-    /// Which epoch's weights are tested and passed on.
+    /// The epoch whose weights are tested and passed on.
     pub select: Select,
     /// What a second step does with the head of the first.
     pub head: HeadStart,
     /// How training patches of A and B are put together.
     pub mix: Mix,
-    /// Which images are tested in which run. With several, each makes a table of its own.
+    /// How images are divided into training and test. Each of several protocols makes a table
+    /// of its own.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<Protocol>")]
     pub protocol: Vec<Protocol>,
-    /// Cross-validations of `repeated_cv`, each with folds and seeds of its own.
+    /// Number of cross-validations of `repeated_cv`, each with folds and seeds of its own.
     pub repeats: u32,
     /// Folds of each cross-validation. Every image that no diffusion model learns from is
-    /// tested in one of them; a class with fewer of these than folds is not tested in some.
+    /// tested in one of the folds; a class with fewer such images than folds is not tested in
+    /// some.
     pub folds: u32,
-    /// Trainings of `fixed_split` and of `resplit`.
+    /// Number of trainings of `fixed_split` and of `resplit`.
     pub seeds: u32,
-    /// How near the paper's mean accuracy counts as equivalent, in percentage points.
+    /// Largest difference to the paper's mean accuracy that counts as equivalent, in percentage
+    /// points.
     pub margin: f64,
-    /// What keeps the many verdicts of a table from being right by chance.
+    /// The correction of a table's verdicts for multiple comparisons.
     pub correction: Correction,
-    /// Whether cells are filled whose training has seen a test picture; they are marked.
+    /// Whether cells are filled whose training has seen a test picture; such cells are marked.
     pub allow_leak: bool,
 }
 
@@ -97,7 +100,7 @@ impl Default for TransferLearning {
     }
 }
 
-/// Over how many runs, and on which pictures, the printed ± is.
+/// The reading for the printed ±: over how many runs, and on which pictures.
 const RUNS: Reading = Reading {
     section: "Table I",
     paper: "every accuracy has a ±; over how many runs, and on which pictures, is not said",
@@ -106,7 +109,7 @@ const RUNS: Reading = Reading {
     allows: |_| true,
 };
 
-/// When and by how much the learning rate falls.
+/// The reading for when and by how much the learning rate falls.
 const SCHEDULE: Reading = Reading {
     section: "IV-B",
     paper: "the learning rate is 0.001, then 0.01; whether it falls within a step is not said",
@@ -115,7 +118,7 @@ const SCHEDULE: Reading = Reading {
     allows: |_| true,
 };
 
-/// Which training patches are kept for validation.
+/// The reading for the training patches that are kept for validation.
 const VALIDATION: Reading = Reading {
     section: "V-B",
     paper: "80 % of the patches are for training and validation; how these are told apart is not said",
@@ -249,21 +252,21 @@ pub(super) const KNOBS: &[Knob] = &[
     Knob::execution("tl.allow_leak"),
 ];
 
-/// A bottleneck residual network with a head of fully connected layers. The
-/// defaults are ResNet50 with the paper's head.
+/// A bottleneck residual network with a head of fully connected layers. The defaults are
+/// ResNet50 with the paper's head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// First layers.
+    /// The first layers.
     pub stem: Stem,
     /// Channels of the stem; stage i has `width · 2^i` inner channels and four
     /// times as many at its end.
     pub width: u32,
     /// Blocks of each stage.
     pub blocks: Vec<u32>,
-    /// Widths of the hidden layers of the head.
+    /// Widths of the head's hidden layers.
     pub head: Vec<u32>,
-    /// Share of activations dropped in the head while training.
+    /// Share of activations dropped in the head during training.
     pub dropout: f64,
 }
 
@@ -274,14 +277,14 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Whether all but its head is ResNet50.
+    /// Whether the network without its head is ResNet50.
     pub fn is_resnet50(&self) -> bool {
         let paper = Network::default();
         (self.stem, self.width, &self.blocks) == (paper.stem, paper.width, &paper.blocks)
     }
 }
 
-/// See [`Network::stem`].
+/// The first layers of a network; see [`Network::stem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
@@ -291,23 +294,23 @@ pub enum Stem {
     Small,
 }
 
-/// See [`TransferLearning::init`].
+/// Initial weights; see [`TransferLearning::init`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
     /// Weights of ResNet50 learnt on ImageNet.
     Imagenet,
-    /// Random numbers; stands in for ImageNet weights.
+    /// Random numbers, which stand in for the ImageNet weights.
     Random,
 }
 
-/// See [`TransferLearning::weights`].
+/// Published ImageNet weights; see [`TransferLearning::weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagenetWeights {
-    /// torchvision's newer ones, its default when the paper was written.
+    /// torchvision's second weights, its default when the paper was written.
     #[serde(rename = "imagenet1k_v2", alias = "v2")]
     V2,
-    /// torchvision's first ones.
+    /// torchvision's first weights.
     #[serde(rename = "imagenet1k_v1", alias = "v1")]
     V1,
 }
@@ -315,8 +318,8 @@ pub enum ImagenetWeights {
 /// Most epochs of a step, and most after which the learning rate falls.
 const EPOCHS_MAX: u32 = 100_000;
 
-/// Most runs of all protocols together: each is eighteen trainings, whose numbers one
-/// task brings together.
+/// Most runs of all protocols together: each run is eighteen trainings, whose numbers one task
+/// brings together.
 const RUNS_MAX: u32 = 500;
 
 impl TransferLearning {
@@ -357,60 +360,61 @@ impl TransferLearning {
     }
 }
 
-/// See [`TransferLearning::val`].
+/// A choice of validation patches; see [`TransferLearning::val`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Validation {
-    /// Patches at random, as the authors' code does. Patches of the same image are
-    /// learnt from, so it says little.
+    /// Random patches, as in the authors' code. Other patches of the same images are learnt
+    /// from, so that the validation says little.
     PatchStratified,
-    /// All patches of some images, as many images as make up the share; none of a
-    /// class of one image.
+    /// All patches of some images, which make up the share; none of a class with a single
+    /// image.
     ImageDisjoint,
 }
 
-/// See [`TransferLearning::select`].
+/// A choice of weights; see [`TransferLearning::select`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Select {
-    /// The last epoch's, as the authors' code does.
+    /// The weights of the last epoch, as in the authors' code.
     Last,
-    /// Those that recognise most validation patches, the earliest of equals.
+    /// The weights that classify most validation patches correctly; of equal ones, the
+    /// earliest.
     Best,
 }
 
-/// See [`TransferLearning::head`].
+/// The head at the start of a second step; see [`TransferLearning::head`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadStart {
-    /// Goes on with it; two of the six labels change their meaning from A to C.
+    /// The head is kept; two of the six labels change their meaning from A to C.
     Keep,
-    /// Draws its last layer anew.
+    /// The head's last layer is drawn anew.
     ResetLast,
-    /// Draws all of it anew.
+    /// The whole head is drawn anew.
     ResetAll,
 }
 
-/// See [`TransferLearning::mix`].
+/// Combinations of the training patches of A and B; see [`TransferLearning::mix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mix {
-    /// All of both.
+    /// All patches of both.
     #[serde(rename = "concat")]
     Concat,
-    /// As many as one of them has (the paper's 4800), half of each, drawn by class.
+    /// As many patches as one of the two has (4800 in the paper), half of each, drawn by class.
     #[serde(rename = "resample_to_4800")]
     Resample,
 }
 
-/// See [`Patch::whiten`](super::Patch::whiten).
+/// What patches are normalised by; see [`Patch::whiten`](super::Patch::whiten).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Whiten {
     /// Mean and standard deviation of ImageNet's pixels.
     None,
-    /// Those of each patch's own channels.
+    /// Mean and standard deviation of each patch's own channels.
     PerPatch,
-    /// Those of the channels of the data set's training patches.
+    /// Mean and standard deviation of the channels over the data set's training patches.
     PerDataset,
 }
 
@@ -418,7 +422,7 @@ pub enum Whiten {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Labels {
-    /// By what the classes of a data set are ordered.
+    /// The order of the classes of a data set.
     pub order: LabelOrder,
 }
 
@@ -428,15 +432,15 @@ impl Default for Labels {
     }
 }
 
-/// See [`Labels::order`].
+/// An order of classes; see [`Labels::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelOrder {
-    /// By the names of the authors' folders: the four classes that A and C share have
+    /// The order of the names of the authors' folders: the four classes that A and C share have
     /// the same label.
     AuthorsAlphabetical,
-    /// By the abbreviations of the minerals (BRU, CAR, …): two of the four have another
-    /// label in C than in A.
+    /// The order of the minerals' abbreviations (BRU, CAR, …): two of the four shared classes
+    /// have another label in C than in A.
     MineralAlphabetical,
 }
 
@@ -452,18 +456,18 @@ impl LabelOrder {
     }
 }
 
-/// See [`TransferLearning::protocol`].
+/// A division into training and test images; see [`TransferLearning::protocol`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// Cross-validation by image, over and over with new folds: the spread shows what
-    /// other images would do.
+    /// Cross-validation by image, repeated with new folds: the spread shows what other images
+    /// would do.
     #[default]
     RepeatedCv,
-    /// One split by `patch.test_fraction`, other seeds of training: the best supported
+    /// One split by `patch.test_fraction` and several seeds of training: the best supported
     /// reading of the paper. The spread is that of training alone.
     FixedSplit,
-    /// Such a split anew for each training.
+    /// A new split by `patch.test_fraction` for each training.
     Resplit,
 }
 
@@ -477,7 +481,7 @@ impl Protocol {
         }
     }
 
-    /// What differs between its runs.
+    /// What differs between the protocol's runs.
     pub fn varied(self) -> Varied {
         match self {
             Protocol::RepeatedCv | Protocol::Resplit => Varied::PicturesAndSeeds,
@@ -492,30 +496,30 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// See [`TransferLearning::correction`].
+/// A correction for multiple comparisons; see [`TransferLearning::correction`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// Holm's, over the distinct trainings of the table.
+    /// Holm's correction over the distinct trainings of the table.
     #[default]
     Holm,
-    /// Nothing: each verdict is held to be the only one.
+    /// No correction: each verdict is treated as if it were the only one.
     None,
 }
 
-/// What differs between the runs of a cell, and so what its ± and its interval are about.
+/// What differs between the runs of a cell, and so what the cell's ± and interval are about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Varied {
-    /// Which pictures are learnt from and tested, and the seeds of training.
+    /// The pictures that are learnt from and tested, and the seeds of training.
     #[default]
     PicturesAndSeeds,
-    /// The seeds of training: with other pictures the numbers might be quite others.
+    /// Only the seeds of training: with other pictures the numbers might differ widely.
     SeedsOnly,
 }
 
 impl Varied {
-    /// As people read it.
+    /// The description for people.
     pub fn words(self) -> &'static str {
         match self {
             Varied::PicturesAndSeeds => "other pictures and other seeds",
@@ -527,16 +531,16 @@ impl Varied {
 /// One protocol with its numbers: the trials behind a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Trials {
-    /// Which images are tested when.
+    /// How images are divided into training and test.
     pub protocol: Protocol,
-    /// Repeats, with seeds of their own.
+    /// Number of repeats, each with seeds of its own.
     pub repeats: u32,
-    /// Folds of each.
+    /// Number of folds of each repeat.
     pub folds: u32,
 }
 
 impl Trials {
-    /// Repeat and fold of every trial of one view, from 0.
+    /// Repeat and fold of every trial of one view, counted from 0.
     pub fn points(self) -> impl Iterator<Item = (u32, u32)> {
         (0..self.repeats).flat_map(move |repeat| (0..self.folds).map(move |fold| (repeat, fold)))
     }
@@ -555,7 +559,7 @@ impl Trials {
         format!("sample standard deviation (n - 1) over {over}")
     }
 
-    /// Which of all ways to split a repeat uses.
+    /// Index of the split that a repeat uses.
     pub fn split(self, repeat: u32) -> u32 {
         match self.protocol {
             Protocol::FixedSplit => 0,
@@ -570,7 +574,7 @@ impl TransferLearning {
         self.trials().iter().map(|trials| trials.folds).max().unwrap_or(1)
     }
 
-    /// What each protocol asks for, in the order named.
+    /// The trials of each protocol, in the order named.
     pub fn trials(&self) -> Vec<Trials> {
         let trials = |protocol: &Protocol| match protocol {
             Protocol::RepeatedCv => Trials { protocol: *protocol, repeats: self.repeats, folds: self.folds },
@@ -580,7 +584,7 @@ impl TransferLearning {
     }
 }
 
-/// A list, or its only entry.
+/// Deserialises a list, or its only entry.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Protocol>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected repeated_cv, fixed_split or resplit, or a list of these")]

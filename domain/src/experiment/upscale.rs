@@ -11,26 +11,26 @@ use crate::pretrained::Pretrained;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upscale {
-    /// How.
+    /// How samples are enlarged.
     pub method: UpscaleMethod,
     /// Where the weights of Swin2SR come from.
     pub weights: UpscaleWeights,
-    /// Which of the published networks.
+    /// Which of the published networks is used.
     pub variant: Swin2srVariant,
-    /// Training on the study's own pictures.
+    /// Training of a small Swin2SR on the study's own pictures.
     pub training: Swin2srTraining,
-    /// By how much in each direction; Swin2SR enlarges four times.
+    /// Factor by which width and height grow; Swin2SR enlarges four times.
     pub factor: u32,
-    /// Side of the squares that go through Swin2SR one by one, in pixels of the
-    /// small picture and a multiple of 8; 0: the whole picture at once.
+    /// Side of the squares that go through Swin2SR one by one, in pixels of the small picture
+    /// and a multiple of 8; 0 for the whole picture at once.
     pub tile: u32,
-    /// By how much neighbouring squares overlap; they are averaged there.
+    /// Overlap of neighbouring squares, which are averaged there.
     pub overlap: u32,
-    /// Whether the padding that Swin2SR needs is cut off again; otherwise the
-    /// enlarged picture keeps it, as the port in Hugging Face's library does.
+    /// Whether the padding that Swin2SR needs is cut off again; otherwise the enlarged picture
+    /// keeps the padding, as in the port in Hugging Face's library.
     pub crop: bool,
-    /// Whether the bicubic branch of `compressed_x4` sees the picture before its
-    /// mean is taken off, as in that port.
+    /// Whether the bicubic branch of `compressed_x4` sees the picture before the mean is
+    /// subtracted, as in the port in Hugging Face's library.
     pub hf_compat: bool,
 }
 
@@ -101,7 +101,7 @@ pub(super) const KNOBS: &[Knob] = &[
     ),
 ];
 
-/// Whether pictures went through Swin2SR in squares.
+/// The reading for whether pictures went through Swin2SR in squares.
 const TILES: Reading = Reading {
     section: "IV-A",
     paper: "whether pictures were enlarged as a whole or in squares is not said",
@@ -126,19 +126,19 @@ impl Upscale {
         Ok(())
     }
 
-    /// The published weights that it needs.
+    /// The published weights that the method needs.
     pub fn pretrained(&self) -> Option<Pretrained> {
         let is_published = self.method == UpscaleMethod::Swin2sr && self.weights == UpscaleWeights::Published;
         is_published.then(|| self.variant.weights())
     }
 
-    /// Whether a network is trained for it first.
+    /// Whether the study first trains a network for the method.
     pub fn is_trained(&self) -> bool {
         self.method == UpscaleMethod::Swin2sr && self.weights == UpscaleWeights::Trained
     }
 }
 
-/// See [`Upscale::method`].
+/// An enlarging method; see [`Upscale::method`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpscaleMethod {
@@ -150,14 +150,14 @@ pub enum UpscaleMethod {
     Bicubic,
 }
 
-/// See [`Upscale::weights`].
+/// A source of weights; see [`Upscale::weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpscaleWeights {
-    /// The published ones.
+    /// The published weights.
     Published,
-    /// Learnt by a small network from the study's own pictures of each view;
-    /// stands in for the published ones.
+    /// Weights that a small network learns from the study's own pictures of each view; stand in
+    /// for the published ones.
     Trained,
 }
 
@@ -166,18 +166,17 @@ pub enum UpscaleWeights {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Swin2srTraining {
-    /// How pictures are made smaller to learn the way back.
+    /// How training pictures are made smaller.
     pub reduction: Reduction,
     /// Channels of the body.
     pub embed_dim: u32,
-    /// Blocks of each stage.
+    /// Number of blocks of each stage.
     pub depths: Vec<u32>,
-    /// Heads of attention; they divide `embed_dim`.
+    /// Number of attention heads; divides `embed_dim`.
     pub heads: u32,
-    /// Side of the pieces learnt from, in pixels of the small picture and a
-    /// multiple of 8.
+    /// Side of the training crops, in pixels of the small picture and a multiple of 8.
     pub crop: u32,
-    /// Pieces per optimiser step.
+    /// Crops per optimiser step.
     pub batch: u32,
     /// Optimiser steps.
     pub steps: u32,
@@ -203,7 +202,7 @@ impl Default for Swin2srTraining {
     }
 }
 
-/// See [`Swin2srTraining::reduction`].
+/// A reducing filter; see [`Swin2srTraining::reduction`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
@@ -213,21 +212,21 @@ pub enum Reduction {
     Bicubic,
 }
 
-/// See [`Upscale::variant`].
+/// A published network; see [`Upscale::variant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Swin2srVariant {
-    /// For pictures that were compressed; the only one with the bicubic branch
-    /// that the paper describes.
+    /// For pictures that were compressed; the only network with the bicubic branch that the
+    /// paper describes.
     CompressedX4,
     /// For pictures that were only made smaller.
     ClassicalX4,
-    /// For photographs as they come.
+    /// For unprocessed photographs.
     RealworldX4,
 }
 
 impl Swin2srVariant {
-    /// Its weights.
+    /// The published weights of the network.
     pub fn weights(self) -> Pretrained {
         match self {
             Swin2srVariant::CompressedX4 => Pretrained::Swin2srCompressed,
