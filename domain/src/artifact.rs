@@ -1,4 +1,4 @@
-//! Immutable outputs, named by digest.
+//! Artifacts: immutable outputs of tasks, named by digest.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,13 @@ use crate::digest::Digest;
 pub struct Entry {
     /// Relative path with `/` between folders, for instance `images/000.png`.
     pub path: String,
-    /// blake3 of its bytes.
+    /// blake3 of the file's bytes.
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
 }
 
-/// The files of an artifact, sorted by path. Its JSON form is stored as a blob,
+/// The files of an artifact, sorted by path. The JSON form of a manifest is stored as a blob,
 /// whose digest is the artifact's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<Entry>", try_from = "Vec<Entry>")]
@@ -24,7 +24,7 @@ pub struct Manifest(Vec<Entry>);
 /// Most files of an artifact.
 pub const ENTRIES_MAX: usize = 100_000;
 
-/// Most bytes of a manifest's JSON form: it travels in one message, of 16 MiB at most.
+/// Most bytes of a manifest's JSON form, which is sent in one message of at most 16 MiB.
 pub const MANIFEST_MAX: usize = 15 * 1024 * 1024;
 
 /// Most bytes of a file's path within an artifact.
@@ -33,43 +33,43 @@ pub const PATH_MAX: usize = 1024;
 /// Most bytes of a name between two `/`: what common file systems can hold.
 pub const NAME_MAX: usize = 255;
 
-/// The list of files cannot be an artifact.
+/// Why a list of files cannot be an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidManifest {
-    /// A path that could leave the artifact's folder, or that no file system holds.
+    /// A path could leave the artifact's folder, or no file system can hold it.
     #[error("{0:?} is not a plain relative path")]
     Path(String),
-    /// A path that is longer than file systems allow.
+    /// A path is longer than file systems allow.
     #[error(
         "the path that begins with {0:?} is too long: a path has at most {PATH_MAX} bytes, and a name in it at most \
          {NAME_MAX}"
     )]
     Long(String),
-    /// Two files at one path, or a file where another path needs a folder.
+    /// Two files have the same path, or a file has the path of another file's folder.
     #[error("two files at {0:?}")]
     Twice(String),
-    /// More files than one artifact has.
+    /// There are more files than an artifact may have.
     #[error("there are {0} files, and an artifact has at most {ENTRIES_MAX}; pack them into archives")]
     Entries(usize),
-    /// A longer list than is read into memory.
+    /// The JSON form is longer than a manifest may be.
     #[error(
         "the list of files has {0} bytes, at most {MANIFEST_MAX} are taken; give the files shorter names, or fewer"
     )]
     Bytes(usize),
-    /// Sizes that no disk holds together.
+    /// The sizes add up to more than 64 bits can count.
     #[error("the sizes of the files add up to more than a number of 64 bits")]
     Size,
-    /// It is not the JSON form of a list of files.
+    /// The bytes are not the JSON form of a list of files.
     #[error("{0}")]
     Form(String),
 }
 
 impl Manifest {
-    /// A manifest of these files, in any order.
+    /// A manifest of these files, given in any order.
     ///
     /// # Errors
-    /// Names the first path that is not plain, too long or stands twice, or the limit
-    /// that the whole is beyond.
+    /// Names the first path that is not plain, is too long or occurs twice, or the limit that
+    /// is exceeded.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, InvalidManifest> {
         if entries.len() > ENTRIES_MAX {
             return Err(InvalidManifest::Entries(entries.len()));
@@ -85,10 +85,11 @@ impl Manifest {
         }
     }
 
-    /// A manifest from the form in which it is stored and sent.
+    /// Parses the form in which manifests are stored and sent.
     ///
     /// # Errors
-    /// If the bytes are too many, no list of files, or one that [`Manifest::new`] refuses.
+    /// If the bytes are too many, are not a list of files, or are one that [`Manifest::new`]
+    /// refuses.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidManifest> {
         if bytes.len() > MANIFEST_MAX {
             return Err(InvalidManifest::Bytes(bytes.len()));
@@ -112,7 +113,7 @@ impl Manifest {
         serde_json::to_vec(self).expect("a manifest serialises to JSON")
     }
 
-    /// Total length in bytes.
+    /// Total length of all files in bytes.
     pub fn size(&self) -> u64 {
         self.0.iter().map(|entry| entry.size).sum()
     }
@@ -126,7 +127,8 @@ fn check_path(path: &str) -> Result<(), InvalidManifest> {
     if path.split('/').all(plain) { Ok(()) } else { Err(InvalidManifest::Path(path.to_owned())) }
 }
 
-/// Names the first of these paths that stands twice or is a folder of another.
+/// Checks that no path occurs twice or is a folder of another; the error names the first that
+/// does.
 fn check_places(entries: &[Entry]) -> Result<(), InvalidManifest> {
     // With `/` before all else, what lies in a folder follows the folder's name at once.
     let by_folder = |path: &str| path.bytes().map(|byte| if byte == b'/' { 0 } else { byte }).collect::<Vec<u8>>();

@@ -1,5 +1,5 @@
-//! Any program as a task: what `lithogen exec` and `[[command]]` in a spec ask
-//! for, and the tasks that follow from it.
+//! Any program as a task: the commands of `lithogen exec` and of `[[command]]` in a spec, and
+//! the tasks planned from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,23 +17,23 @@ use crate::stage::{Command, Stage};
 /// Most commands of one submission.
 pub const COMMANDS_MAX: usize = 10_000;
 
-/// Most tasks of one submission: it is decided and written at once, and nobody else is
-/// answered meanwhile.
+/// Most tasks of one submission, which is decided and written as a whole while nobody else is
+/// answered.
 pub const TASKS_MAX: u64 = 100_000;
 
 /// Most inputs of all tasks of one submission together.
 pub const INPUTS_MAX: u64 = 1_000_000;
 
-/// Most bytes of one task's arguments, environment, line, labels and inputs: a worker
-/// gets them in one message.
+/// Most bytes of one task's arguments, environment, line, labels and inputs: a worker gets them
+/// in one message.
 pub const TASK_BYTES_MAX: u64 = 2 << 20;
 
-/// Most bytes of the same of all tasks of one submission together: the journal holds
-/// them for each task.
+/// Most bytes of the arguments, environments, lines, labels and inputs of all tasks of one
+/// submission: the journal holds them for each task.
 pub const BYTES_MAX: u64 = 64 << 20;
 
-/// Most different demands on workers that the tasks of one submission have: a worker
-/// that asks for work looks at each.
+/// Most different demands on workers among the tasks of one submission: every worker that asks
+/// for work checks each of them.
 pub const DEMANDS_MAX: usize = 64;
 
 /// Most bytes of a submission's id.
@@ -43,82 +43,83 @@ pub const ID_MAX: usize = 100;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commands {
-    /// Sets this submission apart from all others, so that what it says is run
-    /// although the same was run before. Empty: what has a result is not run again.
+    /// Sets this submission apart from all others, so that its commands run even if the same
+    /// commands ran before. With an empty id, commands that have a result do not run again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// The commands, each after those whose results it reads.
     pub command: Vec<CommandSpec>,
 }
 
-/// One command, once or once for each index or line.
+/// One command, which runs once, or once for each index or line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandSpec {
-    /// Unique among the commands of a submission.
+    /// The command's name, unique within the submission.
     pub name: String,
-    /// The program and its arguments; no shell looks at them.
+    /// The program and its arguments; no shell interprets them.
     pub argv: Vec<String>,
-    /// Variables set for it.
+    /// Environment variables set for the program.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
-    /// What it reads, by the names of the folders it finds them in:
+    /// The command's inputs, by the names of the folders in which the program finds them:
     /// `artifact:<digest>`, or `task:<name>` for the outputs of an earlier command.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, String>,
-    /// First and last index: one task each.
+    /// First and last index; the command runs once for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub array: Option<[u64; 2]>,
-    /// Lines: one task each.
+    /// Lines; the command runs once for each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
-    /// What each task occupies.
+    /// Resources that each task occupies.
     #[serde(default)]
     pub resources: Resources,
 }
 
-/// What is wrong with a submission of commands.
+/// Which command of a submission is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("command {name:?}: {problem}")]
 pub struct InvalidCommand {
-    /// Which.
+    /// Name of the command.
     pub name: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what would be right.
     pub problem: Problem,
 }
 
-/// See [`InvalidCommand`].
+/// What is wrong with a command; see [`InvalidCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// No name, or one with characters that paths and subjects cannot have.
+    /// The name is empty or has characters that paths and subjects cannot have.
     Name,
-    /// The name is taken.
+    /// Another command has the same name.
     Twice,
-    /// No program.
+    /// There is no program.
     Empty,
-    /// Both an array and lines.
+    /// The command has both an array and lines.
     Both,
     /// The last index is smaller than the first.
     Range,
-    /// With those above it, more commands than [`COMMANDS_MAX`].
+    /// Together with those before it, there are more commands than [`COMMANDS_MAX`].
     Commands(usize),
     /// The submission's id has more bytes than [`ID_MAX`].
     Id(usize),
-    /// With those of the commands above, more tasks than [`TASKS_MAX`].
+    /// Together with the commands before it, there are more tasks than [`TASKS_MAX`].
     Tasks(u64),
-    /// With those of the commands above, more inputs than [`INPUTS_MAX`].
+    /// Together with the commands before it, there are more inputs than [`INPUTS_MAX`].
     Inputs(u64),
-    /// Each of its tasks, or one of them, has more bytes than [`TASK_BYTES_MAX`].
+    /// One of the command's tasks has more bytes than [`TASK_BYTES_MAX`].
     TaskBytes(u64),
-    /// With those of the commands above, more bytes than [`BYTES_MAX`].
+    /// Together with the commands before it, there are more bytes than [`BYTES_MAX`].
     Bytes(u64),
-    /// With those of the commands above, more different demands than [`DEMANDS_MAX`].
+    /// Together with the commands before it, there are more different demands than
+    /// [`DEMANDS_MAX`].
     Demands,
-    /// An input's name or source.
+    /// The name or the source of an input is wrong.
     Input(String),
-    /// What it asks for.
+    /// The requested resources are invalid.
     Resources(InvalidResources),
-    /// It is the same as another, of that name.
+    /// The command is the same as the one of that name.
     Same(String),
 }
 
@@ -174,10 +175,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The tasks of a submission. An array that reads an array of the same length
-/// reads it element by element; otherwise all elements are read, as `<input>.<index>`.
+/// Plans the tasks of a submission. An array that reads an array of the same length reads it
+/// element by element; otherwise all elements are read, as `<input>.<index>`.
 ///
-/// What they come to is counted first: nothing is made of what is too large.
+/// Sizes are counted first, so that no tasks are made of a submission that is too large.
 ///
 /// # Errors
 /// Names the first command that is wrong.
@@ -215,7 +216,7 @@ pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
     Ok(plan)
 }
 
-/// Counts what commands come to, without making any of it.
+/// Counts the sizes of a submission without making any task.
 fn measure(commands: &Commands) -> Result<(), InvalidCommand> {
     let (mut tasks, mut inputs, mut bytes) = (0, 0, 0);
     let mut made: BTreeMap<&str, u64> = BTreeMap::new();
@@ -255,14 +256,14 @@ fn measure(commands: &Commands) -> Result<(), InvalidCommand> {
     Ok(())
 }
 
-/// What each task of a command comes to, lines aside.
+/// The size of each task of a command, apart from lines.
 struct Size {
     inputs: u64,
     bytes: u64,
 }
 
 impl Size {
-    /// `made` has the number of tasks of each command above.
+    /// Measures a command. `made` has the number of tasks of each earlier command.
     fn of(spec: &CommandSpec, id: usize, made: &BTreeMap<&str, u64>) -> Result<Self, Problem> {
         let pairs = spec.environment.iter().chain(&spec.resources.labels).flat_map(|(name, value)| [name, value]);
         let texts = spec.argv.iter().chain(pairs).map(|text| text.len() + FIELD_BYTES);
@@ -283,10 +284,10 @@ impl Size {
     }
 }
 
-/// What an input of a command is read from.
+/// The source of a command's input.
 enum Reads<'a> {
     Artifact(Digest),
-    /// The command of that name.
+    /// The outputs of the command of that name.
     Command(&'a str),
 }
 
@@ -324,7 +325,7 @@ fn check(spec: &CommandSpec) -> Result<(), Problem> {
 }
 
 impl CommandSpec {
-    /// Number of its tasks, of one that is checked.
+    /// Number of tasks of a command that was checked.
     fn elements(&self) -> u64 {
         match self.array {
             Some([first, last]) => last - first + 1,
@@ -333,7 +334,7 @@ impl CommandSpec {
         }
     }
 
-    /// Index and line of the task at a place, counted from 0.
+    /// Index and line of the task at position `place`, counted from 0.
     fn element(&self, place: u64) -> (Option<u64>, Option<String>) {
         match self.array {
             Some([first, _]) => (Some(first + place), None),
@@ -459,7 +460,7 @@ mod tests {
         plan(commands).unwrap_err().to_string()
     }
 
-    /// An array of so many tasks that reads another one.
+    /// An array of `last + 1` tasks that may read another array.
     fn array(name: &str, last: u64, reads: Option<&str>) -> CommandSpec {
         let mut spec = echo(name);
         spec.array = Some([1, last]);
@@ -554,7 +555,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever is handed in, it is refused or every task comes after what it reads.
+        /// Any submission is refused, or planned so that every task comes after the tasks that
+        /// it reads.
         #[test]
         fn any_commands_are_refused_or_a_plan(specs in prop::collection::vec(any_command(), 1..5)) {
             let text = format!("{{\"command\":[{}]}}", specs.join(","));
@@ -575,7 +577,7 @@ mod tests {
         }
     }
 
-    /// A command as JSON, right or nearly so.
+    /// A command as JSON, valid or nearly so.
     fn any_command() -> impl Strategy<Value = String> {
         let name = "[abc]|[abc]|[abc]|\\.|/|x{61}";
         let argv = prop_oneof![4 => Just(r#"["true"]"#), 1 => Just("[]"), 1 => Just(r#"[""]"#), 1 => Just("7")];

@@ -1,4 +1,4 @@
-//! How much arithmetic a task is, for estimates of time. ALGORITHM 9.
+//! Estimates of the arithmetic of each task, from which durations are estimated. ALGORITHM 9.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::experiment::{
 use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
 
-/// Floating-point operations of each task of a plan in its order, a multiply-add counted
+/// Floating-point operations of each task of a plan, in the plan's order; a multiply-add counts
 /// as two.
 ///
-/// Stages that move pictures rather than multiply get a flat figure that stands
-/// for their time on a processor of 10 GFLOP/s.
+/// Stages that move pictures rather than multiply get a flat number, which stands for their
+/// time on a processor of 10 GFLOP/s.
 pub fn flops(plan: &Plan) -> Vec<f64> {
     let made: Made<'_> = plan.tasks.iter().map(|task| (task.key, task)).collect();
     plan.tasks.iter().map(|task| flop(task, &made)).collect()
@@ -99,34 +99,33 @@ fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
     }
 }
 
-/// Width and height of the finest scale. Plans hold sizes, not rules.
+/// Width and height of the finest scale in pixels. Plans hold sizes, not rules.
 fn finest(sinddm: &Sinddm) -> [u32; 2] {
     sinddm.finest.size(Pad::default().target.nominal())
 }
 
-/// Pixels of the finest scale.
+/// Number of pixels of the finest scale.
 fn pixels(sinddm: &Sinddm) -> f64 {
     finest(sinddm).map(f64::from).iter().product()
 }
 
-/// Memory that an attempt on processors counts on, whatever the machine has:
-/// the parts of a batch decide how sums are rounded, and results have to be the
-/// same bytes everywhere.
+/// Memory that an attempt on processors assumes, whatever the machine has: the way a batch is
+/// split decides how sums are rounded, and results must be the same bytes everywhere.
 pub const CPU_MEMORY_BYTES: u64 = 4 << 30;
 
-/// Memory of a GPU that does not say how much it has.
+/// Memory assumed for a GPU that does not report its memory.
 pub const GPU_MEMORY_BYTES: u64 = 8 << 30;
 
-/// Bytes that training keeps for one picture of so many pixels until its
-/// gradient is taken (ALGORITHM 9).
+/// Bytes that training keeps for one picture of that many pixels until the gradient is taken
+/// (ALGORITHM 9).
 pub fn activation_bytes(sinddm: &Sinddm, pixels: f64) -> f64 {
     const CHANNELS_PER_DIM: f64 = 2246.0 / 160.0;
     f64::from(sinddm.precision.bytes()) * CHANNELS_PER_DIM * f64::from(sinddm.dim) * pixels
 }
 
-/// How many pictures of that size go through the network at once: those that
-/// the knob names, otherwise as many equal parts as half of the device's memory
-/// asks for. The other half is for weights, gradients and what operations need.
+/// How many pictures of that size go through the network at once: the number in the knob, or
+/// else the batch in as many equal parts as half of the device's memory requires. The other
+/// half is for weights, gradients and temporary values.
 pub fn micro_batch(sinddm: &Sinddm, [width, height]: [u32; 2], memory_bytes: u64) -> u32 {
     let each = activation_bytes(sinddm, f64::from(width) * f64::from(height));
     let most = sinddm.micro_batch.unwrap_or_else(|| (memory_bytes as f64 / 2.0 / each) as u32);
@@ -134,7 +133,7 @@ pub fn micro_batch(sinddm: &Sinddm, [width, height]: [u32; 2], memory_bytes: u64
     sinddm.batch.div_ceil(parts)
 }
 
-/// Number of scales: the rule of the reference (ALGORITHM 2.1).
+/// Number of scales by the reference's rule (ALGORITHM 2.1).
 pub fn scale_count(sinddm: &Sinddm) -> u32 {
     let [width, height] = finest(sinddm).map(f64::from);
     let (short, long) = (width.min(height), width.max(height));
@@ -158,8 +157,8 @@ pub fn diffusion_mac(sinddm: &Sinddm) -> f64 {
     block(3.0, half) + block(half, wide) + block(wide, wide) + block(wide, half) + 3.0 * half
 }
 
-/// Multiply-adds of the plain diffusion model's network for one picture: those
-/// of the default network (ALGORITHM 5), in proportion.
+/// Multiply-adds of the plain diffusion model's network for one picture: those of the default
+/// network (ALGORITHM 5), scaled in proportion.
 pub fn unet_mac(training: &DdpmTraining) -> f64 {
     29.2e9 * (f64::from(training.size) / 128.0 * f64::from(training.dim) / 64.0).powi(2)
 }
@@ -174,8 +173,8 @@ pub fn swin2sr_mac(variant: Swin2srVariant) -> f64 {
     picture / (208.0 * 272.0)
 }
 
-/// The same of a network of one's own: of its blocks, the convolutions between
-/// them, and what enlarges.
+/// Multiply-adds, per pixel of the small picture, of a Swin2SR that the study trains: its
+/// blocks, the convolutions between them, and the enlarging layers.
 fn small_swin2sr_mac(training: &Swin2srTraining) -> f64 {
     const TOKENS: f64 = 64.0;
     const HEAD: f64 = 64.0;

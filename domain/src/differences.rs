@@ -1,4 +1,4 @@
-//! What tells studies apart that people know by the same title.
+//! What distinguishes studies that have the same title.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,17 +10,15 @@ use crate::stage::StageKind;
 /// Everything that a study's results follow from.
 #[derive(Clone, Debug)]
 pub struct Study {
-    /// Its knobs.
     pub experiment: Experiment,
-    /// Its pictures and weights.
+    /// The pictures and weights.
     pub data: Data,
-    /// The version of each of its stages.
+    /// The version of each stage of the study.
     pub versions: BTreeMap<StageKind, u32>,
 }
 
 impl Study {
-    /// What was asked for, by names: knobs as `--set` takes them, and `data`, which stands
-    /// for a digest.
+    /// The spec by names: knobs as `--set` takes them, and `data`, which stands for a digest.
     fn asked(&self) -> BTreeMap<String, String> {
         let values = knobs::values(&self.experiment);
         let mut asked: BTreeMap<String, String> =
@@ -31,9 +29,10 @@ impl Study {
     }
 }
 
-/// For each of the studies, what is not the same in all of them, for instance
-/// `tl.repeats=3`, first what fewest of them share; a knob that it does not set is `none`. Versions are compared of
-/// stages that studies have in common: `report version=3`.
+/// For each study, its values that are not the same in all studies, for instance
+/// `tl.repeats=3`, values that the fewest studies share first; a knob without a value is
+/// `none`. Versions are compared for stages that the studies have in common: `report
+/// version=3`.
 pub fn differences(studies: &[Study]) -> Vec<Vec<String>> {
     let all: Vec<BTreeMap<String, String>> = studies.iter().map(Study::asked).collect();
     let names: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();

@@ -1,4 +1,4 @@
-//! Names made from content.
+//! Digests: names made from content.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -9,20 +9,21 @@ use serde::{Deserialize, Serialize};
 
 /// A blake3 digest of 32 bytes, written as 64 lower-case hexadecimal digits.
 ///
-/// A file, an artifact (the digest of its manifest) and a task (the digest of
+/// Files, artifacts (by their manifests) and tasks (by everything that determines their
+/// results) are all named by digests.
 /// everything that determines its result) are all named by one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(into = "String", try_from = "String")]
 #[schemars(with = "String")]
 pub struct Digest([u8; 32]);
 
-/// The text was not 64 lower-case hexadecimal digits.
+/// The text is not 64 lower-case hexadecimal digits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a digest: expected 64 lower-case hexadecimal digits, got {0:?}")]
 pub struct InvalidDigest(String);
 
 impl Digest {
-    /// The digest of some bytes.
+    /// The digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
@@ -34,12 +35,11 @@ impl Digest {
         Self::of(&bytes)
     }
 
-    /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first eight digits, for people.
+    /// The first eight digits, for display.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
     }
@@ -100,7 +100,7 @@ impl From<Digest> for String {
     }
 }
 
-/// The first digits of digests, for people who do not type all of them.
+/// The first digits of a digest, for people who do not type all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     first: Digest,
@@ -108,7 +108,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The digests that begin so.
+    /// All digests that begin with the prefix.
     pub fn range(&self) -> RangeInclusive<Digest> {
         self.first..=self.last
     }
@@ -117,7 +117,7 @@ impl Prefix {
 impl FromStr for Prefix {
     type Err = InvalidDigest;
 
-    /// Up to 64 lower-case hexadecimal digits; none for all digests.
+    /// Parses up to 64 lower-case hexadecimal digits; the empty text matches all digests.
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
         let filled = |digit| match text.len() <= 64 {
             true => format!("{text}{}", String::from(digit).repeat(64 - text.len())).parse(),
@@ -137,7 +137,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Specs, orders and records are JSON on their way, and keys are digests of it.
+        /// Specs, orders and records are sent as JSON, and keys are digests of the JSON.
         #[test]
         fn numbers_keep_their_last_digit_on_their_way(small in 0.0..1.0f64, any in proptest::num::f64::NORMAL) {
             for number in [small, any, 0.000_900_721_743_240_368_7, 0.429_491e308] {

@@ -1,5 +1,5 @@
-//! What the journal holds. The one domain type that is a stored format: fields
-//! are added with defaults, never renamed or removed.
+//! The journal's events. [`Event`] is a stored format: fields are added with defaults, never
+//! renamed or removed.
 
 use std::sync::Arc;
 
@@ -12,175 +12,142 @@ use crate::resources::{GpuPart, Offer};
 use crate::stage::Failure;
 use crate::task::{Attempt, FencingToken, Released, WorkerId};
 
-/// Something that happened. The state is what remains after applying all.
+/// Something that happened. The coordinator's state is the result of applying all events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Somebody asked for work, for the first time or again. Tasks that had
-    /// failed or were cancelled get a new chance.
+    /// A run was submitted, for the first time or again. Its tasks that had failed or were
+    /// cancelled get a new chance.
     RunSubmitted {
-        /// Digest of the plan.
+        /// Digest of the run's plan.
         run: Digest,
-        /// What was planned.
         #[serde(flatten)]
         work: Work,
-        /// Its first tasks, each after all that it needs. More may follow.
+        /// The first tasks of the run, each after all that it needs. More may follow.
         tasks: Vec<Arc<TaskSpec>>,
-        /// How many follow; older programs did not say.
+        /// Number of tasks that follow; 0 if written by an older program.
         #[serde(default, skip_serializing_if = "is_zero")]
         more: u64,
-        /// Runs with more go first.
+        /// Runs with a higher priority go first.
         #[serde(default, skip_serializing_if = "is_zero")]
         priority: i32,
-        /// Who asked; nobody if that was the coordinator's own machine.
+        /// The submitter; none if the coordinator's own machine asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<IdentityId>,
     },
-    /// Somebody asked again for a run that goes on or is done: it is the one submitted
-    /// last from now on.
-    RunSubmittedAgain {
-        /// The run.
-        run: Digest,
-    },
-    /// More tasks of a run that was just submitted: a plan of many does not have
-    /// to fit one event.
+    /// A run that is active or done was submitted again: from now on, it counts as the run
+    /// submitted last.
+    RunSubmittedAgain { run: Digest },
+    /// More tasks of a run that was just submitted: a large plan does not have to fit one
+    /// event.
     TasksAdded {
-        /// The run.
         run: Digest,
         /// The tasks, each after all that it needs.
         tasks: Vec<Arc<TaskSpec>>,
-        /// Who asked; nobody if that was the coordinator's own machine.
+        /// The submitter; none if the coordinator's own machine asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<IdentityId>,
     },
-    /// A worker may work on a task.
+    /// A worker got a lease on a task.
     LeaseGranted {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Who.
         worker: WorkerId,
-        /// Larger than any before.
+        /// The new lease's fencing token, larger than any before.
         token: FencingToken,
-        /// Which attempt it is.
         attempt: Attempt,
-        /// The call that asked for it.
+        /// Number of the worker's call that asked for the lease.
         request: u64,
-        /// When, milliseconds since 1970.
+        /// When the lease was granted, in milliseconds since 1970.
         #[serde(default)]
         at_ms: i64,
-        /// The parts of the worker's GPUs that go with it.
+        /// The parts of the worker's GPUs that the attempt has.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gpus: Vec<GpuPart>,
     },
-    /// The next attempt can go on from here.
+    /// A checkpoint was stored from which the next attempt can continue.
     CheckpointSaved {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// The lease under which it was made.
+        /// Fencing token of the lease under which the checkpoint was made.
         token: FencingToken,
-        /// Its files.
+        /// Digest of the checkpoint's manifest.
         artifact: Digest,
-        /// Steps done.
+        /// Number of steps done at the checkpoint.
         step: u64,
     },
-    /// A task's result exists from now on.
+    /// A task's result was accepted.
     TaskCommitted {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// The lease that won.
+        /// Fencing token of the lease whose result counts.
         token: FencingToken,
-        /// The result.
+        /// Digest of the result's manifest.
         artifact: Digest,
     },
-    /// An attempt ended by the task's own fault.
+    /// An attempt failed by the task's own fault.
     AttemptFailed {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// The lease that ended.
+        /// Fencing token of the lease that ended.
         token: FencingToken,
-        /// Why.
         failure: Failure,
         /// Whether the task is given up.
         last: bool,
-        /// Whether it failed fast and not through its data: the worker may be at fault.
+        /// Whether the attempt failed fast and not because of its data, so that the worker may
+        /// be at fault.
         #[serde(default)]
         suspect: bool,
     },
-    /// A lease ended without fault of the task.
+    /// A lease ended without the task's fault.
     LeaseReleased {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// The lease that ended.
+        /// Fencing token of the lease that ended.
         token: FencingToken,
-        /// Why.
         why: Released,
     },
-    /// Nobody wants the run any more. Tasks that no other run needs are cancelled.
-    RunCancelled {
-        /// The run.
-        run: Digest,
-    },
-    /// The run waits. Tasks that no other run needs are not handed out.
-    RunPaused {
-        /// The run.
-        run: Digest,
-    },
-    /// The run goes on.
-    RunResumed {
-        /// The run.
-        run: Digest,
-    },
-    /// A search has dropped tasks of a run. What another run needs goes on.
+    /// A run was cancelled. Its tasks that no other run needs are cancelled.
+    RunCancelled { run: Digest },
+    /// A run was paused. Its tasks that no other run needs are not handed out.
+    RunPaused { run: Digest },
+    /// A paused run was resumed.
+    RunResumed { run: Digest },
+    /// Tasks of a run were pruned. Tasks that another run needs go on.
     TasksPruned {
-        /// The run.
         run: Digest,
-        /// Their keys.
+        /// Keys of the tasks.
         tasks: Vec<Digest>,
     },
-    /// Results that are gone or hold no more. Their tasks are computed again; so are tasks under
-    /// way that read one of them, once it is there again.
+    /// Results are lost or no longer valid. Their tasks are computed again; tasks under way
+    /// that read one of these results are computed again once it is there.
     ResultsInvalidated {
-        /// Keys of the tasks that made them.
+        /// Keys of the tasks that made the results.
         tasks: Vec<Digest>,
     },
-    /// A worker is there, or says anew what it has.
+    /// A worker joined, or updated what it offers.
     WorkerJoined {
-        /// Who.
         worker: WorkerId,
-        /// For people.
+        /// Display name, not necessarily unique.
         name: String,
-        /// What it has.
+        /// What the worker offers.
         offer: Offer,
     },
     /// A worker is gone. Its leases have ended before.
-    WorkerLeft {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// A worker gets no more work; what it runs it may end.
-    WorkerDraining {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// A worker gets no more work: it seems to be what makes tasks fail.
-    WorkerQuarantined {
-        /// Who.
-        worker: WorkerId,
-        /// Why.
-        why: String,
-    },
+    WorkerLeft { worker: WorkerId },
+    /// A worker gets no more work, and may finish what it runs.
+    WorkerDraining { worker: WorkerId },
+    /// A worker gets no more work, as it seems to be what makes tasks fail.
+    WorkerQuarantined { worker: WorkerId, why: String },
     /// A worker that was quarantined or draining gets work again.
-    WorkerReadmitted {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// Events that followed were lost with a damaged disk. Workers may still hold what
-    /// they granted.
+    WorkerReadmitted { worker: WorkerId },
+    /// Events that followed were lost with a damaged disk. Workers may still hold leases from
+    /// these events.
     HistoryLost {
-        /// How many, at most.
+        /// Most events that may have been lost.
         events: u64,
     },
-    /// Something changed about who may speak.
+    /// A change of join tokens or identities.
     Registry(crate::registry::Event),
 }
 

@@ -1,9 +1,9 @@
-//! From what each training has learnt, by the graph of tasks: from its patches and
-//! those of its first step; from synthetic patches on through the pictures that they
-//! were cut from, the model that drew these, and the pictures that it has learnt from.
+//! What each training has learnt from, by the graph of tasks: from its patches and those of its
+//! first step; for synthetic patches, also from the pictures that they were cut from, the model
+//! that drew these pictures, and the pictures that the model has learnt from.
 //!
-//! The graph is walked, not reconstructed from names: a stage that is put in between
-//! is on the way by itself.
+//! The graph is walked, not reconstructed from names, so that a stage inserted in between is
+//! included by itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +13,8 @@ use crate::plan::TaskSpec;
 use crate::stage::{Patches, Stage};
 use crate::stone::Dataset;
 
-/// What each task behind the trainings of a study was made from; tasks by their labels.
+/// The direct origins of each task behind the trainings of a study; tasks are named by their
+/// labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lineage {
@@ -21,7 +22,7 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Of these tasks, in which every task comes after those that it needs.
+    /// The lineage of these tasks, in which every task comes after those that it needs.
     pub fn of(tasks: &[TaskSpec]) -> Self {
         let labels: BTreeMap<_, _> = tasks.iter().map(|task| (task.key, task.label())).collect();
         let mut made_from: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -43,18 +44,18 @@ impl Lineage {
         Self { made_from }
     }
 
-    /// The tasks that are known, by their labels.
+    /// Labels of all known tasks.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.made_from.keys().map(String::as_str)
     }
 
-    /// What a task was made from directly.
+    /// Labels of the tasks whose results a task reads.
     pub fn parents(&self, label: &str) -> impl Iterator<Item = &str> {
         self.made_from.get(label).into_iter().flatten().map(String::as_str)
     }
 
-    /// Everything that a task descends from, each by a shortest way there: labels from
-    /// the task itself on. Nearest first, then by label.
+    /// Everything that a task descends from, each by one of the shortest paths: labels from the
+    /// task itself on. Nearest first, then by label.
     pub fn ancestors<'a>(&'a self, label: &'a str) -> Vec<Vec<&'a str>> {
         let (mut found, mut seen) = (Vec::new(), BTreeSet::from([label]));
         let mut queue = VecDeque::from([vec![label]]);

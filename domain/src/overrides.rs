@@ -1,7 +1,7 @@
-//! Presets, spec files and `--set key=value` folded into one [`Experiment`].
+//! Presets, spec files and `--set key=value` combined into one [`Experiment`].
 //!
-//! Later layers win: built-in defaults (the paper's), the preset that the spec
-//! names, the spec file, then each override in the order given.
+//! Later layers win: built-in defaults (the paper's), the preset that the spec names, the spec
+//! file, then each override in the order given.
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use toml::{Table, Value};
 use crate::command::Commands;
 use crate::experiment::{Experiment, Idle, InvalidKnob, Scale, knobs};
 
-/// Why there is no spec.
+/// Why there is no valid spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The file is not a spec: bad syntax, unknown key or wrong type.
     #[error("{file}:{line}:{column}: {problem}")]
     File {
-        /// Where it was read from.
+        /// Name of the spec file.
         file: String,
-        /// From 1.
+        /// Line, counted from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Column in characters, counted from 1.
         column: usize,
         /// What is wrong and what was expected.
         problem: String,
@@ -31,7 +31,7 @@ pub enum Error {
     /// An override names no knob.
     #[error("--set {key}: there is no such knob{}", did_you_mean(suggestion))]
     UnknownKey {
-        /// What was asked for.
+        /// The requested knob.
         key: String,
         /// The nearest knob, if one is near.
         suggestion: Option<String>,
@@ -39,14 +39,13 @@ pub enum Error {
     /// An override has a value of the wrong type.
     #[error("--set {key}={value}: {problem}")]
     Value {
-        /// The knob.
         key: String,
-        /// What it was set to.
+        /// The value that the knob was set to.
         value: String,
         /// What was expected.
         problem: String,
     },
-    /// A value is out of range or does not go with another.
+    /// A value is out of range or conflicts with another.
     #[error(transparent)]
     Knob(#[from] InvalidKnob),
 }
@@ -55,12 +54,12 @@ fn did_you_mean(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// A spec file: where it was read from and its text.
+/// A spec file.
 #[derive(Clone, Copy, Debug)]
 pub struct SpecFile<'a> {
-    /// For messages.
+    /// Where the file was read from, for messages.
     pub name: &'a str,
-    /// TOML.
+    /// The file's text, in TOML.
     pub text: &'a str,
 }
 
@@ -74,8 +73,8 @@ pub fn preset(scale: Scale) -> &'static str {
     }
 }
 
-/// Folds all layers into one checked spec. `scale` picks the preset when there
-/// is no file; a file names its own.
+/// Combines all layers into one checked spec. `scale` picks the preset when there is no file; a
+/// file names its own.
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
@@ -106,7 +105,8 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
     Ok(experiment)
 }
 
-/// The commands that a file asks for: one with `[[command]]` in it describes no study.
+/// The commands that a file asks for; none if the file describes a study. A file with
+/// `[[command]]` in it describes no study.
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
@@ -118,7 +118,7 @@ pub fn commands(file: SpecFile<'_>) -> Result<Option<Commands>, Error> {
     }
 }
 
-/// Checks a file by itself, so that errors have a place in it.
+/// Parses a file without the other layers, so that errors have a position in the file.
 fn parse(file: SpecFile<'_>) -> Result<Experiment, Error> {
     let spec = toml::from_str(file.text).map_err(|error| locate(file, &error))?;
     // A text may have more items in an array than there are places; a table may not.
@@ -141,8 +141,8 @@ fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
     Error::File { file: file.name.to_owned(), line, column, problem }
 }
 
-/// Where the knob stands that an error names last, if it says "in `a.b`" instead
-/// of a place.
+/// Range in the text of the knob that an error names last, if the error says "in `a.b`" instead
+/// of a position.
 fn line_of(text: &str, message: &str) -> Option<Range<usize>> {
     let (_, key) = message.trim_end().strip_suffix('`')?.rsplit_once("in `")?;
     let knob = key.rsplit('.').next().unwrap_or(key);
@@ -220,9 +220,9 @@ fn nearest(key: &str) -> Option<String> {
     same_leaf.or_else(similar).map(str::to_owned)
 }
 
-/// Warnings of knobs that a file or an override has set and that have no effect beside
-/// the others, each with the reason. `drawn`: no pictures are given, so that stand-ins
-/// are drawn.
+/// Warnings about knobs that a file or an override has set and that have no effect given the
+/// others, each with the reason. `drawn` says that no pictures are given, so that stand-ins are
+/// drawn.
 pub fn without_effect(experiment: &Experiment, drawn: bool) -> Vec<String> {
     let preset = resolve(experiment.scale, None, &[]).map(|preset| knobs::values(&preset)).unwrap_or_default();
     let own = knobs::values(experiment);
@@ -331,7 +331,7 @@ mod tests {
         assert!(matches!(file("[tl]\nfolds = 0\n"), Err(Error::Knob(_))));
     }
 
-    /// That a text is a spec, or an error with a place in it.
+    /// Asserts that a text is a spec, or gives an error with a position.
     fn is_spec_or_has_a_place(text: &str) {
         let lines = 1 + text.matches('\n').count();
         match file(text) {

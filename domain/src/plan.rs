@@ -1,10 +1,10 @@
-//! The study as a graph of tasks.
+//! A study as a graph of tasks.
 //!
-//! A task's key is the digest of everything that determines its result: stage,
-//! version, parameters that its results depend on, inputs and seed. An input that
-//! another task makes is named by that task's key, so the whole graph and what of it is
-//! already done are known before anything runs, and equal work is one task: the sixteen
-//! rows of Table I share nine trainings per view, repeat and fold.
+//! A task's key is the digest of everything that determines its result: stage, version,
+//! parameters that its results depend on, inputs and seed. An input that another task makes is
+//! named by that task's key, so the whole graph, and what of it is already done, is known
+//! before anything runs, and equal work is one task: the sixteen rows of Table I share nine
+//! trainings per view, repeat and fold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,42 +31,41 @@ pub use study::plan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// An artifact that exists.
+    /// An existing artifact.
     Artifact(Digest),
     /// The result of a task.
     Task(Digest),
 }
 
-/// One named input of a task.
+/// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// Where it comes from.
     pub from: Source,
-    /// Paths of the files that are read; empty means all.
+    /// Paths of the files that are read; empty if all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
 }
 
-/// What a run is a run of. A stored format: `kind` says which it is.
+/// The work of a run. A stored format, in which `kind` names the variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", try_from = "stored::Work")]
 pub enum Work {
-    /// The study.
+    /// A study.
     Study {
-        /// The spec it was planned from.
+        /// The spec that the study was planned from.
         experiment: Box<Experiment>,
-        /// The data it was planned for.
+        /// The data that the study was planned for.
         data: Data,
     },
-    /// Somebody's own programs.
+    /// Programs of the submitter.
     Commands {
-        /// What was asked for.
+        /// The submitted commands.
         commands: Arc<Commands>,
     },
 }
 
 impl Work {
-    /// For people: the preset's name, or that of the first command.
+    /// The title for people: the preset's name, or the first command's.
     pub fn title(&self) -> &str {
         match self {
             Work::Study { experiment, .. } => experiment.scale.name(),
@@ -74,20 +73,20 @@ impl Work {
         }
     }
 
-    /// What a run of it counts for in what is kept for its submitter, beside its tasks: 1,
-    /// and once more for each KiB.
+    /// The weight of a run of this work, without its tasks, in the limit on what is kept for
+    /// its submitter: 1, and 1 more for each KiB.
     pub fn weight(&self) -> u64 {
         1 + serde_json::to_vec(self).map_or(0, |json| json.len() as u64 / 1024)
     }
 }
 
-/// The named inputs of a task, by name. An ordered map in a slice: there may be a
-/// million of them, most with one entry.
+/// The inputs of a task by name. An ordered map in a slice, as there may be a million of these
+/// maps, most with one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs(Box<[(String, Input)]>);
 
 impl Inputs {
-    /// All of them, by name.
+    /// All inputs, by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Input)> {
         self.0.iter().map(|(name, input)| (name.as_str(), input))
     }
@@ -122,23 +121,21 @@ impl<'de> Deserialize<'de> for Inputs {
 pub struct TaskSpec {
     /// Digest of stage, version, parameters, inputs and seed.
     pub key: Digest,
-    /// What it is about, for people, for instance `SUR/IVa`. Not part of the key.
+    /// What the task is about, for people, for instance `SUR/IVa`. Not part of the key.
     pub subject: String,
-    /// What to do.
+    /// The stage with its parameters.
     pub stage: Stage,
-    /// Version of the stage that the task was planned for. A task of before an
-    /// upgrade is not given to workers that compute something else.
+    /// Version of the stage that the task was planned for. A task from before an upgrade is not
+    /// given to workers that compute something else.
     pub version: u32,
-    /// What it reads.
     pub inputs: Inputs,
-    /// Root of its random numbers.
+    /// Root of the task's random numbers.
     pub seed: Seed,
-    /// What an attempt occupies. Not part of the key.
+    /// The resources that an attempt occupies. Not part of the key.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Arc<Resources>,
-    /// Arithmetic of the longest chain of tasks that begins with this one, in
-    /// millions of floating-point operations: what has more behind it goes first. Not part
-    /// of the key.
+    /// Arithmetic of the longest chain of tasks that begins with this one, in millions of
+    /// floating-point operations: tasks with longer chains go first. Not part of the key.
     #[serde(default)]
     pub chain_mflop: u64,
 }
@@ -147,21 +144,21 @@ fn is_default(resources: &Resources) -> bool {
     *resources == Resources::default()
 }
 
-/// Bytes that a digest takes in a message, with those around it.
+/// Bytes that a digest takes in a message, including its framing.
 pub(crate) const DIGEST_BYTES: usize = 72;
 
-/// Bytes around a text in a message.
+/// Bytes of framing around a text in a message.
 pub(crate) const FIELD_BYTES: usize = 4;
 
 impl TaskSpec {
-    /// A task of default resources.
+    /// A task with default resources.
     pub fn new(subject: String, stage: Stage, inputs: BTreeMap<String, Input>, seed: Seed) -> Self {
         let (version, inputs) = (stage.kind().version(), Inputs::from(inputs));
         let key = Self::key_of(&stage, version, &inputs, seed);
         Self { key, subject, stage, version, inputs, seed, resources: Arc::default(), chain_mflop: 0 }
     }
 
-    /// See [`Stage::identity`] for what of the parameters counts.
+    /// The key; [`Stage::identity`] says which parameters count.
     fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> Digest {
         match stage {
             // All of a command counts, and there may be a million of them.
@@ -170,13 +167,12 @@ impl TaskSpec {
         }
     }
 
-    /// Whether the key is what the content says. False for a spec that was
-    /// altered on its way.
+    /// Whether the key matches the content. False for a spec that was altered in transit.
     pub fn key_is_right(&self) -> bool {
         Self::key_of(&self.stage, self.version, &self.inputs, self.seed) == self.key
     }
 
-    /// The tasks whose results it reads.
+    /// Keys of the tasks whose results this one reads.
     pub fn needs(&self) -> impl Iterator<Item = Digest> + '_ {
         self.inputs.iter().filter_map(|(_, input)| match input.from {
             Source::Task(key) => Some(key),
@@ -184,8 +180,8 @@ impl TaskSpec {
         })
     }
 
-    /// Holds what it has in common with another task once, as tasks of one array have
-    /// their arguments when they are planned. Nothing of what it says changes.
+    /// Shares memory with another task for what both have in common, as the tasks of one array
+    /// do for their arguments when they are planned. The content does not change.
     pub fn share(&mut self, other: &TaskSpec) {
         fn once<T: PartialEq + ?Sized>(own: &mut Arc<T>, other: &Arc<T>) {
             if own == other {
@@ -200,7 +196,7 @@ impl TaskSpec {
         }
     }
 
-    /// Whether it has the arguments of another task in memory a second time.
+    /// Whether this task holds a second copy in memory of the other task's arguments.
     pub fn repeats(&self, other: &TaskSpec) -> bool {
         match (&self.stage, &other.stage) {
             (Stage::Command(own), Stage::Command(other)) => {
@@ -210,8 +206,8 @@ impl TaskSpec {
         }
     }
 
-    /// Bytes of what a worker is told of it, apart from its parameters if it is a stage of
-    /// the study: these are few.
+    /// Bytes that a worker is told about the task. The parameters of a stage of the study are
+    /// left out, as these are few.
     pub fn told_bytes(&self) -> u64 {
         let inputs = self.inputs.iter().map(|(name, input)| {
             let files: usize = input.only.iter().map(|file| file.len() + FIELD_BYTES).sum();
@@ -224,8 +220,8 @@ impl TaskSpec {
         (inputs.sum::<usize>() + command) as u64
     }
 
-    /// What it counts for in what is kept for its submitter: 1, and once more for each KiB
-    /// of its command, inputs and labels.
+    /// The task's weight in the limit on what is kept for its submitter: 1, and 1 more for each
+    /// KiB of its command, inputs and labels.
     pub fn weight(&self) -> u64 {
         let labels: usize = self.resources.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
         1 + (self.told_bytes() + labels as u64) / 1024
@@ -237,21 +233,20 @@ impl TaskSpec {
     }
 }
 
-/// The study: its tasks, each after all that it needs.
+/// The planned tasks of a run, each after all that it needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The tasks.
     pub tasks: Vec<TaskSpec>,
 }
 
 impl Plan {
-    /// Names the plan: equal plans have equal digests.
+    /// The digest that names the plan: equal plans have equal digests.
     pub fn digest(&self) -> Digest {
         let keys: Vec<Digest> = self.tasks.iter().map(|task| task.key).collect();
         Digest::of_json(&keys)
     }
 
-    /// Finds the longest chain that begins with each task.
+    /// Computes the longest chain that begins with each task.
     fn weigh(&mut self) {
         let mut longest_after: BTreeMap<Digest, u64> = BTreeMap::new();
         let flops = cost::flops(self);
@@ -283,14 +278,14 @@ impl Plan {
     }
 }
 
-/// Why the numbers of a study cannot be set beside the paper's: its data, its methods and
-/// knobs, and generators that learn from fewer pictures than asked for.
+/// Why the numbers of a study are not comparable with the paper's: because of its data, its
+/// methods and knobs, and generators that learn from fewer pictures than asked for.
 pub fn stand_ins(experiment: &Experiment, data: &Data) -> Vec<String> {
     data.stand_ins().into_iter().chain(experiment.stand_ins()).chain(short_generators(experiment, data)).collect()
 }
 
-/// The diffusion models that learn from fewer pictures than `sinddm.images_per_model`,
-/// since something of their class has to be left to test.
+/// The diffusion models that learn from fewer pictures than `sinddm.images_per_model`, since
+/// some pictures of their class have to be left for testing.
 pub fn short_generators(experiment: &Experiment, data: &Data) -> Vec<String> {
     let asked = experiment.sinddm.images_per_model;
     let of_a = data.classes.iter().filter(|raw| raw.dataset == Dataset::A);
@@ -306,8 +301,8 @@ pub fn short_generators(experiment: &Experiment, data: &Data) -> Vec<String> {
     short.collect()
 }
 
-/// The classes that some folds do not test, as fewer of their pictures may be tested than
-/// there are folds; stones of several pictures may make it more.
+/// The classes that some folds do not test, as fewer of their pictures may be tested than there
+/// are folds; with several pictures per stone, more folds may lack the class.
 pub fn untested(experiment: &Experiment, data: &Data) -> Vec<String> {
     let folds = experiment.tl.most_folds();
     let line = |raw: &RawClass| {

@@ -1,5 +1,5 @@
-//! The published weights that a study can start from: what they are called,
-//! where they come from and how a file of them is recognised.
+//! The published weights that a study can start from: their names, their sources, and how their
+//! files are recognised.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,57 +10,58 @@ use serde::{Deserialize, Serialize};
 /// One published set of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Pretrained {
-    /// Classifiers start from it.
+    /// The newer ImageNet weights of ResNet50, which classifiers start from.
     #[serde(rename = "resnet50-imagenet1k-v2")]
     Resnet50V2,
-    /// The older one, by the recipe of the network's paper.
+    /// The older ImageNet weights of ResNet50, by the recipe of the network's paper.
     #[serde(rename = "resnet50-imagenet1k-v1")]
     Resnet50V1,
-    /// Features of the single-image Fréchet distance.
+    /// The feature network of the single-image Fréchet distance.
     #[serde(rename = "inception-v3-imagenet1k")]
     InceptionV3,
-    /// Features of the Fréchet distance between sets of pictures.
+    /// The feature network of the Fréchet distance between sets of pictures.
     #[serde(rename = "inception-v3-fid")]
     InceptionFid,
-    /// Super-resolution of pictures that were compressed.
+    /// Super-resolution of compressed pictures.
     #[serde(rename = "swin2sr-compressed-x4")]
     Swin2srCompressed,
     /// Super-resolution of pictures that were only made smaller.
     #[serde(rename = "swin2sr-classical-x4")]
     Swin2srClassical,
-    /// Super-resolution of photographs as they come.
+    /// Super-resolution of unprocessed photographs.
     #[serde(rename = "swin2sr-realworld-x4")]
     Swin2srRealworld,
 }
 
-/// What is known of a published set of weights.
+/// What is known about a published set of weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entry {
-    /// Its name in commands, folders and spec files.
+    /// The name in commands, folders and spec files.
     pub name: &'static str,
-    /// The network, for people.
+    /// Name of the network, for people.
     pub network: &'static str,
-    /// The published file.
+    /// Name of the published file.
     pub file: &'static str,
-    /// Where it is published.
+    /// Where the file is published.
     pub url: &'static str,
-    /// The licence it is published under, as SPDX names it.
+    /// SPDX identifier of the licence.
     pub licence: &'static str,
-    /// Size of the published file in MiB, where it is known.
+    /// Size of the published file in MiB, where known.
     pub mib: Option<u32>,
-    /// Tensors of 32-bit numbers, running statistics included; buffers that follow
+    /// Number of tensors of 32-bit numbers, including running statistics; buffers that follow
     /// from the configuration are not counted.
     pub tensors: u32,
-    /// Numbers that are learnt.
+    /// Number of learnt parameters.
     pub parameters: u64,
-    /// The first digits of the published file's SHA-256, where the publisher tells them.
+    /// The first digits of the published file's SHA-256, where the publisher states them.
     pub sha256: Option<&'static str>,
-    /// The knob that does without it, as after `--set`; none if no study reads it.
+    /// The setting, as after `--set`, that makes these weights unnecessary; none if no study
+    /// reads the weights.
     pub stand_in: Option<&'static str>,
 }
 
 impl Pretrained {
-    /// All of them.
+    /// All published weights.
     pub const ALL: [Pretrained; 7] = [
         Pretrained::Resnet50V2,
         Pretrained::Resnet50V1,
@@ -71,7 +72,7 @@ impl Pretrained {
         Pretrained::Swin2srRealworld,
     ];
 
-    /// Its place in the catalogue.
+    /// The entry in the catalogue.
     pub fn entry(self) -> &'static Entry {
         match self {
             Pretrained::Resnet50V2 => &RESNET50_V2,
@@ -84,13 +85,13 @@ impl Pretrained {
         }
     }
 
-    /// Its name.
+    /// The name in commands, folders and spec files.
     pub fn name(self) -> &'static str {
         self.entry().name
     }
 
-    /// Whether a file with that SHA-256 is the published one; `None` if the
-    /// publisher does not tell.
+    /// Whether a file with that SHA-256 is the published one; `None` if the publisher states no
+    /// digest.
     pub fn is_published(self, sha256: &str) -> Option<bool> {
         self.entry().sha256.map(|digits| sha256.starts_with(digits))
     }
@@ -183,7 +184,7 @@ impl fmt::Display for Pretrained {
     }
 }
 
-/// No weights have that name.
+/// No published weights have that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no weights are called {name:?}; there are {}", Pretrained::ALL.map(Pretrained::name).join(", "))]
 pub struct UnknownWeights {

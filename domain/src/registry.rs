@@ -1,8 +1,8 @@
-//! Who may speak to the coordinator: join tokens and the identities that came of
-//! them. [`Registry::decide`] changes nothing; [`Registry::apply`] cannot fail.
+//! The registry of join tokens and of the identities that joined with them.
+//! [`Registry::decide`] changes nothing; [`Registry::apply`] cannot fail.
 //!
-//! A token's secret is never kept, only its digest. The time is an argument, in
-//! milliseconds since 1970: a token's end is a promise to people.
+//! Only the digest of a token's secret is kept. The time is an argument, in milliseconds since
+//! 1970, as the end of a token is a promise to people.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// What somebody may do.
+/// What an identity may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Lease tasks and commit their results, as itself only.
+    /// May lease tasks and commit their results, as itself only.
     Worker,
-    /// Hand studies in, call them off, and all that a viewer may.
+    /// May submit and cancel studies, and do all that a viewer may.
     Submitter,
-    /// Watch and fetch results.
+    /// May watch runs and fetch results.
     Viewer,
-    /// Everything.
+    /// May do everything.
     Admin,
 }
 
@@ -29,7 +29,7 @@ impl Role {
     /// All roles.
     pub const ALL: [Self; 4] = [Self::Worker, Self::Submitter, Self::Viewer, Self::Admin];
 
-    /// The word for it.
+    /// The role's name in commands and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
@@ -45,14 +45,14 @@ impl Role {
     }
 }
 
-/// Names an identity: what it calls itself and the digest of its public key.
+/// Names an identity: the name that it calls itself and the digest of its public key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdentityId(pub String);
 
 impl IdentityId {
-    /// Letters and digits of the name, one dash, twelve digits of the key. As there
-    /// is one dash, no identity's name followed by a dash begins another's.
+    /// Letters and digits of the name, one dash, twelve digits of the key. As there is only one
+    /// dash, no identity's name followed by a dash is the beginning of another's.
     fn new(name: &str, key: Digest) -> Self {
         let plain: String = name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
         let plain = if plain.is_empty() { "nameless" } else { &plain };
@@ -71,160 +71,145 @@ impl fmt::Display for IdentityId {
     }
 }
 
-/// Words for people and placement, by name.
+/// Labels by name, for people and for the placement of tasks.
 pub type Labels = BTreeMap<String, String>;
 
-/// Leave to join, named by the digest of its secret.
+/// A join token, named by the digest of its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// What those who join may do.
+    /// Role of those who join.
     pub role: Role,
-    /// How many may join.
+    /// Number of identities that may join with the token.
     pub uses: u32,
-    /// How many have.
+    /// Number of identities that have joined with the token.
     pub used: u32,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// Since 1970; no use from then on.
+    /// End of the token's validity, in milliseconds since 1970.
     pub expires_ms: i64,
-    /// Given to those who join.
+    /// Labels given to those who join.
     pub labels: Labels,
-    /// Whether it was called back.
+    /// Whether the token was revoked.
     pub revoked: bool,
 }
 
-/// Somebody who has joined.
+/// An identity that has joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// What it calls itself.
+    /// The name that the identity calls itself.
     pub name: String,
-    /// What it may do.
     pub role: Role,
-    /// From its token.
+    /// Labels from the join token.
     pub labels: Labels,
-    /// Digest of its public key.
+    /// Digest of the identity's public key.
     pub key: Digest,
-    /// The token it joined with last.
+    /// The token with which the identity joined last.
     pub token: Digest,
-    /// Serial number of its newest certificate, in hexadecimal digits.
+    /// Serial number of the newest certificate, in hexadecimal digits.
     pub serial: String,
-    /// Since 1970: the end of that certificate.
+    /// End of the newest certificate, in milliseconds since 1970.
     pub not_after_ms: i64,
-    /// Whether it may not speak any more.
+    /// Whether the identity was revoked and may not call any more.
     pub revoked: bool,
 }
 
-/// A certificate that is to be signed if the request is granted.
+/// A certificate that is signed if the request is granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// In hexadecimal digits.
+    /// Serial number, in hexadecimal digits.
     pub serial: String,
-    /// Since 1970.
+    /// End of the certificate, in milliseconds since 1970.
     pub not_after_ms: i64,
 }
 
-/// What somebody asks for. Each may be repeated.
+/// A request to the registry. Each may be repeated.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// A new token. Repeated with the same secret, it is the same token.
+    /// Creates a token. Repeated with the same secret, it is the same token.
     CreateToken {
-        /// Digest of its secret.
+        /// Digest of the token's secret.
         token: Digest,
-        /// What those who join may do.
+        /// Role of those who join.
         role: Role,
-        /// How many may join.
+        /// Number of identities that may join with the token.
         uses: u32,
-        /// Since 1970.
+        /// End of the token's validity, in milliseconds since 1970.
         expires_ms: i64,
-        /// Given to those who join.
+        /// Labels given to those who join.
         labels: Labels,
     },
-    /// Nobody may join with it any more. Who has joined stays.
+    /// Revokes a token, so that nobody may join with it any more. Identities that joined with
+    /// it stay.
     RevokeToken {
-        /// Digest of its secret.
+        /// Digest of the token's secret.
         token: Digest,
     },
-    /// To join. Repeated with the same key, it takes no further use.
+    /// Joins. Repeated with the same key, this takes no further use of the token.
     Enrol {
-        /// Digest of the secret that was shown.
+        /// Digest of the presented secret.
         token: Digest,
         /// Digest of the public key.
         key: Digest,
-        /// What it calls itself.
+        /// The name that the identity calls itself.
         name: String,
-        /// What it gets.
         certificate: Certificate,
     },
-    /// Another certificate before the last one ends.
+    /// Asks for another certificate before the last one ends.
     Renew {
-        /// Who.
         identity: IdentityId,
-        /// Digest of the public key; the one it joined with.
+        /// Digest of the public key, which has to be the one the identity joined with.
         key: Digest,
-        /// What it gets.
         certificate: Certificate,
     },
-    /// It may not speak any more.
-    Revoke {
-        /// Who.
-        identity: IdentityId,
-    },
+    /// Revokes an identity, which may not call any more.
+    Revoke { identity: IdentityId },
 }
 
-/// Something that happened.
+/// A change of the registry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "registry", rename_all = "snake_case")]
 pub enum Event {
-    /// There is a token.
+    /// A token was created.
     TokenCreated {
-        /// Digest of its secret.
+        /// Digest of the token's secret.
         token: Digest,
-        /// What those who join may do.
+        /// Role of those who join.
         role: Role,
-        /// How many may join.
+        /// Number of identities that may join with the token.
         uses: u32,
-        /// Since 1970.
+        /// Milliseconds since 1970.
         created_ms: i64,
-        /// Since 1970.
+        /// End of the token's validity, in milliseconds since 1970.
         expires_ms: i64,
-        /// Given to those who join.
+        /// Labels given to those who join.
         #[serde(default)]
         labels: Labels,
     },
-    /// A token was called back.
+    /// A token was revoked.
     TokenRevoked {
-        /// Digest of its secret.
+        /// Digest of the token's secret.
         token: Digest,
     },
-    /// Somebody joined.
+    /// An identity joined.
     Enrolled {
-        /// Who.
         identity: IdentityId,
         /// Digest of the token's secret.
         token: Digest,
         /// Digest of the public key.
         key: Digest,
-        /// What it calls itself.
+        /// The name that the identity calls itself.
         name: String,
     },
-    /// It was given a certificate.
-    CertificateIssued {
-        /// Who.
-        identity: IdentityId,
-        /// What it got.
-        certificate: Certificate,
-    },
-    /// It may not speak any more.
-    IdentityRevoked {
-        /// Who.
-        identity: IdentityId,
-    },
+    /// An identity was given a certificate.
+    CertificateIssued { identity: IdentityId, certificate: Certificate },
+    /// An identity was revoked.
+    IdentityRevoked { identity: IdentityId },
 }
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// A token that nobody could use.
+    /// A token without uses was requested.
     #[error("a join token needs at least one use; say how many may join with --uses")]
     NoUses,
     /// No token has that secret.
@@ -232,22 +217,22 @@ pub enum Reject {
         "this coordinator knows no such join token; is it another coordinator's? An administrator makes one with `lithogen token create`"
     )]
     UnknownToken,
-    /// It has ended.
+    /// The token has expired.
     #[error("join token {} has expired; ask an administrator for another (`lithogen token create`)", .0.short())]
     TokenExpired(Digest),
-    /// As many have joined as may.
+    /// As many identities have joined with the token as may.
     #[error("join token {} has been used as often as it may be; ask an administrator for another (`lithogen token create`)", .0.short())]
     TokenUsedUp(Digest),
-    /// It was called back.
+    /// The token was revoked.
     #[error("join token {} was revoked; ask an administrator for another (`lithogen token create`)", .0.short())]
     TokenRevoked(Digest),
-    /// Nobody has that name.
+    /// No identity has that name.
     #[error("there is no identity {0}; `lithogen worker list` shows those that there are")]
     UnknownIdentity(IdentityId),
-    /// It may not speak any more.
+    /// The identity was revoked.
     #[error("identity {0} was revoked; to join again, remove its identity folder and use a new join token")]
     IdentityRevoked(IdentityId),
-    /// The key is not the one it joined with.
+    /// The key is not the one that the identity joined with.
     #[error("identity {0} has another key; remove the identity folder and use a new join token")]
     OtherKey(IdentityId),
 }
@@ -261,10 +246,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The events that follow from a request at a time since 1970.
+    /// The events that follow from a request at time `now_ms`, in milliseconds since 1970.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Why the request is refused.
     pub fn decide(&self, now_ms: i64, request: Request) -> Result<Vec<Event>, Reject> {
         match request {
             Request::CreateToken { token, .. } if self.tokens.contains_key(&token) => Ok(vec![]),
@@ -322,7 +307,7 @@ impl Registry {
         Ok(vec![enrolled, Event::CertificateIssued { identity, certificate }])
     }
 
-    /// Lets an event happen.
+    /// Applies an event.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::TokenCreated { token, role, uses, created_ms, expires_ms, labels } => {
@@ -372,7 +357,7 @@ impl Registry {
         }
     }
 
-    /// An identity by its name.
+    /// The identity with that id.
     ///
     /// # Errors
     /// [`Reject::UnknownIdentity`].
@@ -385,17 +370,17 @@ impl Registry {
         self.by_key.get(&key)
     }
 
-    /// A token by the digest of its secret.
+    /// The token whose secret has that digest.
     pub fn token(&self, token: Digest) -> Option<&Token> {
         self.tokens.get(&token)
     }
 
-    /// All tokens.
+    /// All tokens, by the digests of their secrets.
     pub fn tokens(&self) -> impl Iterator<Item = (Digest, &Token)> {
         self.tokens.iter().map(|(digest, token)| (*digest, token))
     }
 
-    /// All identities by their names.
+    /// All identities, by their ids.
     pub fn identities(&self) -> impl Iterator<Item = (&IdentityId, &Identity)> {
         self.identities.iter()
     }

@@ -11,23 +11,23 @@ pub const LABELS_MAX: usize = 64;
 /// Most bytes of a label's name, and of its value.
 pub const LABEL_MAX: usize = 200;
 
-/// Thousandths of one GPU.
+/// Thousandths that make one whole GPU.
 pub const WHOLE_GPU: u32 = 1000;
 
-/// What one attempt occupies. Slots, memory and shares of GPUs are counted, not
-/// enforced: a task that takes more than it asked for is not stopped, except
-/// that it sees no GPU but its own.
+/// The resources that one attempt occupies. Slots, memory and shares of GPUs are counted, not
+/// enforced: a task that uses more than it asked for is not stopped, except that it sees no
+/// GPUs but its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
-    /// Slots of the worker.
+    /// Number of the worker's slots.
     pub slots: u32,
-    /// Thousandths of a GPU: a fraction, or whole ones. Without it, the task
-    /// takes its slot's share of the GPUs where there are any, and none elsewhere.
+    /// Thousandths of a GPU: a fraction, or whole GPUs. Without a value, the task takes its
+    /// slot's share of the worker's GPUs, if there are any.
     pub gpu_milli: Option<u32>,
-    /// Memory on each of its GPUs, MiB.
+    /// Memory on each of the task's GPUs, in MiB.
     pub gpu_memory_mib: u64,
-    /// Main memory, MiB.
+    /// Main memory in MiB.
     pub memory_mib: u64,
     /// Labels that the worker has to carry.
     pub labels: BTreeMap<String, String>,
@@ -39,31 +39,31 @@ impl Default for Resources {
     }
 }
 
-/// A request for resources that no worker could ever meet.
+/// Why no worker could ever provide the requested resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidResources {
-    /// No slot.
+    /// No slot is requested.
     #[error("a task takes at least one slot")]
     NoSlot,
-    /// More than one GPU, but not a whole number.
+    /// More than one GPU is requested, but not a whole number.
     #[error("{0} thousandths of a GPU: ask for a fraction of one GPU or for whole ones")]
     Gpus(u32),
-    /// Memory on no GPU.
+    /// GPU memory is requested without a GPU.
     #[error("memory on a GPU is asked for, but no GPU")]
     MemoryWithoutGpu,
-    /// More labels than any worker has.
+    /// More labels are requested than a worker may have.
     #[error("{0} labels: a worker has {LABELS_MAX} at most")]
     Labels(usize),
-    /// A label as no worker has one.
+    /// A label is longer than allowed or holds control characters.
     #[error("a label has at most {LABEL_MAX} bytes for its name and for its value, and no control characters")]
     Label,
 }
 
 impl Resources {
-    /// Whether some worker could meet them.
+    /// Whether a worker could provide these resources.
     ///
     /// # Errors
-    /// What is wrong.
+    /// What is wrong with the request.
     pub fn check(&self) -> Result<(), InvalidResources> {
         match self.gpu_milli {
             _ if self.slots == 0 => Err(InvalidResources::NoSlot),
@@ -85,82 +85,82 @@ fn is_plain(text: &str) -> bool {
 /// One GPU of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// For people, for instance `NVIDIA H200`.
+    /// Name for people, for instance `NVIDIA H200`.
     pub name: String,
-    /// Its memory, MiB; 0 if unknown.
+    /// Memory in MiB; 0 if unknown.
     pub memory_mib: u64,
 }
 
-/// What a worker can do and has to give.
+/// What a worker offers: stages, slots, GPUs, memory and labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Stages that it can run, by name and version.
+    /// Stages that the worker can run, by name and version.
     pub stages: BTreeSet<(String, u32)>,
-    /// Attempts of one slot each that it runs at once.
+    /// Number of attempts of one slot each that the worker runs at once.
     pub slots: u32,
-    /// Its GPUs, by index.
+    /// The worker's GPUs, by index.
     pub gpus: Vec<Gpu>,
-    /// Main memory for attempts, MiB; 0 if unlimited.
+    /// Main memory for attempts in MiB; 0 if unlimited.
     pub memory_mib: u64,
     /// Labels that tasks may ask for.
     pub labels: BTreeMap<String, String>,
 }
 
-/// The part of one GPU that an attempt has.
+/// The part of one GPU that belongs to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuPart {
     /// Index among the worker's GPUs.
     pub index: u32,
-    /// Thousandths of it.
+    /// Thousandths of the GPU.
     pub milli: u32,
 }
 
 /// Why a worker can never run a task.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// It does not have the stage in that version.
+    /// The worker does not have the stage in that version.
     #[error("does not run {0} version {1}")]
     Stage(String, u32),
     /// A label is missing or has another value.
     #[error("has no label {0}={1}")]
     Label(String, String),
-    /// It has fewer slots in all.
+    /// The worker has fewer slots in all.
     #[error("has {has} of {wanted} slots")]
     Slots {
-        /// In all.
+        /// Slots of the worker.
         has: u32,
-        /// By the task.
+        /// Slots that the task needs.
         wanted: u32,
     },
-    /// It has less memory in all.
+    /// The worker has less memory in all.
     #[error("has {has} of {wanted} MiB of memory")]
     Memory {
-        /// In all.
+        /// Memory of the worker in MiB.
         has: u64,
-        /// By the task.
+        /// Memory that the task needs in MiB.
         wanted: u64,
     },
-    /// Its GPUs are too few or too small.
+    /// The worker's GPUs are too few or too small.
     #[error("lacks GPUs: needs {}", in_gpus(*wanted_milli, *wanted_mib))]
     Gpus {
-        /// By the task.
+        /// Thousandths of a GPU that the task needs.
         wanted_milli: u32,
-        /// By the task, on each.
+        /// Memory that the task needs on each GPU, in MiB.
         wanted_mib: u64,
     },
 }
 
-/// For people, for instance `0.5 with 8192 MiB each`.
+/// A demand for GPUs in words, for instance `0.5 with 8192 MiB each`.
 fn in_gpus(milli: u32, mib: u64) -> String {
     let gpus = f64::from(milli) / f64::from(WHOLE_GPU);
     if mib == 0 { gpus.to_string() } else { format!("{gpus} with {mib} MiB each") }
 }
 
 impl Offer {
-    /// Whether an idle worker with this offer could run it.
+    /// Whether an idle worker with this offer could run a task with these demands.
     ///
     /// # Errors
-    /// The first thing that is missing.
+    /// The first demand that the worker does not meet.
     pub fn could_run(&self, stage: &str, version: u32, resources: &Resources) -> Result<(), Unfit> {
         if !self.stages.iter().any(|(name, known)| name == stage && *known == version) {
             return Err(Unfit::Stage(stage.to_owned(), version));
@@ -184,24 +184,24 @@ impl Offer {
         }
     }
 
-    /// A slot's share of the GPUs: whole ones unless slots outnumber them.
+    /// A slot's share of the GPUs in thousandths: whole GPUs unless slots outnumber them.
     fn share_of_slot(&self) -> u32 {
         let gpus = u32::try_from(self.gpus.len()).unwrap_or(u32::MAX);
         (gpus.saturating_mul(WHOLE_GPU) / self.slots.max(1)).min(WHOLE_GPU)
     }
 }
 
-/// What of an offer is not in use. Less than nothing after a worker has said
-/// that it has less than it has given away.
+/// The unused part of an offer. Values are negative after a worker has reduced its offer below
+/// what is in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Free {
     slots: i64,
     memory_mib: i64,
-    /// Thousandths and MiB of each GPU.
+    /// Free thousandths and free MiB of each GPU.
     gpus: Vec<(i64, i64)>,
 }
 
-/// Stands for no limit, with room to count in.
+/// Stands for no limit, and leaves room to count.
 const UNLIMITED: i64 = i64::MAX / 2;
 
 fn mib(memory: u64) -> i64 {
@@ -213,7 +213,7 @@ fn limit(memory: u64) -> i64 {
 }
 
 impl Free {
-    /// All of it.
+    /// The whole offer.
     pub(crate) fn of(offer: &Offer) -> Self {
         Self {
             slots: i64::from(offer.slots),
@@ -227,13 +227,13 @@ impl Free {
         self.slots > 0
     }
 
-    /// Whether it is the slots that an attempt lacks.
+    /// Whether slots are what an attempt lacks.
     pub(crate) fn lacks_slots(&self, wanted: &Resources) -> bool {
         i64::from(wanted.slots) > self.slots
     }
 
-    /// The parts of GPUs that an attempt would get; `None` if it does not fit
-    /// now. Fractions go where least is left, so that whole GPUs stay whole.
+    /// The parts of GPUs that an attempt would get; `None` if the attempt does not fit now.
+    /// Fractions go where least is left, so that whole GPUs stay whole.
     pub(crate) fn allot(&self, offer: &Offer, wanted: &Resources) -> Option<Vec<GpuPart>> {
         if self.lacks_slots(wanted) || mib(wanted.memory_mib) > self.memory_mib {
             return None;
@@ -256,12 +256,12 @@ impl Free {
         (parts.len() == count).then_some(parts)
     }
 
-    /// Takes away what an attempt has.
+    /// Takes the resources of an attempt.
     pub(crate) fn take(&mut self, wanted: &Resources, parts: &[GpuPart]) {
         self.change(wanted, parts, -1);
     }
 
-    /// Puts back what an attempt had.
+    /// Gives back the resources of an attempt.
     pub(crate) fn give(&mut self, wanted: &Resources, parts: &[GpuPart]) {
         self.change(wanted, parts, 1);
     }

@@ -1,20 +1,20 @@
-//! The heart: which events follow from a request, and what they change.
+//! The scheduler: which events follow from a request, and what these events change.
 //!
-//! [`Scheduler::decide`] changes nothing; [`Scheduler::apply`] cannot fail and
-//! never looks at a clock. The coordinator decides, journals, applies, and only
-//! then replies; after a restart it applies the journal and is where it was.
+//! [`Scheduler::decide`] changes nothing; [`Scheduler::apply`] cannot fail and never looks at a
+//! clock. The coordinator decides, journals, applies, and only then replies; after a restart,
+//! it applies the journal and reaches the same state.
 //!
-//! What is promised: execution at least once, results exactly once. A task has
-//! one committed result, given under the newest lease ever granted for it.
+//! The scheduler promises execution at least once and results exactly once. A task has one
+//! committed result, given under the newest lease ever granted for the task.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `decide`, `apply` | the two halves |
-//! | [`request`] | what somebody wants, and why it is refused |
-//! | [`run`] | one submission and how its tasks stand |
-//! | [`worker`] | who is there, what it has, what it holds |
-//! | [`queue`] | what can be had, in the order in which it goes |
-//! | [`snapshot`] | all of it as data |
+//! | [`request`] | requests, and why a request is refused |
+//! | [`run`] | one submission and the states of its tasks |
+//! | [`worker`] | workers, their offers and their leases |
+//! | [`queue`] | ready tasks, in the order in which they are handed out |
+//! | [`snapshot`] | the whole state as data |
 //! | [`explain`] | why a task is not running |
 
 mod apply;
@@ -43,35 +43,35 @@ use ids::Ids;
 use queue::{Classes, Queues};
 use run::RunId;
 
-/// Attempts that may fail by the task's own fault before it is given up.
+/// Attempts that may fail by the task's own fault before the task is given up.
 pub const FAILURES_MAX: u32 = 3;
 
-/// Workers that may vanish under a task, without it getting further, before it is
-/// held to be what kills them.
+/// Workers that may vanish while they run a task, without progress of the task, before the task
+/// is considered the cause.
 pub const LOSSES_MAX: u32 = 5;
 
-/// Different tasks that a worker may fail fast, one after the other, before it is
-/// held to be what makes them fail.
+/// Different tasks that a worker may fail fast in a row before the worker is considered the
+/// cause.
 pub const FAST_FAILURES_MAX: usize = 3;
 
-/// A failure within this time of the grant is fast.
+/// A failure within this time after the grant is fast.
 pub const FAST_MS: i64 = 30_000;
 
-/// Attempts that have ended and whose holders are remembered: the last words of an
-/// attempt come after its end.
+/// Number of ended attempts whose holders are remembered: the last log lines of an attempt
+/// arrive after its end.
 pub const ENDED_MAX: usize = 4096;
 
-/// Place of a task in [`Scheduler::tasks`]; tasks are never removed.
+/// Index of a task in [`Scheduler::tasks`]; tasks are never removed.
 type Id = u32;
 
-/// Every task, run, worker and lease.
+/// The state of every task, run, worker and lease.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scheduler {
     tasks: Vec<Entry>,
     ids: Ids,
     runs: Vec<Run>,
     run_ids: BTreeMap<Digest, RunId>,
-    /// In the order of their last submission.
+    /// Runs in the order of their last submission.
     run_order: Vec<RunId>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: BTreeMap<FencingToken, Id>,
@@ -79,22 +79,22 @@ pub struct Scheduler {
     ended: VecDeque<Ended>,
     classes: Classes,
     queues: Queues,
-    /// How the tasks of each stage stand, whatever runs they are part of.
+    /// How many tasks of each stage are in which state, over all runs.
     stages: BTreeMap<StageKind, Counts>,
     last_token: u64,
-    /// The weight of what each identity has handed in.
+    /// Weight of everything that each identity has submitted.
     kept: BTreeMap<IdentityId, u64>,
 }
 
-/// A task with what follows from others.
+/// A task with data that follow from other parts of the state.
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     task: Task,
-    /// What a worker has to have for it.
+    /// Index of the class of the task's demands on workers.
     class: u32,
     needs: Box<[Id]>,
     dependents: Vec<Id>,
-    /// The runs that it is part of, cancelled ones included.
+    /// The runs that include the task, also cancelled ones.
     runs: Vec<RunId>,
 }
 
@@ -107,7 +107,7 @@ struct Ended {
 }
 
 impl Scheduler {
-    /// A task by its key.
+    /// The task with that key.
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
@@ -115,7 +115,8 @@ impl Scheduler {
         self.ids.get(&key).map(|id| &self.tasks[id as usize].task).ok_or(Reject::UnknownTask(key))
     }
 
-    /// The tasks whose keys begin so, by their keys but for those that begin alike.
+    /// The tasks whose keys begin with `prefix`, in the order of their keys, except that keys
+    /// with equal beginnings come in any order.
     pub fn tasks_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Task> {
         let keys = prefix.range();
         let near = self.ids.near(keys.clone()).map(|id| &self.tasks[id as usize].task);
@@ -127,12 +128,12 @@ impl Scheduler {
         self.tasks.iter().map(|entry| &entry.task)
     }
 
-    /// How the tasks of each stage stand, each counted once.
+    /// How many tasks of each stage are in which state; each task is counted once.
     pub fn stages(&self) -> &BTreeMap<StageKind, Counts> {
         &self.stages
     }
 
-    /// A run by its digest.
+    /// The run with that digest.
     ///
     /// # Errors
     /// [`Reject::UnknownRun`].
@@ -140,7 +141,7 @@ impl Scheduler {
         self.run_ids.get(&run).map(|id| &self.runs[*id as usize]).ok_or(Reject::UnknownRun(run))
     }
 
-    /// The runs whose digests begin so, by their digests.
+    /// The runs whose digests begin with `prefix`, in the order of their digests.
     pub fn runs_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Run> {
         self.run_ids.range(prefix.range()).map(|(_, id)| &self.runs[*id as usize])
     }
@@ -150,13 +151,13 @@ impl Scheduler {
         self.run_order.iter().map(|run| &self.runs[*run as usize])
     }
 
-    /// What is kept for somebody: the weight of all that it has handed in, also what was
-    /// there before or was called off.
+    /// What is kept for an identity: the weight of everything that it has submitted, including
+    /// work that existed before or was cancelled.
     pub fn kept_for(&self, identity: &IdentityId) -> u64 {
         self.kept.get(identity).copied().unwrap_or(0)
     }
 
-    /// The runs that are not over and that somebody asked for first.
+    /// The unfinished runs that the identity submitted first.
     pub fn open_runs_of<'a>(&'a self, identity: &'a IdentityId) -> impl Iterator<Item = &'a Run> {
         let is_open = |run: &Run| run.phase != Phase::Cancelled && !run.counts.is_over();
         self.runs.iter().filter(move |run| run.by.as_ref() == Some(identity) && is_open(run))
@@ -167,12 +168,12 @@ impl Scheduler {
         self.tasks_from(run, 0)
     }
 
-    /// The same from a place on, counted from 0.
+    /// The tasks of a run from position `place` on, counted from 0.
     pub fn tasks_from<'a>(&'a self, run: &'a Run, place: usize) -> impl DoubleEndedIterator<Item = &'a Task> {
         run.tasks.iter().skip(place).map(|id| &self.tasks[*id as usize].task)
     }
 
-    /// The tasks of a run that are under way, with their leases.
+    /// The leased tasks of a run, with their leases.
     pub fn leases_in<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = (&'a Task, &'a Lease)> {
         let leased = run.leased.iter().map(|id| &self.tasks[*id as usize].task);
         leased.filter_map(|task| Some((task, task.lease()?)))
@@ -183,7 +184,7 @@ impl Scheduler {
         run.failed.iter().map(|id| &self.tasks[*id as usize].task)
     }
 
-    /// The runs that a task is part of, cancelled ones included.
+    /// The runs that include a task, also cancelled ones.
     pub fn runs_of(&self, key: Digest) -> impl Iterator<Item = &Run> {
         let entry = self.ids.get(&key).map(|id| &self.tasks[id as usize]);
         entry.into_iter().flat_map(|entry| entry.runs.iter().map(|run| &self.runs[*run as usize]))
@@ -200,7 +201,7 @@ impl Scheduler {
         entry.into_iter().flat_map(|entry| entry.dependents.iter().map(|id| &self.tasks[*id as usize].task))
     }
 
-    /// A worker.
+    /// The worker with that id.
     ///
     /// # Errors
     /// [`Reject::UnknownWorker`].
@@ -208,12 +209,12 @@ impl Scheduler {
         self.workers.get(worker).ok_or_else(|| Reject::UnknownWorker(worker.clone()))
     }
 
-    /// All workers.
+    /// All workers, by id.
     pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
         self.workers.iter()
     }
 
-    /// The leases that a worker's call was answered with, if it still holds them.
+    /// The leases granted to a worker's call that the worker still holds.
     pub fn leases_for<'a>(&'a self, worker: &'a WorkerId, request: u64) -> impl Iterator<Item = (&'a Task, &'a Lease)> {
         self.leases_of(worker).filter(move |(_, lease)| lease.request == request)
     }
@@ -229,14 +230,14 @@ impl Scheduler {
         self.leases.keys().filter_map(|token| self.lease(*token))
     }
 
-    /// A current lease.
+    /// A current lease by its fencing token, with its task.
     pub fn lease(&self, token: FencingToken) -> Option<(&Task, &Lease)> {
         let task = &self.tasks[*self.leases.get(&token)? as usize].task;
         Some((task, task.lease()?))
     }
 
-    /// The task of an attempt and who has it, or had it if it is one of the last
-    /// [`ENDED_MAX`] that ended.
+    /// The task of an attempt and the worker that holds the attempt, or held it if it is one of
+    /// the last [`ENDED_MAX`] that ended.
     pub fn holder(&self, token: FencingToken) -> Option<(Digest, &WorkerId)> {
         if let Some((task, lease)) = self.lease(token) {
             return Some((task.spec.key, &lease.worker));
@@ -245,23 +246,23 @@ impl Scheduler {
         Some((self.tasks[ended.task as usize].task.spec.key, &ended.worker))
     }
 
-    /// Whether somebody waits for the task of a lease; if not, its worker had
-    /// better hand it back.
+    /// Whether an active run needs the task of a lease; if not, the worker had better hand the
+    /// lease back.
     pub fn is_awaited(&self, token: FencingToken) -> bool {
         self.leases.get(&token).is_some_and(|id| self.active_run(*id).is_some())
     }
 
-    /// Whether any task can be had.
+    /// Whether any task is ready to be handed out.
     pub fn has_work(&self) -> bool {
         !self.queues.is_empty()
     }
 
-    /// Whether a run that is not cancelled needs it.
+    /// Whether a run that is not cancelled needs the task.
     fn is_wanted(&self, id: Id) -> bool {
         self.tasks[id as usize].runs.iter().any(|run| self.runs[*run as usize].phase != Phase::Cancelled)
     }
 
-    /// The run on whose account a task is handed out.
+    /// The run on whose behalf a task is handed out.
     fn active_run(&self, id: Id) -> Option<RunId> {
         let active = self.tasks[id as usize].runs.iter().copied();
         let active = active.filter(|run| self.runs[*run as usize].phase == Phase::Active);

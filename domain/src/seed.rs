@@ -1,22 +1,22 @@
-//! Named random streams.
+//! Seeds of named random streams.
 
 use serde::{Deserialize, Serialize};
 
-/// Root of random numbers: everything random in a task is a pure function of
-/// (seed, purpose, step), so a task that resumes at step n draws what it would
-/// have drawn without stopping.
+/// Root of random numbers. Everything random in a task is a pure function of (seed, purpose,
+/// step), so a task that resumes at step n draws what it would have drawn without the
+/// interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The seed of a stream of its own, told apart by name and step.
+    /// The seed of a separate stream, identified by purpose and step.
     pub fn derive(self, purpose: &str, step: u64) -> Seed {
         let bytes = self.bytes(purpose, step);
         Seed(u64::from_le_bytes(bytes[..8].try_into().expect("eight of 32 bytes")))
     }
 
-    /// 32 bytes to key a generator with.
+    /// 32 bytes to key a random generator with.
     pub fn bytes(self, purpose: &str, step: u64) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("lithogen v1 random stream");
         hasher.update(&self.0.to_le_bytes());

@@ -16,13 +16,13 @@ pub enum Dataset {
     C,
 }
 
-/// Which side of a stone is seen. One family of models per view.
+/// Which side of a stone is seen. Each view has a family of models of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum View {
-    /// The outside.
+    /// The surface: the outside of the stone.
     Sur,
-    /// A cut through the stone.
+    /// The section: a cut through the stone.
     Sec,
 }
 
@@ -54,11 +54,11 @@ pub enum Class {
     Va,
 }
 
-/// Classes of every data set.
+/// Number of classes in every data set.
 pub const CLASSES: usize = 6;
 
 impl Dataset {
-    /// All three.
+    /// All three data sets.
     pub const ALL: [Dataset; 3] = [Dataset::A, Dataset::B, Dataset::C];
 
     /// The six classes in label order: the byte order of their folder names,
@@ -73,7 +73,7 @@ impl Dataset {
         }
     }
 
-    /// What the report calls it.
+    /// The data set's title in the report.
     pub fn title(self) -> &'static str {
         match self {
             Dataset::A => "CCD",
@@ -136,8 +136,8 @@ impl Class {
         Class::ALL.into_iter().find(|class| class.code() == code)
     }
 
-    /// The class that people call so, if any: its code, the paper's abbreviation or
-    /// the mineral, in any case, also behind a view and `Subtype_` as in the authors'
+    /// The class that people call by this name, if any: its code, the paper's abbreviation or
+    /// the mineral, in upper or lower case, also after a view and `Subtype_` as in the authors'
     /// folders (`SUR-Subtype_IVa2`).
     pub fn from_name(name: &str) -> Option<Class> {
         let name = name.trim().to_lowercase();
@@ -153,7 +153,7 @@ impl Class {
         })
     }
 
-    /// Other names of it, in lower case.
+    /// Other names of the class, in lower case.
     fn aliases(self) -> &'static [&'static str] {
         match self {
             Class::Ia => &["whewellite"],

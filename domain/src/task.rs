@@ -1,4 +1,4 @@
-//! One task's life.
+//! The life of one task.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use crate::resources::GpuPart;
 use crate::seed::Seed;
 use crate::stage::{Failure, Stage};
 
-/// Names one worker process for as long as it lives, chosen by itself.
+/// Names one worker process for as long as it lives; the process chooses the name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkerId(pub String);
 
-/// A number that grows with every lease ever granted and survives restarts. The
-/// coordinator refuses what comes with an older one than the task's current.
+/// A number that grows with every lease ever granted and survives restarts. The coordinator
+/// refuses messages with an older token than the task's current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FencingToken(pub u64);
@@ -49,46 +49,44 @@ impl fmt::Display for Attempt {
 /// A worker's right to one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Who holds it.
     pub worker: WorkerId,
-    /// Fences its result.
+    /// Fencing token of results under the lease.
     pub token: FencingToken,
-    /// Which attempt it is.
     pub attempt: Attempt,
-    /// The call that asked for it, so that a repeated call gets the same lease.
+    /// Number of the worker's call, so that a repeated call gets the same lease.
     pub request: u64,
-    /// When it was granted, milliseconds since 1970.
+    /// When the lease was granted, in milliseconds since 1970.
     pub granted_ms: i64,
-    /// The parts of the worker's GPUs that it has.
+    /// The parts of the worker's GPUs that the attempt has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuPart>,
 }
 
-/// Where a task stands. Each state carries only what exists in it.
+/// The state of a task. Each variant carries only data that exist in that state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Some of its inputs do not exist yet.
+    /// Some inputs of the task do not exist yet.
     Waiting {
-        /// How many.
+        /// Number of missing inputs.
         unmet: usize,
     },
-    /// A worker may have it.
+    /// The task may be leased.
     Ready,
-    /// A worker has it.
+    /// A worker has a lease on the task.
     Leased(Box<Lease>),
-    /// Its result exists.
+    /// The task's result exists.
     Committed {
-        /// The lease that won.
+        /// Fencing token of the lease whose result counts.
         token: FencingToken,
-        /// The result.
+        /// Digest of the result's manifest.
         artifact: Digest,
     },
-    /// It will not be tried again unless somebody asks.
+    /// The task is given up: it will not be tried again unless somebody asks.
     Failed(Box<Failure>),
-    /// Nobody wants it any more.
+    /// Nobody wants the task any more.
     Cancelled,
-    /// A search dropped it: its result would not change what is chosen.
+    /// The task was pruned: its result would not change what is chosen.
     Pruned,
 }
 
@@ -102,44 +100,42 @@ pub enum Released {
     Preempted,
 }
 
-/// Progress inside one task that outlives the attempt that made it.
+/// Progress inside one task, kept across attempts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Its files.
+    /// Digest of the checkpoint's manifest.
     pub artifact: Digest,
-    /// Steps done.
+    /// Number of steps done at the checkpoint.
     pub step: u64,
-    /// Who made it and has its files.
+    /// The worker that made the checkpoint and has its files.
     pub worker: WorkerId,
 }
 
 /// A task of some run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// What to do.
     pub spec: Arc<TaskSpec>,
-    /// Where it stands.
     pub state: State,
-    /// Leases granted so far.
+    /// Number of leases granted so far.
     pub attempts: u32,
-    /// Attempts that failed through the task's own fault.
+    /// Number of attempts that failed through the task's own fault.
     pub failures: u32,
-    /// Attempts whose worker vanished.
+    /// Number of attempts whose worker vanished.
     pub losses: u32,
-    /// The lease that ended last, so that a repeated report is recognised.
+    /// Fencing token of the lease that ended last, so that a repeated report is recognised.
     pub last_ended: Option<FencingToken>,
-    /// Where the next attempt goes on. Gone once there is a result.
+    /// The checkpoint that the next attempt continues from; none once there is a result.
     pub checkpoint: Option<Box<Checkpoint>>,
-    /// Workers on which it failed: others are asked first.
+    /// Workers on which the task failed: other workers are asked first.
     pub failed_on: Vec<WorkerId>,
-    /// The result that it had, while it is computed again. Should another come out, what was
-    /// made from this one holds no more.
+    /// The previous result, while the task is computed again. If the new result differs, what
+    /// was made from the previous one is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub had: Option<Digest>,
 }
 
 impl Task {
-    /// Its current lease.
+    /// The current lease.
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
             State::Leased(lease) => Some(lease),
@@ -147,7 +143,7 @@ impl Task {
         }
     }
 
-    /// Its result.
+    /// The result's digest, if the task is committed.
     pub fn artifact(&self) -> Option<Digest> {
         match self.state {
             State::Committed { artifact, .. } => Some(artifact),
@@ -155,53 +151,50 @@ impl Task {
         }
     }
 
-    /// Whether it may still get a result by itself.
+    /// Whether the task may still get a result by itself.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Waiting { .. } | State::Ready | State::Leased(_))
     }
 
-    /// Whether it ended without a result.
+    /// Whether the task ended without a result.
     pub fn is_given_up(&self) -> bool {
         matches!(self.state, State::Failed(_) | State::Cancelled | State::Pruned)
     }
 }
 
-/// All that a worker needs to run one attempt.
+/// Everything that a worker needs to run one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
-    /// The task's key.
+    /// Key of the task.
     pub task: Digest,
-    /// Fences its result.
+    /// Fencing token of the attempt's lease.
     pub token: FencingToken,
-    /// Which attempt it is.
     pub attempt: Attempt,
     /// Stage and subject, for people.
     pub label: String,
-    /// What to do.
+    /// The stage with its parameters.
     pub stage: Stage,
-    /// The stage's version.
     pub version: u32,
-    /// Slots that it occupies.
+    /// Number of slots that the attempt occupies.
     pub slots: u32,
-    /// Main memory that it asks for, MiB.
+    /// Main memory that the task asks for, in MiB.
     pub memory_mib: u64,
-    /// Root of its random numbers.
+    /// Root of the task's random numbers.
     pub seed: Seed,
-    /// What it reads.
     pub inputs: Vec<GrantedInput>,
-    /// The parts of the worker's GPUs that it has.
+    /// The parts of the worker's GPUs that the attempt has.
     pub gpus: Vec<GpuPart>,
-    /// The checkpoint to continue from: its files.
+    /// The checkpoint to continue from, as the digest of its manifest.
     pub checkpoint: Option<Digest>,
 }
 
-/// One input of a [`Grant`], its artifact known.
+/// One input of a [`Grant`], with its artifact resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedInput {
-    /// The name that the stage knows it by.
+    /// The name by which the stage knows the input.
     pub name: String,
-    /// Digest of the manifest.
+    /// Digest of the input's manifest.
     pub artifact: Digest,
-    /// Paths that are read; empty means all.
+    /// Paths of the files that are read; empty if all are.
     pub only: Vec<String>,
 }

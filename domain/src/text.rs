@@ -1,8 +1,8 @@
-//! Text of others, kept to a length.
+//! Shortening foreign text.
 
-/// The text, if it has at most `max` bytes; otherwise its beginning and a mark that
-/// says that it was cut and how long it was, together at most `max` bytes. The mark
-/// takes up to 50 of them.
+/// The text, if it has at most `max` bytes; otherwise its beginning and a mark that says that
+/// the text was cut and how long it was, together at most `max` bytes. The mark takes up to 50
+/// of these bytes.
 pub fn cut(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();

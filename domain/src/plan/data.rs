@@ -1,4 +1,4 @@
-//! What a study starts from.
+//! The data that a study starts from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,35 @@ use crate::paper;
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset, View};
 
-/// One class folder of the data as given.
+/// One class folder of the given data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawClass {
-    /// A or C.
+    /// The data set: A or C.
     pub dataset: Dataset,
-    /// Which half of it.
     pub view: View,
-    /// Which class.
     pub class: Class,
-    /// The folder as an artifact.
+    /// Digest of the folder as an artifact.
     pub artifact: Digest,
-    /// Pictures in it.
+    /// Number of pictures in the folder.
     pub images: u32,
-    /// Where the stone is in some of them, as an artifact: `<file stem>.png`.
+    /// Digest of an artifact with masks of the stone for some of the pictures: `<file
+    /// stem>.png`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<Digest>,
-    /// Which stone a picture shows, by file name; what is not named shows one of its
-    /// own. Only which are equal counts: names of stones or patients stay where they are.
+    /// Number of the stone in each picture, by file name; a picture that is not named shows a
+    /// stone of its own. Only equality of the numbers matters: names of stones or patients are
+    /// not kept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stones: BTreeMap<String, u32>,
 }
 
 impl RawClass {
-    /// A folder without masks, of whose stones nothing is known.
+    /// A folder without masks, whose stones are not known.
     pub fn new((dataset, view, class): (Dataset, View, Class), artifact: Digest, images: u32) -> Self {
         Self { dataset, view, class, artifact, images, masks: None, stones: BTreeMap::new() }
     }
 
-    /// Pictures that a diffusion model may learn from by this choice.
+    /// Number of pictures that a diffusion model may learn from under this choice.
     pub fn learnable(&self, pick: Pick) -> u32 {
         match pick {
             Pick::RandomFromAll => self.images,
@@ -46,7 +46,7 @@ impl RawClass {
         }
     }
 
-    /// Pictures that are left when the stone with fewest of them is kept for the test.
+    /// Number of pictures left when the stone with the fewest pictures is kept for testing.
     pub fn spare(&self) -> u32 {
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
         self.stones.values().for_each(|stone| *counts.entry(*stone).or_default() += 1);
@@ -56,17 +56,17 @@ impl RawClass {
     }
 }
 
-/// What the study starts from: every class folder of A and C.
+/// The data that a study starts from: every class folder of A and C.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// 24 folders: two data sets, two views, six classes.
     pub classes: Vec<RawClass>,
     /// What the pictures are, if they only stand in for real ones.
     pub stand_in: Option<String>,
-    /// Published weights, each an artifact with the file [`WEIGHTS_FILE`].
+    /// Published weights, each as an artifact with the file [`WEIGHTS_FILE`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<Pretrained, Digest>,
-    /// Which of these came from a file that is not the published one.
+    /// Which of the weights came from a file that is not the published one.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unpublished: BTreeSet<Pretrained>,
 }
@@ -74,36 +74,34 @@ pub struct Data {
 /// Most bytes of all names in [`RawClass::stones`] together.
 const NAMES_MAX: usize = 1 << 20;
 
-/// Most bytes of one such name.
+/// Most bytes of one name in [`RawClass::stones`].
 const NAME_MAX: usize = 255;
 
 /// Most bytes of [`Data::stand_in`].
 const STAND_IN_MAX: usize = 1000;
 
-/// What is wrong with data that were handed in.
+/// Which field of the submitted data is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidData {
-    /// Where, for instance `classes A/SUR/Ia images`.
+    /// The field, for instance `classes A/SUR/Ia images`.
     pub field: String,
-    /// What it has to be.
+    /// What the field has to be.
     pub problem: String,
 }
 
-/// The file of an artifact of published weights.
+/// Name of the file in an artifact of published weights.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
-/// What a study needs and is not among the data.
+/// Something that a study needs and that the data lack.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     /// A class folder.
     #[error("no pictures of class {class} in data set {dataset}, view {view}")]
     Class {
-        /// A or C.
+        /// The data set: A or C.
         dataset: Dataset,
-        /// Which half of it.
         view: View,
-        /// Which class.
         class: Class,
     },
     /// Published weights.
@@ -121,10 +119,10 @@ impl Data {
         })
     }
 
-    /// Checks that there is no more of anything than a study can have.
+    /// Checks that nothing in the data is more than a study can have.
     ///
     /// # Errors
-    /// The first field that cannot be.
+    /// The first invalid field.
     pub fn check(&self) -> Result<(), InvalidData> {
         let most = |field: &dyn Fn() -> String, value: usize, most: usize, unit: &str| match value <= most {
             true => Ok(()),
@@ -151,7 +149,7 @@ impl Data {
         most(&|| "classes, the names of all stones together".to_owned(), bytes, NAMES_MAX, " bytes long")
     }
 
-    /// Data with the paper's counts and no pictures behind them, to plan with.
+    /// Data with the paper's numbers of pictures but without pictures, for planning.
     pub fn of_the_paper() -> Self {
         let raw = |(dataset, view, class)| {
             let images = paper::image_count(dataset, view, class).unwrap_or(0);
@@ -161,18 +159,19 @@ impl Data {
         Self { classes: Self::folders().map(raw).collect(), stand_in: None, weights, unpublished: BTreeSet::new() }
     }
 
-    /// A digest that stands for weights that are not here, to plan with.
+    /// A digest that stands for missing weights, for planning.
     pub fn unknown(which: Pretrained) -> Digest {
         Digest::of_json(&which)
     }
 
-    /// Why results on these data cannot be set beside the paper's.
+    /// Why results on these data are not comparable with the paper's.
     pub fn stand_ins(&self) -> Vec<String> {
         let foreign = |which: &Pretrained| format!("the weights {which} are not those of the published file");
         self.of_pictures().into_iter().chain(self.unpublished.iter().map(foreign)).collect()
     }
 
-    /// The paper prints how many pictures each view of a data set has, and no more.
+    /// How the numbers of pictures per view differ from the paper's, which prints these and no
+    /// others.
     fn of_pictures(&self) -> Option<String> {
         if let Some(stand_in) = &self.stand_in {
             return Some(format!("stand-in data: {stand_in}"));
@@ -187,8 +186,8 @@ impl Data {
         (!differing.is_empty()).then(|| format!("not the paper's data: {}", differing.join("; ")))
     }
 
-    /// Where the number of pictures of a class is not that of earlier work on the same data
-    /// sets: the paper prints none. It makes nothing incomparable.
+    /// The classes whose numbers of pictures differ from earlier work on the same data sets:
+    /// the paper prints no numbers per class. Such a difference makes nothing incomparable.
     pub fn unlike_earlier_work(&self) -> Option<String> {
         let differs = |raw: &&RawClass| paper::image_count(raw.dataset, raw.view, raw.class) != Some(raw.images);
         match self.classes.iter().filter(differs).count() {

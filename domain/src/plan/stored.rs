@@ -1,4 +1,5 @@
-//! How work was and is stored. Programs before 2026-11-28 did not say of which kind it is.
+//! The stored forms of [`Work`](super::Work), past and present. Programs before 2026-11-28 did
+//! not store the kind of work.
 
 use std::sync::Arc;
 

@@ -150,8 +150,8 @@ fn events_keep_their_stored_form() {
 }
 
 proptest! {
-    /// Whatever is asked in whatever order: no token is used more often than it
-    /// may be, and the events alone give the same registry.
+    /// For all sequences of requests: no token is used more often than allowed, and the events
+    /// alone give the same registry.
     #[test]
     fn no_order_of_requests_overuses_a_token(steps in prop::collection::vec((0..6u8, 0..3u8, 0..4u8), 1..60)) {
         let mut world = World::default();

@@ -1,4 +1,4 @@
-//! What an event changes.
+//! The changes of the state by events.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::task::{Checkpoint, FencingToken, Lease, Released, State, Task};
 use crate::text::cut;
 
 impl Scheduler {
-    /// Lets an event happen.
+    /// Applies an event.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::RunSubmitted { run, work, tasks, more, priority, by } => {
@@ -177,7 +177,7 @@ impl Scheduler {
         id
     }
 
-    /// Counts what somebody has handed in.
+    /// Adds to the weight of what an identity has submitted.
     fn keep(&mut self, by: Option<&IdentityId>, work: u64, tasks: &[Arc<TaskSpec>]) {
         if let Some(by) = by {
             let weight = work + tasks.iter().map(|spec| spec.weight()).sum::<u64>();
@@ -185,14 +185,14 @@ impl Scheduler {
         }
     }
 
-    /// Makes a run the one submitted last.
+    /// Makes a run the one that was submitted last.
     fn put_last(&mut self, run: RunId) {
         self.run_order.retain(|known| *known != run);
         self.run_order.push(run);
     }
 
-    /// Adds tasks to a run, and gives those that ended without a result a new chance: as
-    /// they are asked for now, since how a task is computed is no part of its key.
+    /// Adds tasks to a run, and gives those that ended without a result a new chance. Their
+    /// specs are replaced by the new ones, since how a task is computed is not part of its key.
     fn add_tasks(&mut self, run: RunId, specs: &[Arc<TaskSpec>]) {
         let mut before = self.tasks.last().map(|entry| entry.task.spec.clone());
         for spec in specs {
@@ -270,7 +270,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes results back. What reads one of them waits for it, also what was under way.
+    /// Takes results back. Tasks that read one of them wait for it again, including leased
+    /// ones.
     fn invalidate(&mut self, tasks: &[Digest]) {
         let mut taken_back = vec![];
         for id in tasks.iter().filter_map(|task| self.ids.get(task)) {
@@ -302,7 +303,7 @@ impl Scheduler {
         }
     }
 
-    /// One more input of a task exists.
+    /// Notes that one more input of a task exists.
     fn met(&mut self, id: Id) {
         match self.tasks[id as usize].task.state {
             State::Waiting { unmet: 0 | 1 } => self.set_state(id, State::Ready),
@@ -331,7 +332,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends the current lease of a task; its worker, if that is still there.
+    /// Ends the current lease of a task; returns its worker, if that is still there.
     fn end_lease(&mut self, id: Id, token: FencingToken) -> Option<&mut Worker> {
         self.leases.remove(&token);
         let task = &mut self.tasks[id as usize].task;
@@ -348,7 +349,8 @@ impl Scheduler {
         Some(worker)
     }
 
-    /// The one place that changes a state, so that the indexes follow.
+    /// Changes the state of a task. No other place does, so that the indexes follow every
+    /// change.
     fn set_state(&mut self, id: Id, state: State) {
         self.recount(id, &state);
         let entry = &mut self.tasks[id as usize];
@@ -362,13 +364,13 @@ impl Scheduler {
         self.requeue(id);
     }
 
-    /// Counts a task of its stage that changes its state.
+    /// Updates the counts of the task's stage for a change of state.
     pub(super) fn recount(&mut self, id: Id, next: &State) {
         let task = &self.tasks[id as usize].task;
         self.stages.entry(task.spec.stage.kind()).or_default().change(&task.state, next);
     }
 
-    /// Puts a task in the queue where it belongs, if any.
+    /// Moves a task to the queue where it belongs, if any.
     pub(super) fn requeue(&mut self, id: Id) {
         let entry = &self.tasks[id as usize];
         let run = if entry.task.state == State::Ready { self.active_run(id) } else { None };

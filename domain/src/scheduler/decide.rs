@@ -1,4 +1,4 @@
-//! Which events follow from a request.
+//! The events that follow from requests.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::stage::{Failure, FailureCode};
 use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
 use crate::text::cut;
 
-/// Bytes of commands and names of inputs after which a call for work is given no more
-/// leases: each fits one message with whatever comes first.
+/// Bytes of commands and input names after which a call for work gets no more leases: together
+/// with the first lease, whatever its size, they fit one message.
 const GRANT_BYTES: u64 = 1 << 20;
 
-/// Bytes of a failure's message that are repeated where it is quoted.
+/// Most bytes of a failure's message where it is quoted.
 const QUOTED: usize = 300;
 
 impl Scheduler {
-    /// The events that follow from a request; none if it repeats an earlier one.
+    /// The events that follow from a request; none if the request repeats an earlier one.
     ///
     /// # Errors
     /// Why the request is refused.
@@ -153,7 +153,7 @@ impl Scheduler {
         self.ids.get(&key).is_some_and(|id| run.is_some_and(|run| self.tasks[id as usize].runs.contains(run)))
     }
 
-    /// Checks tasks that come after those that the run has.
+    /// Checks tasks that are added after the tasks that the run has.
     fn check_plan(&self, run: Digest, tasks: &[TaskSpec]) -> Result<(), Reject> {
         let mut seen = BTreeSet::new();
         for task in tasks {
@@ -174,8 +174,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// What can be dropped of the tasks and of what needs them: open, and wanted by no other
-    /// run.
+    /// The tasks that can be pruned among the given ones and those that need them: open ones
+    /// that no other run wants.
     fn prunable(&self, run: Digest, tasks: &[Digest]) -> Result<Vec<Digest>, Reject> {
         let run = *self.run_ids.get(&run).ok_or(Reject::UnknownRun(run))?;
         let named = tasks.iter().map(|key| self.ids.get(key).ok_or(Reject::UnknownTask(*key)));
@@ -246,7 +246,7 @@ impl Scheduler {
         Event::AttemptFailed { task: task.spec.key, token, failure, last: true, suspect: false }
     }
 
-    /// The lease that ends now; `None` if it has ended with this already.
+    /// The lease that ends now; `None` if that lease has already ended in this way.
     fn ending<'a>(&self, task: &'a Task, token: FencingToken) -> Result<Option<&'a Lease>, Reject> {
         match task.lease() {
             Some(lease) if lease.token == token => Ok(Some(lease)),
@@ -256,14 +256,14 @@ impl Scheduler {
     }
 }
 
-/// What takes the results of these tasks back; nothing if there are none.
+/// The event that invalidates the results of these tasks; empty if there are no tasks.
 fn invalidated<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Vec<Event> {
     let made = tasks.into_iter().filter(|task| task.artifact().is_some());
     let tasks: BTreeSet<Digest> = made.map(|task| task.spec.key).collect();
     if tasks.is_empty() { vec![] } else { vec![Event::ResultsInvalidated { tasks: tasks.into_iter().collect() }] }
 }
 
-/// Whether trying again can only give the same.
+/// Whether another attempt can only fail in the same way.
 fn is_final(code: FailureCode) -> bool {
     match code {
         FailureCode::InvalidInput

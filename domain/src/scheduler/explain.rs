@@ -1,4 +1,4 @@
-//! Why a task is not running, why it ran again, and what changed about it.
+//! Explains why a task is not running, why it ran again, and what changed about it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use crate::digest::Digest;
 use crate::plan::{Input, Source, TaskSpec};
 use crate::task::{State, Task, WorkerId};
 
-/// Inputs, workers and differences that are named one by one.
+/// Most inputs, workers and differences that are named one by one.
 const NAMED_MAX: usize = 20;
 
-/// Tasks that are looked at for one of the same stage and subject.
+/// Most tasks that are searched for one with the same stage and subject.
 const LOOKED_MAX: usize = 16;
 
-/// Pairs of tasks that are compared to say what sets two apart.
+/// Most pairs of tasks that are compared to explain a difference.
 const PAIRS_MAX: usize = 1000;
 
-/// Inputs that are looked at for that.
+/// Most inputs that are examined to explain a difference.
 const INPUTS_MAX: usize = 100_000;
 
-/// Characters of a difference.
+/// Most characters of one difference.
 const DIFFERENCE_MAX: usize = 500;
 
 impl Scheduler {
-    /// Why a task stands where it stands, one reason a line.
+    /// The reasons for a task's state, one per line.
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
@@ -65,9 +65,9 @@ impl Scheduler {
         Ok(reasons)
     }
 
-    /// A task and the one of the same stage and subject before it, whose result it does
-    /// not have, with what both come from as far as it differs: [`Comparison::lines`]
-    /// says what it is.
+    /// Pairs a task with the earlier task of the same stage and subject, whose result it does
+    /// not have, and likewise the tasks behind both as far as these differ;
+    /// [`Comparison::lines`] states the differences.
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
@@ -121,7 +121,7 @@ impl Scheduler {
         lines
     }
 
-    /// Why no worker has a task that is ready.
+    /// Why no worker has a ready task.
     fn idle(&self, id: Id) -> Vec<String> {
         if self.workers.is_empty() {
             return vec!["no worker is there: start one with `lithogen worker`".to_owned()];
@@ -152,7 +152,7 @@ impl Scheduler {
         self.workers.get(worker).map_or(&worker.0, |worker| &worker.name)
     }
 
-    /// What needs somebody's attention about a run, one matter a line.
+    /// What needs somebody's attention about a run, one matter per line.
     pub fn attention(&self, run: &super::Run) -> Vec<String> {
         let mut lines = vec![];
         if run.phase != Phase::Cancelled && run.counts.missing > 0 {
@@ -182,7 +182,7 @@ fn is_of_the_same(one: &TaskSpec, other: &TaskSpec) -> bool {
     one.subject == other.subject && one.stage.kind() == other.stage.kind()
 }
 
-/// The keys of the tasks that an input came from and comes from, if these are two.
+/// The keys of the tasks that made an input before and now, if these are two.
 fn both_made(before: Option<&Input>, after: &Input) -> Option<(Digest, Digest)> {
     match (before?.from, after.from) {
         (Source::Task(old), Source::Task(new)) if old != new => Some((old, new)),
@@ -190,19 +190,19 @@ fn both_made(before: Option<&Input>, after: &Input) -> Option<(Digest, Digest)> 
     }
 }
 
-/// Tasks with those that they are compared with; what a scheduler knew of them.
+/// Pairs of tasks to be compared, taken from the scheduler's state.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// Before and after, nearest first.
+    /// Pairs of an earlier and a later task, nearest first.
     pairs: Vec<(Arc<TaskSpec>, Arc<TaskSpec>)>,
     /// The keys of all pairs but the first.
     followed: BTreeSet<(Digest, Digest)>,
 }
 
 impl Comparison {
-    /// What sets a task apart from the one before it, told of the tasks where it begins;
-    /// one difference a line, the first twenty or a few more. Empty if there is none
-    /// before it.
+    /// What distinguishes a task from the earlier one, stated for the tasks where the
+    /// difference begins; one difference per line, the first twenty or a few more. Empty if
+    /// there is no earlier task.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![];
         for (before, after) in &self.pairs {
@@ -347,8 +347,8 @@ mod tests {
         assert_eq!(scheduler.comparison(after).unwrap().lines(), [expected]);
     }
 
-    /// Layers of two tasks that read both of the layer before: as many ways as there are
-    /// numbers of so many bits.
+    /// Layers of two tasks, each of which reads both tasks of the layer before: the number of
+    /// paths doubles with each layer.
     #[test]
     fn differences_behind_many_ways_and_long_chains_are_followed_once() {
         let submit = |scheduler: &mut Scheduler, argument: &str, layers: usize| {

@@ -1,4 +1,4 @@
-//! Keys of tasks to their places.
+//! Indexes from keys and labels to the positions of tasks.
 
 #![expect(
     clippy::disallowed_types,
@@ -12,13 +12,14 @@ use std::ops::RangeInclusive;
 use crate::digest::Digest;
 use crate::plan::TaskSpec;
 
-/// Where each task is.
+/// The position of each task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ids {
     places: HashMap<Digest, u32, BuildHasherDefault<First8>>,
-    /// By the beginning of the key, for those who type no more than that.
+    /// Positions by the first eight bytes of the key, for lookups by prefix.
     order: BTreeSet<(u64, u32)>,
-    /// By the beginning of a digest of stage and subject, for what was asked for before.
+    /// Positions by the first eight bytes of a digest of stage and subject, for finding earlier
+    /// tasks with the same label.
     labels: BTreeSet<(u64, u32)>,
 }
 
@@ -27,13 +28,13 @@ impl Ids {
         self.places.get(key).copied()
     }
 
-    /// Where tasks are whose keys may lie in a range: all that do are among them.
+    /// Positions of all tasks whose keys lie in a range; a few others may be among them.
     pub(super) fn near(&self, keys: RangeInclusive<Digest>) -> impl Iterator<Item = u32> {
         let places = (head(keys.start()), u32::MIN)..=(head(keys.end()), u32::MAX);
         self.order.range(places).map(|(_, id)| *id)
     }
 
-    /// Tasks before one, newest first, that are probably of its stage and subject.
+    /// Earlier tasks, newest first, that probably have the same stage and subject as `spec`.
     pub(super) fn like(&self, spec: &TaskSpec, id: u32) -> impl Iterator<Item = u32> {
         let label = label(spec);
         self.labels.range((label, u32::MIN)..(label, id)).rev().map(|(_, id)| *id)
@@ -45,7 +46,7 @@ impl Ids {
         self.labels.insert((label(spec), id));
     }
 
-    /// A task is about something else from now on, with the same key.
+    /// Updates the index for a task whose subject changes while its key stays the same.
     pub(super) fn relabel(&mut self, before: &TaskSpec, after: &TaskSpec, id: u32) {
         self.labels.remove(&(label(before), id));
         self.labels.insert((label(after), id));
@@ -56,12 +57,12 @@ fn label(spec: &TaskSpec) -> u64 {
     head(&Digest::of(format!("{}\0{}", spec.stage.kind().name(), spec.subject).as_bytes()))
 }
 
-/// Orders digests as they are ordered, but for those that begin alike.
+/// A number that orders digests by their beginnings.
 fn head(digest: &Digest) -> u64 {
     digest.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// A digest is as good a hash as any: its first bytes will do.
+/// A hasher that takes the first eight bytes of a digest, which is as good a hash as any.
 #[derive(Clone, Copy, Debug, Default)]
 struct First8(u64);
 

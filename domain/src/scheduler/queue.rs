@@ -1,7 +1,7 @@
-//! What can be had, in the order in which it goes.
+//! Ready tasks, in the order in which they are handed out.
 //!
-//! Tasks that ask for the same of a worker are of one class, so that a worker
-//! looks at as many heads of queues as there are classes, not at every task.
+//! Tasks with the same demands on workers form a class, so that a worker's call looks at as
+//! many heads of queues as there are classes, not at every task.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -14,11 +14,11 @@ use crate::resources::{Free, GpuPart, Offer, Resources};
 use crate::stage::StageKind;
 use crate::task::WorkerId;
 
-/// Tasks behind equally long chains among which the one is chosen whose inputs
-/// the worker has.
+/// Most tasks with equally long chains from which the one is chosen whose inputs the worker
+/// has.
 const CHOICE_MAX: usize = 16;
 
-/// What tasks ask of a worker.
+/// The classes of demands that tasks make on workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Classes {
     known: Vec<Class>,
@@ -54,12 +54,12 @@ impl Classes {
     }
 }
 
-/// Ready tasks that somebody waits for.
+/// Ready tasks that an active run needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Queues {
-    /// Longest chain first, then in the order of submission.
+    /// Queues by run and class: longest chain first, then in the order of submission.
     queues: BTreeMap<(RunId, u32), BTreeSet<Place>>,
-    /// Where each task stands.
+    /// The queue position of each task.
     places: BTreeMap<Id, (RunId, u32, u64)>,
 }
 
@@ -70,13 +70,13 @@ impl Queues {
         self.places.is_empty()
     }
 
-    /// A task that is handed out on account of a run, if there is any.
+    /// Any task that is handed out on behalf of a run.
     pub(super) fn first_of(&self, run: RunId) -> Option<Id> {
         let (_, queue) = self.queues.range((run, u32::MIN)..=(run, u32::MAX)).next()?;
         queue.first().map(|(_, id)| *id)
     }
 
-    /// Puts a task in the queue of a run, or in none.
+    /// Moves a task to the queue of a run, or removes it from its queue.
     pub(super) fn put(&mut self, id: Id, run: Option<RunId>, class: u32, chain_mflop: u64) {
         let wanted = run.map(|run| (run, class, chain_mflop));
         let before = match wanted {
@@ -101,23 +101,22 @@ impl Queues {
     }
 }
 
-/// Choosing tasks for one worker, one after the other, before any is granted.
+/// Picks tasks for one worker, one after the other, before any of them is granted.
 pub(super) struct Picking<'a> {
     scheduler: &'a Scheduler,
     name: &'a WorkerId,
     worker: &'a Worker,
     free: Free,
     picked: BTreeSet<Id>,
-    /// Tasks picked on account of each run.
+    /// Number of tasks picked on behalf of each run.
     shares: BTreeMap<RunId, usize>,
     /// The first task of each queue that the worker could take one from, the best on top.
-    /// What is picked can only put others of its run further back.
+    /// Picking a task can only move other tasks of its run further back.
     heads: BinaryHeap<Reverse<Head>>,
 }
 
-/// A task that could be next, in the order in which they go: of the runs of highest
-/// priority, the one with the fewest tasks under way; of its tasks, the one with the
-/// longest chain behind it.
+/// A candidate for the next task. Candidates are ordered by the run's priority, then by the
+/// fewest tasks of the run under way, then by the longest chain behind the task.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
     priority: Reverse<i32>,
@@ -138,7 +137,7 @@ impl<'a> Picking<'a> {
         picking
     }
 
-    /// What a queue has to offer now.
+    /// The first task of a queue with its current order.
     fn head(&self, run: RunId, class: u32) -> Option<Head> {
         let place = self.choose(self.scheduler.queues.queues.get(&(run, class))?, class)?;
         let known = &self.scheduler.runs[run as usize];
@@ -146,12 +145,12 @@ impl<'a> Picking<'a> {
         Some(Head { priority: Reverse(known.priority), under_way, place, run, class })
     }
 
-    /// The next task and its parts of GPUs: of those that are first, the one whose inputs
+    /// Picks the next task and its parts of GPUs: among the first tasks, the one whose inputs
     /// the worker has.
     ///
-    /// A task that lacks nothing but slots keeps those behind it waiting, or
-    /// narrow tasks would keep it waiting for ever. One that lacks a GPU does
-    /// not: what needs none goes on beside it.
+    /// A task that lacks nothing but slots keeps the tasks behind it waiting; otherwise narrow
+    /// tasks would keep it waiting for ever. A task that lacks a GPU does not: tasks that need
+    /// no GPU go on beside it.
     pub(super) fn next(&mut self) -> Option<(Id, Vec<GpuPart>)> {
         if !self.free.has_slot() {
             return None;
@@ -195,7 +194,7 @@ impl<'a> Picking<'a> {
         Some(best.1)
     }
 
-    /// How much of a task the worker has already.
+    /// Number of the task's inputs that the worker has already.
     fn has(&self, id: Id) -> usize {
         let entry = &self.scheduler.tasks[id as usize];
         let inputs = entry.needs.iter().filter(|need| self.worker.has.contains(need)).count();
@@ -203,7 +202,7 @@ impl<'a> Picking<'a> {
         inputs + usize::from(checkpoint)
     }
 
-    /// Whether it failed here and could be tried elsewhere.
+    /// Whether the task failed on this worker and could be tried on another.
     fn avoids(&self, id: Id, class: u32) -> bool {
         let failed_on = &self.scheduler.tasks[id as usize].task.failed_on;
         failed_on.contains(self.name)

@@ -1,4 +1,4 @@
-//! What somebody wants, and why it is refused.
+//! Requests to the scheduler, and why a request is refused.
 
 use crate::digest::Digest;
 use crate::plan::{Plan, TaskSpec, Work};
@@ -7,144 +7,120 @@ use crate::resources::Offer;
 use crate::stage::Failure;
 use crate::task::{FencingToken, Released, WorkerId};
 
-/// What somebody wants. Each may be repeated: the second time nothing follows.
+/// A request to the scheduler. Each may be repeated: the second time, no event follows.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// A run. Asking again for the same one gives failed tasks a new chance. See
+    /// Submits a run. Submitting the same run again gives failed tasks a new chance. See
     /// [`Request::submission`].
     Submit {
-        /// What was planned.
         work: Work,
-        /// Digest of the plan.
+        /// Digest of the run's plan.
         run: Digest,
-        /// Its first tasks, each after all that it needs.
+        /// The first tasks of the run, each after all that it needs.
         tasks: Vec<TaskSpec>,
-        /// How many come after these.
+        /// Number of tasks that follow.
         more: usize,
-        /// Runs with more go first.
+        /// Runs with a higher priority go first.
         priority: i32,
-        /// Who asks; nobody if that is the coordinator's own machine.
+        /// The submitter; none if the coordinator's own machine asks.
         by: Option<IdentityId>,
     },
-    /// More tasks of a run that is being submitted.
+    /// Adds tasks to a run that is being submitted.
     AddTasks {
-        /// The run.
         run: Digest,
         /// The tasks, each after all that it needs.
         tasks: Vec<TaskSpec>,
-        /// Who asks; nobody if that is the coordinator's own machine.
+        /// The submitter; none if the coordinator's own machine asks.
         by: Option<IdentityId>,
     },
-    /// A run that nobody wants any more.
-    Cancel {
-        /// The run.
-        run: Digest,
-    },
-    /// A run that shall wait: what runs of it is handed back.
-    Pause {
-        /// The run.
-        run: Digest,
-    },
-    /// A paused run that shall go on.
-    Resume {
-        /// The run.
-        run: Digest,
-    },
-    /// Tasks of a run that a search drops.
+    /// Cancels a run.
+    Cancel { run: Digest },
+    /// Pauses a run: workers hand back what they run of it.
+    Pause { run: Digest },
+    /// Resumes a paused run.
+    Resume { run: Digest },
+    /// Prunes tasks of a run, for a sweep or a person.
     Prune {
-        /// The run.
         run: Digest,
-        /// Their keys, with all that needs them.
+        /// Keys of the tasks; all tasks that need them are pruned too.
         tasks: Vec<Digest>,
     },
-    /// Results that are gone or shall count no more: their tasks are computed again.
+    /// Invalidates results that are lost or no longer trusted: their tasks are computed again.
     Invalidate {
-        /// Keys of the tasks that made them.
+        /// Keys of the tasks that made the results.
         tasks: Vec<Digest>,
     },
-    /// A worker is there, or says anew what it has.
+    /// Adds a worker, or updates what a worker offers.
     Join {
-        /// Who.
         worker: WorkerId,
-        /// For people.
+        /// Display name, not necessarily unique.
         name: String,
-        /// What it has.
+        /// What the worker offers.
         offer: Offer,
     },
-    /// A worker is gone.
-    Leave {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// A worker shall get no more work.
-    Drain {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// A worker that was quarantined or draining shall get work again.
-    Readmit {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// Work for a worker.
+    /// Removes a worker that is gone.
+    Leave { worker: WorkerId },
+    /// Gives a worker no more work.
+    Drain { worker: WorkerId },
+    /// Gives work again to a worker that was quarantined or draining.
+    Readmit { worker: WorkerId },
+    /// Asks for work for a worker.
     Acquire {
-        /// Who.
         worker: WorkerId,
-        /// Numbers the worker's calls: a repeated call has the same number, the
-        /// call after one that was answered a larger one.
+        /// Number of the call among the worker's calls: a repeated call has the same number,
+        /// and a call after one that was answered has a larger one.
         request: u64,
         /// Most leases to grant.
         max: u32,
     },
-    /// Where the next attempt can go on, its files already stored.
+    /// Stores a checkpoint from which the next attempt can continue. Its files are already
+    /// stored.
     Checkpoint {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Of the lease.
+        /// Fencing token of the lease.
         token: FencingToken,
-        /// The files.
+        /// Digest of the checkpoint's manifest.
         artifact: Digest,
-        /// Steps done.
+        /// Number of steps done at the checkpoint.
         step: u64,
     },
-    /// The result of an attempt, its files already stored.
+    /// Commits the result of an attempt. Its files are already stored.
     Commit {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Of the lease.
+        /// Fencing token of the lease.
         token: FencingToken,
-        /// The result.
+        /// Digest of the result's manifest.
         artifact: Digest,
     },
-    /// The failure of an attempt.
+    /// Reports the failure of an attempt.
     Fail {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Of the lease.
+        /// Fencing token of the lease.
         token: FencingToken,
-        /// Why.
         failure: Failure,
     },
-    /// A lease that its worker gives back or has lost.
+    /// Gives back a lease, or reports that its worker has lost it.
     Release {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// Of the lease.
+        /// Fencing token of the lease.
         token: FencingToken,
-        /// Why.
         why: Released,
     },
 }
 
 impl Request {
-    /// Tasks of a submission that are decided at once, with at most [`Self::PART_BYTES`]
-    /// beside the last: nobody else has a turn meanwhile.
+    /// Most tasks of a submission that are decided at once, with at most [`Self::PART_BYTES`]
+    /// before the last of them: no other request is decided meanwhile.
     pub const PART: usize = 1000;
 
-    /// What workers are told of those tasks, in bytes; see [`TaskSpec::told_bytes`].
+    /// Bytes that workers are told about the tasks of one part; see [`TaskSpec::told_bytes`].
     pub const PART_BYTES: u64 = 1 << 20;
 
-    /// What submits a plan, part by part. Each is decided after the one before.
+    /// The requests that submit a plan part by part. Each is decided after the one before.
     pub fn submission(work: Work, plan: Plan, priority: i32, by: Option<IdentityId>) -> impl Iterator<Item = Self> {
         let run = plan.digest();
         let mut tasks = plan.tasks.into_iter().peekable();
@@ -168,35 +144,34 @@ impl Request {
     }
 }
 
-/// Why a request is refused. Nothing has changed.
+/// Why a request is refused. A refused request changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// No such task.
+    /// No task has that key.
     #[error("unknown task {}", .0.short())]
     UnknownTask(Digest),
-    /// No such run.
+    /// No run has that digest.
     #[error("unknown run {}", .0.short())]
     UnknownRun(Digest),
-    /// The run was called off while it was being submitted.
+    /// The run was cancelled while it was being submitted.
     #[error("run {} was called off meanwhile; submit it again", .0.short())]
     CalledOff(Digest),
-    /// No such worker.
+    /// No worker has that id.
     #[error("unknown worker {0}: it has no session, or has been silent for too long")]
     UnknownWorker(WorkerId),
-    /// The lease is over: somebody else has the task, or it is done.
+    /// The lease is over: another worker has the task, or the task is done.
     #[error("lease {token} of task {} is over", task.short())]
     Fenced {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// The lease.
+        /// Fencing token of the lease.
         token: FencingToken,
     },
-    /// A submitted task does not fit its key or the tasks before it.
+    /// A submitted task does not match its key or the tasks before it.
     #[error("task {} of the plan is not consistent: {problem}", task.short())]
     InvalidPlan {
-        /// The task's key.
+        /// Key of the task.
         task: Digest,
-        /// What is wrong.
         problem: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! One submission and how its tasks stand.
+//! Runs: one submission and the states of its tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,48 +12,47 @@ use crate::registry::IdentityId;
 use crate::stage::StageKind;
 use crate::task::{State, Task};
 
-/// Place of a run among the runs; runs are never removed.
+/// Index of a run; runs are never removed.
 pub(super) type RunId = u32;
 
 /// One submission of some work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// Digest of the plan.
+    /// Digest of the run's plan.
     pub id: Digest,
-    /// What was planned.
     pub work: Arc<Work>,
-    /// Whether it goes on.
+    /// Whether the run is active, paused or cancelled.
     pub phase: Phase,
-    /// Runs with more go first.
+    /// Runs with a higher priority go first.
     pub priority: i32,
-    /// Who asked for it first; nobody if that was the coordinator's own machine, or a
-    /// program that did not note it.
+    /// The first submitter; none if that was the coordinator's own machine, or a program that
+    /// did not note the submitter.
     pub by: Option<IdentityId>,
-    /// Tasks whose result existed when it was last submitted.
+    /// Number of tasks whose results existed when the run was last submitted.
     pub cached: usize,
-    /// How its tasks stand.
+    /// How many of the run's tasks are in which state.
     pub counts: Counts,
-    /// The same for each stage.
+    /// How many of the run's tasks are in which state, by stage.
     pub stages: BTreeMap<StageKind, Counts>,
-    /// The version of each of its stages.
+    /// Version of each stage in the run.
     pub versions: BTreeMap<StageKind, u32>,
-    /// Its tasks, each after all that it needs.
+    /// The run's tasks, each after all that it needs.
     pub(super) tasks: Vec<Id>,
-    /// Those under way.
+    /// The run's leased tasks.
     pub(super) leased: BTreeSet<Id>,
-    /// Those given up.
+    /// The run's failed tasks.
     pub(super) failed: BTreeSet<Id>,
 }
 
-/// Whether a run goes on.
+/// Whether a run is active, paused or cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Its tasks are handed out.
+    /// Tasks of the run are handed out.
     Active,
-    /// Its tasks wait.
+    /// Tasks of the run wait.
     Paused,
-    /// Nobody wants it any more.
+    /// Nobody wants the run any more.
     Cancelled,
 }
 
@@ -75,20 +74,20 @@ impl Run {
         }
     }
 
-    /// Whether asking for it again, with that priority, changes nothing for its tasks.
+    /// Whether submitting the run again, with that priority, changes nothing for its tasks.
     pub fn goes_on(&self, priority: i32) -> bool {
         let counts = &self.counts;
         let has_open_ends = counts.missing + counts.failed + counts.cancelled + counts.pruned > 0;
         self.phase == Phase::Active && self.priority == priority && !has_open_ends
     }
 
-    /// It is to have so many tasks in all.
+    /// Sets the total number of tasks that the run is to have.
     pub(super) fn announce(&mut self, tasks: usize) {
         self.counts.total += tasks.saturating_sub(self.counts.total);
         self.counts.missing = self.counts.total - self.tasks.len();
     }
 
-    /// Counts a task that it did not have.
+    /// Counts a task that is new to the run.
     pub(super) fn count(&mut self, id: Id, task: &Task) {
         if self.counts.missing > 0 {
             self.counts.missing -= 1;
@@ -102,7 +101,7 @@ impl Run {
         }
     }
 
-    /// Counts a task of it that changes its state.
+    /// Updates the counts for a task of the run that changes its state.
     pub(super) fn recount(&mut self, id: Id, task: &Task, next: &State) {
         for counts in [&mut self.counts, self.stages.entry(task.spec.stage.kind()).or_default()] {
             counts.change(&task.state, next);
@@ -115,7 +114,7 @@ impl Run {
         }
     }
 
-    /// Where tasks in a state are listed one by one, if they are.
+    /// The set that lists the run's tasks in a state, if there is one.
     fn listed(&mut self, state: &State) -> Option<&mut BTreeSet<Id>> {
         match state {
             State::Leased(_) => Some(&mut self.leased),
@@ -125,36 +124,36 @@ impl Run {
     }
 }
 
-/// How many tasks of a run are in which state.
+/// How many tasks are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All of them.
+    /// Number of all tasks.
     pub total: usize,
-    /// Not here yet: the run is being submitted, or that was cut off.
+    /// Tasks that were not submitted yet: the submission is under way or was interrupted.
     pub missing: usize,
-    /// Inputs missing.
+    /// Tasks with missing inputs.
     pub waiting: usize,
-    /// To be had.
+    /// Tasks that a worker may have.
     pub ready: usize,
-    /// Under way.
+    /// Tasks under way.
     pub leased: usize,
-    /// Done.
+    /// Tasks with a result.
     pub committed: usize,
-    /// Given up.
+    /// Tasks that are given up.
     pub failed: usize,
-    /// Called off.
+    /// Cancelled tasks.
     pub cancelled: usize,
-    /// Dropped by a search.
+    /// Pruned tasks, which a sweep or a person dropped from the run.
     pub pruned: usize,
 }
 
 impl Counts {
-    /// Whether nothing of the run can go on by itself.
+    /// Whether no task of the run can continue by itself.
     pub fn is_over(&self) -> bool {
         self.ready == 0 && self.leased == 0 && self.missing == 0
     }
 
-    /// Whether everything is done that nobody dropped.
+    /// Whether every task has a result that was not pruned.
     pub fn is_complete(&self) -> bool {
         self.committed + self.pruned == self.total
     }
@@ -164,7 +163,7 @@ impl Counts {
         *self.of(state) += 1;
     }
 
-    /// A counted task goes from one state to another.
+    /// Updates the counts for a task that changes from one state to another.
     pub(super) fn change(&mut self, state: &State, next: &State) {
         *self.of(state) -= 1;
         *self.of(next) += 1;

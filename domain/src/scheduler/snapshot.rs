@@ -1,4 +1,4 @@
-//! All of it as data: what bounds the time of a restart.
+//! The scheduler's whole state as data, which bounds the time of a restart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::task::{FencingToken, Task, WorkerId};
 
-/// A scheduler without what follows from the rest. A stored format, but one that
-/// can be thrown away: the events say the same.
+/// A scheduler without data that follow from the rest. A stored format, but one that can be
+/// thrown away: the events say the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     tasks: Vec<(Task, Vec<RunId>)>,
@@ -55,7 +55,7 @@ struct WorkerData {
     has: VecDeque<Id>,
 }
 
-/// A snapshot that does not fit itself.
+/// A snapshot that contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot names a {0} that it does not have")]
 pub struct InvalidSnapshot(&'static str);
@@ -160,7 +160,7 @@ impl TryFrom<Snapshot> for Scheduler {
 }
 
 impl Scheduler {
-    /// Asserts what must always hold. For tests and simulations.
+    /// Asserts all invariants. For tests and simulations.
     ///
     /// # Panics
     /// If an invariant is broken.

@@ -14,7 +14,7 @@ use crate::scheduler::snapshot::Snapshot;
 use crate::stage::{Failure, FailureCode, Stage, StageKind};
 use crate::task::{Released, State};
 
-/// A scheduler that journals, so that replay can be compared with life.
+/// A scheduler with a journal, so that replay can be compared with the live state.
 struct World {
     scheduler: Scheduler,
     journal: Vec<Event>,
@@ -50,7 +50,7 @@ impl World {
         Self { scheduler: Scheduler::default(), journal: vec![], requests: 0, now_ms: 0 }
     }
 
-    /// With workers of one slot, or enough for everything.
+    /// A world with these workers of `slots` slots each and enough of everything else.
     fn with(workers: &[&str], slots: u32) -> Self {
         let mut world = Self::new();
         for worker in workers {
@@ -565,7 +565,7 @@ fn a_call_for_work_is_given_no_more_than_fits_a_message() {
     assert_eq!(world.scheduler.leases_of(&id("a")).count(), 6);
 }
 
-/// A run of five tasks, handed in two by two.
+/// A run of five tasks in parts of two.
 fn in_parts() -> (Digest, Vec<Request>) {
     let plan = plain(5, Resources::default());
     let run = plan.digest();
@@ -683,7 +683,7 @@ fn a_run_that_is_called_off_while_it_is_handed_in_gets_no_more_tasks() {
     assert!(world.counts(run).is_complete());
 }
 
-/// Three tasks, each of which reads the one before.
+/// A chain of three tasks, each of which reads the one before.
 fn chain() -> Plan {
     let spec = |name: &str, input: Option<&str>| CommandSpec {
         name: name.to_owned(),
@@ -757,9 +757,8 @@ fn what_reads_a_result_that_is_taken_back_waits_for_it() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever workers do, invariants hold at each step, replaying the journal
-    /// or loading a snapshot gives the same state, and once they behave every
-    /// run ends.
+    /// Whatever workers do, invariants hold at each step, replaying the journal or loading a
+    /// snapshot gives the same state, and once workers behave every run ends.
     #[test]
     fn any_history_replays_and_heals(actions in prop::collection::vec((0..15u8, 0..4usize), 1..200)) {
         let names = ["a", "b", "c", "d"];

@@ -1,4 +1,4 @@
-//! Who is there, what it has, what it holds.
+//! Workers: their offers and their leases.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,31 +8,31 @@ use crate::digest::Digest;
 use crate::resources::{Free, GpuPart, Offer, Resources};
 use crate::task::FencingToken;
 
-/// Results that a worker is remembered to have.
+/// Most results that a worker is remembered to have.
 const REMEMBERED_MAX: usize = 256;
 
-/// A worker as long as it is there.
+/// A worker that has joined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
-    /// For people.
+    /// Display name, not necessarily unique.
     pub name: String,
-    /// What it has.
     pub offer: Offer,
-    /// It gets no more work; what it runs it may end.
+    /// Whether the worker gets no more work; it may finish what it runs.
     pub draining: bool,
-    /// Why it gets no more work: it seems to be what makes tasks fail.
+    /// Why the worker gets no more work: it seems to be what makes tasks fail. None if not
+    /// quarantined.
     pub quarantined: Option<String>,
-    /// Its leases.
+    /// Fencing tokens of the worker's leases.
     pub(super) leases: BTreeSet<FencingToken>,
-    /// The call that was answered with leases last.
+    /// Number of the worker's last call that was answered with leases.
     pub(super) last_request: u64,
-    /// Tasks that failed fast on it since it last succeeded.
+    /// Tasks that failed fast on the worker since its last success.
     pub(super) fast_failures: BTreeSet<Digest>,
-    /// Tasks whose results it made or fetched, oldest first.
+    /// Tasks whose results the worker made or fetched, oldest first.
     pub(super) has: VecDeque<Id>,
-    /// What it has left.
+    /// The unused part of the worker's offer.
     pub(super) free: Free,
-    /// Whether it could run tasks of each class if it were idle.
+    /// For each class of demands, whether the worker could run its tasks if idle.
     pub(super) could_run: Vec<bool>,
 }
 
@@ -54,29 +54,29 @@ impl Worker {
         worker
     }
 
-    /// Whether it may get work.
+    /// Whether the worker may get work.
     pub fn takes_work(&self) -> bool {
         !self.draining && self.quarantined.is_none()
     }
 
-    /// Whether no leases have come of a call yet.
+    /// Whether the call has not been answered with leases yet.
     pub fn is_new(&self, request: u64) -> bool {
         request > self.last_request
     }
 
-    /// Number of its leases.
+    /// Number of the worker's leases.
     pub fn leased(&self) -> usize {
         self.leases.len()
     }
 
-    /// It said hello before: all but its offer stays.
+    /// Takes over everything but the offer from an earlier registration of the worker.
     pub(super) fn take_over(&mut self, known: Worker) {
         let offer = std::mem::take(&mut self.offer);
         let (name, free, could_run) = (std::mem::take(&mut self.name), self.free.clone(), self.could_run.clone());
         *self = Worker { name, offer, free, could_run, ..known };
     }
 
-    /// Looks at classes that it has not seen yet.
+    /// Checks the classes of demands that are new to the worker.
     pub(super) fn learn(&mut self, classes: &Classes) {
         for class in self.could_run.len()..classes.len() {
             self.could_run.push(classes.could_run(class, &self.offer));
@@ -99,7 +99,7 @@ impl Worker {
         }
     }
 
-    /// It has the result of that task.
+    /// Notes that the worker has the result of a task.
     pub(super) fn remember(&mut self, id: Id) {
         if !self.has.contains(&id) {
             self.has.push_back(id);
