@@ -196,10 +196,10 @@ mod tests {
         type Error = Status;
 
         fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            match self.0.is_empty() {
-                true => Poll::Pending,
-                false => Poll::Ready(Some(Ok(Frame::data(self.0.remove(0).into())))),
+            if self.0.is_empty() {
+                return Poll::Pending;
             }
+            Poll::Ready(Some(Ok(Frame::data(self.0.remove(0).into()))))
         }
     }
 

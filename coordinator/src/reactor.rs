@@ -388,12 +388,11 @@ impl Reactor {
                     | Event::ResultsInvalidated { .. }
             )
         };
-        let before: Vec<(WorkerId, Digest, FencingToken)> = match decided.iter().any(calls_off) {
-            true => {
-                let leases = self.knowledge.scheduler.leases();
-                leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()
-            }
-            false => vec![],
+        let before: Vec<(WorkerId, Digest, FencingToken)> = if decided.iter().any(calls_off) {
+            let leases = self.knowledge.scheduler.leases();
+            leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()
+        } else {
+            vec![]
         };
         for event in decided {
             self.note(now, event, batch);

@@ -101,12 +101,11 @@ pub(crate) async fn wait(
             let here = || Ok::<_, Error>(format!("{scheme}://{}", listener.local_addr()?));
             let address = config.advertise.clone().map_or_else(here, Ok)?;
             let server = &server.clone().marked_in(config.postgres_mark());
-            let lead = match is_plain {
-                true => {
-                    let leader = tell.subscribe();
-                    answer_until(listener, limits, leader, stand(server, address, tell), shutdown).await?
-                }
-                false => hang_up_until(listener, stand(server, address, tell), shutdown).await?,
+            let lead = if is_plain {
+                let leader = tell.subscribe();
+                answer_until(listener, limits, leader, stand(server, address, tell), shutdown).await?
+            } else {
+                hang_up_until(listener, stand(server, address, tell), shutdown).await?
             };
             Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
         }

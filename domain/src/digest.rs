@@ -119,9 +119,11 @@ impl FromStr for Prefix {
 
     /// Parses up to 64 lower-case hexadecimal digits; the empty text matches all digests.
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let filled = |digit| match text.len() <= 64 {
-            true => format!("{text}{}", String::from(digit).repeat(64 - text.len())).parse(),
-            false => text.parse(),
+        let filled = |digit| {
+            if text.len() > 64 {
+                return text.parse();
+            }
+            format!("{text}{}", String::from(digit).repeat(64 - text.len())).parse()
         };
         Ok(Self { first: filled('0')?, last: filled('f')? })
     }

@@ -112,10 +112,10 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
 /// The first thing that is wrong, and where.
 pub fn commands(file: SpecFile<'_>) -> Result<Option<Commands>, Error> {
     let table: Table = file.text.parse().map_err(|error| locate(file, &error))?;
-    match table.contains_key("command") {
-        true => toml::from_str(file.text).map(Some).map_err(|error| locate(file, &error)),
-        false => Ok(None),
+    if !table.contains_key("command") {
+        return Ok(None);
     }
+    toml::from_str(file.text).map(Some).map_err(|error| locate(file, &error))
 }
 
 /// Parses a file without the other layers, so that errors have a position in the file.

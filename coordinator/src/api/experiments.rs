@@ -151,9 +151,10 @@ async fn look(
     let from = if status_only { u64::MAX } else { from.max(1) };
     let read = move |knowledge: &Knowledge| {
         let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?);
-        let changes = match from < tail.next() {
-            true => tail.since(from, |task| knowledge.scheduler.runs_of(task).any(|other| other.id == run)),
-            false => vec![],
+        let changes = if from < tail.next() {
+            tail.since(from, |task| knowledge.scheduler.runs_of(task).any(|other| other.id == run))
+        } else {
+            vec![]
         };
         let status = Some(run_status(knowledge, found));
         Ok::<_, Status>((tail.first(), v1::WatchRunResponse { status, changes, next_change: tail.next() }))
@@ -484,11 +485,9 @@ impl ExperimentService for Experiments {
             task_keys.iter().map(|key| find(knowledge, key)).collect()
         };
         let tasks = self.driver.read(named).await??;
-        self.decide(match tasks.is_empty() {
-            true => SchedulerRequest::Cancel { run },
-            false => SchedulerRequest::Prune { run, tasks },
-        })
-        .await?;
+        let request =
+            if tasks.is_empty() { SchedulerRequest::Cancel { run } } else { SchedulerRequest::Prune { run, tasks } };
+        self.decide(request).await?;
         Ok(Response::new(v1::CancelRunResponse { status: Some(self.status_of(run).await?) }))
     }
 

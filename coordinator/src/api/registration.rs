@@ -232,9 +232,10 @@ impl RegistrationService for Registration {
                 }
                 // A name that only revoked identities have finds them again, so that a repeat is one.
                 let named = || registry.identities().filter(|(_, known)| known.name == text);
-                let all: Vec<&IdentityId> = match named().any(|(_, known)| !known.revoked) {
-                    true => named().filter(|(_, known)| !known.revoked).map(|(id, _)| id).collect(),
-                    false => named().map(|(id, _)| id).collect(),
+                let all: Vec<&IdentityId> = if named().any(|(_, known)| !known.revoked) {
+                    named().filter(|(_, known)| !known.revoked).map(|(id, _)| id).collect()
+                } else {
+                    named().map(|(id, _)| id).collect()
                 };
                 find::registered(all.into_iter().cloned(), "identity", &text)
             })

@@ -116,9 +116,11 @@ impl Folder {
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         let path = self.path(digest, encoding);
         let is_same = |meta: &fs::Metadata| of.is_none_or(|known| known == version(meta));
-        let moved = fs::metadata(&path).and_then(|meta| match is_same(&meta) {
-            true => fs::rename(&path, folder.join(format!("{digest}{}", encoding.suffix()))).map(|()| true),
-            false => Ok(false),
+        let moved = fs::metadata(&path).and_then(|meta| {
+            if !is_same(&meta) {
+                return Ok(false);
+            }
+            fs::rename(&path, folder.join(format!("{digest}{}", encoding.suffix()))).map(|()| true)
         });
         match moved {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -498,9 +498,10 @@ impl Blobs {
                 Err(error) => return error,
             }
         }
-        match damaged {
-            true => Error::Damaged { digest },
-            false => Error::Unreadable { digest, problem: "other bytes came than are stored; try again".to_owned() },
+        if damaged {
+            Error::Damaged { digest }
+        } else {
+            Error::Unreadable { digest, problem: "other bytes came than are stored; try again".to_owned() }
         }
     }
 

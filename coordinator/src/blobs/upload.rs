@@ -387,11 +387,13 @@ impl Upload {
         turn.keep_promise(u64::MAX);
         let checked = Checked { digest: start.digest, encoding: start.encoding, path: turn.path.clone(), turn };
         let (got, size) = check.finish().map_err(|invalid| of_bytes(&invalid))?;
-        match got == start.digest {
-            true if size == start.size => Ok(checked),
-            true => Err(Error::Invalid { field: "size", problem: format!("is {}, but {size} bytes came", start.size) }),
-            false => Err(Error::Mismatch { wanted: start.digest, got }),
+        if got != start.digest {
+            return Err(Error::Mismatch { wanted: start.digest, got });
         }
+        if size != start.size {
+            return Err(Error::Invalid { field: "size", problem: format!("is {}, but {size} bytes came", start.size) });
+        }
+        Ok(checked)
     }
 
     /// Removes what has arrived of the upload.

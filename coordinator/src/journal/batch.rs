@@ -75,10 +75,10 @@ impl<'a> Replay<'a> {
 
     /// Checks that no event is missing up to `last`.
     pub(super) fn end(self, last: u64) -> Result<(), Error> {
-        match self.last == last {
-            true => Ok(()),
-            false => Err(self.damaged(format!("event {} was expected after event {}", last, self.last))),
+        if self.last != last {
+            return Err(self.damaged(format!("event {} was expected after event {}", last, self.last)));
         }
+        Ok(())
     }
 
     fn damaged(&self, problem: String) -> Error {

@@ -211,10 +211,7 @@ impl MarkFile {
     /// Advances the mark to what the journal holds, for instance after a cut between the two
     /// writes.
     pub(super) fn follow(&mut self, mark: Mark) -> Result<(), Error> {
-        match self.places.newest() == Some(mark) {
-            true => Ok(()),
-            false => self.note(mark),
-        }
+        if self.places.newest() == Some(mark) { Ok(()) } else { self.note(mark) }
     }
 }
 

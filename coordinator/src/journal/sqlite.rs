@@ -295,9 +295,10 @@ impl Sqlite {
     }
 
     fn write_error(&self, error: rusqlite::Error) -> Error {
-        match is_damage(&error) {
-            true => self.read_error(error),
-            false => Error::Write { place: self.place(), cause: error.into() },
+        if is_damage(&error) {
+            self.read_error(error)
+        } else {
+            Error::Write { place: self.place(), cause: error.into() }
         }
     }
 }

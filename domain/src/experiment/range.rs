@@ -35,10 +35,10 @@ pub(super) fn refuse(key: &str, problem: impl Into<String>) -> Checked {
 
 /// Checks that a number lies in a range. NaN lies in none.
 pub(crate) fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
-    match range.contains(&value) {
-        true => Ok(()),
-        false => refuse(key, format!("is {value}, has to lie between {} and {}", range.start(), range.end())),
+    if !range.contains(&value) {
+        return refuse(key, format!("is {value}, has to lie between {} and {}", range.start(), range.end()));
     }
+    Ok(())
 }
 
 /// Checks width and height.

@@ -341,13 +341,11 @@ impl TransferLearning {
             return refuse("tl.protocol", "has to name at least one protocol, and each once");
         }
         let runs: u32 = self.trials().iter().map(|trials| trials.repeats * trials.folds).sum();
-        match runs <= RUNS_MAX {
-            true => Ok(()),
-            false => {
-                let with = "with tl.folds, tl.seeds and tl.protocol";
-                refuse("tl.repeats", format!("makes {runs} runs {with}, has to make 1 to {RUNS_MAX}"))
-            }
+        if runs > RUNS_MAX {
+            let with = "with tl.folds, tl.seeds and tl.protocol";
+            return refuse("tl.repeats", format!("makes {runs} runs {with}, has to make 1 to {RUNS_MAX}"));
         }
+        Ok(())
     }
 
     /// The weights that the first step needs.

@@ -124,11 +124,12 @@ impl Data {
     /// # Errors
     /// The first invalid field.
     pub fn check(&self) -> Result<(), InvalidData> {
-        let most = |field: &dyn Fn() -> String, value: usize, most: usize, unit: &str| match value <= most {
-            true => Ok(()),
-            false => {
-                Err(InvalidData { field: field(), problem: format!("is {value}{unit}, has to be at most {most}") })
+        let most = |field: &dyn Fn() -> String, value: usize, most: usize, unit: &str| {
+            if value > most {
+                let problem = format!("is {value}{unit}, has to be at most {most}");
+                return Err(InvalidData { field: field(), problem });
             }
+            Ok(())
         };
         let stand_in = self.stand_in.as_deref().map_or(0, str::len);
         most(&|| "stand_in".to_owned(), stand_in, STAND_IN_MAX, " bytes long")?;

@@ -46,10 +46,10 @@ impl Scheduler {
                 self.check_plan(run, &tasks)?;
                 let is_new =
                     |task: &TaskSpec| !self.has(run, task.key) || self.task(task.key).is_ok_and(Task::is_given_up);
-                Ok(match tasks.iter().any(is_new) {
-                    true => vec![Event::TasksAdded { run, tasks: tasks.into_iter().map(Arc::new).collect(), by }],
-                    false => vec![],
-                })
+                if !tasks.iter().any(is_new) {
+                    return Ok(vec![]);
+                }
+                Ok(vec![Event::TasksAdded { run, tasks: tasks.into_iter().map(Arc::new).collect(), by }])
             }
             Request::Cancel { run } => Ok(match self.run(run)? {
                 known if known.phase == Phase::Cancelled || known.counts.is_complete() => vec![],
@@ -85,14 +85,14 @@ impl Scheduler {
                 events.push(Event::WorkerLeft { worker });
                 Ok(events)
             }
-            Request::Drain { worker } => Ok(match self.worker(&worker)?.draining {
-                true => vec![],
-                false => vec![Event::WorkerDraining { worker }],
-            }),
-            Request::Readmit { worker } => Ok(match self.worker(&worker)?.takes_work() {
-                true => vec![],
-                false => vec![Event::WorkerReadmitted { worker }],
-            }),
+            Request::Drain { worker } => {
+                let is_draining = self.worker(&worker)?.draining;
+                Ok(if is_draining { vec![] } else { vec![Event::WorkerDraining { worker }] })
+            }
+            Request::Readmit { worker } => {
+                let takes_work = self.worker(&worker)?.takes_work();
+                Ok(if takes_work { vec![] } else { vec![Event::WorkerReadmitted { worker }] })
+            }
             Request::Acquire { worker, request, max } => {
                 let known = self.worker(&worker)?;
                 let is_new = known.is_new(request) && known.takes_work();
