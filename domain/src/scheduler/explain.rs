@@ -46,8 +46,8 @@ impl Scheduler {
                 format!("{}: {}", failure.code.name(), failure.message),
                 "submitting its run again gives it a new chance".to_owned(),
             ],
-            State::Cancelled => vec!["every run that it is part of was called off".to_owned()],
-            State::Pruned => vec!["a search dropped it".to_owned()],
+            State::Cancelled => vec!["every run that it is part of was cancelled".to_owned()],
+            State::Pruned => vec!["pruned by the sweep".to_owned()],
         };
         if task.had.is_some() {
             reasons.push("its result was taken back, and is computed again".to_owned());
@@ -105,9 +105,10 @@ impl Scheduler {
             let state = match &task.state {
                 State::Failed(failure) => format!("failed ({}: {})", failure.code.name(), failure.message),
                 State::Leased(lease) => format!("runs on {}", self.name_of(&lease.worker)),
-                State::Waiting { .. } => "waits itself".to_owned(),
+                State::Waiting { .. } => "is itself waiting".to_owned(),
                 State::Ready => "has not been handed out yet".to_owned(),
-                State::Cancelled | State::Pruned => "was called off".to_owned(),
+                State::Cancelled => "was cancelled".to_owned(),
+                State::Pruned => "was pruned".to_owned(),
                 State::Committed { .. } => "is done".to_owned(),
             };
             format!("waits for {} ({}), which {state}", task.spec.label(), task.spec.key.short())

@@ -154,7 +154,7 @@ pub enum Reject {
     #[error("unknown run {}", .0.short())]
     UnknownRun(Digest),
     /// The run was cancelled while it was being submitted.
-    #[error("run {} was called off meanwhile; submit it again", .0.short())]
+    #[error("run {} was cancelled meanwhile; submit it again", .0.short())]
     CalledOff(Digest),
     /// No worker has that id.
     #[error("unknown worker {0}: it has no session, or has been silent for too long")]
