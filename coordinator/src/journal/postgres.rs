@@ -38,8 +38,8 @@ const PAGE: i64 = 256;
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(100);
 
-/// Default time that a leader leads without a sign of life. It need not cover several failovers
-/// of a database, as nobody else can write meanwhile.
+/// Default time that a leader leads without a sign of life. It need not be several times as long
+/// as a failover of the database, as nobody else can write meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The address of a journal in PostgreSQL, and how long to wait for the database.
