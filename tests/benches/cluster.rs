@@ -99,7 +99,7 @@ fn start_worker(folder: &Path, url: &str, number: usize) -> Runtime {
         program: Program { path: "unused".into(), arguments: vec![], environment: vec![] },
     };
     let runtime = runtime("worker", 1);
-    runtime.spawn(worker::run(config, std::future::pending()));
+    runtime.spawn(worker::run(config, None, std::future::pending()));
     runtime
 }
 

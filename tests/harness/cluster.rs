@@ -272,12 +272,29 @@ impl Cluster {
         fake: &[(&str, &Path)],
         adjust: impl FnOnce(&mut worker::Config),
     ) -> Worker {
+        self.worker_watched(name, fake, None, adjust)
+    }
+
+    /// As [`Cluster::worker_with`], with its pages at a listener.
+    pub(crate) fn worker_watched(
+        &self,
+        name: &str,
+        fake: &[(&str, &Path)],
+        window: Option<std::net::TcpListener>,
+        adjust: impl FnOnce(&mut worker::Config),
+    ) -> Worker {
         let mut config = self.worker_config(name, fake);
         adjust(&mut config);
+        if let Some(window) = &window {
+            window.set_nonblocking(true).unwrap();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let drain = CancellationToken::new();
         let told = drain.clone().cancelled_owned();
-        let ended = runtime.spawn(async { worker::run(config, told).await });
+        let ended = runtime.spawn(async {
+            let http = window.map(|window| TcpListener::from_std(window).unwrap());
+            worker::run(config, http, told).await
+        });
         Worker { drain, ended: Some(ended), runtime: Some(runtime) }
     }
 

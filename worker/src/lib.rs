@@ -24,6 +24,8 @@
 //! | [`devices`] | the machine's GPUs, and which of them an attempt sees |
 //! | [`memory`] | how much memory there is, and whether it ran out |
 //! | [`store`] | inputs by digest, kept for the next attempt |
+//! | [`telemetry`] | the metrics: their names and what they count |
+//! | [`window`] | pages over HTTP for probes and monitoring |
 
 pub mod attempt;
 pub mod child;
@@ -43,6 +45,8 @@ pub mod session;
 mod shared;
 pub mod store;
 mod supervise;
+pub mod telemetry;
+pub mod window;
 
 pub use config::Config;
 pub use lifecycle::{Error, run};

@@ -1,5 +1,6 @@
 //! A worker from joining to its end.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,15 @@ use domain::task::WorkerId;
 use proto::channel::Credentials;
 use proto::path_error::io_error;
 use proto::private;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{self, Config};
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::window::{self, Exposed, View};
 use crate::{identity, lease_loop, reports, session};
 
 /// Why the worker could not start or go on.
@@ -34,6 +38,12 @@ pub enum Error {
     /// The coordinator does not want this worker.
     #[error("the coordinator refuses this worker: {}", .0.message())]
     Refused(tonic::Status),
+    /// The pages would be seen by other machines.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// The listener for pages has no address.
+    #[error("cannot listen for --http: {0}")]
+    Listen(#[source] io::Error),
 }
 
 impl From<private::Error> for Error {
@@ -49,12 +59,15 @@ impl From<private::Error> for Error {
 const REPORTS: usize = 64;
 
 /// Works until `drain` is ready, then lets running attempts end within the grace
-/// period, hands back the rest and returns.
+/// period, hands back the rest and returns. Pages are served to whoever connects to `http`.
 ///
 /// # Errors
-/// If the address or the state folder cannot be used, or the coordinator refuses
+/// If an address or the state folder cannot be used, or the coordinator refuses
 /// this worker for good. A coordinator that is away is waited for.
-pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn run(config: Config, http: Option<TcpListener>, drain: impl Future<Output = ()>) -> Result<(), Error> {
+    if let Some(listener) = &http {
+        window::check(listener.local_addr().map_err(Error::Listen)?)?;
+    }
     let addresses = proto::address::Address::parse_all(&config.coordinator)?;
     private::folder(&config.state)?;
     let _lock = private::lock(&config.state)?;
@@ -62,6 +75,8 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     // Programs of others run in folders of their own and are told where theirs lie.
     let root = std::path::absolute(&config.state).map_err(state_error)?;
     let store = Store::open(&root, config.cache_bytes).map_err(state_error)?;
+    let view = View::new(&config.coordinator);
+    let _window = http.map(|listener| AbortOnDropHandle::new(tokio::spawn(window::serve(listener, view.clone()))));
     let (reports, reported) = mpsc::channel(REPORTS);
     tokio::pin!(drain);
     let joined = tokio::select! {
@@ -76,6 +91,7 @@ pub async fn run(config: Config, drain: impl Future<Output = ()>) -> Result<(), 
     }
     let channel = proto::channel::connect(&config.coordinator, &credentials)?;
     let shared = Arc::new(Shared::new(config, WorkerId(id), channel, store, reports));
+    view.joined(shared.clone());
     let done = CancellationToken::new();
     let session = tokio::spawn(session::run(shared.clone(), done.clone()));
     let leasing = tokio::spawn(lease_loop::run(shared.clone()));

@@ -32,6 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<
             ended = one_session(&shared, &mut welcomed) => ended,
             () = done.cancelled() => return Ok(()),
         };
+        shared.set_connected(false);
         match ended {
             Err(status) if is_final(&status) => return Err(status),
             // At first somebody has to mend it; later what runs is worth a wait.
@@ -75,6 +76,7 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
             message = down.message() => match message?.and_then(|response| response.message) {
                 Some(Down::Welcome(welcome)) => {
                     *welcomed = true;
+                    shared.set_connected(true);
                     heartbeat = tokio::time::interval(Duration::from_millis(u64::from(welcome.heartbeat_ms.max(10))));
                     shared.welcomed.notify_one();
                 }

@@ -2,11 +2,12 @@
 //! attempts that run.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::digest::Digest;
 use domain::stage::Progress;
-use domain::task::{FencingToken, WorkerId};
+use domain::task::{FencingToken, Grant, WorkerId};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -36,12 +37,15 @@ pub(crate) struct Shared {
     pub(crate) in_a_hurry: CancellationToken,
     /// The grace period is over: what runs is handed back.
     pub(crate) out_of_time: CancellationToken,
+    /// Whether a session has begun that has not ended.
+    connected: AtomicBool,
     running: Mutex<BTreeMap<FencingToken, Running>>,
 }
 
 #[derive(Debug)]
 struct Running {
     task: Digest,
+    slots: u32,
     progress: Progress,
     revoked: CancellationToken,
     preempted: CancellationToken,
@@ -66,16 +70,18 @@ impl Shared {
             draining: CancellationToken::new(),
             in_a_hurry: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
+            connected: AtomicBool::new(false),
             running: Mutex::default(),
             config,
         }
     }
 
     /// Lists an attempt among those that run, for as long as what is returned lives.
-    pub(crate) fn begin(&self, task: Digest, token: FencingToken) -> Listed<'_> {
+    pub(crate) fn begin(&self, grant: &Grant) -> Listed<'_> {
+        let (task, token, slots) = (grant.task, grant.token, grant.slots);
         let (revoked, preempted) = (CancellationToken::new(), CancellationToken::new());
         let progress = Progress { done: 0, total: 0, note: String::new() };
-        let running = Running { task, progress, revoked: revoked.clone(), preempted: preempted.clone() };
+        let running = Running { task, slots, progress, revoked: revoked.clone(), preempted: preempted.clone() };
         self.lock().insert(token, running);
         Listed { shared: self, token, revoked, preempted }
     }
@@ -104,6 +110,21 @@ impl Shared {
     /// All attempts that run, and how far each is.
     pub(crate) fn attempts(&self) -> Vec<(FencingToken, Digest, Progress)> {
         self.lock().iter().map(|(token, running)| (*token, running.task, running.progress.clone())).collect()
+    }
+
+    /// Slots of all attempts that run.
+    pub(crate) fn slots_used(&self) -> u64 {
+        self.lock().values().map(|running| u64::from(running.slots)).sum()
+    }
+
+    /// Notes that a session has begun, or that there is none.
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Whether there is a session.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FencingToken, Running>> {

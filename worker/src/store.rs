@@ -157,6 +157,11 @@ impl Store {
         manifest.entries().iter().all(|entry| kept.files.contains_key(&entry.digest))
     }
 
+    /// Bytes of the files that are kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
     async fn manifest(&self, transfer: &Transfer, artifact: Digest) -> Result<Manifest, Error> {
         let path = self.attempts.join(format!("manifest-{artifact}-{}", number()));
         self.place(transfer, artifact, &path).await?;

@@ -1,5 +1,6 @@
 //! Being a worker, and looking after workers.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,10 @@ pub struct Worker {
     /// A word that tasks may ask for; may be repeated. What the join token said of the same key counts for more
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// Serve /metrics for Prometheus, /healthz and /readyz over HTTP at this address of loopback; by default
+    /// not at all
+    #[arg(long, env = "LITHOGEN_HTTP", value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
     /// Folder for inputs, attempts and the worker's identity
     #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
     pub state: PathBuf,

@@ -123,7 +123,7 @@ async fn study(
         config.gpus = share(&gpus, usize::from(number), workers);
         let drain = drain.clone();
         tracker.spawn(async move {
-            if let Err(error) = worker::run(config, drain.cancelled()).await {
+            if let Err(error) = worker::run(config, None, drain.cancelled()).await {
                 tracing::error!(%error, "worker");
             }
         });

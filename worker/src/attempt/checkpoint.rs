@@ -30,7 +30,7 @@ impl Attempt<'_> {
         let files = self.folder.checkpoint_of(step);
         let root = files.clone();
         let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
-        self.transfer.push_files(&files, &manifest).await?;
+        self.storing.push_files(&files, &manifest).await?;
         self.shared.store.keep(&files, &manifest);
         let message = v1::SaveCheckpointRequest {
             task_key: self.grant.task.to_string(),

@@ -19,10 +19,10 @@ impl Attempt<'_> {
         }
         tokio::fs::create_dir_all(folder.outputs()).await.map_err(io_error("create", root))?;
         for input in &grant.inputs {
-            store.materialise(&self.transfer, input.artifact, &input.only, &folder.inputs().join(&input.name)).await?;
+            store.materialise(&self.fetching, input.artifact, &input.only, &folder.inputs().join(&input.name)).await?;
         }
         if let Some(checkpoint) = grant.checkpoint
-            && let Err(error) = store.materialise(&self.transfer, checkpoint, &[], &folder.checkpoint()).await
+            && let Err(error) = store.materialise(&self.fetching, checkpoint, &[], &folder.checkpoint()).await
         {
             match &error {
                 Error::Rpc(status) if !is_final(status) => return Err(error),

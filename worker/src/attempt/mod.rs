@@ -12,7 +12,7 @@ mod fetch;
 mod logs;
 mod outcome;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::artifact::Manifest;
 use domain::resources::{GpuPart, Offer, Resources, Unfit, WHOLE_GPU};
@@ -30,7 +30,7 @@ use crate::child::protocol::Line;
 use crate::session::BACKOFF;
 use crate::shared::Shared;
 use crate::supervise::STOP_PATIENCE;
-use crate::{command, devices};
+use crate::{command, devices, telemetry};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
@@ -40,7 +40,10 @@ struct Attempt<'a> {
     shared: &'a Shared,
     grant: &'a Grant,
     folder: Folder,
-    transfer: Transfer,
+    /// When its lease arrived.
+    began: Instant,
+    fetching: Transfer,
+    storing: Transfer,
     /// The lease is over: nobody wants the result.
     revoked: CancellationToken,
     /// The lease is wanted back.
@@ -50,7 +53,7 @@ struct Attempt<'a> {
 /// Runs one attempt and tells the coordinator how it ended. It never fails: all
 /// that can go wrong is told.
 pub(crate) async fn run(shared: &Shared, grant: Grant) {
-    let listed = shared.begin(grant.task, grant.token);
+    let listed = shared.begin(&grant);
     let attempt = Attempt::new(shared, &grant, listed.revoked.clone(), listed.preempted.clone());
     if let Err(failure) = check(&shared.config.offer(), &grant) {
         tracing::warn!(task = grant.label, message = failure.message, "a lease is not run");
@@ -108,7 +111,16 @@ impl<'a> Attempt<'a> {
     fn new(shared: &'a Shared, grant: &'a Grant, revoked: CancellationToken, preempted: CancellationToken) -> Self {
         let folder = shared.store.attempt(&format!("{}-{}", grant.task.short(), grant.token));
         let transfer = Transfer::new(shared.channel.clone());
-        Self { shared, grant, folder: Folder::new(folder), transfer, revoked, preempted }
+        Self {
+            shared,
+            grant,
+            folder: Folder::new(folder),
+            began: Instant::now(),
+            fetching: transfer.clone().on_progress(telemetry::came_in),
+            storing: transfer.on_progress(telemetry::went_out),
+            revoked,
+            preempted,
+        }
     }
 
     /// Fetches, runs and stores.
@@ -136,7 +148,7 @@ impl<'a> Attempt<'a> {
     /// last one is on its way when this returns, and none comes after it.
     async fn run_program(&self, announce: watch::Sender<u64>) -> Result<(), Failure> {
         let (shared, grant) = (self.shared, self.grant);
-        let mut last_news = std::time::Instant::now();
+        let mut last_news = Instant::now();
         let tell = |line: Line| match line {
             Line::Checkpoint { checkpoint } => {
                 announce.send_replace(checkpoint);
@@ -144,7 +156,7 @@ impl<'a> Attempt<'a> {
             Line::Progress(progress) => {
                 shared.note(grant.token, progress);
                 if last_news.elapsed() >= NEWS_PAUSE {
-                    last_news = std::time::Instant::now();
+                    last_news = Instant::now();
                     shared.news.notify_one();
                 }
             }
@@ -180,7 +192,7 @@ impl<'a> Attempt<'a> {
         let manifest = tokio::task::spawn_blocking(move || transfer::scan(&root)).await??;
         // A coordinator that has the files no more says so when it is told of the end.
         if !self.shared.store.has_all(&manifest) {
-            self.transfer.push_files(&outputs, &manifest).await?;
+            self.storing.push_files(&outputs, &manifest).await?;
         }
         self.shared.store.keep(&outputs, &manifest);
         Ok(manifest)

@@ -8,8 +8,8 @@ use proto::v1::attempt_end::End;
 use tonic::Status;
 
 use super::Attempt;
-use crate::reports;
 use crate::session::BACKOFF;
+use crate::{reports, telemetry};
 
 /// How an attempt ended.
 pub(super) enum Outcome {
@@ -19,6 +19,16 @@ pub(super) enum Outcome {
     Stopped,
 }
 
+impl Outcome {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::Stopped => "released",
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// Tells how the attempt ended, if anybody still wants to know.
     pub(super) async fn conclude(&self, outcome: &Outcome) {
@@ -26,7 +36,9 @@ impl Attempt<'_> {
         if let Outcome::Failed(failure) = outcome {
             tracing::debug!(task, code = failure.code.name(), message = failure.message, "attempt failed");
         }
-        if self.revoked.is_cancelled() {
+        let is_revoked = self.revoked.is_cancelled();
+        telemetry::ended(self.grant, if is_revoked { "revoked" } else { outcome.name() }, self.began.elapsed());
+        if is_revoked {
             return;
         }
         let mut refused = self.tell(outcome).await;
@@ -34,7 +46,7 @@ impl Attempt<'_> {
         if refused.as_ref().is_some_and(|status| reason(status).as_deref() == Some(MISSING_BLOB)) {
             // Found damaged since it was pushed, cleared away, or never seen by this coordinator.
             let outputs = self.folder.outputs();
-            match self.retrying(|| self.transfer.push_files(&outputs, manifest)).await {
+            match self.retrying(|| self.storing.push_files(&outputs, manifest)).await {
                 Some(Ok(())) => refused = self.tell(outcome).await,
                 Some(Err(error)) => tracing::warn!(task, %error, "what is missing cannot be stored again"),
                 None => return,

@@ -15,6 +15,7 @@ use worker::memory::limit_mib;
 
 use crate::args::Worker;
 use crate::commands::attempt::DEVICE;
+use crate::commands::coordinator::listen_for_pages;
 use crate::commands::worker::signals::Signals;
 use crate::commands::workers::in_words;
 use crate::exit::{self, Problem};
@@ -52,6 +53,15 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
         gpus => format!(" · {}", in_words(gpus.iter().map(|device| device.gpu.name.as_str()))),
     };
     note!("worker {name} · {slots} slots{offered} · coordinator {} · ^C drains", config.coordinator);
+    let http = match args.http {
+        Some(address) => {
+            worker::window::check(address).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+            let listener = listen_for_pages(address).await?;
+            note!("pages http://{}/metrics, /healthz and /readyz", listener.local_addr()?);
+            Some(listener)
+        }
+        None => None,
+    };
     let drain = CancellationToken::new();
     let told = drain.clone();
     tokio::spawn(async move {
@@ -61,7 +71,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
         signals.interrupt().await;
         std::process::exit(i32::from(exit::INTERRUPTED));
     });
-    worker::run(config, told.cancelled_owned()).await.map_err(|error| match &error {
+    worker::run(config, http, told.cancelled_owned()).await.map_err(|error| match &error {
         worker::Error::Refused(status) if reason(status).as_deref() == Some(INCOMPATIBLE) => {
             Problem::new(exit::INCOMPATIBLE, error.to_string()).into()
         }
