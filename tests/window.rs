@@ -1,13 +1,15 @@
-//! What probes and Prometheus see of a coordinator.
+//! What probes and Prometheus see of a coordinator and of a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use coordinator::telemetry::METRICS;
 use domain::overrides;
 use domain::registry::Role;
 use proto::channel::call;
+use proto::join_token::{JoinToken, Secret};
 use proto::tls::{self, Trust};
 use proto::v1;
 use proto::window::{Kind, Metric};
@@ -16,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::cluster::{Cluster, data, tasks};
+use crate::harness::cluster::{Cluster, Worker, data, tasks};
 use crate::harness::program::{Running, run_in};
-use crate::harness::workspace;
+use crate::harness::{soon, workspace};
 use crate::security::join;
 
 /// Connections that say nothing; more than there are places for them.
@@ -48,12 +50,46 @@ async fn encrypted(address: SocketAddr, config: &ClientConfig, page: &str) -> (u
 /// A coordinator in a process of its own that has a window, and both its addresses.
 fn coordinator(folder: &std::path::Path) -> (Running, SocketAddr, SocketAddr) {
     let mut running = Running::start_in(folder, "coordinator --listen 127.0.0.1:0 --http 127.0.0.1:0");
+    let [grpc, http] = addresses(&mut running);
+    (running, grpc, http)
+}
+
+/// The addresses that a process names up to those of its pages.
+fn addresses<const N: usize>(running: &mut Running) -> [SocketAddr; N] {
     running.hear("/healthz and /readyz");
     let said = running.said().clone();
-    let mut urls = said.split_whitespace().filter_map(|word| word.strip_prefix("http://"));
-    let mut address = || urls.next().unwrap().trim_end_matches("/metrics,").parse().unwrap();
-    let (grpc, http) = (address(), address());
-    (running, grpc, http)
+    let urls = said.split_whitespace().filter_map(|word| word.strip_prefix("http://"));
+    let addresses = urls.map(|url| url.trim_end_matches("/metrics,").parse().unwrap());
+    <[SocketAddr; N]>::try_from(addresses.collect::<Vec<_>>()).unwrap()
+}
+
+/// A worker in this process that has a window, and where that is.
+fn watched(
+    cluster: &Cluster,
+    fake: &[(&str, &Path)],
+    adjust: impl FnOnce(&mut worker::Config),
+) -> (Worker, SocketAddr) {
+    let window = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = window.local_addr().unwrap();
+    (cluster.worker_watched("hand", fake, Some(window), adjust), address)
+}
+
+/// Waits until a page has that status and these words.
+async fn shows(address: SocketAddr, page: &str, status: u16, words: &str) {
+    soon(&format!("{page} shows {status} {words}"), || async {
+        let (code, text) = plain(address, page).await;
+        (code == status && text.contains(words)).then_some(())
+    })
+    .await;
+}
+
+/// The metrics of workers. Coordinators in this process count into the same recorder.
+async fn of_workers(address: SocketAddr) -> String {
+    let (code, text) = plain(address, "/metrics").await;
+    assert_eq!(code, 200, "{text}");
+    let name = |line: &str| line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").to_owned();
+    let lines = text.lines().filter(|line| name(line).starts_with("lithogen_worker_"));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// The text for Prometheus, taken apart.
@@ -172,9 +208,20 @@ async fn all_metrics_are_there_after_some_work_and_no_others() {
 #[tokio::test]
 #[cfg_attr(not(promtool), ignore = "needs LITHOGEN_TEST_PROMTOOL: the path of promtool (apt install prometheus)")]
 async fn promtool_finds_nothing_wrong_with_the_metrics() {
-    use std::io::Write;
     let folder = tempfile::tempdir().unwrap();
     let (_running, _, text) = scraped(folder.path()).await;
+    is_right(&text);
+    let cluster = Cluster::start().await;
+    let (worker, http) = watched(&cluster, &[], |_| {});
+    cluster.submit().await;
+    cluster.end().await;
+    is_right(&of_workers(http).await);
+    worker.drain().await;
+}
+
+/// Asks promtool about metrics.
+fn is_right(text: &str) {
+    use std::io::Write;
     let promtool = std::env::var_os("LITHOGEN_TEST_PROMTOOL").unwrap();
     let mut checking = std::process::Command::new(promtool)
         .args(["check", "metrics"])
@@ -221,6 +268,88 @@ async fn who_says_nothing_keeps_no_probe_out() {
     }
 }
 
+#[tokio::test]
+async fn a_worker_tells_whether_it_takes_work_and_what_it_has_done() {
+    let mut cluster = Cluster::start().await;
+    let (worker, http) = watched(&cluster, &[], |_| {});
+    shows(http, "/readyz", 200, "ready\n").await;
+    cluster.stop().await;
+    shows(http, "/readyz", 503, "not connected").await;
+    cluster.start_again().await;
+    shows(http, "/readyz", 200, "ready\n").await;
+    cluster.submit().await;
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    shows(http, "/metrics", 200, "\nlithogen_worker_slots_used 0\n").await;
+    let text = of_workers(http).await;
+    let read = Exposition::read(&text);
+    read.is(worker::telemetry::METRICS);
+    // Workers of other tests may have counted as well.
+    let done = tasks() as f64;
+    assert!(read.sum("lithogen_worker_task_attempts_total", &[("outcome", "succeeded")]) >= done, "{text}");
+    assert!(read.sum("lithogen_worker_task_duration_seconds_count", &[("device_class", "cpu")]) >= done, "{text}");
+    for direction in ["in", "out"] {
+        assert!(read.sum("lithogen_worker_artifact_bytes_total", &[("direction", direction)]) > 0.0, "{text}");
+    }
+    assert!(read.sum("lithogen_worker_cache_bytes", &[]) > 0.0, "{text}");
+    assert_eq!(read.sum("lithogen_worker_slots", &[]), 2.0);
+    assert_eq!(read.sum("lithogen_worker_ready", &[]), 1.0);
+    assert_eq!(read.sum("lithogen_worker_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    assert_eq!(plain(http, "/").await.0, 404);
+    worker.drain().await;
+    assert!(TcpStream::connect(http).await.is_err(), "the window is open without its worker");
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_lives_and_is_not_ready() {
+    let cluster = Cluster::start().await;
+    let gate = cluster.path("gate");
+    let (worker, http) = watched(&cluster, &[("FAKE_GATE", &gate)], |config| config.slots = 1);
+    cluster.submit().await;
+    shows(http, "/metrics", 200, "\nlithogen_worker_slots_used 1\n").await;
+    let drain = v1::DrainWorkerRequest { worker: "hand".to_owned() };
+    cluster.experiments().drain_worker(call(drain)).await.unwrap();
+    shows(http, "/readyz", 503, "drains").await;
+    assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
+    shows(http, "/metrics", 200, "\nlithogen_worker_ready 0\n").await;
+    std::fs::write(&gate, "").unwrap();
+    worker.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_has_not_joined_says_so_whoever_else_says_nothing() {
+    let cluster = Cluster::start().await;
+    // Connections wait there for ever.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", nobody.local_addr().unwrap());
+    let token = JoinToken { ca: proto::join_token::Fingerprint::of(b"nobody's"), secret: Secret::draw().unwrap() };
+    let (worker, http) = watched(&cluster, &[], |config| {
+        config.coordinator = url.clone();
+        config.join_token = Some(token);
+    });
+    shows(http, "/readyz", 503, &format!("has not joined yet: it waits for the coordinator at {url}")).await;
+    let mut silent = vec![];
+    for _ in 0..SILENT {
+        silent.push(TcpStream::connect(http).await.unwrap());
+        assert_eq!(plain(http, "/healthz").await.0, 200);
+    }
+    let text = of_workers(http).await;
+    assert!(text.contains("\nlithogen_worker_ready 0\n") && !text.contains("lithogen_worker_slots"), "{text}");
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn the_program_opens_a_window_for_a_worker_on_loopback_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = "worker --coordinator http://127.0.0.1:9";
+    let mut running = Running::start_in(folder.path(), &format!("{away} --http 127.0.0.1:0"));
+    let [_, http] = addresses(&mut running);
+    assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
+    shows(http, "/readyz", 503, "not connected to the coordinator at http://127.0.0.1:9").await;
+    run_in(folder.path(), &format!("{away} --http 0.0.0.0:0")).says(2, &["0.0.0.0:0", "an address on loopback"]);
+    running.signal("INT");
+    running.end().is_done();
+}
+
 #[test]
 fn a_port_that_is_taken_is_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,5 +372,5 @@ fn the_documented_metrics_are_those_that_are_exported() {
     let told = |metric: &Metric| {
         [metric.name.to_owned(), metric.kind.name().to_owned(), metric.labels.join(", "), metric.help.to_owned()]
     };
-    assert_eq!(documented, METRICS.iter().map(told).collect());
+    assert_eq!(documented, METRICS.iter().chain(worker::telemetry::METRICS).map(told).collect());
 }
