@@ -20,6 +20,7 @@ mod devices;
 mod disk;
 mod faults;
 mod history;
+mod logs;
 mod memory;
 mod process;
 mod recompute;

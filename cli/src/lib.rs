@@ -39,7 +39,7 @@ pub mod weights;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Runs one command; what went wrong is on standard error.
@@ -52,22 +52,42 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let filter = EnvFilter::try_from_env("LITHOGEN_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,lithogen_cli={level},coordinator={level},worker={level}")));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        // Complaining where nobody reads would panic in the midst of a call.
-        .log_internal_errors(false)
-        .init();
+    start_logs(filter, log_format(&cli.command));
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit::code_of(&error);
             if code != exit::INTERRUPTED {
-                note!("error: {}", describe(&error));
+                out::problem(describe(&error));
             }
             ExitCode::from(code)
+        }
+    }
+}
+
+/// What looks after workers speaks to people, also where workers do not.
+fn log_format(command: &Command) -> LogFormat {
+    match command {
+        Command::Coordinator(args) => args.logs.log_format,
+        Command::Worker(args) if args.command.is_none() => args.logs.log_format,
+        _ => LogFormat::Text,
+    }
+}
+
+fn start_logs(filter: EnvFilter, format: LogFormat) {
+    let logs = tracing_subscriber::fmt()
+        // Complaining where nobody reads would panic in the midst of a call.
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Text => logs
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .with_target(false)
+            .init(),
+        LogFormat::Json => {
+            logs.with_env_filter(out::with_notes(filter)).json().flatten_event(true).with_writer(|| out::Lines).init();
+            out::write_json();
         }
     }
 }

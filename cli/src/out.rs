@@ -3,15 +3,27 @@
 //! Whatever is printed goes through here, since names and messages come from workers,
 //! submitters and files: nothing that steers a terminal is let through. It is written
 //! as JSON writes it, `\u001b`, so JSON says the same as before.
+//!
+//! Where logs are JSON, so is all else on standard error: one object a line.
 
+use std::backtrace::Backtrace;
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing_subscriber::EnvFilter;
 
 /// Prints a line on standard error. Takes what `eprintln!` takes.
 macro_rules! note {
     ($($text:tt)*) => { $crate::out::error_line(format_args!($($text)*)) };
 }
+
+/// The target of notes among JSON logs.
+const NOTE: &str = "lithogen::note";
+
+/// Whether notes are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of a log after which a line that does not end is shown.
 const LINE_MAX: usize = 64 * 1024;
@@ -25,9 +37,52 @@ pub fn line(text: impl Display) {
 
 /// Prints a line on standard error; called by `note!`.
 pub(crate) fn error_line(text: impl Display) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        tracing::info!(target: NOTE, "{text}");
+        return;
+    }
     let text = text.to_string();
     // Whoever does not listen is not told.
     let _ = writeln!(io::stderr().lock(), "{}", shown(&text));
+}
+
+/// Prints on standard error why the program ends.
+pub(crate) fn problem(text: impl Display) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        tracing::error!(target: NOTE, "{text}");
+    } else {
+        note!("error: {text}");
+    }
+}
+
+/// From now on notes, and what a panic says, go among the logs, which are JSON.
+pub(crate) fn write_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(target: NOTE, backtrace = %Backtrace::capture(), "{panic}");
+    }));
+}
+
+/// Lets notes through a filter, whatever else it lets through.
+pub(crate) fn with_notes(filter: EnvFilter) -> EnvFilter {
+    match format!("{NOTE}=info").parse() {
+        Ok(notes) => filter.add_directive(notes),
+        Err(_) => filter,
+    }
+}
+
+/// Takes lines of JSON to standard error. What would steer a terminal is written out.
+pub(crate) struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(shown(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Prints what programs have said, as they said it.

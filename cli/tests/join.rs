@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 fn lithogen(home: &Path, words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lithogen"));
-    for name in ["STATE", "COORDINATOR", "LISTEN", "LOG", "JOIN_TOKEN"] {
+    for name in ["STATE", "COORDINATOR", "LISTEN", "HTTP", "LOG", "LOG_FORMAT", "JOIN_TOKEN"] {
         command.env_remove(format!("LITHOGEN_{name}"));
     }
     command.args(words.split_whitespace()).env("XDG_CONFIG_HOME", home).current_dir(home).stdin(Stdio::null());

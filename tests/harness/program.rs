@@ -47,7 +47,9 @@ pub(crate) fn real() -> PathBuf {
 /// A command that hears nothing of this machine's settings.
 pub(crate) fn lithogen<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(real());
-    for name in ["STATE", "COORDINATOR", "LISTEN", "HTTP", "LOG", "DEVICE", "JOIN_TOKEN", "BLOBS", "WEIGHTS"] {
+    for name in
+        ["STATE", "COORDINATOR", "LISTEN", "HTTP", "LOG", "LOG_FORMAT", "DEVICE", "JOIN_TOKEN", "BLOBS", "WEIGHTS"]
+    {
         command.env_remove(format!("LITHOGEN_{name}"));
     }
     command.args(arguments).stdin(Stdio::null());

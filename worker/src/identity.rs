@@ -43,7 +43,7 @@ pub(crate) async fn open(addresses: &[Address], config: &Config) -> Result<Optio
     loop {
         match Identity::join(&config.coordinator, token, &config.name, &folder).await {
             Err(Error::Call(status)) if !is_final(&status) => {
-                tracing::warn!(message = status.message(), "cannot join yet; trying again");
+                tracing::warn!(reason = status.message(), "cannot join yet; trying again");
                 tokio::time::sleep(backoff.pause()).await;
             }
             joined => return joined.map(Some),

@@ -44,7 +44,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 }
             }
             Err(status) => {
-                tracing::debug!(message = status.message(), "no lease");
+                tracing::debug!(reason = status.message(), "no lease");
                 tokio::select! {
                     () = tokio::time::sleep(backoff.pause()) => {}
                     () = shared.welcomed.notified() => backoff.reset(),

@@ -37,8 +37,8 @@ pub(crate) async fn run(shared: Arc<Shared>, done: CancellationToken) -> Result<
             Err(status) if is_final(&status) => return Err(status),
             // At first somebody has to mend it; later what runs is worth a wait.
             Err(status) if refused(&status).is_some() && !(was_welcomed || welcomed) => return Err(status),
-            Err(status) if refused(&status).is_some() => tracing::warn!(message = status.message(), "waiting"),
-            Err(status) => tracing::debug!(message = status.message(), "no session"),
+            Err(status) if refused(&status).is_some() => tracing::warn!(reason = status.message(), "waiting"),
+            Err(status) => tracing::debug!(reason = status.message(), "no session"),
             Ok(()) => tracing::debug!("the coordinator ended the session"),
         }
         was_welcomed |= welcomed;

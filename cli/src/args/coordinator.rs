@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use coordinator::journal::postgres::{PATIENCE, Server};
 
-use super::State;
+use super::{Logs, State};
 use crate::exit::{self, Problem};
 use crate::units;
 
@@ -21,6 +21,9 @@ pub struct Coordinator {
     /// the other; by default not at all
     #[arg(long, env = "LITHOGEN_HTTP", value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// What it says.
+    #[command(flatten)]
+    pub logs: Logs,
     /// Where it lives.
     #[command(flatten)]
     pub state: State,

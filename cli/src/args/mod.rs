@@ -24,7 +24,7 @@ pub use worker::*;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs a published study over many workers and brings back a table of means and
 /// standard deviations that can be believed.
@@ -49,6 +49,23 @@ pub struct Cli {
     /// Say more; twice for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// How a program that serves writes what it says.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Logs {
+    /// How to write on standard error: lines for people, or JSON for what collects logs
+    #[arg(long, env = "LITHOGEN_LOG_FORMAT", value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// See [`Logs::log_format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 /// One verb.

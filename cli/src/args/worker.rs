@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::token::label;
-use super::{Remote, State, Status};
+use super::{Logs, Remote, State, Status};
 use crate::units;
 
 /// `lithogen worker`.
@@ -46,6 +46,9 @@ pub struct Worker {
     /// not at all
     #[arg(long, env = "LITHOGEN_HTTP", value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// What it says.
+    #[command(flatten)]
+    pub logs: Logs,
     /// Folder for inputs, attempts and the worker's identity
     #[arg(long, env = "LITHOGEN_STATE", default_value = "lithogen-worker", value_name = "DIR")]
     pub state: PathBuf,

@@ -56,7 +56,7 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let listed = shared.begin(&grant);
     let attempt = Attempt::new(shared, &grant, listed.revoked.clone(), listed.preempted.clone());
     if let Err(failure) = check(&shared.config.offer(), &grant) {
-        tracing::warn!(task = grant.label, message = failure.message, "a lease is not run");
+        tracing::warn!(task = grant.label, reason = failure.message, "a lease is not run");
         return attempt.conclude(&Outcome::Failed(failure)).await;
     }
     if let Some(run) = shared.config.in_process {
@@ -208,7 +208,7 @@ impl<'a> Attempt<'a> {
         loop {
             match transfer().await {
                 Err(transfer::Error::Rpc(status)) if !is_final(&status) => {
-                    tracing::debug!(message = status.message(), "the coordinator is away");
+                    tracing::debug!(reason = status.message(), "the coordinator is away");
                 }
                 ended => return Some(ended),
             }

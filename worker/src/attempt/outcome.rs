@@ -34,7 +34,7 @@ impl Attempt<'_> {
     pub(super) async fn conclude(&self, outcome: &Outcome) {
         let task = &self.grant.label;
         if let Outcome::Failed(failure) = outcome {
-            tracing::debug!(task, code = failure.code.name(), message = failure.message, "attempt failed");
+            tracing::debug!(task, code = failure.code.name(), reason = failure.message, "attempt failed");
         }
         let is_revoked = self.revoked.is_cancelled();
         telemetry::ended(self.grant, if is_revoked { "revoked" } else { outcome.name() }, self.began.elapsed());
@@ -69,10 +69,10 @@ impl Attempt<'_> {
                 Err(status) if reason(&status).as_deref() == Some(FENCED) => return None,
                 Err(status) if is_final(&status) => {
                     let task = &self.grant.label;
-                    tracing::warn!(task, message = status.message(), "the coordinator refuses the outcome");
+                    tracing::warn!(task, reason = status.message(), "the coordinator refuses the outcome");
                     return Some(status);
                 }
-                Err(status) => tracing::debug!(message = status.message(), "the coordinator is away"),
+                Err(status) => tracing::debug!(reason = status.message(), "the coordinator is away"),
             }
             self.wait(&mut backoff).await?;
         }
