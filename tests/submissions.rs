@@ -188,7 +188,7 @@ async fn what_a_submission_comes_to_is_counted_and_refused_and_the_coordinator_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_are_answered_while_somebody_submits_the_largest_array_and_calls_it_off() {
+async fn others_are_answered_while_somebody_submits_the_largest_array_and_cancels_it() {
     let cluster = Cluster::start().await;
     submit(&cluster, commands("work", vec![array("work", 5_000, None)])).await.unwrap();
     let mut worker = Worker::join(&cluster).await;
@@ -201,7 +201,7 @@ async fn others_are_answered_while_somebody_submits_the_largest_array_and_calls_
     let cancel = v1::CancelRunRequest { run_id: submitted.run_id, task_keys: vec![] };
     let mut client = cluster.experiments();
     let (cancelled, longest) = meanwhile(&cluster, &mut worker, client.cancel_run(call(cancel))).await;
-    eprintln!("a worker waited {longest:?} at most beside a run that was called off");
+    eprintln!("a worker waited {longest:?} at most beside a run that was cancelled");
     assert!(longest < ANSWERED, "{longest:?}");
     assert_eq!(cancelled.unwrap().into_inner().status.unwrap().state(), v1::RunState::Cancelled);
 }

@@ -379,7 +379,7 @@ impl Reactor {
             _ => None,
         };
         let decided = self.knowledge.scheduler.decide(now.ms, request)?;
-        let calls_off = |event: &Event| {
+        let cancels = |event: &Event| {
             matches!(
                 event,
                 Event::RunCancelled { .. }
@@ -388,7 +388,7 @@ impl Reactor {
                     | Event::ResultsInvalidated { .. }
             )
         };
-        let before: Vec<(WorkerId, Digest, FencingToken)> = if decided.iter().any(calls_off) {
+        let before: Vec<(WorkerId, Digest, FencingToken)> = if decided.iter().any(cancels) {
             let leases = self.knowledge.scheduler.leases();
             leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()
         } else {

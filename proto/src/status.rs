@@ -77,7 +77,7 @@ pub fn of_reject(reject: &Reject) -> Status {
     match reject {
         Reject::UnknownTask(_) => status(Code::NotFound, "UNKNOWN_TASK", message),
         Reject::UnknownRun(_) => status(Code::NotFound, "UNKNOWN_RUN", message),
-        Reject::CalledOff(_) => status(Code::Aborted, "CALLED_OFF", message),
+        Reject::Cancelled(_) => status(Code::Aborted, "CALLED_OFF", message),
         Reject::UnknownWorker(_) => status(Code::FailedPrecondition, NO_SESSION, message),
         Reject::Fenced { .. } => status(Code::Aborted, FENCED, message),
         Reject::InvalidPlan { .. } => status(Code::InvalidArgument, "INVALID_PLAN", message),

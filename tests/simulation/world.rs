@@ -168,7 +168,7 @@ impl World {
         self.troubled = false;
         self.skew = 0;
         for run in 0..self.plans.len() {
-            // What was given up or called off gets another chance, what was paused goes on.
+            // What was given up or cancelled gets another chance, what was paused goes on.
             self.send(Message::Submit(run));
             self.send(Message::Resume(run));
         }

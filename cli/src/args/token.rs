@@ -63,7 +63,7 @@ pub enum TokenCommand {
 pub enum RoleName {
     /// Lease tasks and hand results in
     Worker,
-    /// Hand studies in, watch them, call them off
+    /// Hand in studies, watch and cancel them
     Submitter,
     /// Watch studies and fetch results
     Viewer,

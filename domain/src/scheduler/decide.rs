@@ -41,7 +41,7 @@ impl Scheduler {
             }
             Request::AddTasks { run, tasks, by } => {
                 if self.run(run)?.phase == Phase::Cancelled {
-                    return Err(Reject::CalledOff(run));
+                    return Err(Reject::Cancelled(run));
                 }
                 self.check_plan(run, &tasks)?;
                 let is_new =

@@ -47,7 +47,7 @@ impl Scheduler {
                 "submitting its run again gives it a new chance".to_owned(),
             ],
             State::Cancelled => vec!["every run that it is part of was cancelled".to_owned()],
-            State::Pruned => vec!["pruned by the sweep".to_owned()],
+            State::Pruned => vec!["pruned: its run goes on without it".to_owned()],
         };
         if task.had.is_some() {
             reasons.push("its result was taken back, and is computed again".to_owned());

@@ -155,7 +155,7 @@ pub enum Reject {
     UnknownRun(Digest),
     /// The run was cancelled while it was being submitted.
     #[error("run {} was cancelled meanwhile; submit it again", .0.short())]
-    CalledOff(Digest),
+    Cancelled(Digest),
     /// No worker has that id.
     #[error("unknown worker {0}: it has no session, or has been silent for too long")]
     UnknownWorker(WorkerId),

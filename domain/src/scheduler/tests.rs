@@ -669,12 +669,12 @@ fn a_run_that_two_hand_in_at_once_has_its_tasks_once() {
 }
 
 #[test]
-fn a_run_that_is_called_off_while_it_is_handed_in_gets_no_more_tasks() {
+fn a_run_that_is_cancelled_while_it_is_handed_in_gets_no_more_tasks() {
     let mut world = World::with(&["a"], 1);
     let (run, parts) = in_parts();
     world.request(parts[0].clone()).unwrap();
     world.request(Request::Cancel { run }).unwrap();
-    assert_eq!(world.request(parts[1].clone()), Err(Reject::CalledOff(run)));
+    assert_eq!(world.request(parts[1].clone()), Err(Reject::Cancelled(run)));
     assert!(world.counts(run).ready == 0 && world.acquire("a").is_none());
     for part in parts {
         world.request(part).unwrap();
