@@ -73,6 +73,14 @@ impl Model {
         }
     }
 
+    /// The picture, where the network learns from one alone.
+    pub fn picture(self) -> Option<u32> {
+        match self {
+            Model::View(_) | Model::Class(..) => None,
+            Model::Picture(_, _, picture) => Some(picture),
+        }
+    }
+
     /// The model as part of a name, for instance `SUR.IVa`.
     pub fn dotted(self) -> String {
         self.to_string().replace([' ', '/'], ".")

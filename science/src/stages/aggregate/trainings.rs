@@ -6,7 +6,7 @@ use std::path::Path;
 
 use domain::results::{Enlarging, LossCurve, ModelTraining};
 use domain::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject};
-use domain::stone::{Class, Dataset, View};
+use domain::stone::View;
 use domain::system::Model;
 
 use crate::files;
@@ -20,14 +20,13 @@ use domain::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
 pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> {
     let mut found = vec![];
     for stage in [StageKind::SinddmTrain, StageKind::DdpmTrain, StageKind::Swin2srTrain] {
-        for view in View::ALL {
-            for class in std::iter::once(None).chain(Dataset::A.classes().map(Some)) {
-                let of = |picture| read(folder, stage, view, class, picture);
-                found.extend(of(None)?);
-                for picture in 0.. {
-                    let Some(training) = of(Some(picture))? else { break };
-                    found.push(training);
-                }
+        for model in View::ALL.into_iter().flat_map(Model::of_view) {
+            found.extend(read(folder, stage, model)?);
+            let Model::Class(view, class) = model else { continue };
+            // One of each picture, as many as there are.
+            for picture in 0.. {
+                let Some(training) = read(folder, stage, Model::Picture(view, class, picture))? else { break };
+                found.push(training);
             }
         }
     }
@@ -35,29 +34,22 @@ pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> 
 }
 
 /// One of them, if it is there.
-fn read(
-    folder: &Folder,
-    stage: StageKind,
-    view: View,
-    class: Option<Class>,
-    picture: Option<u32>,
-) -> Result<Option<ModelTraining>, Failure> {
+fn read(folder: &Folder, stage: StageKind, model: Model) -> Result<Option<ModelTraining>, Failure> {
+    let input = folder.input(InputName::RecordOf(stage, Subject::Model(model)));
+    if !input.exists() {
+        return Ok(None);
+    }
     let mut training = ModelTraining {
         stage: stage.name().to_owned(),
-        view,
-        class,
-        picture,
+        view: model.view(),
+        class: model.class(),
+        picture: model.picture(),
         steps: 0,
         final_loss: 0.0,
         loss_by_scale: BTreeMap::new(),
         curve: LossCurve::default(),
         enlarging: None,
     };
-    let model = Model::new(view, class, picture);
-    let input = folder.input(InputName::RecordOf(stage, Subject::Model(model)));
-    if !input.exists() {
-        return Ok(None);
-    }
     let path = input.join("loss.csv");
     let csv = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
     let losses = losses::parse(&csv)
