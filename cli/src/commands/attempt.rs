@@ -41,7 +41,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     };
     science::run(&order.stage, attempt).map_err(|mut failure| {
         // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.
-        let scratch = Folder::new(folder).inputs().display().to_string();
+        let scratch = format!("{}/", Folder::new(folder).inputs().display());
         failure.message = failure.message.replace(&scratch, "");
         fail(folder, &failure);
         Problem::new(code(&failure), failure.to_string()).into()
