@@ -266,7 +266,7 @@ fn the_results_are_what_their_schema_says() {
     };
     let schema = run(["config", "schema", "--of", "results"]).json();
     fits(&schema, &schema, &results, "results");
-    assert_eq!(results["schema_version"], 3);
+    assert_eq!(results["schema_version"], 4);
     let cells = results["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 26);
     for cell in cells {
