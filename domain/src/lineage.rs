@@ -44,11 +44,6 @@ impl Lineage {
         Self { made_from }
     }
 
-    /// Labels of all known tasks.
-    pub fn labels(&self) -> impl Iterator<Item = &str> {
-        self.made_from.keys().map(String::as_str)
-    }
-
     /// Labels of the tasks whose results a task reads.
     pub fn parents(&self, label: &str) -> impl Iterator<Item = &str> {
         self.made_from.get(label).into_iter().flatten().map(String::as_str)
