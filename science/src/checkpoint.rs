@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use domain::digest::Digest;
+use domain::records::{Misfit, Record};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use serde_json::{Map, Value, json};
 
 use crate::files;
 use crate::weights::{self, Arrays};
-use domain::records::{Misfit, Record};
 
 /// Raised when the files or the names in them change their meaning.
 const FORMAT: u32 = 2;

@@ -13,6 +13,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use domain::experiment::Sinddm;
+use domain::records::{Determinism, Misfit, Record, SinddmRecord};
 use domain::stage::{Failure, FailureCode};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 use zip::CompressionMethod;
@@ -22,7 +23,6 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use crate::data::pyramid::Geometry;
 use crate::models::diffusion::Schedule;
 use crate::weights::{Array, Arrays};
-use domain::records::{Determinism, Misfit, Record, SinddmRecord};
 
 /// Where a checkpoint keeps the network among the schedule.
 const NETWORK: &str = "denoise_fn.";

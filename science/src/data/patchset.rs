@@ -7,6 +7,7 @@ use std::sync::Arc;
 use domain::experiment::{Validation, Whiten};
 use domain::seed::Seed;
 use domain::stage::Failure;
+use domain::stone::CLASSES;
 use mmap_guard::FileData;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -14,7 +15,6 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::augment::Augmentation;
 use crate::random;
-use domain::stone::CLASSES;
 
 /// Of ImageNet's pixels.
 const IMAGENET: Moments = Moments { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };

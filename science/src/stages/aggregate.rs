@@ -14,6 +14,9 @@ use std::path::Path;
 
 use domain::experiment::{DriftMethod, StdOver, Trials};
 use domain::paper;
+use domain::records::{
+    Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
+};
 use domain::results::{
     Claim, ComparedScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results,
     SCHEMA_VERSION, Scores, SifidScore, Verdict,
@@ -32,9 +35,6 @@ use self::table::Table;
 use super::Attempt;
 use crate::files;
 use crate::random;
-use domain::records::{
-    Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
-};
 
 /// Bootstrap samples behind an interval over images.
 const RESAMPLES: u32 = 2000;

@@ -9,8 +9,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{Init, Mix, Select};
 use domain::plan::WEIGHTS_FILE;
+use domain::records::{Metrics, PatchesRecord, Record};
 use domain::seed::Seed;
 use domain::stage::{ClassifyTrain, Failure, FailureCode, InputName, Stage};
+use domain::stone::CLASSES;
 
 use self::log::Log;
 use super::Attempt;
@@ -23,8 +25,6 @@ use crate::optimizer::NamedOptimizer;
 use crate::random;
 use crate::training::ahead;
 use crate::weights::{self, Arrays};
-use domain::records::{Metrics, PatchesRecord, Record};
-use domain::stone::CLASSES;
 
 mod log;
 mod score;

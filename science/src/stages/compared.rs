@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use domain::records::{PadRecord, Record, UpscaleRecord};
 use domain::stage::{Failure, Folder, InputName, Mosaic};
 use domain::stone::{Class, Dataset};
 use image::{RgbImage, imageops};
@@ -12,7 +13,6 @@ use crate::data::canvas;
 use crate::data::folder;
 use crate::data::picture::open_rgb8;
 use crate::files;
-use domain::records::{PadRecord, Record, UpscaleRecord};
 
 /// One picture to be compared.
 pub(super) struct Compared {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::{DdpmMethod, DdpmSampling};
+use domain::records::{DdpmRecord, Record};
 use domain::stage::{Failure, FailureCode, InputName, Progress, Stage};
 use image::RgbImage;
 
@@ -17,7 +18,6 @@ use crate::models::ddpm::Unet;
 use crate::models::diffusion::Schedule;
 use crate::sampler::normals;
 use crate::weights::{self, Array, Arrays};
-use domain::records::{DdpmRecord, Record};
 
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);

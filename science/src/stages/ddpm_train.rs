@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::optim::{Adam, AdamConfig, GradientsParams};
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::DdpmTraining;
+use domain::records::{DdpmRecord, PadRecord, Record};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, InputName, Stage, picture_path};
 use domain::stone::Dataset;
@@ -25,7 +26,6 @@ use crate::pace::Pace;
 use crate::random;
 use crate::training::{Training, ahead, state};
 use crate::weights;
-use domain::records::{DdpmRecord, PadRecord, Record};
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`,
 /// `loss.csv` and the squares learnt from.

@@ -3,6 +3,7 @@
 
 use domain::experiment::{DriftPath, UpscaleMethod};
 use domain::paper::DRIFT_PROPERTIES;
+use domain::records::{DriftRecord, PropertyDrift, Record};
 use domain::seed::Seed;
 use domain::stage::{EvaluateDrift, Failure, Seen};
 use domain::stats::distance::{VALUES_MIN, earth_movers, kolmogorov_smirnov};
@@ -15,7 +16,6 @@ use crate::data::batch;
 use crate::data::resize::{Filter, resize};
 use crate::files;
 use crate::random;
-use domain::records::{DriftRecord, PropertyDrift, Record};
 
 /// Runs the stage; see [`domain::stage::Stage::EvaluateDrift`] for inputs and outputs.
 ///

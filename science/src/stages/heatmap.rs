@@ -2,6 +2,7 @@
 //! bright (ALGORITHM 4.2), in one frame and at one size.
 
 use domain::experiment::HeatmapSize;
+use domain::records::{HeatmapRecord, Record};
 use domain::stage::{EvaluateHeatmap, Failure};
 use image::{GrayImage, Rgb, RgbImage};
 
@@ -12,7 +13,6 @@ use crate::data::foreground::{grey, otsu};
 use crate::data::picture::save_png;
 use crate::data::resize::resize_area;
 use crate::files;
-use domain::records::{HeatmapRecord, Record};
 
 /// Colours of the maps from dark to bright, evenly spaced.
 const COLORS: [[u8; 3]; 6] = [[0, 0, 6], [74, 12, 107], [165, 44, 96], [229, 92, 48], [251, 165, 10], [252, 253, 191]];

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use domain::experiment::Pick;
+use domain::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
 use domain::seed::Seed;
 use domain::stage::{Choice, Failure, Ingest, InputName};
 use domain::stone::Class;
@@ -15,7 +16,6 @@ use crate::data::split::{self, Role};
 use crate::data::{batch, picture};
 use crate::files;
 use crate::random;
-use domain::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
 
 /// One picture to look at.
 struct Found {

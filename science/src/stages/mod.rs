@@ -19,11 +19,11 @@ pub mod swin2sr_train;
 pub mod upscale;
 
 use burn::tensor::Device;
+use domain::records::{Absent, DriftRecord, HeatmapRecord, Record, SifidRecord};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 
 use crate::files;
-use domain::records::{Absent, DriftRecord, HeatmapRecord, Record, SifidRecord};
 
 /// What every stage is given besides its parameters.
 pub struct Attempt<'a> {

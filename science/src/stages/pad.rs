@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 
 use domain::experiment::Canvas as Size;
+use domain::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
 use domain::stage::{Canvases, Failure, InputName, picture_path};
 use domain::stone::Dataset;
 
 use super::{Attempt, ingest};
 use crate::data::{batch, canvas, picture, split};
 use crate::files;
-use domain::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
 
 /// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
 ///

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use domain::records::{ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord, Record};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, InputName, Patches};
 use domain::stone::{Class, Dataset};
@@ -23,7 +24,6 @@ use crate::data::split;
 use crate::data::windows::{Search, Window};
 use crate::files;
 use crate::random;
-use domain::records::{ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord, Record};
 
 /// The columns of `patches.csv`.
 const COLUMNS: [&str; 8] = ["side", "class", "image_id", "file", "x", "y", "coverage", "stride"];

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Features, Pairing, SifidRule, SifidSize};
 use domain::plan::WEIGHTS_FILE;
+use domain::records::{Record, SifidRecord};
 use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName, Monitor, Progress};
 use image::RgbImage;
 use nalgebra::DMatrix;
@@ -23,7 +24,6 @@ use crate::files;
 use crate::frechet::{Rooted, Statistics};
 use crate::models::inception::{Block, Inception, Variant};
 use crate::weights;
-use domain::records::{Record, SifidRecord};
 
 /// Smallest width and height that the stem can look at, in pixels.
 const SIDE_MIN: u32 = 23;

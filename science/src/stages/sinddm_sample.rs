@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::Sampling;
+use domain::records::gate::Traits;
+use domain::records::{Record, SamplesRecord, SinddmRecord};
 use domain::stage::{Failure, FailureCode, InputName, Monitor, Progress, Stage, picture_path};
 use image::RgbImage;
 
@@ -19,8 +21,6 @@ use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::sampler::{Canvas, Sampler, Step, normals};
 use crate::weights::{self, Array, Arrays};
-use domain::records::gate::Traits;
-use domain::records::{Record, SamplesRecord, SinddmRecord};
 
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);

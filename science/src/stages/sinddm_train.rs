@@ -9,6 +9,8 @@ use burn::optim::{Adam, AdamConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use domain::cost;
 use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
+use domain::records::gate::Traits;
+use domain::records::{PadRecord, Record, SinddmRecord};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, InputName, Stage, picture_path};
 use image::RgbImage;
@@ -28,8 +30,6 @@ use crate::random;
 use crate::sampler::Sampler;
 use crate::training::{Training, ahead, state};
 use crate::weights::{self, Array, Arrays};
-use domain::records::gate::Traits;
-use domain::records::{PadRecord, Record, SinddmRecord};
 
 /// Adam's guard against division by zero; burn's default is larger than the reference's.
 pub(crate) const ADAM_EPSILON: f32 = 1e-8;

@@ -8,6 +8,8 @@ use burn::module::Module;
 use burn::optim::{Adam, AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Reduction, Swin2srTraining};
+use domain::records::{PadRecord, Record, Swin2srRecord};
+use domain::results::Nearness;
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Folder, InputName, Stage};
 use domain::stone::Dataset;
@@ -26,8 +28,6 @@ use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
 use crate::pace::Pace;
 use crate::training::{Training, ahead, state};
 use crate::{random, weights};
-use domain::records::{PadRecord, Record, Swin2srRecord};
-use domain::results::Nearness;
 
 const FACTOR: u32 = SCALE as u32;
 

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use domain::experiment::SIDE_MAX;
 use domain::experiment::{Swin2srVariant, Upscale, UpscaleMethod};
 use domain::plan::WEIGHTS_FILE;
+use domain::records::{Record, UpscaleRecord};
 use domain::stage::{Failure, Folder, InputName, picture_path};
 use image::RgbImage;
 
@@ -17,8 +19,6 @@ use crate::files;
 use crate::models::swin2sr::script::{Script, Tiling};
 use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
 use crate::weights;
-use domain::experiment::SIDE_MAX;
-use domain::records::{Record, UpscaleRecord};
 
 /// Memory that a pixel of a small picture takes at the peak: 423 MiB were measured for
 /// 264×200 in the network for compressed pictures; the others were not measured.

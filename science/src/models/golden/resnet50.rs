@@ -4,6 +4,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Sgd, SgdConfig};
 use burn::tensor::activation::log_softmax;
 use domain::experiment::{Network, Stem};
+use domain::stone::CLASSES;
 use serde_json::Value;
 
 use super::*;
@@ -12,7 +13,6 @@ use crate::models::resnet::ResNet;
 use crate::optimizer::NamedOptimizer;
 use crate::torch;
 use crate::weights;
-use domain::stone::CLASSES;
 
 /// Mean and deviation of ImageNet's channels.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];

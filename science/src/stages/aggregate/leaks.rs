@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::lineage::Lineage;
+use domain::records::{ImageRef, PadRecord, PatchesRecord};
 use domain::stage::{Aggregate, Failure, Folder, InputName, StageKind, Subject};
 use domain::stone::{Dataset, View};
 use domain::system::Model;
 use domain::trial::{Split, Training, Trial};
 
 use super::read_if_there;
-use domain::records::{ImageRef, PadRecord, PatchesRecord};
 
 /// The pictures behind the trainings of a study, by digest.
 pub(super) struct Pictures<'a> {

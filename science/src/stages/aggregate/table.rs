@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::experiment::{Trials, Varied};
 use domain::paper::{Printed, Row};
+use domain::records::Metrics;
 use domain::results::{Cell, ClassAccuracy, Gate, Generator, LEVEL, Leak, Untested, Verdict, Votes};
 use domain::seed::Seed;
 use domain::stage::Aggregate;
@@ -15,7 +16,6 @@ use domain::trial::{Training, Trial};
 use super::leaks::Pictures;
 use super::{RESAMPLES, Trained};
 use crate::random;
-use domain::records::Metrics;
 
 /// Table I by one protocol.
 pub(super) struct Table<'a> {

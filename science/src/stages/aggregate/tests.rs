@@ -3,6 +3,8 @@ use std::fs;
 use domain::experiment::{Correction, Protocol, Varied};
 use domain::lineage::Lineage;
 use domain::paper::FirstStep;
+use domain::records::gate::Limits;
+use domain::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
 use domain::results::{Fault, Untested};
 use domain::seed::Seed;
 use domain::stage::{InputName, Stage, Unwatched};
@@ -15,8 +17,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::data::gate::traits;
-use domain::records::gate::Limits;
-use domain::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
 
 const TRIALS: Trials = Trials { protocol: Protocol::RepeatedCv, repeats: 2, folds: 2 };
 

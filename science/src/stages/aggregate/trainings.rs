@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use domain::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
 use domain::results::{Enlarging, LossCurve, ModelTraining};
 use domain::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject};
 use domain::stone::View;
@@ -11,7 +12,6 @@ use domain::system::Model;
 
 use crate::files;
 use crate::losses;
-use domain::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
 
 /// Reads `training.json` and `loss.csv` of every training that is among the inputs.
 ///

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use domain::records::{ImageOutcome, Metrics, PatchesRecord};
 use domain::stage::ClassifyTrain;
 use domain::stats::classification::Confusion;
+use domain::stone::CLASSES;
 
 use super::log::Log;
 use crate::data::patchset::PatchSet;
 use crate::device;
-use domain::records::{ImageOutcome, Metrics, PatchesRecord};
-use domain::stone::CLASSES;
 
 /// Patches recognised.
 pub(super) fn right(patches: &PatchSet, scores: &[[f32; CLASSES]]) -> usize {

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use domain::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
+use domain::records::{ClassPatches, Metrics};
 use domain::seed::Seed;
 use domain::stage::{Folder, InputName, Monitor, Unwatched};
 use domain::stone::{Dataset, View};
@@ -11,7 +12,6 @@ use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, th
 use crate::data::patchset;
 use crate::models::resnet::IMAGENET_CLASSES;
 use crate::weights::Array;
-use domain::records::{ClassPatches, Metrics};
 
 fn small() -> ClassifyTrain {
     ClassifyTrain {
