@@ -13,9 +13,9 @@ use coordinator::tables::Row;
 use coordinator::{Config, driver};
 use domain::command::{self, CommandSpec, Commands};
 use domain::event::Event;
-use domain::plan::Work;
 use domain::registry::{Request, Role};
 use domain::scheduler::Scheduler;
+use domain::work::Work;
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;

@@ -1,8 +1,8 @@
 //! What a study costs: arithmetic, time and memory, as far as can be told before.
 
-use domain::cost;
 use domain::experiment::Experiment;
-use domain::plan::Plan;
+use domain::plan::{Plan, cost};
+use domain::resources::CPU_MEMORY_BYTES;
 
 /// Floating-point operations per second that one core reaches on these stages,
 /// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
@@ -20,14 +20,14 @@ pub const A100_FLOPS: f64 = 0.3 * 156e12;
 pub fn memory(experiment: &Experiment) -> String {
     let (sinddm, finest) = (&experiment.sinddm, experiment.finest());
     let [width, height] = finest.map(f64::from);
-    let bytes = cost::activation_bytes(sinddm, width * height) * f64::from(sinddm.batch);
-    let part = |memory: u64| cost::micro_batch(sinddm, finest, memory);
+    let bytes = sinddm.activation_bytes(width * height) * f64::from(sinddm.batch);
+    let part = |memory: u64| sinddm.at_once(finest, memory);
     format!(
         "{:.1} GB for a batch of {} at the finest scale, so {} pictures at once on a processor, {} on a GPU of 8 GiB, \
          {} of 24 GiB, {} of 80 GiB",
         bytes / 1e9,
         sinddm.batch,
-        part(cost::CPU_MEMORY_BYTES),
+        part(CPU_MEMORY_BYTES),
         part(8 << 30),
         part(24 << 30),
         part(80 << 30)

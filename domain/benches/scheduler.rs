@@ -9,12 +9,12 @@ use std::time::Instant;
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
-use domain::plan::Work;
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot;
 use domain::scheduler::{Request, Scheduler};
 use domain::stage::StageKind;
 use domain::task::WorkerId;
+use domain::work::Work;
 
 /// Workers that ask in turn.
 const WORKERS: usize = 16;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-use crate::plan::{DIGEST_BYTES, FIELD_BYTES, Input, Plan, Source, TaskSpec};
+use crate::digest::{DIGEST_BYTES, Digest};
+use crate::plan::{Input, Plan, Source, TaskSpec};
 use crate::resources::{InvalidResources, Resources};
 use crate::seed::Seed;
 use crate::stage::{Command, Stage};
+use crate::text::FIELD_BYTES;
 
 /// Most commands of one submission.
 pub const COMMANDS_MAX: usize = 10_000;
@@ -385,9 +386,9 @@ mod tests {
 
     use super::*;
     use crate::event::Event;
-    use crate::plan::Work;
     use crate::scheduler::Scheduler;
     use crate::task::Task;
+    use crate::work::Work;
 
     fn echo(name: &str) -> CommandSpec {
         CommandSpec { name: name.to_owned(), argv: vec!["echo".to_owned()], ..CommandSpec::default() }

@@ -7,11 +7,13 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Bytes that a digest takes in a message, including its framing.
+pub(crate) const DIGEST_BYTES: usize = 72;
+
 /// A blake3 digest of 32 bytes, written as 64 lower-case hexadecimal digits.
 ///
 /// Files, artifacts (by their manifests) and tasks (by everything that determines their
 /// results) are all named by digests.
-/// everything that determines its result) are all named by one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(into = "String", try_from = "String")]
 #[schemars(with = "String")]

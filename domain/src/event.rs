@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::plan::{TaskSpec, Work};
+use crate::plan::TaskSpec;
 use crate::registry::IdentityId;
 use crate::resources::{GpuPart, Offer};
 use crate::stage::Failure;
 use crate::task::{Attempt, FencingToken, Released, WorkerId};
+use crate::work::Work;
 
 /// Something that happened. The coordinator's state is the result of applying all events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

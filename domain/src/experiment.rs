@@ -17,6 +17,8 @@ pub use range::{Range, SIDE_MAX};
 mod ddpm;
 mod effect;
 mod evaluation;
+mod geometry;
+pub mod knob;
 pub mod knobs;
 mod pad;
 mod patch;
@@ -31,6 +33,7 @@ pub use evaluation::{
     Drift, DriftMethod, DriftPath, DriftReference, Features, Heatmap, HeatmapSize, Pairing, Sifid, SifidRule,
     SifidSize, StdOver,
 };
+pub use geometry::Geometry;
 pub use pad::{Anchor, Canvas, CanvasRule, Fill, Oversize, Pad};
 pub use patch::{Patch, PatchMethod, PatchSource};
 pub use sinddm::{

@@ -17,8 +17,8 @@
 //! | [`lineage`] | from which pictures each training has learnt, by that graph |
 //! | [`pretrained`] | published weights that a study can start from |
 //! | [`command`] | any program as a task |
+//! | [`work`] | what was submitted as a run: a study, or commands |
 //! | [`resources`] | what a task needs, what a worker offers, whether they fit |
-//! | [`cost`] | how much arithmetic a task is, for estimates |
 //! | [`task`] | one task's life: states, leases, failures |
 //! | [`scheduler`] | `decide` and `apply`: which events follow from a request |
 //! | [`records`] | the JSON that one stage leaves for the next, and what each may hold |
@@ -33,7 +33,6 @@
 pub mod artifact;
 pub mod audit;
 pub mod command;
-pub mod cost;
 pub mod differences;
 pub mod digest;
 pub mod event;
@@ -56,6 +55,7 @@ pub mod system;
 pub mod task;
 pub mod text;
 pub mod trial;
+pub mod work;
 
 #[cfg(test)]
 mod golden;

@@ -11,20 +11,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::Commands;
-use crate::cost;
-use crate::digest::Digest;
+use crate::digest::{DIGEST_BYTES, Digest};
 use crate::experiment::{Experiment, Pick};
 use crate::resources::Resources;
 use crate::seed::Seed;
 use crate::stage::{Stage, StageKind};
 use crate::stone::Dataset;
+use crate::text::FIELD_BYTES;
 
+pub mod cost;
 mod data;
-mod stored;
+mod lineage;
 mod study;
 
 pub use data::{Data, InvalidData, Missing, RawClass, WEIGHTS_FILE};
+pub use lineage::lineage;
 pub use study::plan;
 
 /// Where an input comes from.
@@ -44,40 +45,6 @@ pub struct Input {
     /// Paths of the files that are read; empty if all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
-}
-
-/// The work of a run. A stored format, in which `kind` names the variant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", try_from = "stored::Work")]
-pub enum Work {
-    /// A study.
-    Study {
-        /// The spec that the study was planned from.
-        experiment: Box<Experiment>,
-        /// The data that the study was planned for.
-        data: Data,
-    },
-    /// Programs of the submitter.
-    Commands {
-        /// The submitted commands.
-        commands: Arc<Commands>,
-    },
-}
-
-impl Work {
-    /// The title for people: the preset's name, or the first command's.
-    pub fn title(&self) -> &str {
-        match self {
-            Work::Study { experiment, .. } => experiment.scale.name(),
-            Work::Commands { commands } => commands.command.first().map_or("nothing", |command| &command.name),
-        }
-    }
-
-    /// The weight of a run of this work, without its tasks, in the limit on what is kept for
-    /// its submitter: 1, and 1 more for each KiB.
-    pub fn weight(&self) -> u64 {
-        1 + serde_json::to_vec(self).map_or(0, |json| json.len() as u64 / 1024)
-    }
 }
 
 /// The inputs of a task by name. An ordered map in a slice, as there may be a million of these
@@ -143,12 +110,6 @@ pub struct TaskSpec {
 fn is_default(resources: &Resources) -> bool {
     *resources == Resources::default()
 }
-
-/// Bytes that a digest takes in a message, including its framing.
-pub(crate) const DIGEST_BYTES: usize = 72;
-
-/// Bytes of framing around a text in a message.
-pub(crate) const FIELD_BYTES: usize = 4;
 
 impl TaskSpec {
     /// A task with default resources.

@@ -11,6 +11,13 @@ pub const LABELS_MAX: usize = 64;
 /// Most bytes of a label's name, and of its value.
 pub const LABEL_MAX: usize = 200;
 
+/// Memory that an attempt on processors assumes, whatever the machine has: the way a batch is
+/// split decides how sums are rounded, and results must be the same bytes everywhere.
+pub const CPU_MEMORY_BYTES: u64 = 4 << 30;
+
+/// Memory assumed for a GPU that does not report its memory.
+pub const GPU_MEMORY_BYTES: u64 = 8 << 30;
+
 /// Thousandths that make one whole GPU.
 pub const WHOLE_GPU: u32 = 1000;
 

@@ -17,9 +17,9 @@ use crate::experiment::{
     Swin2srTraining, Trials, Upscale, UpscaleMethod, Validation, Whiten,
 };
 use crate::lineage::Lineage;
-use crate::plan::FIELD_BYTES;
 use crate::seed::Seed;
 use crate::stone::{Class, Dataset, View};
+use crate::text::FIELD_BYTES;
 use crate::trial::Split;
 
 mod attempt;

@@ -1,4 +1,7 @@
-//! Shortening foreign text.
+//! Foreign text in messages: its size, and shortening it.
+
+/// Bytes of framing around a text in a message.
+pub(crate) const FIELD_BYTES: usize = 4;
 
 /// The text, if it has at most `max` bytes; otherwise its beginning and a mark that says that
 /// the text was cut and how long it was, together at most `max` bytes. The mark takes up to 50

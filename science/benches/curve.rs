@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use domain::cost::CPU_MEMORY_BYTES;
 use domain::experiment::{Features, Fit, Precision, Sampling, Sinddm};
 use domain::records::SifidRecord;
+use domain::resources::CPU_MEMORY_BYTES;
 use domain::seed::Seed;
 use domain::stage::{EvaluateSifid, Folder, Unwatched};
 use science::files;

@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use domain::cost::CPU_MEMORY_BYTES;
 use domain::experiment::Sinddm;
+use domain::resources::CPU_MEMORY_BYTES;
 use domain::seed::Seed;
 use domain::stage::{Folder, Monitor, Progress};
 use image::RgbImage;

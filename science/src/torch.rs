@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use domain::experiment::Sinddm;
+use domain::experiment::{Geometry, Sinddm};
 use domain::records::{Determinism, Misfit, Record, SinddmRecord};
 use domain::stage::{Failure, FailureCode};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
@@ -20,7 +20,6 @@ use zip::CompressionMethod;
 use zip::result::{ZipError, ZipResult};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use crate::data::pyramid::Geometry;
 use crate::models::diffusion::Schedule;
 use crate::weights::{Array, Arrays};
 

@@ -11,12 +11,13 @@ use coordinator::tables::Tail;
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
-use domain::plan::{Plan, Work};
+use domain::plan::Plan;
 use domain::registry::Registry;
 use domain::resources::Offer;
 use domain::scheduler::{Phase, Reject, Request, Scheduler};
 use domain::stage::{Failure, FailureCode, Progress};
 use domain::task::{FencingToken, Grant, Released, WorkerId};
+use domain::work::Work;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;

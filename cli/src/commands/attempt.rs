@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use domain::cost;
+use domain::resources;
 use domain::stage::{Failure, FailureCode, Folder};
 use science::device::Kind;
 use worker::child::protocol::{ORDER, Order};
@@ -29,8 +29,8 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     let device = kind.open()?;
     let of_gpu = || std::env::var(DEVICE_MEMORY).ok()?.parse().ok().map(|mib: u64| mib << 20);
     let memory = match kind {
-        Kind::Cpu => cost::CPU_MEMORY_BYTES,
-        _ => of_gpu().unwrap_or(cost::GPU_MEMORY_BYTES),
+        Kind::Cpu => resources::CPU_MEMORY_BYTES,
+        _ => of_gpu().unwrap_or(resources::GPU_MEMORY_BYTES),
     };
     let attempt = science::stages::Attempt {
         seed: order.seed,

@@ -1,9 +1,8 @@
 //! `lithogen plan`.
 
-use domain::cost;
 use domain::experiment::{Experiment, MultiImage, Trials};
 use domain::overrides;
-use domain::plan::{self, Data};
+use domain::plan::{self, Data, cost};
 use domain::stone::View;
 use domain::trial::Training;
 

@@ -2,8 +2,9 @@
 //! nothing else is sent.
 
 use domain::command::{self, CommandSpec};
-use domain::plan::{Plan, Work};
+use domain::plan::Plan;
 use domain::stage::StageKind;
+use domain::work::Work;
 use proto::v1;
 use proto::v1::session_response::Message;
 use tokio::sync::mpsc;

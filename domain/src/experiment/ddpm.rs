@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::PICTURES_MAX;
-use super::knobs::{Knob, Reading};
+use super::knob::{Knob, Reading};
 use super::range::{BATCH_MAX, Checked, STEPS_MAX, TIMESTEPS_MAX, multiple};
 
 /// The plain diffusion model (ALGORITHM 5), evaluated in the same way as SinDDM and on the same

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::knobs::{Knob, Reading};
+use super::knob::{Knob, Reading};
 use super::range::{Checked, SIDE_MAX, size};
 
 /// The canvas on which all pictures of A are pasted (ALGORITHM 1).

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::knobs::{Knob, Reading};
+use super::knob::{Knob, Reading};
 use super::range::{Checked, within};
 use super::{PICTURES_MAX, Whiten};
 

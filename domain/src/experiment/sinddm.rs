@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::PICTURES_MAX;
-use super::knobs::{Knob, Reading};
+use super::knob::{Knob, Reading};
 use super::range::{BATCH_MAX, FINEST_MAX, STEPS_MAX, TIMESTEPS_MAX};
+use super::{Geometry, PICTURES_MAX, Pad};
 
 /// Pyramid, network and training of one diffusion model (ALGORITHM 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -256,6 +256,34 @@ impl Sinddm {
     pub fn models(&self) -> u32 {
         if self.multi_image == MultiImage::PerImage { self.images_per_model } else { 1 }
     }
+
+    /// Width and height of the finest scale in pixels, on the paper's canvas where a rule asks
+    /// for one.
+    pub fn planned_size(&self) -> [u32; 2] {
+        self.finest.size(Pad::default().target.nominal())
+    }
+
+    /// The scales of a model, planned as [`planned_size`](Self::planned_size) is.
+    pub fn planned_geometry(&self) -> Geometry {
+        Geometry::new(self.planned_size(), self.scale_factor, self.coarsest)
+    }
+
+    /// Bytes that training keeps for one picture of that many pixels until the gradient is taken
+    /// (ALGORITHM 9).
+    pub fn activation_bytes(&self, pixels: f64) -> f64 {
+        const CHANNELS_PER_DIM: f64 = 2246.0 / 160.0;
+        f64::from(self.precision.bytes()) * CHANNELS_PER_DIM * f64::from(self.dim) * pixels
+    }
+
+    /// Number of pictures of that width and height that go through the network at once: the
+    /// number in the knob, or else the batch in as many equal parts as half of the device's
+    /// memory requires. The other half is for weights, gradients and temporary values.
+    pub fn at_once(&self, [width, height]: [u32; 2], memory_bytes: u64) -> u32 {
+        let each = self.activation_bytes(f64::from(width) * f64::from(height));
+        let most = self.micro_batch.unwrap_or_else(|| (memory_bytes as f64 / 2.0 / each) as u32);
+        let parts = self.batch.div_ceil(most.clamp(1, self.batch));
+        self.batch.div_ceil(parts)
+    }
 }
 
 /// A choice of training pictures; see [`Sinddm::pick`].
@@ -450,5 +478,16 @@ mod tests {
         assert_eq!(finest([4288, 2448], r#""auto50000""#).0, [295, 168]);
         assert_eq!(finest([4288, 3216], r#""auto50000""#).0, [258, 193]);
         assert_eq!(finest([40, 30], r#""auto50000""#).0, [40, 30]);
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_equal_parts_that_fit() {
+        let sinddm = Sinddm::default();
+        assert_eq!(sinddm.planned_geometry().sizes.len(), 5);
+        assert!((32.0 * sinddm.activation_bytes(52_800.0) / 15.2e9 - 1.0).abs() < 0.01);
+        let parts = |gib: u64| sinddm.at_once([264, 200], gib << 30);
+        assert_eq!([0, 1, 4, 16, 80].map(parts), [1, 1, 4, 16, 32]);
+        assert_eq!(sinddm.at_once([65, 49], 4 << 30), 32);
+        assert_eq!(Sinddm { micro_batch: Some(12), ..sinddm }.at_once([264, 200], 1), 11);
     }
 }

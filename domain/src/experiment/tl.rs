@@ -6,10 +6,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::knobs::{Knob, Reading};
+use super::knob::{Knob, Reading};
 use super::range::{BATCH_MAX, Checked, refuse};
 use crate::pretrained::Pretrained;
-use crate::stone::{Class, Dataset};
+use crate::stone::{CLASSES, Class, Dataset};
 
 /// Classifiers (ALGORITHM 7).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -444,7 +444,7 @@ pub enum LabelOrder {
 
 impl LabelOrder {
     /// The classes in the order of their labels.
-    pub fn classes(self, dataset: Dataset) -> [Class; 6] {
+    pub fn classes(self, dataset: Dataset) -> [Class; CLASSES] {
         let mut classes = dataset.classes();
         match self {
             LabelOrder::AuthorsAlphabetical => {}

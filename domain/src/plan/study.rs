@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Data, Input, Missing, Plan, Source, TaskSpec, WEIGHTS_FILE, stand_ins};
+use super::{Data, Input, Missing, Plan, Source, TaskSpec, WEIGHTS_FILE, lineage, stand_ins};
 use crate::digest::Digest;
 use crate::experiment::{
     Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Whiten,
 };
-use crate::lineage::Lineage;
 use crate::pretrained::Pretrained;
 use crate::records::{
     DriftRecord, HeatmapRecord, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord, SifidRecord, SinddmRecord,
@@ -520,7 +519,7 @@ impl Study<'_> {
             seed: experiment.seed,
             trials: experiment.tl.trials(),
             allow_leak: experiment.tl.allow_leak,
-            lineage: Lineage::of(&self.plan.tasks),
+            lineage: lineage(&self.plan.tasks),
             stand_ins: stand_ins(experiment, self.data),
             readings: experiment.readings(),
             drift_threshold: experiment.drift.threshold,

@@ -7,11 +7,12 @@ use super::worker::Worker;
 use super::{ENDED_MAX, Ended, Entry, Id, Phase, Run, Scheduler};
 use crate::digest::Digest;
 use crate::event::Event;
-use crate::plan::{TaskSpec, Work};
+use crate::plan::TaskSpec;
 use crate::registry::IdentityId;
 use crate::stage::Failure;
 use crate::task::{Checkpoint, FencingToken, Lease, Released, State, Task};
 use crate::text::cut;
+use crate::work::Work;
 
 impl Scheduler {
     /// Applies an event.

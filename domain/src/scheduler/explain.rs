@@ -269,11 +269,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use crate::command::{self, CommandSpec, Commands};
-    use crate::plan::Work;
     use crate::resources::{Offer, Resources};
     use crate::scheduler::{Request, Scheduler};
     use crate::stage::{Failure, FailureCode, StageKind};
     use crate::task::WorkerId;
+    use crate::work::Work;
 
     fn submit(scheduler: &mut Scheduler, argument: &str, resources: Resources) -> [crate::digest::Digest; 2] {
         let spec = |name: &str, inputs: BTreeMap<String, String>| CommandSpec {

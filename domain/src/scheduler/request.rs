@@ -1,11 +1,12 @@
 //! Requests to the scheduler, and why a request is refused.
 
 use crate::digest::Digest;
-use crate::plan::{Plan, TaskSpec, Work};
+use crate::plan::{Plan, TaskSpec};
 use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::stage::Failure;
 use crate::task::{FencingToken, Released, WorkerId};
+use crate::work::Work;
 
 /// A request to the scheduler. Each may be repeated: the second time, no event follows.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Id;
 use crate::digest::Digest;
-use crate::plan::Work;
 use crate::registry::IdentityId;
 use crate::stage::StageKind;
 use crate::task::{State, Task};
+use crate::work::Work;
 
 /// Index of a run; runs are never removed.
 pub(super) type RunId = u32;

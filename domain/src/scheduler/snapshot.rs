@@ -9,10 +9,10 @@ use super::run::{Phase, Run, RunId};
 use super::worker::Worker;
 use super::{Ended, Id, Scheduler};
 use crate::digest::Digest;
-use crate::plan::Work;
 use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::task::{FencingToken, Task, WorkerId};
+use crate::work::Work;
 
 /// A scheduler without data that follow from the rest. A stored format, but one that can be
 /// thrown away: the events say the same.

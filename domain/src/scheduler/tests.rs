@@ -7,12 +7,13 @@ use super::*;
 use crate::command::{self, CommandSpec, Commands};
 use crate::event::Event;
 use crate::experiment::Experiment;
-use crate::plan::{self, Data, Plan, Work};
+use crate::plan::{self, Data, Plan};
 use crate::registry::IdentityId;
 use crate::resources::{Gpu, Offer, Resources};
 use crate::scheduler::snapshot::Snapshot;
 use crate::stage::{Failure, FailureCode, Stage, StageKind};
 use crate::task::{Released, State};
+use crate::work::Work;
 
 /// A scheduler with a journal, so that replay can be compared with the live state.
 struct World {

@@ -1,49 +1,15 @@
 //! Pictures at several scales, for SinDDM (ALGORITHM 2.1, 2.7).
 
-use domain::experiment::{LossPool, MultiImage, RescaleLoss, Sinddm};
+use domain::experiment::{Geometry, LossPool, MultiImage, RescaleLoss, Sinddm};
 use domain::stage::{Failure, Mosaic};
 use image::RgbImage;
 
 use super::canvas;
 use super::resize::{Filter, resize};
 
-/// Rule of the reference for the coarsest scale: area of its short side at
-/// aspect 1, and the limits of its short side, in pixels.
-const COARSEST_AREA: f64 = 3110.0;
-const COARSEST_MIN: f64 = 42.0;
-const COARSEST_MAX: f64 = 55.0;
-
-/// Sizes of the scales.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Geometry {
-    /// Width and height of each scale, coarsest first.
-    pub sizes: Vec<[u32; 2]>,
-    /// Factor between neighbouring scales.
-    pub factor: f64,
-}
-
-impl Geometry {
-    /// Scales about `nominal` apart, from `finest` down to a short side of
-    /// about `coarsest`, by default the reference's rule.
-    pub fn new(finest: [u32; 2], nominal: f64, coarsest: Option<u32>) -> Self {
-        let [width, height] = finest.map(f64::from);
-        let (short, long) = (width.min(height), width.max(height));
-        let by_rule = || (COARSEST_AREA * short / long).sqrt().round_ties_even().clamp(COARSEST_MIN, COARSEST_MAX);
-        let coarsest = coarsest.map_or_else(by_rule, f64::from);
-        let steps = ((short / coarsest).ln() / nominal.ln()).round_ties_even().max(0.0);
-        let factor = if steps > 0.0 { (short / coarsest).powf(1.0 / steps) } else { nominal };
-        let size = |step: u32| {
-            let shrink = factor.powi(steps as i32 - step as i32);
-            [width, height].map(|side| (side / shrink).round_ties_even().max(1.0) as u32)
-        };
-        Self { sizes: (0..=steps as u32).map(size).collect(), factor }
-    }
-}
-
 /// The pictures of one model.
 #[derive(Clone, Debug)]
 pub struct Pyramid {
-    /// Sizes of the scales.
     pub geometry: Geometry,
     /// Coarsest first.
     pub scales: Vec<Scale>,

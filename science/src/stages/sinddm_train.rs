@@ -7,7 +7,6 @@ use std::thread;
 use burn::module::Module;
 use burn::optim::{Adam, AdamConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use domain::cost;
 use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
 use domain::records::gate::Traits;
 use domain::records::{PadRecord, Record, SinddmRecord};
@@ -59,7 +58,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         pyramid.scales.last().map_or_else(Vec::new, |finest| finest.images.iter().map(traits).collect());
     let gate = Gate::new(&reals);
     let scales: Vec<Scale> = pyramid.scales.iter().map(|scale| Scale::new(scale, &device)).collect();
-    let parts: Vec<u32> = sizes.iter().map(|size| cost::micro_batch(sinddm, *size, attempt.memory)).collect();
+    let parts: Vec<u32> = sizes.iter().map(|size| sinddm.at_once(*size, attempt.memory)).collect();
     attempt.monitor.log(&format!("pictures through the network at once, by scale: {parts:?} of {}", sinddm.batch));
 
     let blank = || SinDdm::new(sinddm.dim as usize, &device);
@@ -323,7 +322,7 @@ pub(crate) mod tests {
             folder: &folder,
             monitor,
             device: &Device::flex(),
-            memory: cost::CPU_MEMORY_BYTES,
+            memory: domain::resources::CPU_MEMORY_BYTES,
         };
         run(sinddm, attempt)?;
         Ok(folder)

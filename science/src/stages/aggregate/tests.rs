@@ -522,7 +522,7 @@ fn with_pictures() -> (TempDir, Aggregate) {
     let mut experiment = domain::experiment::Experiment::default();
     (experiment.tl.repeats, experiment.tl.folds) = (2, 2);
     let plan = domain::plan::plan(&experiment, &domain::plan::Data::of_the_paper()).unwrap();
-    let lineage = Lineage::of(&plan.tasks);
+    let lineage = domain::plan::lineage(&plan.tasks);
     for task in &plan.tasks {
         let input = folder.inputs().join(task.label().replace([' ', '/'], "."));
         let image = |class: Class, id: u32, digest: String| ImageRef { class, id, file: format!("{id}.png"), digest };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::{Plan, TaskSpec};
 use crate::digest::Digest;
 use crate::experiment::{
-    DdpmMethod, DdpmTraining, Network, Pad, Sinddm, Stem, Swin2srTraining, Swin2srVariant, UpscaleMethod,
+    DdpmMethod, DdpmTraining, Network, Patch, Sinddm, Stem, Swin2srTraining, Swin2srVariant, UpscaleMethod,
 };
-use crate::plan::{Plan, TaskSpec};
 use crate::stage::Stage;
+use crate::stone::CLASSES;
 
 /// Floating-point operations of each task of a plan, in the plan's order; a multiply-add counts
 /// as two.
@@ -26,7 +27,7 @@ fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
     const MOVING_PICTURES: f64 = 5e9;
     match &task.stage {
         Stage::SinddmTrain { sinddm } => {
-            let scales = 1.0 + f64::from(scale_count(sinddm) - 1);
+            let scales = sinddm.planned_geometry().sizes.len() as f64;
             let shrink = sinddm.scale_factor.powi(-2);
             let mean_share = (1.0 - shrink.powf(scales)) / (1.0 - shrink) / scales;
             let pixels = pixels(sinddm) * mean_share;
@@ -64,7 +65,7 @@ fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
         Stage::ClassifyTrain(training) => {
             let size = patch_size(task, made);
             let (train, test) = patch_quota(task, made);
-            let (train, test) = (6.0 * f64::from(train), 6.0 * f64::from(test));
+            let [train, test] = [train, test].map(|each| CLASSES as f64 * f64::from(each));
             let sets = training.datasets.len() as f64;
             let validation = training.val_fraction * train;
             let epoch = 3.0 * (train - validation) + validation;
@@ -83,7 +84,7 @@ fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
             });
             let pictures = sampled.map_or(0.0, |(sampling, sinddm)| {
                 // The network sees the picture with the padding to whole windows.
-                let padded = sampling.size(finest(sinddm)).map(|side| f64::from((side / 8 + 1) * 8));
+                let padded = sampling.size(sinddm.planned_size()).map(|side| f64::from((side / 8 + 1) * 8));
                 padded[0] * padded[1] * f64::from(sampling.per_model)
             });
             MOVING_PICTURES + 2.0 * trained.unwrap_or_else(|| swin2sr_mac(upscale.variant)) * pictures
@@ -99,51 +100,9 @@ fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
     }
 }
 
-/// Width and height of the finest scale in pixels. Plans hold sizes, not rules.
-fn finest(sinddm: &Sinddm) -> [u32; 2] {
-    sinddm.finest.size(Pad::default().target.nominal())
-}
-
 /// Number of pixels of the finest scale.
 fn pixels(sinddm: &Sinddm) -> f64 {
-    finest(sinddm).map(f64::from).iter().product()
-}
-
-/// Memory that an attempt on processors assumes, whatever the machine has: the way a batch is
-/// split decides how sums are rounded, and results must be the same bytes everywhere.
-pub const CPU_MEMORY_BYTES: u64 = 4 << 30;
-
-/// Memory assumed for a GPU that does not report its memory.
-pub const GPU_MEMORY_BYTES: u64 = 8 << 30;
-
-/// Bytes that training keeps for one picture of that many pixels until the gradient is taken
-/// (ALGORITHM 9).
-pub fn activation_bytes(sinddm: &Sinddm, pixels: f64) -> f64 {
-    const CHANNELS_PER_DIM: f64 = 2246.0 / 160.0;
-    f64::from(sinddm.precision.bytes()) * CHANNELS_PER_DIM * f64::from(sinddm.dim) * pixels
-}
-
-/// How many pictures of that size go through the network at once: the number in the knob, or
-/// else the batch in as many equal parts as half of the device's memory requires. The other
-/// half is for weights, gradients and temporary values.
-pub fn micro_batch(sinddm: &Sinddm, [width, height]: [u32; 2], memory_bytes: u64) -> u32 {
-    let each = activation_bytes(sinddm, f64::from(width) * f64::from(height));
-    let most = sinddm.micro_batch.unwrap_or_else(|| (memory_bytes as f64 / 2.0 / each) as u32);
-    let parts = sinddm.batch.div_ceil(most.clamp(1, sinddm.batch));
-    sinddm.batch.div_ceil(parts)
-}
-
-/// Number of scales by the reference's rule (ALGORITHM 2.1).
-pub fn scale_count(sinddm: &Sinddm) -> u32 {
-    let [width, height] = finest(sinddm).map(f64::from);
-    let (short, long) = (width.min(height), width.max(height));
-    let coarsest = sinddm.coarsest.map_or_else(|| coarsest_side(short, long), f64::from);
-    ((short / coarsest).ln() / sinddm.scale_factor.ln()).round().max(0.0) as u32 + 1
-}
-
-/// Short side of the coarsest scale by the reference's rule.
-pub fn coarsest_side(short: f64, long: f64) -> f64 {
-    (3110.0 * short / long).sqrt().round_ties_even().clamp(42.0, 55.0)
+    sinddm.planned_size().map(f64::from).iter().product()
 }
 
 /// Multiply-adds per pixel of the diffusion network (ALGORITHM 2.4).
@@ -211,7 +170,7 @@ pub fn network_mac(network: &Network, size: u32) -> f64 {
         mac += first + others + f64::from(blocks) * area * (9.0 * inner * inner + inner * to);
         from = to;
     }
-    for &to in network.head.iter().chain([&6]) {
+    for &to in network.head.iter().chain([&(CLASSES as u32)]) {
         mac += from * f64::from(to);
         from = f64::from(to);
     }
@@ -229,7 +188,7 @@ fn trained_with<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> Option<&'a Sinddm
     })
 }
 
-fn patches_of<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> Option<&'a crate::experiment::Patch> {
+fn patches_of<'a>(task: &'a TaskSpec, made: &'a Made<'a>) -> Option<&'a Patch> {
     needed(task, made).find_map(|task| match &task.stage {
         Stage::Patches(patches) => Some(&patches.patch),
         _ => None,
@@ -241,7 +200,7 @@ fn patch_size(task: &TaskSpec, made: &Made<'_>) -> u32 {
 }
 
 fn patch_quota(task: &TaskSpec, made: &Made<'_>) -> (u32, u32) {
-    patches_of(task, made).map_or((0, 0), crate::experiment::Patch::quota)
+    patches_of(task, made).map_or((0, 0), Patch::quota)
 }
 
 #[cfg(test)]
@@ -255,7 +214,6 @@ mod tests {
         assert_eq!(diffusion_mac(&Sinddm::default()), 1_075_115.0);
         let resnet = network_mac(&Network::default(), 256);
         assert!((resnet / 5.34e9 - 1.0).abs() < 0.01, "{resnet}");
-        assert_eq!(scale_count(&Sinddm::default()), 5);
     }
 
     #[test]
@@ -270,16 +228,6 @@ mod tests {
         let published = Swin2srTraining { embed_dim: 180, depths: vec![6; 6], ..Swin2srTraining::default() };
         let ratio = small_swin2sr_mac(&published) / swin2sr_mac(Swin2srVariant::ClassicalX4);
         assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
-    }
-
-    #[test]
-    fn a_batch_is_cut_into_equal_parts_that_fit() {
-        let sinddm = Sinddm::default();
-        assert!((32.0 * activation_bytes(&sinddm, 52_800.0) / 15.2e9 - 1.0).abs() < 0.01);
-        let parts = |gib: u64| micro_batch(&sinddm, [264, 200], gib << 30);
-        assert_eq!([0, 1, 4, 16, 80].map(parts), [1, 1, 4, 16, 32]);
-        assert_eq!(micro_batch(&sinddm, [65, 49], 4 << 30), 32);
-        assert_eq!(micro_batch(&Sinddm { micro_batch: Some(12), ..sinddm }, [264, 200], 1), 11);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::Data;
 use crate::command::Commands;
 use crate::experiment::Experiment;
+use crate::plan::Data;
 
 /// All fields of all kinds of work.
 #[derive(Deserialize)]
