@@ -167,3 +167,113 @@ fn every_spec_in_the_folder_of_experiments_can_be_run() {
     seen.sort_unstable();
     assert_eq!(seen, ["paper", "small", "smoke", "tiny"]);
 }
+
+/// The modules of a crate, by their paths, with their code: without comments, and without
+/// what only tests use.
+fn modules(krate: &str) -> BTreeMap<Vec<String>, String> {
+    let root = workspace().join(krate).join("src");
+    let mut modules = BTreeMap::new();
+    let mut open = vec![root.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let inner = path.strip_prefix(&root).unwrap().with_extension("");
+            let mut name: Vec<String> = inner.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            name.pop_if(|last| ["lib", "main", "mod"].contains(&last.as_str()));
+            let text = std::fs::read_to_string(&path).unwrap();
+            let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let code: Vec<&str> = shipped.lines().map(|line| line.split("//").next().unwrap()).collect();
+            modules.insert(name, code.join("\n"));
+        }
+    }
+    // Modules that are declared for tests alone.
+    let tests: Vec<Vec<String>> = modules
+        .iter()
+        .flat_map(|(name, code)| {
+            let declared = code.split("#[cfg(test)]\nmod ").skip(1);
+            declared.filter_map(move |rest| Some([name.clone(), vec![rest.split_once(';')?.0.to_owned()]].concat()))
+        })
+        .collect();
+    modules.retain(|name, _| !tests.iter().any(|test| name.starts_with(test)));
+    modules
+}
+
+/// The modules that the code of module `own` names, by paths from the root of its crate.
+fn named(own: &[String], code: &str) -> Vec<Vec<String>> {
+    let is_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    let mut found = vec![];
+    for (start, _) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        if code[..start].ends_with(is_path) {
+            continue;
+        }
+        let path = code[start..].split(|letter| !is_path(letter)).next().unwrap();
+        // What follows a path that ends in `::` is a group, of a glob or of names.
+        let group = code[start + path.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+        for last in group.unwrap_or_default().split(',').map(str::trim) {
+            let mut full = own.to_vec();
+            for part in format!("{path}{last}").split("::").filter(|part| !part.is_empty()) {
+                match part {
+                    "crate" => full.clear(),
+                    "super" => drop(full.pop()),
+                    part => full.push(part.to_owned()),
+                }
+            }
+            found.push(full);
+        }
+    }
+    found
+}
+
+/// The modules of one folder that import each other in a circle, directly or through what lies
+/// below them, as pairs of who imports whom.
+fn circles(modules: &BTreeMap<Vec<String>, String>) -> Vec<String> {
+    let folders: BTreeSet<&[String]> = modules.keys().filter_map(|name| Some(name.split_last()?.1)).collect();
+    let mut arrows: BTreeMap<&[String], BTreeSet<(&String, String)>> = BTreeMap::new();
+    for (name, code) in modules {
+        for target in named(name, code) {
+            for folder in folders.iter().filter(|folder| name.starts_with(folder) && target.starts_with(folder)) {
+                if let (Some(own), Some(other)) = (name.get(folder.len()), target.get(folder.len()))
+                    && own != other
+                    && modules.contains_key(&target[..=folder.len()])
+                {
+                    arrows.entry(folder).or_default().insert((own, other.clone()));
+                }
+            }
+        }
+    }
+    let mut left = vec![];
+    for (folder, mut arrows) in arrows {
+        loop {
+            let before = arrows.len();
+            let importing: BTreeSet<String> = arrows.iter().map(|(own, _)| (*own).clone()).collect();
+            let imported: BTreeSet<String> = arrows.iter().map(|(_, other)| other.clone()).collect();
+            arrows.retain(|(own, other)| importing.contains(other) && imported.contains(*own));
+            if arrows.len() == before {
+                break;
+            }
+        }
+        left.extend(arrows.iter().map(|(own, other)| format!("{}: {own} -> {other}", folder.join("::"))));
+    }
+    left
+}
+
+#[test]
+fn imports_within_a_crate_form_no_circle() {
+    for krate in ["domain", "report", "proto", "science", "coordinator", "worker", "cli"] {
+        assert_eq!(circles(&modules(krate)), Vec::<String>::new(), "in {krate}");
+    }
+    let module = |name: &str, code: &str| (name.split('/').map(str::to_owned).collect::<Vec<_>>(), code.to_owned());
+    let planted = BTreeMap::from([
+        module("lib", ""),
+        module("a", "use crate::b::{One, two};"),
+        module("b", "use super::lib; use super::d::Four;"),
+        module("d", ""),
+        module("b/deep", "use super::super::{a, lib};"),
+        module("c", "use crate::a::Three;"),
+    ]);
+    assert_eq!(circles(&planted), [": a -> b", ": b -> a"]);
+}
