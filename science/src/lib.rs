@@ -5,6 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
+//! | [`layers`] | what networks are built of, the only door to those of burn |
 //! | [`models`] | one network per file |
 //! | [`training`] | all that changes from step to step |
 //! | [`precision`] | networks that compute in other numbers than they are kept in |
@@ -28,6 +29,7 @@ pub mod device;
 pub mod files;
 pub mod frechet;
 pub mod guide;
+pub mod layers;
 pub mod losses;
 pub mod models;
 pub mod optimizer;

@@ -189,16 +189,16 @@ impl<O: Optimizer> ModuleVisitor for Restorer<O> {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::{Linear, LinearConfig};
     use burn::optim::AdamConfig;
     use burn::tensor::Device;
     use domain::seed::Seed;
 
     use super::*;
+    use crate::layers::linear::{Linear, linear};
     use crate::weights;
 
     fn layer() -> Linear {
-        weights::initialise(LinearConfig::new(3, 2).init(&Device::flex().autodiff()), Seed(1))
+        weights::initialise(linear(3, 2, &Device::flex().autodiff()), Seed(1))
     }
 
     /// The layer after some steps towards nothing.

@@ -17,6 +17,7 @@ use domain::stage::{Failure, FailureCode};
 use image::RgbImage;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 
+use crate::layers::linear;
 use crate::random;
 
 /// A tensor outside of any device.
@@ -261,7 +262,7 @@ impl Trail {
 
     /// Whether burn keeps the tensor as `[in, out]`.
     pub(crate) fn transposed(&self) -> bool {
-        self.kinds.last().is_some_and(|kind| kind == "Struct:Linear")
+        self.kinds.last().is_some_and(|kind| kind == linear::KIND)
             && self.parts.last().is_some_and(|part| part == "weight")
     }
 }
@@ -379,13 +380,13 @@ impl ModuleMapper for Filler {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::{Linear, LinearConfig};
     use burn::tensor::Device;
 
     use super::*;
+    use crate::layers::linear::{Linear, linear as blank};
 
     fn layer() -> Linear {
-        initialise(LinearConfig::new(4, 3).init(&Device::flex()), Seed(1))
+        initialise(blank(4, 3, &Device::flex()), Seed(1))
     }
 
     #[test]
@@ -394,7 +395,7 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         let saved = layer();
         save(&saved, &path).unwrap();
-        let blank = LinearConfig::new(4, 3).init(&Device::flex());
+        let blank = blank(4, 3, &Device::flex());
         let loaded = load(blank, &path).unwrap();
         assert_eq!(collect(&loaded), collect(&saved));
         assert_eq!(collect(&loaded)["weight"].shape, [3, 4]);

@@ -4,14 +4,14 @@
 //! (ALGORITHM 5). It predicts the noise in a picture.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
-use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::DdpmTraining;
 use domain::seed::Seed;
 
-use super::layers::{bare_conv, conv, gelu, linear};
+use crate::layers::activation::{gelu, silu, softmax};
+use crate::layers::conv::{Conv2d, bare_conv, conv};
+use crate::layers::linear::{Linear, linear};
+use crate::layers::norm::{GroupNorm, RmsNorm};
 use crate::{random, weights};
 
 /// Groups of channels that are normalised together.
@@ -25,49 +25,6 @@ const MEMORY: usize = 4;
 /// Base of the slowest frequency of the time embedding.
 const SLOWEST: f64 = 10_000.0;
 
-/// Group normalisation (arXiv 1803.08494).
-#[derive(Module, Debug)]
-struct GroupNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl GroupNorm {
-    const EPSILON: f64 = 1e-5;
-
-    fn new(channels: usize, device: &Device) -> Self {
-        Self { weight: Initializer::Ones.init([channels], device), bias: Initializer::Zeros.init([channels], device) }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        let grouped = x.reshape([batch, GROUPS, channels / GROUPS * height * width]);
-        let centred = grouped.clone() - grouped.mean_dim(2);
-        let variance = centred.clone().square().mean_dim(2);
-        let normed = (centred / (variance + Self::EPSILON).sqrt()).reshape([batch, channels, height, width]);
-        let each = |param: &Param<Tensor<1>>| param.val().reshape([1, channels, 1, 1]);
-        normed * each(&self.weight) + each(&self.bias)
-    }
-}
-
-/// Brings each pixel's channels to one length.
-#[derive(Module, Debug)]
-struct RmsNorm {
-    g: Param<Tensor<4>>,
-}
-
-impl RmsNorm {
-    fn new(channels: usize, device: &Device) -> Self {
-        Self { g: Initializer::Ones.init([1, channels, 1, 1], device) }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let channels = x.dims()[1] as f64;
-        let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
-        x / length * self.g.val() * channels.sqrt()
-    }
-}
-
 /// Convolution, normalisation, scale and shift by the time, activation.
 #[derive(Module, Debug)]
 struct Half {
@@ -77,7 +34,7 @@ struct Half {
 
 impl Half {
     fn new(input: usize, output: usize, device: &Device) -> Self {
-        Self { proj: conv(input, output, 3, 1, device), norm: GroupNorm::new(output, device) }
+        Self { proj: conv(input, output, 3, 1, device), norm: GroupNorm::new(GROUPS, output, device) }
     }
 
     fn forward(&self, x: Tensor<4>, scale_shift: Option<(Tensor<4>, Tensor<4>)>) -> Tensor<4> {

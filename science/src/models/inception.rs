@@ -7,18 +7,17 @@
 //! filters still tell textures apart, but distances are not those of the paper.
 
 use burn::module::Module;
-use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
-use burn::tensor::activation::relu;
-use burn::tensor::module::{avg_pool2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::seed::Seed;
 use domain::stage::Failure;
 use image::RgbImage;
 
-use super::layers::{BatchNorm, bare_conv_rect, linear, pool, spatial_mean};
 use crate::data::tensors;
+use crate::layers::activation::relu;
+use crate::layers::conv::{Conv2d, bare_conv_rect};
+use crate::layers::linear::{Linear, linear};
+use crate::layers::norm::BatchNorm;
+use crate::layers::resample::{average, largest, pool, spatial_mean};
 use crate::weights::{self, Arrays, Shapes};
 
 /// Seed of the weights, the same in every study: distances can be compared
@@ -112,17 +111,6 @@ impl Unit {
 /// One after another.
 fn chain<const N: usize>(units: [&Unit; N], x: Tensor<4>) -> Tensor<4> {
     units.into_iter().fold(x, |h, unit| unit.forward(h))
-}
-
-/// The mean of 3×3 values; `padded` tells whether zeros round the map count.
-fn average(x: Tensor<4>, padded: bool) -> Tensor<4> {
-    let options = AvgPoolOptions::new([3, 3]).with_stride([1, 1]).with_padding([1, 1]);
-    avg_pool2d(x, options.with_count_include_pad(padded))
-}
-
-/// The largest of 3×3 values.
-fn largest(x: Tensor<4>) -> Tensor<4> {
-    max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([1, 1]).with_padding([1, 1]))
 }
 
 /// One size, kernels of 1, 5 and twice 3.

@@ -3,7 +3,6 @@
 pub mod ddpm;
 pub mod diffusion;
 pub mod inception;
-pub mod layers;
 pub mod resnet;
 pub mod sinddm;
 pub mod swin2sr;

@@ -3,9 +3,6 @@
 //! paper's head of several (ALGORITHM 7.1). Tensor names are torchvision's.
 
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
-use burn::nn::{Linear, Relu};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{HeadStart, Network, Stem};
 use domain::seed::Seed;
@@ -13,15 +10,16 @@ use domain::stage::Failure;
 use domain::stone::CLASSES;
 use rand_chacha::ChaCha8Rng;
 
-use super::layers::{BatchNorm, bare_conv, linear, pool, spatial_mean};
+use crate::layers::activation::{Relu, relu};
+use crate::layers::conv::{Conv2d, bare_conv};
+use crate::layers::linear::{Linear, linear};
+use crate::layers::norm::{BatchNorm, EPSILON};
+use crate::layers::resample::{pool, spatial_mean};
 use crate::random;
 use crate::weights::{self, Arrays, Shapes};
 
 /// Channels at the end of a block, as a multiple of its inner channels.
 const EXPANSION: usize = 4;
-
-/// Guard against division by zero; PyTorch's default.
-const EPSILON: f64 = 1e-5;
 
 /// Classes of the pictures that published weights were trained on.
 pub const IMAGENET_CLASSES: usize = 1000;

@@ -3,11 +3,11 @@
 //! time step and the scale (ALGORITHM 2.4).
 
 use burn::module::Module;
-use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::layers::{Gelu, conv, depthwise, linear};
+use crate::layers::activation::Gelu;
+use crate::layers::conv::{Conv2d, conv, depthwise};
+use crate::layers::linear::{Linear, linear};
 
 /// Features of the time step, of the scale and of both together.
 const CONDITION: usize = 32;

@@ -16,17 +16,16 @@ pub mod script;
 pub(super) mod windows;
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::conv::Conv2d;
-use burn::nn::{Linear, Relu};
-use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use self::head::Head;
 use self::script::{Mirror, mirrored};
 use self::windows::{Band, Grid, each, in_bands};
-use super::layers::{bare_linear, conv, gelu, linear};
+use crate::layers::activation::{Relu, gelu, sigmoid, softmax};
+use crate::layers::conv::{Conv2d, conv};
+use crate::layers::linear::{Linear, bare_linear, linear};
+use crate::layers::norm::LayerNorm;
 
 /// How many times as high and as wide the picture becomes.
 pub const SCALE: usize = 4;
@@ -97,25 +96,6 @@ impl Swin2SrConfig {
     fn published(variant: Variant, img_size: usize) -> Self {
         let (depths, heads) = (vec![6; 6], vec![6; 6]);
         Self { variant, img_size, embed_dim: 180, depths, heads, window: 8, mlp_ratio: 2, hf_compat: false }
-    }
-}
-
-/// Layer normalisation over the channels of each token.
-#[derive(Module, Debug)]
-struct LayerNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl LayerNorm {
-    const EPSILON: f64 = 1e-5;
-
-    fn new(channels: usize, device: &Device) -> Self {
-        Self { weight: Initializer::Ones.init([channels], device), bias: Initializer::Zeros.init([channels], device) }
-    }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        layer_norm(x, self.weight.val(), Some(self.bias.val()), Self::EPSILON)
     }
 }
 

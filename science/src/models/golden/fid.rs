@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::*;
 use crate::data::picture;
 use crate::frechet::{Rooted, Statistics};
+use crate::layers::resample::{pool, spatial_mean};
 use crate::models::inception::{Block, Inception, Variant, fid_input, published_name};
-use crate::models::layers::{pool, spatial_mean};
 use crate::stages::sifid::samples;
 use crate::weights;
 

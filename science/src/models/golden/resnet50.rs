@@ -2,13 +2,13 @@
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Sgd, SgdConfig};
-use burn::tensor::activation::log_softmax;
 use domain::experiment::{Network, Stem};
 use domain::stone::CLASSES;
 use serde_json::Value;
 
 use super::*;
-use crate::models::layers::spatial_mean;
+use crate::layers::activation::log_softmax;
+use crate::layers::resample::spatial_mean;
 use crate::models::resnet::ResNet;
 use crate::optimizer::NamedOptimizer;
 use crate::torch;

@@ -2,16 +2,13 @@
 //! rows, since nothing else of the network is as large as the result.
 
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
-use burn::nn::{LeakyRelu, LeakyReluConfig, PixelShuffle, PixelShuffleConfig};
-use burn::tensor::activation::leaky_relu;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
 use super::windows::{self, Grid, in_bands};
 use super::{SCALE, Swin2SrConfig, Variant, mean};
-use crate::models::layers::conv;
+use crate::layers::activation::{LeakyRelu, leaky, leaky_relu};
+use crate::layers::conv::{Conv2d, conv};
+use crate::layers::resample::{PixelShuffle, bicubic, repeated, shuffle};
 
 /// Channels between the body and the picture.
 const FEATURES: usize = 64;
@@ -21,7 +18,6 @@ type Upsample = (Conv2d, PixelShuffle, Conv2d, PixelShuffle);
 
 fn upsample(device: &Device) -> Upsample {
     let fourfold = || conv(FEATURES, 4 * FEATURES, 3, 1, device);
-    let shuffle = || PixelShuffleConfig::new(2).init();
     (fourfold(), shuffle(), fourfold(), shuffle())
 }
 
@@ -30,11 +26,11 @@ fn upsampled((first, fold, second, fold_again): &Upsample, x: Tensor<4>) -> Tens
     fold_again.forward(second.forward(fold.forward(first.forward(x))))
 }
 
-/// A convolution and a rectifier with PyTorch's slope, 0.01.
+/// A convolution and a rectifier.
 type Rectified = (Conv2d, LeakyRelu);
 
 fn rectified(input: usize, device: &Device) -> Rectified {
-    (conv(input, FEATURES, 3, 1, device), LeakyReluConfig::new().init())
+    (conv(input, FEATURES, 3, 1, device), leaky())
 }
 
 /// What follows the body.
@@ -143,8 +139,7 @@ impl Compressed {
         let device = features.device();
         let [height, width] = size.map(|side| SCALE * side);
         let branch = if self.hf_compat { x } else { x - mean(&device) };
-        let options = InterpolateOptions::new(InterpolateMode::Bicubic).with_align_corners(false);
-        let branch = interpolate(branch, options.with_output_size([height, width]));
+        let branch = bicubic(branch, [height, width]);
         let aux = in_bands(&device, grid.bands(2), 1, |band| {
             let h = self.conv_before_upsample.0.forward(band.cut(features, 1));
             self.conv_aux.forward(self.conv_before_upsample.1.forward(h)) // [1, 3, rows, width]
@@ -175,13 +170,11 @@ impl RealWorld {
     const REACH: usize = 3;
 
     fn forward(&self, features: &Tensor<4>, grid: &Grid) -> Tensor<4> {
-        let options = InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
-        let doubled = |x| interpolate(x, options.clone());
         let rectify = |x| leaky_relu(x, 0.2);
         in_bands(&features.device(), grid.bands(Self::REACH), SCALE, |band| {
             let h = self.conv_before_upsample.0.forward(band.cut(features, 1));
-            let h = doubled(self.conv_before_upsample.1.forward(h)); // [1, 64, 2 * rows, 2 * width]
-            let h = doubled(rectify(self.conv_up1.forward(h))); // [1, 64, 4 * rows, 4 * width]
+            let h = repeated(self.conv_before_upsample.1.forward(h)); // [1, 64, 2 * rows, 2 * width]
+            let h = repeated(rectify(self.conv_up1.forward(h))); // [1, 64, 4 * rows, 4 * width]
             let h = rectify(self.conv_up2.forward(h));
             self.conv_last.forward(rectify(self.conv_hr.forward(h))) // [1, 3, 4 * rows, 4 * width]
         })
