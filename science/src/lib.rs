@@ -10,36 +10,32 @@
 //! | [`training`] | all that changes from step to step |
 //! | [`precision`] | networks that compute in other numbers than they are kept in |
 //! | [`losses`], [`pace`] | what a training tells |
-//! | [`sampler`] | pictures from a diffusion model, step by step |
-//! | [`guide`] | what they are to hold on to |
+//! | [`diffusion`] | pictures from a diffusion model, step by step |
 //! | [`stages`] | one stage per file |
 //! | [`files`] | files that stages read and write, records above all |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`frechet`] | distance between the features of two sets of samples |
-//! | [`weights`] | named tensors in safetensors files |
-//! | [`torch`] | checkpoints of the published implementation |
-//! | [`pretrained`] | files of published weights |
+//! | [`weights`] | named tensors, in safetensors files and PyTorch's |
 //! | [`optimizer`] | burn's optimisers with their state by name |
 //! | [`checkpoint`] | all that a training needs to go on |
+//! | [`progress`] | how far the work is, for people |
 //! | [`device`] | which processor computes |
 
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod diffusion;
 pub mod files;
 pub mod frechet;
-pub mod guide;
 pub mod layers;
 pub mod losses;
 pub mod models;
 pub mod optimizer;
 pub mod pace;
 pub mod precision;
-pub mod pretrained;
+pub mod progress;
 pub mod random;
-pub mod sampler;
 pub mod stages;
-pub mod torch;
 pub mod training;
 pub mod weights;
 

@@ -6,31 +6,28 @@ use std::time::{Duration, Instant};
 
 use domain::stage::Progress;
 
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+use crate::progress::Pause;
 
 /// The pace of an attempt.
 pub struct Pace {
     began: Instant,
     first: u32,
     batch: u32,
-    reported: Instant,
+    pause: Pause,
 }
 
 impl Pace {
     /// Of an attempt that begins now, at the first of the steps.
     pub fn new(steps: &Range<u32>, batch: u32) -> Self {
-        let now = Instant::now();
-        Self { began: now, first: steps.start, batch, reported: now }
+        Self { began: Instant::now(), first: steps.start, batch, pause: Pause::start() }
     }
 
     /// What to tell when so many steps are done; `None` if the last report was
     /// just now.
     pub fn progress(&mut self, done: u32, total: u32, losses: &BTreeMap<usize, f64>) -> Option<Progress> {
-        if self.reported.elapsed() < REPORT_EVERY && done < total {
+        if !self.pause.is_over(done >= total) {
             return None;
         }
-        self.reported = Instant::now();
         let note = note(done, total, self.batch, done - self.first, self.began.elapsed(), losses);
         Some(Progress { done: u64::from(done), total: u64::from(total), note })
     }

@@ -27,12 +27,12 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use mutate::Target;
 use science::data::patchset::PatchSet;
 use science::data::picture;
+use science::diffusion::guide::Guide;
+use science::diffusion::model::Model;
+use science::diffusion::published::{self, Which};
 use science::files;
-use science::guide::Guide;
+use science::models::pretrained;
 use science::models::sinddm::SinDdm;
-use science::pretrained;
-use science::stages::sinddm_sample::Model;
-use science::torch::{self, Which};
 use science::weights::{self, Array, Arrays};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -144,14 +144,14 @@ fn checkpoint() -> Vec<u8> {
         ("l2.net.0.weight".to_owned(), Array { shape: vec![8, 4, 1, 1], values: vec![0.5; 32] }),
         ("l1.bias".to_owned(), Array { shape: vec![3], values: vec![1.0, -1.0, 0.25] }),
     ]);
-    torch::export(&net, &serde_json::from_value(diffusion()).unwrap(), &scratch.path).unwrap();
+    published::export(&net, &serde_json::from_value(diffusion()).unwrap(), &scratch.path).unwrap();
     fs::read(&scratch.path).unwrap()
 }
 
 /// All that is done with a PyTorch file.
 fn read_torch(path: &Path) -> String {
-    let arrays = said(torch::read(path, Which::Ema), path, |arrays| {
-        let imported = torch::import(arrays, [80, 60], 1.411, None).map(|(_, record)| record.sizes.len());
+    let arrays = said(published::read(path, Which::Ema), path, |arrays| {
+        let imported = published::import(arrays, [80, 60], 1.411, None).map(|(_, record)| record.sizes.len());
         imported.map_or_else(|failure| failure.message, |scales| format!("{scales} scales"))
     });
     let candidates = said(pretrained::candidates(path), path, |found| format!("{found:?}"));
@@ -381,7 +381,7 @@ fn a_checkpoint_that_claims_four_thousand_million_times_is_refused_before_anythi
     let mut arrays =
         BTreeMap::from([("gammas".to_owned(), Array { shape: vec![0, u32::MAX as usize], values: vec![] })]);
     arrays.insert("denoise_fn.l2.net.0.weight".to_owned(), Array { shape: vec![8], values: vec![0.0; 8] });
-    let (imported, peak) = mutate::with_peak(|| torch::import(arrays, [80, 60], 1.411, None));
+    let (imported, peak) = mutate::with_peak(|| published::import(arrays, [80, 60], 1.411, None));
     let failure = imported.unwrap_err();
     assert!(peak < 1 << 20, "{peak}");
     assert_eq!(

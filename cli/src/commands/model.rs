@@ -8,10 +8,10 @@ use domain::seed::Seed;
 use science::data::picture;
 use science::data::pyramid::Pyramid;
 use science::device::Kind;
+use science::diffusion::guide::{Guide, Region, Start, with_colors_of};
+use science::diffusion::model::Model as Trained;
+use science::diffusion::published::{self, Which};
 use science::files;
-use science::guide::{Guide, Region, Start, with_colors_of};
-use science::stages::sinddm_sample::Model as Trained;
-use science::torch::{self, Which};
 use science::weights;
 
 use crate::args::{Export, Import, Model, ModelCommand, Sample};
@@ -33,8 +33,8 @@ pub fn run(args: &Model) -> anyhow::Result<()> {
 fn import(args: &Import) -> anyhow::Result<()> {
     let which = if args.last { Which::Model } else { Which::Ema };
     let (net, record) = usable(
-        torch::read(&args.checkpoint, which)
-            .and_then(|arrays| torch::import(arrays, args.finest, args.scale_factor, args.coarsest)),
+        published::read(&args.checkpoint, which)
+            .and_then(|arrays| published::import(arrays, args.finest, args.scale_factor, args.coarsest)),
     )?;
     weights::write(&net, &args.out.join("model.safetensors"))?;
     files::write(&args.out.join(SinddmRecord::FILE), &record)?;
@@ -53,7 +53,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
 fn export(args: &Export) -> anyhow::Result<()> {
     let model = usable(Trained::open(&args.model, &Kind::Cpu.open()?))?;
     let net = weights::read(&args.model.join("model.safetensors"))?;
-    torch::export(&net, model.record(), &args.out)?;
+    published::export(&net, model.record(), &args.out)?;
     out::line(args.out.display());
     Ok(())
 }

@@ -12,7 +12,7 @@ use domain::digest::Digest;
 use domain::plan::WEIGHTS_FILE;
 use domain::pretrained::Pretrained;
 use proto::transfer;
-use science::pretrained;
+use science::models::pretrained;
 use serde_json::json;
 
 use crate::args::{Weights, WeightsAt, WeightsCommand};

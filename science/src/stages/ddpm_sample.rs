@@ -1,26 +1,23 @@
 //! Samples pictures from one plain diffusion model (Ho et al., NeurIPS 2020;
 //! with fewer steps Song et al., ICLR 2021).
 
-use std::time::{Duration, Instant};
-
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::{DdpmMethod, DdpmSampling};
 use domain::records::{DdpmRecord, Record};
-use domain::stage::{Failure, FailureCode, InputName, Progress, Stage};
+use domain::stage::{Failure, InputName, Stage};
 use image::RgbImage;
 
-use super::{Attempt, sinddm_sample};
+use super::Attempt;
 use crate::checkpoint::Checkpoints;
 use crate::data::gate::Gate;
 use crate::data::tensors;
+use crate::diffusion::sampler::normals;
+use crate::diffusion::samples;
+use crate::diffusion::schedule::Schedule;
 use crate::files;
 use crate::models::ddpm::Unet;
-use crate::models::diffusion::Schedule;
-use crate::sampler::normals;
+use crate::progress::Watch;
 use crate::weights::{self, Array, Arrays};
-
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 /// Writes `images/NNN.png`, `sheet.png` and `samples.json`. The noise of sample
 /// i depends on the seed and i alone, not on the batch it is drawn in.
@@ -45,20 +42,20 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
     let each = Each { steps: times.len() as u64, batch: sampling.batch.max(1), all: all.len(), side };
     let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &each));
     let Made { done, x: mut begun, mut images } = resumed.unwrap_or_default();
-    let (mut step, mut reported) = (0, Instant::now());
+    let mut watch = Watch::new(attempt.monitor, total);
     for numbers in all.chunks(sampling.batch.max(1) as usize) {
         let shape = [numbers.len(), 3, side, side];
         let noise = |purpose: &str| normals(attempt.seed, purpose, numbers, shape, attempt.device);
         let mut x: Option<Tensor<4>> = None;
         for (place, &t) in times.iter().enumerate() {
-            step += 1;
-            if step <= done {
+            watch.done += 1;
+            if watch.done <= done {
                 continue; // made before the stop
             }
             if let Some(values) = begun.take() {
                 x = Some(Tensor::from_data(TensorData::new(values, shape), attempt.device));
             }
-            checkpoints.visit(step - 1, attempt.monitor, || Ok(state(x.as_ref(), &images)))?;
+            checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(x.as_ref(), &images)))?;
             let from = x.take().unwrap_or_else(|| noise("sample.init"));
             let predicted = net.forward(from.clone(), &vec![t; numbers.len()]);
             x = Some(match sampling.method {
@@ -71,25 +68,18 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
                     schedule.implicit_step(from, predicted, t as usize, earlier)
                 }
             });
-            if reported.elapsed() >= REPORT_EVERY || step == total {
-                reported = Instant::now();
-                let note = format!("sample {}/{}", images.len(), all.len());
-                attempt.monitor.progress(Progress { done: step, total, note });
-            }
+            watch.report(format_args!("sample {}/{}", images.len(), all.len()));
         }
         if let Some(x) = x {
+            samples::check(&x, numbers)?;
             let values: Vec<f32> = x.into_data().iter::<f32>().collect();
-            if values.iter().any(|value| !value.is_finite()) {
-                let message = format!("samples {numbers:?} are not numbers: the model is not usable");
-                return Err(Failure::new(FailureCode::NotANumber, message));
-            }
             let size = [training.size; 2];
             images.extend(values.chunks_exact(3 * side * side).map(|sample| tensors::to_image(sample, size)));
         }
     }
     let gate = Gate::new(&record.reals);
-    attempt.monitor.log(&gate.summary(&images));
-    sinddm_sample::write(&images, &gate, vec![], attempt.device, attempt.folder)
+    watch.monitor.log(&gate.summary(&images));
+    samples::write(&images, &gate, vec![], attempt.device, attempt.folder)
 }
 
 /// The times of the predictions, latest first: all, or some evenly spaced.
@@ -153,10 +143,7 @@ impl Made {
 
 fn state(x: Option<&Tensor<4>>, images: &[RgbImage]) -> Arrays {
     let mut state = Arrays::new();
-    if let Some(x) = x {
-        let array = Array { shape: x.dims().to_vec(), values: x.to_data().iter::<f32>().collect() };
-        state.insert("x".to_owned(), array);
-    }
+    state.extend(x.map(|x| ("x".to_owned(), Array::from_tensor(x))));
     let named = images.iter().enumerate();
     state.extend(named.map(|(number, image)| (format!("images.{number:06}"), weights::of_picture(image))));
     state

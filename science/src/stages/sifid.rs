@@ -6,13 +6,11 @@
 //! ones, each pixel the mean of the area that it covers, so that both show textures at
 //! one resolution.
 
-use std::time::{Duration, Instant};
-
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Features, Pairing, SifidRule, SifidSize};
 use domain::plan::WEIGHTS_FILE;
 use domain::records::{Record, SifidRecord};
-use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName, Monitor, Progress};
+use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName};
 use image::RgbImage;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
@@ -23,13 +21,11 @@ use crate::data::tensors;
 use crate::files;
 use crate::frechet::{Rooted, Statistics};
 use crate::models::inception::{Block, Inception, Variant};
+use crate::progress::Watch;
 use crate::weights;
 
 /// Smallest width and height that the stem can look at, in pixels.
 const SIDE_MIN: u32 = 23;
-
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 /// Writes `sifid.json`.
 ///
@@ -59,13 +55,13 @@ pub fn run(sifid: &EvaluateSifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     };
     let mut real = Vec::new();
     for picture in &reals {
-        watch.step()?;
+        step(&mut watch)?;
         real.push(Rooted::of(of(sized(picture.open()?, true))));
     }
 
     let mut per_image = Vec::new();
     for (i, picture) in synthetics.iter().enumerate() {
-        watch.step()?;
+        step(&mut watch)?;
         let image = picture.open()?;
         if image.dimensions() != (width, height) {
             let message = format!("{} is not of {width}×{height} pixels like the first", picture.name());
@@ -109,32 +105,15 @@ pub(crate) fn samples(features: Tensor<4>) -> DMatrix<f64> {
     DMatrix::from_row_iterator(channels, height * width, values.iter::<f32>().map(f64::from))
 }
 
-/// Progress in pictures.
-struct Watch<'a> {
-    monitor: &'a mut dyn Monitor,
-    done: u64,
-    total: u64,
-    reported: Instant,
-}
-
-impl<'a> Watch<'a> {
-    fn new(monitor: &'a mut dyn Monitor, total: u64) -> Self {
-        Self { monitor, done: 0, total, reported: Instant::now() }
+/// Counts a picture before it is looked at.
+fn step(watch: &mut Watch<'_>) -> Result<(), Failure> {
+    if watch.monitor.stopping() {
+        return Err(Failure::new(FailureCode::Preempted, "told to stop between two pictures"));
     }
-
-    /// Called before each picture.
-    fn step(&mut self) -> Result<(), Failure> {
-        if self.monitor.stopping() {
-            return Err(Failure::new(FailureCode::Preempted, "told to stop between two pictures"));
-        }
-        self.done += 1;
-        if self.reported.elapsed() >= REPORT_EVERY || self.done == self.total {
-            self.reported = Instant::now();
-            let note = format!("picture {}/{}", self.done, self.total);
-            self.monitor.progress(Progress { done: self.done, total: self.total, note });
-        }
-        Ok(())
-    }
+    watch.done += 1;
+    let note = format!("picture {}/{}", watch.done, watch.total);
+    watch.report(note);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,32 +1,22 @@
 //! Samples pictures from a diffusion model, coarse to fine (ALGORITHM 2.6).
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::Sampling;
 use domain::records::gate::Traits;
-use domain::records::{Record, SamplesRecord, SinddmRecord};
-use domain::stage::{Failure, FailureCode, InputName, Monitor, Progress, Stage, picture_path};
+use domain::stage::{Failure, Folder, InputName, Stage};
 use image::RgbImage;
 
 use super::Attempt;
 use crate::checkpoint::Checkpoints;
 use crate::data::gate::Gate;
-use crate::data::{foreground, picture};
-use crate::files;
-use crate::guide::Guide;
-use crate::models::diffusion::Schedule;
-use crate::models::sinddm::SinDdm;
-use crate::sampler::{Canvas, Sampler, Step, normals};
+use crate::diffusion::guide::Guide;
+use crate::diffusion::model::Model;
+use crate::diffusion::sampler::{Canvas, Sampler, Step, normals};
+use crate::diffusion::samples;
+use crate::progress::Watch;
 use crate::weights::{self, Array, Arrays};
-
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
-
-/// Pictures in a row of the contact sheet, and pixels of each.
-pub(crate) const SHEET: (u32, u32) = (5, 132);
 
 /// How often a sample is drawn at most, if those that do not pass the gate are drawn again.
 const DRAWS: u32 = 10;
@@ -42,20 +32,20 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
     let models = models(attempt.folder, attempt.device)?;
     let guide = Guide::default();
     let samplers: Vec<Sampler<'_>> = models.iter().map(|model| model.sampler(sampling, &guide)).collect();
-    let reals: Vec<Traits> = models.iter().flat_map(|model| model.record.reals.clone()).collect();
+    let reals: Vec<Traits> = models.iter().flat_map(|model| model.record().reals.clone()).collect();
     let gate = Gate::new(&reals);
 
     let stage = Stage::SinddmSample { sampling: sampling.clone(), reject_empty };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
     let sizes: Vec<[u32; 2]> = samplers.iter().flat_map(|sampler| sampler.sizes.clone()).collect();
     let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &sizes, attempt.device));
-    let Made { done, mut canvas, mut samples } = resumed.unwrap_or_default();
-    let mut watch = Watch { monitor: attempt.monitor, done: 0, total: 0, reported: Instant::now() };
+    let Made { done, mut canvas, samples: mut drawn } = resumed.unwrap_or_default();
+    let mut watch = Watch::new(attempt.monitor, 0);
 
     for round in 0..if reject_empty { DRAWS } else { 1 } {
         // What a checkpoint holds of later rounds is not to change earlier ones.
         let is_due =
-            |number: &u64| samples.get(number).is_none_or(|sample| sample.draws > round || !gate.passes(&sample.image));
+            |number: &u64| drawn.get(number).is_none_or(|sample| sample.draws > round || !gate.passes(&sample.image));
         let due: Vec<u64> = (0..u64::from(sampling.per_model)).filter(is_due).collect();
         if round > 0 && !due.is_empty() {
             watch.monitor.log(&format!("{} samples do not pass, draw {} of at most {DRAWS}", due.len(), round + 1));
@@ -69,7 +59,7 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
                 if watch.done <= done {
                     continue; // made before the stop
                 }
-                checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &samples)))?;
+                checkpoints.visit(watch.done - 1, watch.monitor, || Ok(state(canvas.as_ref(), &drawn)))?;
                 if canvas.as_ref().is_some_and(|canvas| canvas.x.dims()[..2] != [batch.numbers.len(), 3]) {
                     return Err(Failure::invalid_input("the checkpoint is damaged: its batch is another one"));
                 }
@@ -77,29 +67,26 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
                 canvas = Some(sampler.step(canvas, step, batch.numbers.len(), &mut |shape| {
                     normals(attempt.seed, &purpose, &batch.numbers, shape, attempt.device)
                 }));
-                watch.report(&format!("sample {}/{}", samples.len(), sampling.per_model));
+                watch.report(format_args!("sample {}/{}", drawn.len(), sampling.per_model));
             }
             // What a checkpoint holds of a later batch is not to end an earlier one.
             if watch.done > done
                 && let Some(canvas) = canvas.take()
             {
-                if canvas.x.to_data().iter::<f32>().any(|value| !value.is_finite()) {
-                    let message = format!("samples {:?} are not numbers: the model is not usable", batch.numbers);
-                    return Err(Failure::new(FailureCode::NotANumber, message));
-                }
-                let drawn = sampler.pictures(&canvas).into_iter().map(|image| Sample { draws: round + 1, image });
-                samples.extend(batch.numbers.iter().copied().zip(drawn));
+                samples::check(&canvas.x, &batch.numbers)?;
+                let newest = sampler.pictures(&canvas).into_iter().map(|image| Sample { draws: round + 1, image });
+                drawn.extend(batch.numbers.iter().copied().zip(newest));
             }
         }
     }
 
-    if !samples.keys().copied().eq(0..u64::from(sampling.per_model)) {
+    if !drawn.keys().copied().eq(0..u64::from(sampling.per_model)) {
         return Err(Failure::invalid_input("the checkpoint is damaged: samples are missing or too many"));
     }
-    let draws = if reject_empty { samples.values().map(|sample| sample.draws).collect() } else { vec![] };
-    let images: Vec<RgbImage> = samples.into_values().map(|sample| sample.image).collect();
+    let draws = if reject_empty { drawn.values().map(|sample| sample.draws).collect() } else { vec![] };
+    let images: Vec<RgbImage> = drawn.into_values().map(|sample| sample.image).collect();
     watch.monitor.log(&gate.summary(&images));
-    write(&images, &gate, draws, attempt.device, attempt.folder)
+    samples::write(&images, &gate, draws, attempt.device, attempt.folder)
 }
 
 /// Tells the noise of a step from that of others, also of other draws of the same sample.
@@ -110,83 +97,8 @@ fn purpose(round: u32, step: Step) -> String {
     }
 }
 
-/// Writes samples with their contact sheet and their record. `draws` says how often each
-/// was drawn, if it may have been more than once.
-///
-/// # Errors
-/// If a file cannot be written.
-pub(crate) fn write(
-    images: &[RgbImage],
-    gate: &Gate,
-    draws: Vec<u32>,
-    device: &Device,
-    folder: &domain::stage::Folder,
-) -> Result<(), Failure> {
-    for (i, image) in images.iter().enumerate() {
-        picture::save_png(&folder.output(&picture_path(i)), image)?;
-    }
-    picture::save_png(&folder.output("sheet.png"), &picture::contact_sheet(images, SHEET.0, SHEET.1))?;
-    let foreground: Vec<f64> = images.iter().map(foreground::share).collect();
-    let empty = foreground.iter().filter(|share| **share < foreground::EMPTY_BELOW).count() as u32;
-    let size = images.first().map_or([0, 0], |image| [image.width(), image.height()]);
-    let determinism = crate::device::determinism(device);
-    let judged = gate.judge(images);
-    let passed = judged.iter().flat_map(|faults| (0..images.len()).map(|number| !faults.contains_key(&number)));
-    let record = SamplesRecord {
-        size,
-        foreground,
-        empty,
-        limits: gate.limits().cloned(),
-        passed: passed.collect(),
-        faults: judged.unwrap_or_default(),
-        draws,
-        determinism,
-    };
-    files::write(&folder.output(SamplesRecord::FILE), &record)
-}
-
-/// A trained model.
-pub struct Model {
-    net: SinDdm,
-    schedule: Schedule,
-    record: SinddmRecord,
-}
-
-impl Model {
-    /// That of a folder with `model.safetensors` and `training.json`.
-    ///
-    /// # Errors
-    /// If a file cannot be read or they do not belong together.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, Failure> {
-        let record: SinddmRecord = files::read(&folder.join(SinddmRecord::FILE))?;
-        let net = SinDdm::new(record.sinddm.dim as usize, device);
-        Ok(Self {
-            net: weights::load(net, &folder.join("model.safetensors"))?,
-            schedule: Schedule::new(record.sinddm.timesteps, &record.rescale_losses),
-            record,
-        })
-    }
-
-    /// What is known of its training.
-    pub fn record(&self) -> &SinddmRecord {
-        &self.record
-    }
-
-    /// A sampler of this model.
-    pub fn sampler<'a>(&'a self, sampling: &'a Sampling, guide: &'a Guide) -> Sampler<'a> {
-        Sampler {
-            net: &self.net,
-            schedule: &self.schedule,
-            sizes: self.record.sizes.iter().map(|size| sampling.size(*size)).collect(),
-            lengths: &self.record.sampling_steps,
-            sampling,
-            guide,
-        }
-    }
-}
-
 /// The input `model`, or `model.0`, `model.1` and so on.
-fn models(folder: &domain::stage::Folder, device: &Device) -> Result<Vec<Model>, Failure> {
+fn models(folder: &Folder, device: &Device) -> Result<Vec<Model>, Failure> {
     let numbered = (0..).map(|number| folder.input(InputName::Model(Some(number)))).take_while(|path| path.exists());
     let numbered = numbered.map(|path| Model::open(&path, device)).collect::<Result<Vec<_>, _>>()?;
     if numbered.is_empty() {
@@ -265,11 +177,9 @@ impl Made {
 
 fn state(canvas: Option<&Canvas>, samples: &BTreeMap<u64, Sample>) -> Arrays {
     let mut state = Arrays::new();
-    let array =
-        |tensor: &Tensor<4>| Array { shape: tensor.dims().to_vec(), values: tensor.to_data().iter::<f32>().collect() };
     if let Some(canvas) = canvas {
-        state.insert("x".to_owned(), array(&canvas.x));
-        state.extend(canvas.coarser.as_ref().map(|coarser| ("coarser".to_owned(), array(coarser))));
+        state.insert("x".to_owned(), Array::from_tensor(&canvas.x));
+        state.extend(canvas.coarser.as_ref().map(|coarser| ("coarser".to_owned(), Array::from_tensor(coarser))));
     }
     let named = |(number, Sample { draws, image }): (&u64, &Sample)| {
         (format!("images.{draws}.{number}"), weights::of_picture(image))
@@ -278,37 +188,24 @@ fn state(canvas: Option<&Canvas>, samples: &BTreeMap<u64, Sample>) -> Arrays {
     state
 }
 
-/// Progress over all batches.
-struct Watch<'a> {
-    monitor: &'a mut dyn Monitor,
-    done: u64,
-    total: u64,
-    reported: Instant,
-}
-
-impl Watch<'_> {
-    fn report(&mut self, note: &str) {
-        if self.reported.elapsed() >= REPORT_EVERY || self.done == self.total {
-            self.reported = Instant::now();
-            self.monitor.progress(Progress { done: self.done, total: self.total, note: note.to_owned() });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
     use burn::tensor::Device;
+    use domain::records::gate::Traits;
+    use domain::records::{Record, SamplesRecord, SinddmRecord};
     use domain::results::Fault;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Unwatched};
+    use domain::stage::{Folder, Monitor, Unwatched, picture_path};
 
     use super::super::sinddm_train;
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::gate::traits;
+    use crate::data::picture;
+    use crate::files;
 
     /// Samples from a small model in `root`, which is trained if it is not there yet.
     fn draw(sampling: &Sampling, seed: u64, root: &Path, monitor: &mut dyn Monitor) -> Result<Folder, Failure> {

@@ -19,14 +19,14 @@ use crate::checkpoint::Checkpoints;
 use crate::data::gate::{Gate, traits};
 use crate::data::pyramid::{Pyramid, learnt};
 use crate::data::{folder, picture, tensors};
+use crate::diffusion::guide::Guide;
+use crate::diffusion::sampler::Sampler;
+use crate::diffusion::schedule::Schedule;
 use crate::files;
-use crate::guide::Guide;
-use crate::models::diffusion::Schedule;
 use crate::models::sinddm::SinDdm;
 use crate::pace::Pace;
 use crate::precision;
 use crate::random;
-use crate::sampler::Sampler;
 use crate::training::{Training, ahead, state};
 use crate::weights::{self, Array, Arrays};
 

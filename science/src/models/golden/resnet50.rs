@@ -11,8 +11,7 @@ use crate::layers::activation::log_softmax;
 use crate::layers::resample::spatial_mean;
 use crate::models::resnet::ResNet;
 use crate::optimizer::NamedOptimizer;
-use crate::torch;
-use crate::weights;
+use crate::weights::{self, torch};
 
 /// Mean and deviation of ImageNet's channels.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -198,7 +197,7 @@ fn steps_of_training_equal_the_reference() {
         }
 
         let after = format!("after{}_{}.pth", steps.len(), run.trim_start_matches("train_"));
-        let stored = torch::read_key(&path("resnet50/small").join(after), None).unwrap();
+        let stored = torch::read(&path("resnet50/small").join(after), None).unwrap();
         let own = weights::collect(&net.valid());
         assert_eq!(own.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>());
         assert_weights(&own, &stored);

@@ -8,13 +8,13 @@ use serde_json::{Value, json as value};
 
 use super::*;
 use crate::data::{picture, pyramid::Pyramid, tensors};
-use crate::guide::Guide;
-use crate::models::diffusion::{Reblurring, Schedule};
+use crate::diffusion::guide::Guide;
+use crate::diffusion::published::{self, Which};
+use crate::diffusion::sampler::{Sampler, Step};
+use crate::diffusion::schedule::{Reblurring, Schedule};
 use crate::models::sinddm::{SinDdm, embedding};
 use crate::optimizer::NamedOptimizer;
-use crate::sampler::{Sampler, Step};
 use crate::stages::sinddm_train::{adam, learning_rate};
-use crate::torch::{self, Which};
 use crate::weights;
 
 fn floats(value: &Value) -> Vec<f64> {
@@ -440,7 +440,7 @@ fn checkpoints_of_the_reference_can_be_used_here() {
         .flat_map(|folder| names_ending(folder, ".pth").into_iter().map(move |name| (folder, name)))
     {
         let stored = Vectors::open(&format!("{folder}/{name}.safetensors")).arrays("");
-        assert_eq!(torch::read_key(&path(&format!("{folder}/{name}.pth")), None).unwrap(), stored, "{name}");
+        assert_eq!(weights::torch::read(&path(&format!("{folder}/{name}.pth")), None).unwrap(), stored, "{name}");
     }
     let entries = list("sinddm/train/train.json");
     let pyramids = entries.iter().find(|entry| entry["auto_scale"].is_u64()).unwrap();
@@ -456,7 +456,8 @@ fn checkpoints_of_the_reference_can_be_used_here() {
         let finest: [u32; 2] =
             serde_json::from_value(pyramids["sizes_wh"].as_array().unwrap().last().unwrap().clone()).unwrap();
         let of = |which| {
-            torch::import(torch::read(&file, which).unwrap(), finest, Sinddm::default().scale_factor, None).unwrap()
+            published::import(published::read(&file, which).unwrap(), finest, Sinddm::default().scale_factor, None)
+                .unwrap()
         };
         let (ema, record) = of(Which::Ema);
         // It is that of one of the recorded runs.
@@ -468,8 +469,9 @@ fn checkpoints_of_the_reference_can_be_used_here() {
 
         let copy = tempfile::tempdir().unwrap();
         let copied = copy.path().join("copy.pt");
-        torch::export(&ema, &record, &copied).unwrap();
-        let (theirs, ours) = (torch::read(&file, Which::Ema).unwrap(), torch::read(&copied, Which::Ema).unwrap());
+        published::export(&ema, &record, &copied).unwrap();
+        let (theirs, ours) =
+            (published::read(&file, Which::Ema).unwrap(), published::read(&copied, Which::Ema).unwrap());
         assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
         for (key, array) in theirs {
             let values = |array: &Array| array.values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();

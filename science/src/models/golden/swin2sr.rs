@@ -12,8 +12,7 @@ use crate::models::swin2sr::checkpoint::{self, Naming};
 use crate::models::swin2sr::script::{Mirror, Script, Tiling, mirrored};
 use crate::models::swin2sr::windows::{self, Grid};
 use crate::models::swin2sr::{Enlarged, Swin2Sr, Swin2SrConfig, Variant};
-use crate::torch;
-use crate::weights;
+use crate::weights::{self, torch};
 
 /// Values reach about 4.
 const TOLERANCE: f64 = 5e-5;
@@ -235,7 +234,7 @@ fn checkpoints_of_either_naming_are_the_network() {
         if let Some(file) = folder.file("official.pth") {
             let read = checkpoint::read(&file, folder.config.variant).unwrap();
             let keyed: Vec<Result<Arrays, Failure>> =
-                ["params", "params_ema"].map(|key| torch::read_key(&file, Some(key))).into();
+                ["params", "params_ema"].map(|key| torch::read(&file, Some(key))).into();
             assert!(keyed.into_iter().flatten().any(|arrays| arrays == read), "{}", folder.name);
             for other in [Variant::Classical, Variant::RealWorld] {
                 assert!(checkpoint::read(&file, other).unwrap() == read, "{}", folder.name);

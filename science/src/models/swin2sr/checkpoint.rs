@@ -8,8 +8,7 @@ use burn::tensor::Device;
 use domain::stage::{Failure, FailureCode};
 
 use super::{Swin2Sr, Swin2SrConfig, Variant};
-use crate::torch;
-use crate::weights::{self, Array, Arrays};
+use crate::weights::{self, Array, Arrays, torch};
 
 /// Who named the tensors of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +88,12 @@ pub fn read(path: &Path, variant: Variant) -> Result<Arrays, Failure> {
         Variant::Classical | Variant::Compressed => ["params", "params_ema"],
     };
     for key in keys {
-        match torch::read_key(path, Some(key)) {
+        match torch::read(path, Some(key)) {
             Err(failure) if failure.code == FailureCode::InvalidInput => continue, // no such key
             done => return done,
         }
     }
-    torch::read_key(path, None)
+    torch::read(path, None)
 }
 
 /// The network with the weights of a checkpoint, and who named them.

@@ -21,11 +21,11 @@ const BETA_MAX: f64 = 0.999;
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// ᾱ, the share of signal variance left at each step.
-    pub(super) alpha_bar: Vec<f64>,
+    pub(crate) alpha_bar: Vec<f64>,
     /// β, the noise variance that each step adds.
-    pub(super) beta: Vec<f64>,
+    pub(crate) beta: Vec<f64>,
     /// γ, the weight of the blurred picture at each step, 0..1: one row per scale but the coarsest.
-    pub(super) gammas: Vec<Vec<f64>>,
+    pub(crate) gammas: Vec<Vec<f64>>,
 }
 
 impl Schedule {
@@ -182,7 +182,7 @@ impl Schedule {
     }
 
     /// How step `t − 1` is distributed, given step `t` and the finished picture.
-    pub(super) fn posterior(&self, t: usize) -> Posterior {
+    pub(crate) fn posterior(&self, t: usize) -> Posterior {
         let before = if t == 0 { 1.0 } else { self.alpha_bar[t - 1] };
         let left = 1.0 - self.alpha_bar[t];
         Posterior {
@@ -232,12 +232,12 @@ impl Schedule {
 }
 
 /// A normal distribution around a mixture of two pictures.
-pub(super) struct Posterior {
+pub(crate) struct Posterior {
     /// Weight of the finished picture.
-    pub(super) clean: f64,
+    pub(crate) clean: f64,
     /// Weight of the noisy picture.
-    pub(super) noisy: f64,
-    pub(super) variance: f64,
+    pub(crate) noisy: f64,
+    pub(crate) variance: f64,
 }
 
 /// Where sampling is, and its knobs.

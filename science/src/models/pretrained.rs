@@ -19,11 +19,11 @@ use pytorch_reader::DType;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-use crate::models::inception::{Inception, Variant};
-use crate::models::resnet::{IMAGENET_CLASSES, ResNet};
-use crate::models::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
-use crate::torch::{self, FILE_MAX};
-use crate::weights::{self, Array, Arrays, Shapes};
+use super::inception::{Inception, Variant};
+use super::resnet::{IMAGENET_CLASSES, ResNet};
+use super::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
+use crate::weights::guard::FILE_MAX;
+use crate::weights::{self, Array, Arrays, Shapes, torch};
 
 /// Where a checkpoint may keep the weights, the first that is there.
 const PLACES: [&str; 3] = ["params_ema.", "params.", "state_dict."];

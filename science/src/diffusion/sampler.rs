@@ -7,9 +7,9 @@ use domain::seed::Seed;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 
+use super::guide::Guide;
+use super::schedule::{Reblurring, Schedule};
 use crate::data::tensors;
-use crate::guide::Guide;
-use crate::models::diffusion::{Reblurring, Schedule};
 use crate::models::sinddm::SinDdm;
 use crate::random;
 
@@ -173,7 +173,7 @@ mod tests {
     use image::Rgb;
 
     use super::*;
-    use crate::guide::Start;
+    use crate::diffusion::guide::Start;
     use crate::weights;
 
     /// ᾱ of the cosine schedule over 20 steps.

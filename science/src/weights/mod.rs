@@ -1,9 +1,14 @@
-//! Parameters of a network as named tensors, in safetensors files.
+//! Parameters of a network as named tensors, and the files that hold such: safetensors
+//! here, PyTorch's in [`torch`], `guard` and `pickle`.
 //!
 //! Names and shapes are those of the reference implementations: parts joined by
 //! dots, linear weights `[out, in]`. Running statistics of normalisation layers
 //! are included. Loading compares names and shapes one by one and refuses at the
 //! first difference.
+
+pub(crate) mod guard;
+pub(crate) mod pickle;
+pub mod torch;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,6 +32,13 @@ pub struct Array {
     pub shape: Vec<usize>,
     /// Values in row-major order.
     pub values: Vec<f32>,
+}
+
+impl Array {
+    /// A copy of a tensor.
+    pub fn from_tensor<const D: usize>(tensor: &Tensor<D>) -> Self {
+        Self { shape: tensor.dims().to_vec(), values: tensor.to_data().iter::<f32>().collect() }
+    }
 }
 
 /// Tensors by name.
@@ -284,9 +296,7 @@ impl ModuleVisitor for Collector {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = if self.trail.transposed() { param.val().transpose() } else { param.val() };
-        let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().iter::<f32>().collect();
-        self.arrays.insert(self.trail.name(), Array { shape, values });
+        self.arrays.insert(self.trail.name(), Array::from_tensor(&tensor));
     }
 }
 

@@ -1,27 +1,18 @@
-//! Checkpoints of the published implementation: the dictionaries `model` and
-//! `ema`, each with the parameters under `denoise_fn.` and the schedule beside
-//! them. Reading runs no code of the file and refuses one that holds some; writing makes a file that its
-//! `torch.load` and `load_state_dict` take.
+//! Checkpoints of the published implementation of SinDDM: the dictionaries `model` and
+//! `ema`, each with the parameters under `denoise_fn.` and the schedule beside them.
+//! Writing makes a file that its `torch.load` and `load_state_dict` take.
 
-mod guard;
-
-pub(crate) use guard::FILE_MAX;
-
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Cursor, Write};
 use std::path::Path;
 
 use domain::experiment::{Geometry, Sinddm};
 use domain::records::{Determinism, Misfit, Record, SinddmRecord};
 use domain::stage::{Failure, FailureCode};
-use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
-use zip::CompressionMethod;
-use zip::result::{ZipError, ZipResult};
-use zip::write::{SimpleFileOptions, ZipWriter};
 
-use crate::models::diffusion::Schedule;
-use crate::weights::{Array, Arrays};
+use super::schedule::Schedule;
+use crate::weights::pickle::Pickle;
+use crate::weights::{Array, Arrays, torch};
 
 /// Where a checkpoint keeps the network among the schedule.
 const NETWORK: &str = "denoise_fn.";
@@ -49,47 +40,7 @@ impl Which {
 /// # Errors
 /// `InvalidInput` if the file is no checkpoint or holds no such model.
 pub fn read(path: &Path, which: Which) -> Result<Arrays, Failure> {
-    read_key(path, Some(which.key()))
-}
-
-/// The tensors of a file that holds a `state_dict` and nothing else, or those
-/// under a key.
-pub(crate) fn read_key(path: &Path, key: Option<&str>) -> Result<Arrays, Failure> {
-    let floats = open(path, key)?.into_iter().filter(|(_, tensor)| tensor.dtype() == DType::F32);
-    floats.map(|(name, tensor)| Ok((name, load(path, &tensor)?))).collect()
-}
-
-/// The tensors of a file, or those under a key, of which nothing is read yet. They
-/// are no larger in all than the file explains.
-pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<HashMap<String, Tensor>, Failure> {
-    let refuse = |problem: String| Failure::invalid_input(format!("{}: {problem}", path.display()));
-    let bytes = guard::check(path)?;
-    let opened = match key {
-        Some(key) => PytorchReader::with_top_level_key(path, key),
-        None => PytorchReader::new(path),
-    };
-    let reader = opened.map_err(|error| match error {
-        PytorchError::Io(error) => Failure::io("read", path, &error),
-        error => refuse(error.to_string()),
-    })?;
-    let tensors = reader.into_tensors();
-    let mut room = guard::room(bytes);
-    for (name, tensor) in &tensors {
-        room = room.checked_sub(tensor.byte_len() as u64).ok_or_else(|| {
-            let shape = tensor.shape();
-            refuse(format!(
-                "tensor {name} of shape {shape:?} and the others are more than the {bytes} bytes of the file"
-            ))
-        })?;
-    }
-    Ok(tensors)
-}
-
-/// Reads one of 32-bit numbers.
-pub(crate) fn load(path: &Path, tensor: &Tensor) -> Result<Array, Failure> {
-    let bytes = tensor.read().map_err(|error| Failure::invalid_input(format!("{}: {error}", path.display())))?;
-    let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Ok(Array { shape: tensor.shape().to_vec(), values })
+    torch::read(path, Some(which.key()))
 }
 
 /// What a checkpoint's model is here: its network and the record of its
@@ -178,7 +129,7 @@ pub fn export(net: &Arrays, record: &SinddmRecord, path: &Path) -> Result<(), Fa
         }
     });
     file.put(b".");
-    let bytes = archive(&file).map_err(|error| {
+    let bytes = file.archive().map_err(|error| {
         let message = format!("{}: the model does not fit into a checkpoint: {error}", path.display());
         Failure::new(FailureCode::Storage, message)
     })?;
@@ -212,101 +163,6 @@ fn scheduler(file: &mut Pickle, sinddm: &Sinddm) {
         file.text(name);
         file.integer(value);
     }
-}
-
-/// A pickle in the making, of the few forms that a checkpoint needs.
-#[derive(Default)]
-struct Pickle {
-    bytes: Vec<u8>,
-    /// The values of the tensors, outside of the pickle.
-    storages: Vec<Vec<u8>>,
-}
-
-impl Pickle {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.put(b"X");
-        self.put(&(text.len() as u32).to_le_bytes());
-        self.put(text.as_bytes());
-    }
-
-    fn integer(&mut self, value: u32) {
-        self.put(&[0x8a, 8]); // of any length, so that it has no sign bit
-        self.put(&u64::from(value).to_le_bytes());
-    }
-
-    fn float(&mut self, value: f64) {
-        self.put(b"G");
-        self.put(&value.to_be_bytes());
-    }
-
-    fn global(&mut self, module: &str, name: &str) {
-        self.put(format!("c{module}\n{name}\n").as_bytes());
-    }
-
-    /// The keys and values that `fill` writes.
-    fn dictionary(&mut self, fill: impl FnOnce(&mut Self)) {
-        self.put(b"}(");
-        fill(self);
-        self.put(b"u");
-    }
-
-    fn ordered(&mut self, fill: impl FnOnce(&mut Self)) {
-        self.global("collections", "OrderedDict");
-        self.put(b")R(");
-        fill(self);
-        self.put(b"u");
-    }
-
-    fn tuple(&mut self, values: &[usize]) {
-        self.put(b"(");
-        values.iter().for_each(|value| self.integer(*value as u32));
-        self.put(b"t");
-    }
-
-    /// A name with a tensor of 32-bit numbers in row-major order.
-    fn tensor(&mut self, name: &str, array: &Array) {
-        self.text(name);
-        self.global("torch._utils", "_rebuild_tensor_v2");
-        self.put(b"((");
-        self.text("storage");
-        self.global("torch", "FloatStorage");
-        self.text(&self.storages.len().to_string());
-        self.text("cpu");
-        self.integer(array.values.len() as u32);
-        self.put(b"tQ"); // a reference to the storage
-        self.integer(0);
-        self.tuple(&array.shape);
-        let strides = |axis: usize| array.shape[axis + 1..].iter().product();
-        self.tuple(&(0..array.shape.len()).map(strides).collect::<Vec<usize>>());
-        self.put(&[0x89]); // needs no gradient
-        self.global("collections", "OrderedDict");
-        self.put(b")RtR");
-        self.storages.push(array.values.iter().flat_map(|value| value.to_le_bytes()).collect());
-    }
-}
-
-/// Storages begin at multiples of this many bytes, as PyTorch writes them.
-const ALIGNMENT: u16 = 64;
-
-/// The pickle and its storages in the form of `torch.save`.
-fn archive(file: &Pickle) -> ZipResult<Vec<u8>> {
-    let options = SimpleFileOptions::DEFAULT.compression_method(CompressionMethod::Stored).with_alignment(ALIGNMENT);
-    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    let mut add = |name: String, bytes: &[u8]| {
-        archive.start_file(format!("archive/{name}"), options)?;
-        archive.write_all(bytes).map_err(ZipError::from)
-    };
-    add("data.pkl".to_owned(), &file.bytes)?;
-    add("byteorder".to_owned(), b"little")?;
-    for (number, storage) in file.storages.iter().enumerate() {
-        add(format!("data/{number}"), storage)?;
-    }
-    add("version".to_owned(), b"3\n")?;
-    Ok(archive.finish()?.into_inner())
 }
 
 #[cfg(test)]
