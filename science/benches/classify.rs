@@ -22,7 +22,7 @@ use science::data::augment::Augmentation;
 use science::data::packed::{self, Row};
 use science::data::patchset::PatchSet;
 use science::models::resnet::ResNet;
-use science::optimizer::NamedOptimizer;
+use science::training::optimizer::NamedOptimizer;
 use science::{device, random, weights};
 use serde_json::Value;
 

@@ -16,8 +16,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use domain::experiment::{Precision, Sinddm};
 use domain::seed::Seed;
 use science::models::sinddm::SinDdm;
-use science::optimizer::NamedOptimizer;
-use science::{device, precision, random, weights};
+use science::training::optimizer::NamedOptimizer;
+use science::training::precision;
+use science::{device, random, weights};
 use serde_json::Value;
 
 const REPEATS: usize = 5;

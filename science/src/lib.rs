@@ -7,16 +7,13 @@
 //! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
 //! | [`layers`] | what networks are built of, the only door to those of burn |
 //! | [`models`] | one network per file |
-//! | [`training`] | all that changes from step to step |
-//! | [`precision`] | networks that compute in other numbers than they are kept in |
-//! | [`losses`], [`pace`] | what a training tells |
+//! | [`training`] | what trainings share: all that changes from step to step, and their end |
 //! | [`diffusion`] | pictures from a diffusion model, step by step |
 //! | [`stages`] | one stage per file |
 //! | [`files`] | files that stages read and write, records above all |
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`frechet`] | distance between the features of two sets of samples |
 //! | [`weights`] | named tensors, in safetensors files and PyTorch's |
-//! | [`optimizer`] | burn's optimisers with their state by name |
 //! | [`checkpoint`] | all that a training needs to go on |
 //! | [`progress`] | how far the work is, for people |
 //! | [`device`] | which processor computes |
@@ -28,11 +25,7 @@ pub mod diffusion;
 pub mod files;
 pub mod frechet;
 pub mod layers;
-pub mod losses;
 pub mod models;
-pub mod optimizer;
-pub mod pace;
-pub mod precision;
 pub mod progress;
 pub mod random;
 pub mod stages;

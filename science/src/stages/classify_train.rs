@@ -21,9 +21,9 @@ use crate::data::patchset::{Normalisation, PatchSet};
 use crate::files;
 use crate::layers::activation::log_softmax;
 use crate::models::resnet::ResNet;
-use crate::optimizer::NamedOptimizer;
 use crate::random;
 use crate::training::ahead;
+use crate::training::optimizer::NamedOptimizer;
 use crate::weights::{self, Arrays};
 
 mod log;

@@ -3,29 +3,31 @@
 use std::thread;
 
 use burn::module::Module;
-use burn::optim::{Adam, AdamConfig, GradientsParams};
+use burn::optim::{Adam, GradientsParams};
 use burn::tensor::{Tensor, TensorData};
 use domain::experiment::DdpmTraining;
 use domain::records::{DdpmRecord, PadRecord, Record};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, InputName, Stage, picture_path};
+use domain::stage::{Failure, Folder, InputName, Stage, picture_path};
 use domain::stone::Dataset;
 use image::{RgbImage, imageops};
 
 use super::Attempt;
-use super::sinddm_train::READ_EVERY;
 use crate::checkpoint::Checkpoints;
 use crate::data::gate::traits;
 use crate::data::resize::{Filter, resize};
 use crate::data::{canvas, folder, picture, tensors};
+use crate::device::determinism;
 use crate::diffusion::schedule::Schedule;
 use crate::files;
 use crate::models::ddpm::Unet;
-use crate::optimizer;
-use crate::pace::Pace;
 use crate::random;
-use crate::training::{Training, ahead, state};
+use crate::training::pace::Pace;
+use crate::training::{READ_EVERY, Training, ahead, averaged, finish, optimizer, state};
 use crate::weights;
+
+/// The knob that the learning rate comes from.
+const LR: &str = "ddpm.training.lr";
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`,
 /// `loss.csv` and the squares learnt from.
@@ -52,7 +54,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(training, drawn, seed, step)) {
             let kept = checkpoints.last();
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read("ddpm.training.lr", training.lr, kept)?;
+                losses.read(LR, training.lr, kept)?;
                 Ok(state(&net, &average, &adam, &losses))
             })?;
 
@@ -74,7 +76,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
             }
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
-                losses.read("ddpm.training.lr", training.lr, checkpoints.last())?;
+                losses.read(LR, training.lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
@@ -83,30 +85,24 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
         Ok::<_, Failure>((average, losses))
     })?;
 
-    let arrays = weights::collect(&average);
-    if let Some(name) = weights::not_a_number(&arrays) {
-        let message = format!("{name} is not a number after the last step: lower ddpm.training.lr");
-        return Err(Failure::new(FailureCode::NotANumber, message));
-    }
+    let arrays = averaged(&average, LR)?;
     let record = DdpmRecord {
         training: training.clone(),
         images: squares.len() as u32,
         reals: squares.iter().map(traits).collect(),
         parameters: weights::parameters(&average),
         final_loss: losses.final_mean(),
-        determinism: crate::device::determinism(attempt.device),
+        determinism: determinism(attempt.device),
     };
     for (number, square) in squares.iter().enumerate() {
         picture::save_png(&attempt.folder.output(&picture_path(number)), square)?;
     }
-    weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
-    files::write(&attempt.folder.output(DdpmRecord::FILE), &record)?;
-    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    finish(&arrays, &record, &losses, attempt.folder)
 }
 
 /// With the second moment of the port.
 fn adam() -> Adam {
-    AdamConfig::new().with_beta_2(0.99).with_epsilon(super::sinddm_train::ADAM_EPSILON).build()
+    optimizer::adam().with_beta_2(0.99).build()
 }
 
 /// The canvases of one class or of all, in the middle of squares of the colour of their
@@ -157,7 +153,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use burn::tensor::Device;
-    use domain::stage::{Monitor, Unwatched};
+    use domain::stage::{FailureCode, Monitor, Unwatched};
 
     use super::*;
     use crate::checkpoint::tests::changes_nothing;

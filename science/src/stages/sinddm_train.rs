@@ -5,13 +5,13 @@ use std::path::Path;
 use std::thread;
 
 use burn::module::Module;
-use burn::optim::{Adam, AdamConfig, GradientsAccumulator, GradientsParams};
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
 use domain::records::gate::Traits;
 use domain::records::{PadRecord, Record, SinddmRecord};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, InputName, Stage, picture_path};
+use domain::stage::{Failure, InputName, Stage, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -19,25 +19,22 @@ use crate::checkpoint::Checkpoints;
 use crate::data::gate::{Gate, traits};
 use crate::data::pyramid::{Pyramid, learnt};
 use crate::data::{folder, picture, tensors};
+use crate::device::determinism;
 use crate::diffusion::guide::Guide;
 use crate::diffusion::sampler::Sampler;
 use crate::diffusion::schedule::Schedule;
 use crate::files;
 use crate::models::sinddm::SinDdm;
-use crate::pace::Pace;
-use crate::precision;
 use crate::random;
-use crate::training::{Training, ahead, state};
+use crate::training::pace::Pace;
+use crate::training::{READ_EVERY, Training, ahead, averaged, finish, optimizer, precision, state};
 use crate::weights::{self, Array, Arrays};
-
-/// Adam's guard against division by zero; burn's default is larger than the reference's.
-pub(crate) const ADAM_EPSILON: f32 = 1e-8;
-
-/// Steps between readings of the loss: each waits for the device.
-pub(crate) const READ_EVERY: usize = 10;
 
 /// Samples on the contact sheet of a milestone, and pixels of each.
 const SHEET: (u64, u32) = (4, 132);
+
+/// The knob that the learning rate comes from.
+const LR: &str = "sinddm.lr";
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`,
 /// `loss.csv` and a contact sheet of each milestone.
@@ -45,7 +42,7 @@ const SHEET: (u64, u32) = (4, 132);
 /// # Errors
 /// If the input cannot be used, the loss is not a number, or the attempt was
 /// told to stop.
-pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
+pub fn run(sinddm: &Sinddm, mut attempt: Attempt<'_>) -> Result<(), Failure> {
     let device = attempt.device.clone().autodiff();
     let input = attempt.folder.input(InputName::Pad(None));
     let padded = padded(&input)?;
@@ -61,15 +58,10 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
     let parts: Vec<u32> = sizes.iter().map(|size| sinddm.at_once(*size, attempt.memory)).collect();
     attempt.monitor.log(&format!("pictures through the network at once, by scale: {parts:?} of {}", sinddm.batch));
 
-    let blank = || SinDdm::new(sinddm.dim as usize, &device);
-    let mut checkpoints =
-        Checkpoints::new(&Stage::SinddmTrain { sinddm: sinddm.clone() }, attempt.seed, attempt.folder)?;
-    let resumed = checkpoints.resume(attempt.monitor, |step, mut state| {
-        let training = Training::resume(blank(), adam(), step, &mut state)?;
-        Ok((training, sheets_of(weights::take(&mut state, "sheets"))?))
-    });
-    let start = || (Training::start(weights::initialise(blank(), attempt.seed), adam()), Vec::new());
-    let (Training { mut net, mut average, mut adam, mut losses }, mut sheets) = resumed.unwrap_or_else(start);
+    let stage = Stage::SinddmTrain { sinddm: sinddm.clone() };
+    let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
+    let (begun, mut sheets) = begin(sinddm, &mut checkpoints, &mut attempt, &device);
+    let Training { mut net, mut average, mut adam, mut losses } = begun;
 
     let steps = losses.steps()..sinddm.steps;
     let milestones = sinddm.sheets();
@@ -79,18 +71,14 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(sinddm, drawn, seed, step)) {
             let kept = checkpoints.last();
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read("sinddm.lr", learning_rate(sinddm, step), kept)?;
+                losses.read(LR, learning_rate(sinddm, step), kept)?;
                 Ok(with_sheets(state(&net, &average, &adam, &losses), &sheets))
             })?;
             let lr = learning_rate(sinddm, step);
 
-            let (loss, gradients) = loss_and_gradients(
-                &precision::of(&net, sinddm.precision),
-                &schedule,
-                &scales[draw.scale],
-                &draw,
-                parts[draw.scale],
-            );
+            let narrow = precision::of(&net, sinddm.precision);
+            let (loss, gradients) =
+                loss_and_gradients(&narrow, &schedule, &scales[draw.scale], &draw, parts[draw.scale]);
             net = adam.step(lr, net, gradients);
 
             if step.is_multiple_of(sinddm.ema_every) {
@@ -100,23 +88,13 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
             losses.push(draw.scale, loss);
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == sinddm.steps {
-                losses.read("sinddm.lr", lr, checkpoints.last())?;
+                losses.read(LR, lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, sinddm.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
             }
             if milestones.contains(&done) {
-                let (sampling, guide) = (Sampling::default(), Guide::default());
-                let sampler = Sampler {
-                    net: &average,
-                    schedule: &schedule,
-                    sizes: sizes.clone(),
-                    lengths: &lengths,
-                    sampling: &sampling,
-                    guide: &guide,
-                };
-                let numbers: Vec<u64> = (0..SHEET.0).collect();
-                let images = sampler.sample(attempt.seed, "milestone.", &numbers, attempt.device);
+                let images = milestone(&average, &schedule, sizes, &lengths, seed, attempt.device);
                 attempt.monitor.log(&format!("step {done}: {}", gate.summary(&images)));
                 sheets.push((done, picture::contact_sheet(&images, SHEET.0 as u32, SHEET.1)));
             }
@@ -124,11 +102,7 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         Ok((average, losses, sheets))
     })?;
 
-    let arrays = weights::collect(&average);
-    if let Some(name) = weights::not_a_number(&arrays) {
-        let message = format!("{name} is not a number after the last step: lower sinddm.lr");
-        return Err(Failure::new(FailureCode::NotANumber, message));
-    }
+    let arrays = averaged(&average, LR)?;
     let record = SinddmRecord {
         sinddm: sinddm.clone(),
         sizes: sizes.clone(),
@@ -140,18 +114,32 @@ pub fn run(sinddm: &Sinddm, attempt: Attempt<'_>) -> Result<(), Failure> {
         image_ids: padded.as_ref().map_or_else(Vec::new, |record| learnt_ids(&input, record, sinddm)),
         fill: padded.map(|record| record.pad.fill),
         reals,
-        determinism: crate::device::determinism(attempt.device),
+        determinism: determinism(attempt.device),
         rescale_losses: pyramid.rescale_losses,
     };
-    weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
     for (step, sheet) in &sheets {
         picture::save_png(&attempt.folder.output(&format!("milestones/{step:06}.png")), sheet)?;
     }
-    files::write(&attempt.folder.output(SinddmRecord::FILE), &record)?;
-    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    finish(&arrays, &record, &losses, attempt.folder)
 }
 
-/// What is known of the canvases, if anybody says.
+/// The state that the attempt goes on from, or the first, with the contact sheets of the
+/// milestones passed.
+fn begin(
+    sinddm: &Sinddm,
+    checkpoints: &mut Checkpoints<'_>,
+    attempt: &mut Attempt<'_>,
+    device: &Device,
+) -> (Training<SinDdm>, Vec<(u32, RgbImage)>) {
+    let (blank, adam) = (|| SinDdm::new(sinddm.dim as usize, device), || optimizer::adam().build());
+    let resumed = checkpoints.resume(attempt.monitor, |step, mut state| {
+        let training = Training::resume(blank(), adam(), step, &mut state)?;
+        Ok((training, sheets_of(weights::take(&mut state, "sheets"))?))
+    });
+    resumed.unwrap_or_else(|| (Training::start(weights::initialise(blank(), attempt.seed), adam()), Vec::new()))
+}
+
+/// The record of the canvases, if there is one.
 fn padded(input: &Path) -> Result<Option<PadRecord>, Failure> {
     let path = input.join(PadRecord::FILE);
     path.exists().then(|| files::read(&path)).transpose()
@@ -237,6 +225,21 @@ fn loss_and_gradients(
     (sum.expect("a batch holds at least one picture"), gradients.grads())
 }
 
+/// The samples of a milestone.
+fn milestone(
+    net: &SinDdm,
+    schedule: &Schedule,
+    sizes: &[[u32; 2]],
+    lengths: &[u32],
+    seed: Seed,
+    device: &Device,
+) -> Vec<RgbImage> {
+    let (sampling, guide) = (Sampling::default(), Guide::default());
+    let sampler = Sampler { net, schedule, sizes: sizes.to_vec(), lengths, sampling: &sampling, guide: &guide };
+    let numbers: Vec<u64> = (0..SHEET.0).collect();
+    sampler.sample(seed, "milestone.", &numbers, device)
+}
+
 /// The contact sheets of the milestones passed, for a checkpoint.
 fn with_sheets(mut state: Arrays, sheets: &[(u32, RgbImage)]) -> Arrays {
     state.extend(sheets.iter().map(|(step, sheet)| (format!("sheets.{step:06}"), weights::of_picture(sheet))));
@@ -248,10 +251,6 @@ fn sheets_of(arrays: Arrays) -> Result<Vec<(u32, RgbImage)>, Failure> {
     let sheet = |(step, array): (&String, &Array)| Some((step.parse().ok()?, weights::to_picture(array)?));
     let sheets: Option<Vec<_>> = arrays.iter().map(sheet).collect();
     sheets.ok_or_else(|| Failure::invalid_input("the contact sheets of the milestones do not fit"))
-}
-
-pub(crate) fn adam() -> Adam {
-    AdamConfig::new().with_epsilon(ADAM_EPSILON).build()
 }
 
 /// The learning rate of a step, counted from 0.
@@ -286,11 +285,11 @@ impl Scale {
 pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
-    use crate::optimizer::NamedOptimizer;
+    use crate::training::optimizer::NamedOptimizer;
     use burn::optim::SgdConfig;
     use domain::experiment::Precision;
     use domain::records::Determinism;
-    use domain::stage::{Folder, Monitor, Unwatched};
+    use domain::stage::{FailureCode, Folder, Monitor, Unwatched};
 
     /// Small enough for a test.
     pub(crate) fn small() -> Sinddm {

@@ -5,31 +5,34 @@ use std::path::Path;
 use std::thread;
 
 use burn::module::Module;
-use burn::optim::{Adam, AdamConfig, GradientsParams};
+use burn::optim::{Adam, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use domain::experiment::{Reduction, Swin2srTraining};
 use domain::records::{PadRecord, Record, Swin2srRecord};
 use domain::results::Nearness;
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, InputName, Stage};
+use domain::stage::{Failure, Folder, InputName, Stage};
 use domain::stone::Dataset;
 use image::{Rgb, RgbImage, imageops};
 
 use super::Attempt;
-use super::sinddm_train::{ADAM_EPSILON, READ_EVERY};
 use crate::checkpoint::Checkpoints;
 use crate::data::picture::open_rgb8;
 use crate::data::quality::{psnr, ssim};
 use crate::data::resize::{Filter, resize};
 use crate::data::{batch, folder, tensors};
+use crate::device::determinism;
 use crate::files;
 use crate::models::swin2sr::script::Script;
 use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
-use crate::pace::Pace;
-use crate::training::{Training, ahead, state};
+use crate::training::pace::Pace;
+use crate::training::{READ_EVERY, Training, ahead, averaged, finish, optimizer, state};
 use crate::{random, weights};
 
 const FACTOR: u32 = SCALE as u32;
+
+/// The knob that the learning rate comes from.
+const LR: &str = "upscale.training.lr";
 
 /// Writes `model.safetensors` (the averaged weights), `training.json`, `loss.csv`.
 /// `size` is that of a canvas as an enlarged sample.
@@ -56,7 +59,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         for (step, draw) in ahead(scope, steps, move |step| Draw::new(training, drawn, seed, step)) {
             let (lr, kept) = (learning_rate(training, step), checkpoints.last());
             checkpoints.visit(u64::from(step), attempt.monitor, || {
-                losses.read("upscale.training.lr", lr, kept)?;
+                losses.read(LR, lr, kept)?;
                 Ok(state(&net, &average, &adam, &losses))
             })?;
 
@@ -69,7 +72,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
 
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
-                losses.read("upscale.training.lr", lr, checkpoints.last())?;
+                losses.read(LR, lr, checkpoints.last())?;
                 if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
@@ -78,11 +81,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         Ok::<_, Failure>((average, losses))
     })?;
 
-    let arrays = weights::collect(&average);
-    if let Some(name) = weights::not_a_number(&arrays) {
-        let message = format!("{name} is not a number after the last step: lower upscale.training.lr");
-        return Err(Failure::new(FailureCode::NotANumber, message));
-    }
+    let arrays = averaged(&average, LR)?;
     let held_out = batch::map(&held_out, "picture held out", attempt.monitor, |large| {
         let small = reduced(large, training.reduction);
         let ours = average.enlarge(&small, Script::default(), attempt.device);
@@ -109,11 +108,9 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         held_out: held_out.len() as u32,
         ours,
         bicubic,
-        determinism: crate::device::determinism(attempt.device),
+        determinism: determinism(attempt.device),
     };
-    weights::write(&arrays, &attempt.folder.output("model.safetensors"))?;
-    files::write(&attempt.folder.output(Swin2srRecord::FILE), &record)?;
-    files::write_bytes(&attempt.folder.output("loss.csv"), losses.csv().as_bytes())
+    finish(&arrays, &record, &losses, attempt.folder)
 }
 
 /// The network of a training: the published one for pictures that are only made
@@ -139,7 +136,7 @@ pub(crate) fn open(folder: &Path, device: &Device) -> Result<Swin2Sr, Failure> {
 }
 
 fn adam() -> Adam {
-    AdamConfig::new().with_beta_2(0.99).with_epsilon(ADAM_EPSILON).build()
+    optimizer::adam().with_beta_2(0.99).build()
 }
 
 /// Halved at the half, at 80, 90 and 95 of 100 steps, as the published training does.
@@ -258,7 +255,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::picture;
-    use domain::stage::{Monitor, Unwatched, picture_path};
+    use domain::stage::{FailureCode, Monitor, Unwatched, picture_path};
 
     pub(crate) fn small() -> Swin2srTraining {
         Swin2srTraining {

@@ -10,7 +10,7 @@ use super::*;
 use crate::layers::activation::log_softmax;
 use crate::layers::resample::spatial_mean;
 use crate::models::resnet::ResNet;
-use crate::optimizer::NamedOptimizer;
+use crate::training::optimizer::NamedOptimizer;
 use crate::weights::{self, torch};
 
 /// Mean and deviation of ImageNet's channels.

@@ -13,8 +13,8 @@ use crate::diffusion::published::{self, Which};
 use crate::diffusion::sampler::{Sampler, Step};
 use crate::diffusion::schedule::{Reblurring, Schedule};
 use crate::models::sinddm::{SinDdm, embedding};
-use crate::optimizer::NamedOptimizer;
-use crate::stages::sinddm_train::{adam, learning_rate};
+use crate::stages::sinddm_train::learning_rate;
+use crate::training::optimizer::{self, NamedOptimizer};
 use crate::weights;
 
 fn floats(value: &Value) -> Vec<f64> {
@@ -286,7 +286,7 @@ fn steps_of_training_equal_the_reference() {
         };
         let mut net = network(start.clone(), &device);
         let mut average = net.valid();
-        let mut adam = NamedOptimizer::new(adam());
+        let mut adam = NamedOptimizer::new(optimizer::adam().build());
         for step in 0..integer("steps") {
             let s = vectors.integers(&format!("step{step}.s"))[0] as usize;
             let times = vectors.integers(&format!("step{step}.t"));

@@ -11,7 +11,7 @@ use domain::stone::View;
 use domain::system::Model;
 
 use crate::files;
-use crate::losses;
+use crate::training::losses;
 
 /// Reads `training.json` and `loss.csv` of every training that is among the inputs.
 ///

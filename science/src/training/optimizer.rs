@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{DynState, GradientsParams, Optimizer, RecordState, StateSink, StateSource};
+use burn::optim::{AdamConfig, DynState, GradientsParams, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Tensor, TensorData};
 use domain::stage::Failure;
 
 use crate::weights::{Array, Arrays, Trail, take};
+
+/// Adam as PyTorch has it: burn's guard against division by zero is larger.
+pub fn adam() -> AdamConfig {
+    AdamConfig::new().with_epsilon(1e-8)
+}
 
 /// A rule and what it remembers of each parameter.
 pub struct NamedOptimizer<O> {
@@ -189,7 +194,6 @@ impl<O: Optimizer> ModuleVisitor for Restorer<O> {
 
 #[cfg(test)]
 mod tests {
-    use burn::optim::AdamConfig;
     use burn::tensor::Device;
     use domain::seed::Seed;
 
