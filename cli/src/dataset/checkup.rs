@@ -281,7 +281,7 @@ fn splits(experiment: &Experiment) -> anyhow::Result<BTreeMap<(Dataset, View), S
 fn sides(member: &Member, splits: &Splits, findings: &mut Findings) -> Option<Sides> {
     let (dataset, view, class) = member.of;
     let ingest = &splits.ingest;
-    let Some(roles) = ingest::roles(ingest.choice.as_ref(), class, &member.stones) else {
+    let Some(roles) = split::roles(ingest.choice.as_ref(), class, &member.stones) else {
         findings.add(Severity::Blocking, ingest::too_few(ingest, class, &member.stones).message);
         return None;
     };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`picture`] | files to 8-bit RGB and back, contact sheets |
 //! | [`canvas`] | what a diffusion model is shown, and what its samples are compared with |
+//! | [`compared`] | the real and the synthetic pictures that evaluations compare |
 //! | [`folder`] | the numbered pictures of an artifact |
 //! | [`packed`] | patches with their labels, written to a file |
 //! | [`patchset`] | patches with their labels, batch by batch |
@@ -26,6 +27,7 @@ pub mod batch;
 pub mod blur;
 pub mod canvas;
 pub mod checkup;
+pub mod compared;
 pub mod folder;
 pub mod foreground;
 pub mod gate;

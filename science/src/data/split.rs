@@ -4,10 +4,22 @@
 //!
 //! `stones` names the stone of each image by a number; see [`numbered`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use domain::experiment::Pick;
+use domain::seed::Seed;
+use domain::stage::Choice;
+use domain::stone::Class;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+
+use crate::random;
+
+/// The stone that each picture of a class shows, where that is known by its file name.
+pub fn stones_of(known: &BTreeMap<String, u32>, files: &[PathBuf]) -> Vec<Option<u32>> {
+    files.iter().map(|path| known.get(path.file_name()?.to_str()?).copied()).collect()
+}
 
 /// The stone of each image by a number; an image of which it is not known shows one
 /// of its own.
@@ -28,6 +40,26 @@ pub struct Role {
     pub generator: bool,
     /// Whether a split may put it on the test side.
     pub testable: bool,
+}
+
+/// What the images of one class are for, from the stones that they show; `None` if they
+/// are too few.
+pub fn roles(choice: Option<&Choice>, class: Class, stones: &[Option<u32>]) -> Option<Vec<Role>> {
+    let stones = numbered(stones);
+    // Without a choice nothing is drawn.
+    let Choice { images, pick, seed } =
+        choice.copied().unwrap_or(Choice { images: 0, pick: Pick::RandomFromTrainSplit, seed: Seed(0) });
+    let mut rng = random::stream(seed, "ingest.pick", class as u64);
+    match pick {
+        Pick::RandomFromTrainSplit => set_apart(&stones, images as usize, &mut rng),
+        Pick::RandomFromAll => {
+            let mut roles = set_apart(&stones, 0, &mut rng)?;
+            for image in pick_any(stones.len(), images as usize, &mut rng) {
+                roles[image].generator = true;
+            }
+            Some(roles)
+        }
+    }
 }
 
 /// Sets up to `wanted` images of a class apart for a diffusion model, by whole stones in
@@ -140,8 +172,6 @@ fn members(stones: &[usize], counts: impl Fn(usize) -> bool) -> Vec<Vec<usize>> 
 
 #[cfg(test)]
 mod tests {
-    use domain::seed::Seed;
-
     use super::*;
     use crate::random::stream;
 

@@ -143,6 +143,16 @@ fn spread(windows: Vec<Window>, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<Wind
     chosen
 }
 
+/// What is wrong with a picture that a patch of that side does not fit into.
+pub fn too_small(name: &str, [width, height]: [u32; 2], least: u32) -> Option<String> {
+    (width.min(height) < least).then(|| {
+        format!(
+            "{name} has {width}x{height} pixels, but at least {least}x{least} are needed: \
+             remove it or lower patch.size"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use domain::seed::Seed;

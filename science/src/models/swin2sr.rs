@@ -15,8 +15,13 @@ mod head;
 pub mod script;
 pub(super) mod windows;
 
+use std::path::Path;
+
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use domain::experiment::Swin2srTraining;
+use domain::records::{Record, Swin2srRecord};
+use domain::stage::Failure;
 use serde::{Deserialize, Serialize};
 
 use self::head::Head;
@@ -26,6 +31,7 @@ use crate::layers::activation::{Relu, gelu, sigmoid, softmax};
 use crate::layers::conv::{Conv2d, conv};
 use crate::layers::linear::{Linear, bare_linear, linear};
 use crate::layers::norm::LayerNorm;
+use crate::{files, weights};
 
 /// How many times as high and as wide the picture becomes.
 pub const SCALE: usize = 4;
@@ -91,6 +97,19 @@ impl Swin2SrConfig {
     /// `Swin2SR_RealworldSR_X4_64_BSRGAN_PSNR`.
     pub fn real_world() -> Self {
         Self::published(Variant::RealWorld, 64)
+    }
+
+    /// The network of a training of this program: the published one for pictures that are
+    /// only made smaller, in other sizes.
+    pub fn trained(training: &Swin2srTraining) -> Self {
+        Self {
+            variant: Variant::Classical,
+            img_size: training.crop as usize,
+            embed_dim: training.embed_dim as usize,
+            depths: training.depths.iter().map(|depth| *depth as usize).collect(),
+            heads: training.depths.iter().map(|_| training.heads as usize).collect(),
+            ..Self::classical()
+        }
     }
 
     fn published(variant: Variant, img_size: usize) -> Self {
@@ -314,6 +333,16 @@ impl Swin2Sr {
             head: Head::new(config, device),
             window: config.window,
         }
+    }
+
+    /// A network that was trained here, from the folder of its training.
+    ///
+    /// # Errors
+    /// If a file cannot be read or they do not belong together.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, Failure> {
+        let record: Swin2srRecord = files::read(&folder.join(Swin2srRecord::FILE))?;
+        let blank = Self::new(&Swin2SrConfig::trained(&record.training), device);
+        weights::load(blank, &folder.join("model.safetensors"))
     }
 
     /// The network called on pictures as they are: it mirrors what is missing to

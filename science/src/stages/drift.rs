@@ -11,8 +11,8 @@ use domain::stats::kolmogorov::ks_quantile;
 use image::{Rgb, RgbImage};
 
 use super::Attempt;
-use super::compared::{self, Compared};
 use crate::data::batch;
+use crate::data::compared::{self, Compared};
 use crate::data::resize::{Filter, resize};
 use crate::files;
 use crate::random;

@@ -7,8 +7,8 @@ use domain::stage::{EvaluateHeatmap, Failure};
 use image::{GrayImage, Rgb, RgbImage};
 
 use super::Attempt;
-use super::compared::{self, Compared};
 use crate::data::batch;
+use crate::data::compared::{self, Compared};
 use crate::data::foreground::{grey, otsu};
 use crate::data::picture::save_png;
 use crate::data::resize::resize_area;

@@ -5,17 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use domain::experiment::Pick;
 use domain::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
-use domain::seed::Seed;
-use domain::stage::{Choice, Failure, Ingest, InputName};
+use domain::stage::{Failure, Ingest, InputName};
 use domain::stone::Class;
 
 use super::Attempt;
 use crate::data::split::{self, Role};
-use crate::data::{batch, picture};
+use crate::data::{batch, picture, windows};
 use crate::files;
-use crate::random;
 
 /// One picture to look at.
 struct Found {
@@ -46,8 +43,9 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
             return Err(Failure::invalid_input(message));
         }
         let none = BTreeMap::new();
-        let stones = stones_of(ingest.stones.get(&class).unwrap_or(&none), &files);
-        let roles = roles(ingest.choice.as_ref(), class, &stones).ok_or_else(|| too_few(ingest, class, &stones))?;
+        let stones = split::stones_of(ingest.stones.get(&class).unwrap_or(&none), &files);
+        let roles =
+            split::roles(ingest.choice.as_ref(), class, &stones).ok_or_else(|| too_few(ingest, class, &stones))?;
         let masks = attempt.folder.input(InputName::Masks(class));
         let ids = label * IDS_PER_CLASS..;
         found.extend(files.into_iter().zip(stones).zip(roles).zip(ids).map(|(((path, stone), role), id)| {
@@ -76,47 +74,12 @@ pub fn run(ingest: &Ingest, attempt: Attempt<'_>) -> Result<(), Failure> {
     files::write(&attempt.folder.output(ImageList::FILE), &list)
 }
 
-/// Which stone each picture of a class shows, where that is known by its file name.
-pub fn stones_of(known: &BTreeMap<String, u32>, files: &[PathBuf]) -> Vec<Option<u32>> {
-    files.iter().map(|path| known.get(path.file_name()?.to_str()?).copied()).collect()
-}
-
-/// What the images of one class are for, from the stones that they show; `None` if they
-/// are too few.
-pub fn roles(choice: Option<&Choice>, class: Class, stones: &[Option<u32>]) -> Option<Vec<Role>> {
-    let stones = split::numbered(stones);
-    // Without a choice nothing is drawn.
-    let Choice { images, pick, seed } =
-        choice.copied().unwrap_or(Choice { images: 0, pick: Pick::RandomFromTrainSplit, seed: Seed(0) });
-    let mut rng = random::stream(seed, "ingest.pick", class as u64);
-    match pick {
-        Pick::RandomFromTrainSplit => split::set_apart(&stones, images as usize, &mut rng),
-        Pick::RandomFromAll => {
-            let mut roles = split::set_apart(&stones, 0, &mut rng)?;
-            for image in split::pick_any(stones.len(), images as usize, &mut rng) {
-                roles[image].generator = true;
-            }
-            Some(roles)
-        }
-    }
-}
-
-/// What is wrong with a picture that a patch of that side does not fit into.
-pub(super) fn too_small(name: &str, [width, height]: [u32; 2], least: u32) -> Option<String> {
-    (width.min(height) < least).then(|| {
-        format!(
-            "{name} has {width}x{height} pixels, but at least {least}x{least} are needed: \
-             remove it or lower patch.size"
-        )
-    })
-}
-
 /// Opens one picture, and its mask if it has one.
 fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
     let Found { id, class, path, mask, stone, role: Role { generator, testable } } = found;
     let picture = picture::open_rgb8(path)?;
     let (width, height) = picture.image.dimensions();
-    if let Some(problem) = too_small(&path.display().to_string(), [width, height], ingest.min_side) {
+    if let Some(problem) = windows::too_small(&path.display().to_string(), [width, height], ingest.min_side) {
         return Err(Failure::invalid_input(problem));
     }
     if let Some(mask) = mask {
@@ -159,7 +122,9 @@ mod tests {
     use std::fs;
 
     use burn::tensor::Device;
-    use domain::stage::{FailureCode, Folder, Stage, Unwatched};
+    use domain::experiment::Pick;
+    use domain::seed::Seed;
+    use domain::stage::{Choice, FailureCode, Folder, Stage, Unwatched};
     use domain::stone::{Dataset, View};
     use image::{Rgb, RgbImage};
 

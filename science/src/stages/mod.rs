@@ -3,7 +3,6 @@
 
 pub mod aggregate;
 pub mod classify_train;
-mod compared;
 pub mod ddpm_sample;
 pub mod ddpm_train;
 pub mod drift;
@@ -85,12 +84,32 @@ fn or_absent(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use domain::experiment::Features;
     use domain::stage::{EvaluateSifid, InputName, Unwatched};
     use image::RgbImage;
 
     use super::*;
     use crate::data::picture::save_png;
+
+    /// Tells whether a stage names anything of this folder but what all are given.
+    fn borrows(source: &str) -> bool {
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        code.contains("stages::") || code.split("super::").skip(1).any(|rest| !rest.starts_with("Attempt;"))
+    }
+
+    #[test]
+    fn no_stage_imports_another() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages");
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let stages = files.filter(|path| path.is_file() && !path.ends_with("mod.rs"));
+        let (borrowing, others): (Vec<PathBuf>, Vec<PathBuf>) =
+            stages.partition(|path| borrows(&fs::read_to_string(path).unwrap()));
+        assert!(borrowing.is_empty() && others.len() > 10, "{borrowing:?}");
+        assert!(borrows("use super::{Attempt, pad};") && borrows("use crate::stages::pad;"));
+    }
 
     #[test]
     fn a_score_that_cannot_be_had_is_absent_with_its_reason() {

@@ -8,7 +8,7 @@ use domain::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
 use domain::stage::{Canvases, Failure, InputName, picture_path};
 use domain::stone::Dataset;
 
-use super::{Attempt, ingest};
+use super::Attempt;
 use crate::data::{batch, canvas, picture, split};
 use crate::files;
 
@@ -19,11 +19,11 @@ use crate::files;
 pub fn run(canvases: &Canvases, attempt: Attempt<'_>) -> Result<(), Failure> {
     let Canvases { class, pad, frame, choice, stones } = canvases;
     let files = picture::files(&attempt.folder.input(InputName::Raw(None)))?;
-    let stones = ingest::stones_of(stones, &files);
+    let stones = split::stones_of(stones, &files);
     let wanted: Vec<bool> = match choice {
         None => vec![true; files.len()],
         Some(choice) => {
-            let roles = ingest::roles(Some(choice), *class, &stones).ok_or_else(|| {
+            let roles = split::roles(Some(choice), *class, &stones).ok_or_else(|| {
                 let (images, stones) = (stones.len(), split::count(&stones));
                 let message = format!("class {class} of A has {images} image(s) of {stones} stone(s)");
                 Failure::invalid_input(format!("{message}: add images of other stones until there are two"))

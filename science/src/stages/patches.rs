@@ -13,7 +13,7 @@ use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
 use report::tables::csv_of;
 
-use super::{Attempt, ingest};
+use super::Attempt;
 use crate::data::batch;
 use crate::data::canvas::{self, Placed};
 use crate::data::foreground::{Coverage, Mask};
@@ -21,7 +21,7 @@ use crate::data::packed::{self, Row};
 use crate::data::picture::{self, contact_sheet, files, open_rgb8, save_png};
 use crate::data::resize::{Filter, resize};
 use crate::data::split;
-use crate::data::windows::{Search, Window};
+use crate::data::windows::{self, Search, Window};
 use crate::files;
 use crate::random;
 
@@ -259,7 +259,7 @@ fn given(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Failur
 fn large_enough(patches: &Patches, images: &[ImageRecord]) -> Result<(), Failure> {
     let problem = |image: &ImageRecord| {
         let name = format!("{}/{}/{}/{}", patches.dataset, patches.view, image.class, image.file);
-        ingest::too_small(&name, [image.width, image.height], patches.patch.size)
+        windows::too_small(&name, [image.width, image.height], patches.patch.size)
     };
     let mut problems: Vec<String> = images.iter().filter_map(problem).collect();
     let more = problems.len().saturating_sub(LISTED);

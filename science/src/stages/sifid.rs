@@ -15,7 +15,8 @@ use image::RgbImage;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-use super::{Attempt, compared};
+use super::Attempt;
+use crate::data::compared;
 use crate::data::resize::resize_area;
 use crate::data::tensors;
 use crate::files;

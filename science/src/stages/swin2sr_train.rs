@@ -1,7 +1,6 @@
 //! Trains a Swin2SR on the study's own pictures, for sites that cannot get the
 //! published weights (ALGORITHM 3; the training follows arXiv 2209.11345, section 4).
 
-use std::path::Path;
 use std::thread;
 
 use burn::module::Module;
@@ -24,7 +23,7 @@ use crate::data::{batch, folder, tensors};
 use crate::device::determinism;
 use crate::files;
 use crate::models::swin2sr::script::Script;
-use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig, Variant};
+use crate::models::swin2sr::{SCALE, Swin2Sr, Swin2SrConfig};
 use crate::training::pace::Pace;
 use crate::training::{READ_EVERY, Training, ahead, averaged, finish, optimizer, state};
 use crate::{random, weights};
@@ -43,7 +42,7 @@ const LR: &str = "upscale.training.lr";
 pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> Result<(), Failure> {
     let device = attempt.device.clone().autodiff();
     let Pictures { learnt, held_out } = Pictures::read(size, training, attempt.folder)?;
-    let config = config(training);
+    let config = Swin2SrConfig::trained(training);
     let blank = || Swin2Sr::new(&config, &device);
     let stage = Stage::Swin2srTrain { size, training: training.clone() };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
@@ -111,28 +110,6 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
         determinism: determinism(attempt.device),
     };
     finish(&arrays, &record, &losses, attempt.folder)
-}
-
-/// The network of a training: the published one for pictures that are only made
-/// smaller, in other sizes.
-pub(crate) fn config(training: &Swin2srTraining) -> Swin2SrConfig {
-    Swin2SrConfig {
-        variant: Variant::Classical,
-        img_size: training.crop as usize,
-        embed_dim: training.embed_dim as usize,
-        depths: training.depths.iter().map(|depth| *depth as usize).collect(),
-        heads: training.depths.iter().map(|_| training.heads as usize).collect(),
-        ..Swin2SrConfig::classical()
-    }
-}
-
-/// A trained network with the folder of its training.
-///
-/// # Errors
-/// If a file cannot be read or they do not belong together.
-pub(crate) fn open(folder: &Path, device: &Device) -> Result<Swin2Sr, Failure> {
-    let record: Swin2srRecord = files::read(&folder.join(Swin2srRecord::FILE))?;
-    weights::load(Swin2Sr::new(&config(&record.training), device), &folder.join("model.safetensors"))
 }
 
 fn adam() -> Adam {
@@ -252,6 +229,8 @@ fn stack(images: &[RgbImage], device: &Device) -> Tensor<4> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::picture;
@@ -297,7 +276,7 @@ pub(crate) mod tests {
         let Nearness { psnr: Some(psnr), ssim: Some(ssim) } = record.bicubic else { panic!("{record:?}") };
         assert!(psnr > 20.0 && ssim > 0.5, "{record:?}");
         assert!(record.ours.psnr.is_some_and(f64::is_finite));
-        let net = open(&folder.outputs(), &Device::flex()).unwrap();
+        let net = Swin2Sr::open(&folder.outputs(), &Device::flex()).unwrap();
         let large = net.enlarge(&RgbImage::new(9, 7), Script::default(), &Device::flex());
         assert_eq!(large.dimensions(), (36, 28));
     }

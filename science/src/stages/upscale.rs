@@ -11,7 +11,7 @@ use domain::records::{Record, UpscaleRecord};
 use domain::stage::{Failure, Folder, InputName, picture_path};
 use image::RgbImage;
 
-use super::{Attempt, swin2sr_train};
+use super::Attempt;
 use crate::data::batch;
 use crate::data::picture::{files, open_rgb8, save_png, size};
 use crate::data::resize::{Filter, resize};
@@ -89,7 +89,7 @@ fn small_enough(path: &Path, factor: u32) -> Result<(), Failure> {
 /// The network of the input `weights` or `model`.
 fn network(upscale: &Upscale, folder: &Folder, device: &Device) -> Result<Swin2Sr, Failure> {
     if upscale.is_trained() {
-        return swin2sr_train::open(&folder.input(InputName::Model(None)), device);
+        return Swin2Sr::open(&folder.input(InputName::Model(None)), device);
     }
     let config = Swin2SrConfig { hf_compat: upscale.hf_compat, ..published(upscale.variant) };
     let arrays = weights::read(&folder.input(InputName::Weights).join(WEIGHTS_FILE))?;
@@ -97,7 +97,7 @@ fn network(upscale: &Upscale, folder: &Folder, device: &Device) -> Result<Swin2S
 }
 
 /// The sizes of a published network.
-pub(crate) fn published(variant: Swin2srVariant) -> Swin2SrConfig {
+fn published(variant: Swin2srVariant) -> Swin2SrConfig {
     match variant {
         Swin2srVariant::CompressedX4 => Swin2SrConfig::compressed(),
         Swin2srVariant::ClassicalX4 => Swin2SrConfig::classical(),
@@ -132,6 +132,7 @@ mod tests {
     use domain::stage::Unwatched;
     use image::Rgb;
 
+    use super::super::swin2sr_train;
     use super::*;
 
     #[test]

@@ -9,13 +9,13 @@ use domain::stage::{Failure, Folder, InputName, Mosaic};
 use domain::stone::{Class, Dataset};
 use image::{RgbImage, imageops};
 
-use crate::data::canvas;
-use crate::data::folder;
-use crate::data::picture::open_rgb8;
+use super::canvas;
+use super::folder;
+use super::picture::open_rgb8;
 use crate::files;
 
 /// One picture to be compared.
-pub(super) struct Compared {
+pub struct Compared {
     /// Its file, or the files of its parts.
     files: Vec<PathBuf>,
     /// How the parts are laid out, and the colour between them.
@@ -25,11 +25,11 @@ pub(super) struct Compared {
 }
 
 impl Compared {
-    /// Opens it.
+    /// Opens the picture.
     ///
     /// # Errors
     /// `InvalidInput` if a file cannot be opened.
-    pub(super) fn open(&self) -> Result<RgbImage, Failure> {
+    pub fn open(&self) -> Result<RgbImage, Failure> {
         let opened = self.files.iter().map(|path| Ok(open_rgb8(path)?.image)).collect::<Result<Vec<_>, Failure>>()?;
         let laid_out = self.mosaic.and_then(|(mosaic, color)| canvas::laid_out(&opened, mosaic, color));
         let image = laid_out.or_else(|| opened.into_iter().next()).unwrap_or_default();
@@ -41,8 +41,8 @@ impl Compared {
         })
     }
 
-    /// For messages: its file, or the first.
-    pub(super) fn name(&self) -> String {
+    /// The path of its file, or of the first, for messages.
+    pub fn name(&self) -> String {
         self.files.first().map_or_else(String::new, |path| path.display().to_string())
     }
 }
@@ -52,7 +52,7 @@ impl Compared {
 ///
 /// # Errors
 /// `InvalidInput` naming the folder if a class has none.
-pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compared>, Failure> {
+pub fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compared>, Failure> {
     let of = |input: PathBuf| {
         let files = folder::paths(&input)?;
         let Some(mosaic) = mosaic else {
@@ -69,13 +69,10 @@ pub(super) fn real(folder: &Folder, mosaic: Option<Mosaic>) -> Result<Vec<Compar
 ///
 /// # Errors
 /// `InvalidInput` naming the folder if a class has none.
-pub(super) fn synthetic(folder: &Folder) -> Result<Vec<Compared>, Failure> {
+pub fn synthetic(folder: &Folder) -> Result<Vec<Compared>, Failure> {
     let of = |input: PathBuf| {
         let record = input.join(UpscaleRecord::FILE);
-        let counts = match record.exists() {
-            true => files::read::<UpscaleRecord>(&record)?.counts,
-            false => None,
-        };
+        let counts = if record.exists() { files::read::<UpscaleRecord>(&record)?.counts } else { None };
         Ok(each(folder::paths(&input)?, counts))
     };
     each_input(folder, InputName::Synthetic, of)
