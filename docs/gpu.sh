@@ -16,7 +16,7 @@ if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,memory.tot
 
 export LITHOGEN_TEST_DEVICE=$kind
 # One test at a time: they share the device.
-cargo test --release --workspace "${features[@]}" --lib golden::sinddm -- --test-threads 1
+cargo test --release --workspace "${features[@]}" --lib parity::sinddm -- --test-threads 1
 cargo bench --workspace "${features[@]}" --bench step
 for precision in f32 bf16; do
     cargo bench --workspace "${features[@]}" --bench curve -- "$seeds" "$precision"

@@ -26,6 +26,8 @@ pub mod files;
 pub mod frechet;
 pub mod layers;
 pub mod models;
+#[cfg(test)]
+mod parity;
 pub mod progress;
 pub mod random;
 pub mod stages;

@@ -7,6 +7,3 @@ pub mod pretrained;
 pub mod resnet;
 pub mod sinddm;
 pub mod swin2sr;
-
-#[cfg(test)]
-mod golden;

@@ -53,7 +53,7 @@ impl Bottleneck {
     }
 
     /// `[batch, input, height, width]` to `[batch, 4 · inner, height/stride, width/stride]`.
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = relu(self.bn1.forward(self.conv1.forward(x.clone()))); // [batch, inner, height, width]
         let h = relu(self.bn2.forward(self.conv2.forward(h))); // [batch, inner, height/stride, width/stride]
         let h = self.bn3.forward(self.conv3.forward(h)); // [batch, 4 · inner, …]
@@ -120,7 +120,7 @@ impl ResNet {
 
     /// [`ResNet::new`] with `planes` inner channels in the first stage, whatever
     /// the width of the stem.
-    pub(super) fn with_planes(network: &Network, planes: usize, device: &Device) -> Self {
+    pub(crate) fn with_planes(network: &Network, planes: usize, device: &Device) -> Self {
         Self::build(network, planes, |features| Head::Layers(head(features, &network.head, device)), device)
     }
 
@@ -244,12 +244,12 @@ impl ResNet {
     }
 
     /// `[batch, 3, height, width]` to `[batch, width, …]`.
-    pub(super) fn stem(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn stem(&self, x: Tensor<4>) -> Tensor<4> {
         let h = relu(self.bn1.forward(self.conv1.forward(x)));
         if self.pooled { pool(1).forward(h) } else { h }
     }
 
-    pub(super) fn stages(&self) -> [&Vec<Bottleneck>; 4] {
+    pub(crate) fn stages(&self) -> [&Vec<Bottleneck>; 4] {
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
     }
 

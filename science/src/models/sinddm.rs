@@ -40,7 +40,7 @@ impl Block {
     /// - `x`: `[batch, input, height, width]`
     /// - `condition`: `[batch, 32]`
     /// - output: `[batch, output, height, width]`
-    pub(super) fn forward(&self, x: Tensor<4>, condition: Tensor<2>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, condition: Tensor<2>) -> Tensor<4> {
         let [batch, _] = condition.dims();
         let shift = self.mlp.1.forward(self.mlp.0.forward(condition)).reshape([batch, CONDITION, 1, 1]);
         let shift = self.time_reshape.forward(shift); // [batch, input, 1, 1], the same at every pixel
@@ -58,10 +58,10 @@ impl Block {
 #[derive(Module, Debug)]
 pub struct SinDdm {
     time_mlp: (Linear, Gelu, Linear),
-    pub(super) l1: Block,
-    pub(super) l2: Block,
-    pub(super) l3: Block,
-    pub(super) l4: Block,
+    pub(crate) l1: Block,
+    pub(crate) l2: Block,
+    pub(crate) l3: Block,
+    pub(crate) l4: Block,
     final_conv: Vec<Conv2d>,
 }
 
@@ -99,7 +99,7 @@ impl SinDdm {
     }
 
     /// What the blocks are told: `[batch, 32]`.
-    pub(super) fn condition(&self, times: &[u32], scale: usize, device: &Device) -> Tensor<2> {
+    pub(crate) fn condition(&self, times: &[u32], scale: usize, device: &Device) -> Tensor<2> {
         let values = times.iter().flat_map(|&time| embedding(time).into_iter().chain(embedding(scale as u32)));
         let data = TensorData::new(values.collect::<Vec<f32>>(), [times.len(), 2 * CONDITION]);
         let h = self.time_mlp.0.forward(Tensor::<2>::from_data(data, (device, self.dtype())));
@@ -108,7 +108,7 @@ impl SinDdm {
 }
 
 /// Sines, then cosines, of 16 frequencies from 1 down to 1/10 000.
-pub(super) fn embedding(value: u32) -> [f32; CONDITION] {
+pub(crate) fn embedding(value: u32) -> [f32; CONDITION] {
     let half = CONDITION / 2;
     let angle = |i: usize| f64::from(value) * (-(i as f64) * SLOWEST.ln() / (half as f64 - 1.0)).exp();
     std::array::from_fn(|i| if i < half { angle(i).sin() } else { angle(i - half).cos() } as f32)

@@ -13,7 +13,7 @@
 pub mod checkpoint;
 mod head;
 pub mod script;
-pub(super) mod windows;
+pub(crate) mod windows;
 
 use std::path::Path;
 
@@ -121,7 +121,7 @@ impl Swin2SrConfig {
 /// Attention among the tokens of each window, by the cosine between query and
 /// key and by where they lie to each other (arXiv 2111.09883, section 3.3).
 #[derive(Module, Debug)]
-pub(super) struct Attention {
+pub(crate) struct Attention {
     logit_scale: Param<Tensor<3>>,
     q_bias: Param<Tensor<1>>,
     v_bias: Param<Tensor<1>>,
@@ -146,7 +146,7 @@ impl Attention {
 
     /// What the places of two tokens add to their score: `[1, heads, tokens, tokens]`
     /// for the tokens of one window.
-    pub(super) fn position_bias(&self, device: &Device) -> Tensor<4> {
+    pub(crate) fn position_bias(&self, device: &Device) -> Tensor<4> {
         let (tokens, offsets) = (self.window * self.window, (2 * self.window - 1).pow(2));
         let table = TensorData::new(windows::offsets(self.window), [offsets, 2]);
         let h = self.cpb_mlp.1.forward(self.cpb_mlp.0.forward(Tensor::<2>::from_data(table, device)));
@@ -189,9 +189,9 @@ struct Perceptron {
 
 /// Attention and perceptron, each normalised before it is added.
 #[derive(Module, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     norm1: LayerNorm,
-    pub(super) attn: Attention,
+    pub(crate) attn: Attention,
     norm2: LayerNorm,
     mlp: Perceptron,
 }
@@ -217,8 +217,8 @@ impl Block {
 
 /// The blocks of a stage, in windows where they are and moved, in turn.
 #[derive(Module, Debug)]
-pub(super) struct Blocks {
-    pub(super) blocks: Vec<Block>,
+pub(crate) struct Blocks {
+    pub(crate) blocks: Vec<Block>,
 }
 
 impl Blocks {
@@ -227,7 +227,7 @@ impl Blocks {
     ///
     /// # Shapes
     /// - `x`, output: `[height * width, channels]`, row after row
-    pub(super) fn forward(&self, mut x: Tensor<2>, grid: &Grid) -> Tensor<2> {
+    pub(crate) fn forward(&self, mut x: Tensor<2>, grid: &Grid) -> Tensor<2> {
         let device = x.device();
         let mut order = grid.rows();
         for (number, block) in self.blocks.iter().enumerate() {
@@ -259,8 +259,8 @@ struct Projection {
 
 /// Blocks, then convolutions, around which the tokens are added.
 #[derive(Module, Debug)]
-pub(super) struct Stage {
-    pub(super) residual_group: Blocks,
+pub(crate) struct Stage {
+    pub(crate) residual_group: Blocks,
     conv: Conv2d,
     patch_embed: Projection,
 }
@@ -299,7 +299,7 @@ pub struct Enlarged {
 pub struct Swin2Sr {
     conv_first: Conv2d,
     patch_embed: Embedding,
-    pub(super) layers: Vec<Stage>,
+    pub(crate) layers: Vec<Stage>,
     norm: LayerNorm,
     conv_after_body: Conv2d,
     head: Head,
@@ -377,18 +377,18 @@ impl Swin2Sr {
     }
 
     /// `[1, 3, height, width]` to `[1, channels, height, width]`.
-    pub(super) fn first(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn first(&self, x: Tensor<4>) -> Tensor<4> {
         let device = x.device();
         self.conv_first.forward(x - mean(&device))
     }
 
     /// `[1, channels, height, width]` to `[height * width, channels]`.
-    pub(super) fn body(&self, first: &Tensor<4>, grid: &Grid) -> Tensor<2> {
+    pub(crate) fn body(&self, first: &Tensor<4>, grid: &Grid) -> Tensor<2> {
         let x = self.embed(first, grid);
         self.norm.forward(self.layers.iter().fold(x, |x, stage| stage.forward(x, grid)))
     }
 
-    pub(super) fn embed(&self, first: &Tensor<4>, grid: &Grid) -> Tensor<2> {
+    pub(crate) fn embed(&self, first: &Tensor<4>, grid: &Grid) -> Tensor<2> {
         let parts = each(&first.device(), grid.bands(0), |band| {
             self.patch_embed.norm.forward(tokens(self.patch_embed.proj.forward(band.cut(first, 1))))
         });

@@ -45,7 +45,7 @@ impl Tiling {
 
     /// The side of a tile in a picture of that size, and where tiles begin along
     /// height and width. The last one of each ends where the picture does.
-    pub(in crate::models) fn tiles(self, size: [usize; 2]) -> (usize, [Vec<usize>; 2]) {
+    pub(crate) fn tiles(self, size: [usize; 2]) -> (usize, [Vec<usize>; 2]) {
         let tile = self.tile.min(size[0]).min(size[1]);
         let step = tile.saturating_sub(self.overlap).max(1);
         (tile, size.map(|side| (0..side - tile).step_by(step).chain([side - tile]).collect()))
@@ -106,7 +106,7 @@ impl Swin2Sr {
 
 /// Where the mirror stands that pictures are continued with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::models) enum Mirror {
+pub(crate) enum Mirror {
     /// On the last pixel, which stays one.
     OnPixel,
     /// After the last pixel, which becomes two.
@@ -126,7 +126,7 @@ impl Mirror {
 }
 
 /// A picture continued to the right and below to `[height, width]`.
-pub(in crate::models) fn mirrored(x: Tensor<4>, size: [usize; 2], mirror: Mirror) -> Tensor<4> {
+pub(crate) fn mirrored(x: Tensor<4>, size: [usize; 2], mirror: Mirror) -> Tensor<4> {
     let device = x.device();
     (2..4).zip(size).fold(x, |x, (axis, side)| {
         let length = x.dims()[axis];

@@ -79,7 +79,7 @@ pub(super) struct Part {
 }
 
 /// The windows of a picture.
-pub(in crate::models) struct Grid {
+pub(crate) struct Grid {
     size: [usize; 2],
     window: usize,
     parts: Vec<Part>,
@@ -88,7 +88,7 @@ pub(in crate::models) struct Grid {
 impl Grid {
     /// # Panics
     /// If the size, `[height, width]`, is not one of whole windows.
-    pub(in crate::models) fn new(size: [usize; 2], window: usize, device: &Device) -> Self {
+    pub(crate) fn new(size: [usize; 2], window: usize, device: &Device) -> Self {
         assert!(size.iter().all(|side| side.is_multiple_of(window)), "whole windows");
         let tokens = window * window;
         let count = size[0] * size[1] / tokens;
@@ -151,7 +151,7 @@ pub(super) fn sources(held: &[i32], wanted: &[i32]) -> Vec<i32> {
 
 /// What is added to the scores between the tokens of a moved window, if that
 /// holds pixels from opposite sides of the picture.
-pub(in crate::models) fn mask(number: usize, [height, width]: [usize; 2], window: usize) -> Option<Vec<f32>> {
+pub(crate) fn mask(number: usize, [height, width]: [usize; 2], window: usize) -> Option<Vec<f32>> {
     let across = width / window;
     let (bottom, right) = (number / across == height / window - 1, number % across == across - 1);
     let half = window / 2;
@@ -163,7 +163,7 @@ pub(in crate::models) fn mask(number: usize, [height, width]: [usize; 2], window
 
 /// How far down and right each of the `(2 * window - 1)²` offsets between two
 /// tokens lies, on a scale that grows with the logarithm.
-pub(in crate::models) fn offsets(window: usize) -> Vec<f32> {
+pub(crate) fn offsets(window: usize) -> Vec<f32> {
     let side = 2 * window - 1;
     let far = |at: usize| {
         let offset = at as f64 - (window as f64 - 1.0);
@@ -174,7 +174,7 @@ pub(in crate::models) fn offsets(window: usize) -> Vec<f32> {
 }
 
 /// Which offset lies between each two tokens of a window.
-pub(in crate::models) fn pairs(window: usize) -> Vec<i32> {
+pub(crate) fn pairs(window: usize) -> Vec<i32> {
     let tokens = window * window;
     let pair = |pair: usize| {
         let (from, to) = (pair / tokens, pair % tokens);

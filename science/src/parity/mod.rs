@@ -1,5 +1,13 @@
-//! The networks against numbers computed by the reference implementations, in
-//! the folder that the environment variable LITHOGEN_GOLDEN names.
+//! Tests against numbers computed by the reference implementations, in the folder that
+//! the environment variable LITHOGEN_GOLDEN names: one file per network, and one for each
+//! thing else that has a reference.
+
+mod drift;
+mod inception;
+mod resize;
+mod resnet;
+mod sinddm;
+mod swin2sr;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -180,8 +188,3 @@ impl ModuleVisitor for Gradients<'_> {
         self.named.insert(self.trail.name(), gradient.into_data().iter::<f32>().collect());
     }
 }
-
-mod fid;
-mod resnet50;
-mod sinddm;
-mod swin2sr;
