@@ -29,7 +29,7 @@ mod names;
 
 pub use attempt::{Cadence, Failure, FailureCode, Folder, Monitor, Progress, Unwatched};
 pub use kind::UnknownStage;
-pub use names::{InputName, Subject, picture_path};
+pub use names::{InputName, Subject, milestone_path, picture_path};
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
 ///

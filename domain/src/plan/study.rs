@@ -14,7 +14,7 @@ use crate::records::{
 use crate::seed::Seed;
 use crate::stage::{
     Aggregate, Canvases, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Ingest, InputName,
-    Mosaic, Patches, Seen, Stage, Subject, picture_path,
+    Mosaic, Patches, Seen, Stage, Subject, milestone_path, picture_path,
 };
 use crate::stone::{Class, Dataset, View};
 use crate::system::{Model, System};
@@ -279,7 +279,7 @@ impl Study<'_> {
             let model = Model::Class(view, class);
             let pad = InputMap::from([(InputName::Pad(None), all_of(pad))]);
             let train = self.add(Subject::Model(model), stage, pad, &model.to_string());
-            let sheets: Vec<String> = sinddm.sheets().iter().map(|step| format!("milestones/{step:06}.png")).collect();
+            let sheets: Vec<String> = sinddm.sheets().into_iter().map(milestone_path).collect();
             if !sheets.is_empty() {
                 let sheets = Input { from: Source::Task(train), only: sheets };
                 report.pictures.insert(InputName::MilestonesOf(model), sheets);

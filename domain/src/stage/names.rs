@@ -55,6 +55,12 @@ pub fn picture_path(number: usize) -> String {
     format!("images/{number:03}.png")
 }
 
+/// The path of the samples that a network drew at a milestone of its training, for instance
+/// `milestones/000500.png`.
+pub fn milestone_path(step: u32) -> String {
+    format!("milestones/{step:06}.png")
+}
+
 /// The name of an input of a stage of the study. It is part of the task's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InputName {

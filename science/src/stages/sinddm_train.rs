@@ -11,7 +11,7 @@ use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
 use domain::records::gate::Traits;
 use domain::records::{PadRecord, Record, SinddmRecord};
 use domain::seed::Seed;
-use domain::stage::{Failure, InputName, Stage, picture_path};
+use domain::stage::{Failure, InputName, Stage, milestone_path, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -118,7 +118,7 @@ pub fn run(sinddm: &Sinddm, mut attempt: Attempt<'_>) -> Result<(), Failure> {
         rescale_losses: pyramid.rescale_losses,
     };
     for (step, sheet) in &sheets {
-        picture::save_png(&attempt.folder.output(&format!("milestones/{step:06}.png")), sheet)?;
+        picture::save_png(&attempt.folder.output(&milestone_path(*step)), sheet)?;
     }
     finish(&arrays, &record, &losses, attempt.folder)
 }

@@ -1,10 +1,10 @@
 //! The pictures of the page, copied beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::stage::{Failure, Folder, InputName};
+use domain::stage::{Failure, Folder, InputName, milestone_path};
 use domain::stone::{Class, Dataset, View};
 use domain::system::{Model, System};
 use image::{RgbImage, imageops};
@@ -58,8 +58,10 @@ fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milest
         return Ok(None);
     }
     let (mut steps, mut rows) = (Vec::new(), Vec::new());
-    for path in spread_out(picture::files(&sheets)?) {
-        steps.extend(path.file_stem().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+    let sheets: BTreeMap<u32, PathBuf> =
+        picture::files(&sheets)?.into_iter().filter_map(|path| Some((step_of(&path)?, path))).collect();
+    for (step, path) in spread_out(sheets.into_iter().collect()) {
+        steps.push(step);
         rows.push(picture::open_rgb8(&path)?.image);
     }
     let width = rows.iter().map(RgbImage::width).max().unwrap_or(0);
@@ -74,14 +76,21 @@ fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milest
     Ok(Some(Milestones { view, class, steps, path }))
 }
 
-/// At most [`ROWS`] of `paths`, evenly spaced, with the first and the last.
-fn spread_out(paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    let (count, last) = (paths.len(), paths.len().saturating_sub(1));
+/// The step that a contact sheet was drawn after. The report is given no record of the
+/// training, so the name that [`milestone_path`] gave the sheet is all that tells.
+fn step_of(sheet: &Path) -> Option<u32> {
+    let step = sheet.file_stem()?.to_str()?.parse().ok()?;
+    sheet.ends_with(milestone_path(step)).then_some(step)
+}
+
+/// At most [`ROWS`] of `sheets`, evenly spaced, with the first and the last.
+fn spread_out<T>(sheets: Vec<T>) -> Vec<T> {
+    let (count, last) = (sheets.len(), sheets.len().saturating_sub(1));
     if count <= ROWS {
-        return paths;
+        return sheets;
     }
     let chosen: BTreeSet<usize> = (0..ROWS).map(|row| row * last / (ROWS - 1)).collect();
-    paths.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, path)| path).collect()
+    sheets.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, sheet)| sheet).collect()
 }
 
 /// Copies a file.
@@ -93,6 +102,15 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sheet_is_known_by_the_name_that_its_training_gave_it() {
+        for step in [200, 120_000, 1_234_567] {
+            assert_eq!(step_of(&Path::new("inputs").join(milestone_path(step))), Some(step));
+        }
+        assert_eq!(step_of(Path::new("milestones/200.png")), None);
+        assert_eq!(step_of(Path::new("milestones/sheet.png")), None);
+    }
 
     #[test]
     fn of_many_milestones_the_first_the_last_and_some_between_are_shown() {

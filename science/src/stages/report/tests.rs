@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use domain::seed::Seed;
-use domain::stage::{Folder, Stage, Unwatched};
+use domain::stage::{Folder, Stage, Unwatched, milestone_path};
 use domain::stone::{Dataset, View};
 use domain::system::{Model, System};
 use image::{Rgb, RgbImage};
@@ -45,8 +45,8 @@ fn study() -> TempDir {
                 tint,
             );
             for step in [200, 600] {
-                let sheets = folder.input(InputName::MilestonesOf(Model::Class(view, class))).join("milestones");
-                save(&sheets.join(format!("{step:06}.png")), tint);
+                let model = folder.input(InputName::MilestonesOf(Model::Class(view, class)));
+                save(&model.join(milestone_path(step)), tint);
             }
         }
     }
