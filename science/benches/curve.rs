@@ -30,10 +30,7 @@ fn main() {
     };
     let curve = PathBuf::from(golden).join("sinddm/curve");
     let seeds: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(3);
-    let precision = match std::env::args().any(|argument| argument == "bf16") {
-        true => Precision::Bf16,
-        false => Precision::F32,
-    };
+    let precision = if std::env::args().any(|argument| argument == "bf16") { Precision::Bf16 } else { Precision::F32 };
     println!("precision: {precision:?}");
     let mut names: Vec<PathBuf> = std::fs::read_dir(&curve).unwrap().map(|file| file.unwrap().path()).collect();
     names.sort();

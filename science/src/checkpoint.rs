@@ -61,9 +61,10 @@ impl Record for Header {
     const FILE: &str = HEADER;
 
     fn check(&self) -> Result<(), Misfit> {
-        match Digest::of_json(&self.parameters) == self.config {
-            true => Ok(()),
-            false => Err(Misfit { field: "parameters".to_owned(), problem: "are not those of `config`".to_owned() }),
+        if Digest::of_json(&self.parameters) == self.config {
+            Ok(())
+        } else {
+            Err(Misfit { field: "parameters".to_owned(), problem: "are not those of `config`".to_owned() })
         }
     }
 }
@@ -149,9 +150,10 @@ impl<'a> Checkpoints<'a> {
             self.last = step;
             monitor.checkpointed(step);
         }
-        match stopping {
-            true => Err(Failure::new(FailureCode::Preempted, format!("told to stop after {step} steps"))),
-            false => Ok(()),
+        if stopping {
+            Err(Failure::new(FailureCode::Preempted, format!("told to stop after {step} steps")))
+        } else {
+            Ok(())
         }
     }
 
@@ -222,10 +224,7 @@ fn of_folder(root: &Path) -> Result<Digest, Failure> {
         let failure = |error| Failure::io("list", &folder, &error);
         for entry in fs::read_dir(&folder).map_err(failure)? {
             let path = entry.map_err(failure)?.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => files.push(path),
-            }
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }
     files.sort();
@@ -289,9 +288,10 @@ pub(crate) mod tests {
         let mut folders = vec![folder.outputs()];
         while let Some(folder) = folders.pop() {
             for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => drop(files.insert(path.display().to_string(), fs::read(&path).unwrap())),
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path.display().to_string(), fs::read(&path).unwrap());
                 }
             }
         }

@@ -55,9 +55,10 @@ pub struct Canvas {
 /// aspect of `frame` in the same colour.
 pub fn paste(picture: RgbImage, canvas: [u32; 2], frame: Option<[u32; 2]>, pad: &Pad) -> Canvas {
     let placed = Placed::new(picture.dimensions().into(), canvas, pad);
-    let picture = match picture.dimensions() == (placed.size[0], placed.size[1]) {
-        true => picture,
-        false => resize(&picture, placed.size[0], placed.size[1], Filter::Lanczos),
+    let picture = if picture.dimensions() == (placed.size[0], placed.size[1]) {
+        picture
+    } else {
+        resize(&picture, placed.size[0], placed.size[1], Filter::Lanczos)
     };
     let color = color(pad.fill, &picture);
     let [left, top, width, height] = placed.seen(canvas);

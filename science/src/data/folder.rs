@@ -29,8 +29,9 @@ pub fn paths(input: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     // Behind `999.png` comes `1000.png`.
     paths.sort_by(|a, b| (a.as_os_str().len(), a).cmp(&(b.as_os_str().len(), b)));
-    match paths.is_empty() {
-        true => Err(Failure::invalid_input(format!("{} holds no pictures", folder.display()))),
-        false => Ok(paths),
+    if paths.is_empty() {
+        Err(Failure::invalid_input(format!("{} holds no pictures", folder.display())))
+    } else {
+        Ok(paths)
     }
 }

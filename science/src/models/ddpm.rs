@@ -100,9 +100,10 @@ impl Attention {
             norm: RmsNorm::new(channels, device),
             mem_kv: Initializer::Zeros.init([2, HEADS, MEMORY, HEAD_DIM], device),
             to_qkv: bare_conv(channels, 3 * hidden, 1, 1, 0, device),
-            to_out: match full {
-                true => bare_conv(hidden, channels, 1, 1, 0, device),
-                false => conv(hidden, channels, 1, 0, device),
+            to_out: if full {
+                bare_conv(hidden, channels, 1, 1, 0, device)
+            } else {
+                conv(hidden, channels, 1, 0, device)
             },
             out_norm: (!full).then(|| RmsNorm::new(channels, device)),
         }
@@ -123,10 +124,11 @@ impl Attention {
         let k = Tensor::cat(vec![remembered(0), part(1)], 2); // [batch, heads, memory + pixels, head_dim]
         let v = Tensor::cat(vec![remembered(1), part(2)], 2);
         let scale = (HEAD_DIM as f64).powf(-0.5);
-        let out = match self.out_norm.is_none() {
-            true => softmax(q.matmul(k.swap_dims(2, 3)) * scale, 3).matmul(v),
+        let out = if self.out_norm.is_none() {
+            softmax(q.matmul(k.swap_dims(2, 3)) * scale, 3).matmul(v)
+        } else {
             // Keys are mixed before queries ask: nothing is as large as pixels × pixels.
-            false => (softmax(q, 3) * scale).matmul(softmax(k, 2).swap_dims(2, 3).matmul(v)),
+            (softmax(q, 3) * scale).matmul(softmax(k, 2).swap_dims(2, 3).matmul(v))
         };
         let out = out.swap_dims(2, 3).reshape([batch, HEADS * HEAD_DIM, height, width]);
         let out = self.to_out.forward(out);

@@ -516,9 +516,10 @@ impl Inception {
 /// The name that a tensor of [`Inception`] has in published files.
 pub fn published_name(own: &str) -> String {
     let name = own.strip_prefix("deep.").unwrap_or(own);
-    match name.starts_with("conv2d_") || name.starts_with("mixed_") {
-        true => name[..1].to_ascii_uppercase() + &name[1..],
-        false => name.to_owned(),
+    if name.starts_with("conv2d_") || name.starts_with("mixed_") {
+        name[..1].to_ascii_uppercase() + &name[1..]
+    } else {
+        name.to_owned()
     }
 }
 

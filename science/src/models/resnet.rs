@@ -377,9 +377,10 @@ mod tests {
         let net = ResNet::transferred(&small(), file(&small()), Seed(1), &device).unwrap();
         let fresh = weights::collect(&weights::initialise(ResNet::new(&small(), &device), Seed(1)));
         for (name, array) in weights::collect(&net) {
-            match name.starts_with("fc.") {
-                true => assert_eq!(array, fresh[&name], "{name}"),
-                false => assert!(array.values.iter().all(|value| *value == 0.5), "{name}"),
+            if name.starts_with("fc.") {
+                assert_eq!(array, fresh[&name], "{name}");
+            } else {
+                assert!(array.values.iter().all(|value| *value == 0.5), "{name}");
             }
         }
         let whole = ResNet::published(&small(), file(&small()), &device).unwrap();

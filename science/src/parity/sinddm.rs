@@ -73,9 +73,10 @@ fn pyramid_equals_the_reference() {
     for case in list("sinddm/pyramid/cases.json") {
         let name = case["name"].as_str().unwrap();
         let input = case["input"].as_str().unwrap();
-        let image = match input.starts_with("formula") {
-            true => gradient(serde_json::from_value(case["orig_size_wh"].clone()).unwrap()),
-            false => picture::open_rgb8(&path("sinddm").join(input)).unwrap().image,
+        let image = if input.starts_with("formula") {
+            gradient(serde_json::from_value(case["orig_size_wh"].clone()).unwrap())
+        } else {
+            picture::open_rgb8(&path("sinddm").join(input)).unwrap().image
         };
         let of = |how| pyramid(image.clone(), &case["auto_scale"], &case["scale_factor_in"], how);
         let own = of(RescaleLoss::U8Wrap);
@@ -136,17 +137,16 @@ fn network_equals_the_reference() {
     for name in names_ending("sinddm/net", "_forward.safetensors") {
         let vectors = Vectors::open(&format!("sinddm/net/{name}_forward.safetensors"));
         let stored = format!("sinddm/net/{name}.safetensors");
-        let net = match path(&stored).exists() {
-            true => network(Vectors::open(&stored).arrays(""), &device),
-            false => {
-                let info = json(&format!("sinddm/net/{name}.json"));
-                let shapes = listed(&info["tensors"]);
-                let net = SinDdm::new(shapes["l2.net.0.weight"][0], &device);
-                assert_eq!(weights::shapes(&net), shapes);
-                let mut arrays = weights::collect(&net);
-                fill(&mut arrays, info["gain_sq"].as_f64().unwrap(), str::to_owned);
-                weights::apply(net, arrays).unwrap()
-            }
+        let net = if path(&stored).exists() {
+            network(Vectors::open(&stored).arrays(""), &device)
+        } else {
+            let info = json(&format!("sinddm/net/{name}.json"));
+            let shapes = listed(&info["tensors"]);
+            let net = SinDdm::new(shapes["l2.net.0.weight"][0], &device);
+            assert_eq!(weights::shapes(&net), shapes);
+            let mut arrays = weights::collect(&net);
+            fill(&mut arrays, info["gain_sq"].as_f64().unwrap(), str::to_owned);
+            weights::apply(net, arrays).unwrap()
         };
         for case in cases(&vectors) {
             let part = |what: &str| format!("{case}.{what}");
@@ -367,14 +367,15 @@ fn sampling_steps_equal_the_reference() {
         let (scale, t) = (case["s"].as_u64().unwrap() as usize, case["t"].as_u64().unwrap() as usize);
         let tensor = |what: &str| vectors.tensor::<4>(&name(what), &device);
         let predicted = net.forward(tensor("x"), &vectors.integers(&name("t")), scale);
-        let step = |noise: Option<Tensor<4>>| match scale > 0 && case["reblurring"] == true {
-            true => {
+        let step = |noise: Option<Tensor<4>>| {
+            if scale > 0 && case["reblurring"] == true {
                 let (omega, gamma_clip) = (case["omega"].as_f64().unwrap(), Sampling::default().gamma_clip);
                 let at = Reblurring { scale, t, omega, gamma_clip };
                 schedule
                     .reblurring_step(tensor("x"), predicted.clone(), tensor("prev_upsample"), noise, at, |clean| clean)
+            } else {
+                schedule.ancestral_step(tensor("x"), predicted.clone(), t, noise, |clean| clean)
             }
-            false => schedule.ancestral_step(tensor("x"), predicted.clone(), t, noise, |clean| clean),
         };
         assert_close(step(Some(tensor("noise"))), vectors.values(&name("out")), 1e-4, &name("out"));
         assert_close(step(None), vectors.values(&name("mean")), 1e-4, &name("mean"));

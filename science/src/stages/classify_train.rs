@@ -202,9 +202,10 @@ fn load(classify: &ClassifyTrain, attempt: &Attempt<'_>) -> Result<Data, Failure
     }
     let normalisation = train.normalisation(classify.whiten);
     let (train, validation) = train.split(attempt.seed, classify.val_fraction, classify.val);
-    match records.is_empty() || train.len() < 2 || test.is_empty() {
-        true => Err(Failure::invalid_input("there are no patches to learn or to test")),
-        false => Ok(Data { train, validation, test, normalisation, records }),
+    if records.is_empty() || train.len() < 2 || test.is_empty() {
+        Err(Failure::invalid_input("there are no patches to learn or to test"))
+    } else {
+        Ok(Data { train, validation, test, normalisation, records })
     }
 }
 

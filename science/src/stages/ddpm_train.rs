@@ -69,10 +69,8 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
 
             if step.is_multiple_of(training.ema_every) {
                 let newest = net.valid();
-                average = match step < training.ema_start {
-                    true => newest,
-                    false => weights::blend(average, &newest, training.ema),
-                };
+                average =
+                    if step < training.ema_start { newest } else { weights::blend(average, &newest, training.ema) };
             }
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
@@ -109,9 +107,10 @@ fn adam() -> Adam {
 /// padding.
 fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
     let single = folder.input(InputName::Pad(None));
-    let inputs = match single.exists() {
-        true => vec![single],
-        false => Dataset::A.classes().map(|class| folder.input(InputName::Pad(Some(class)))).to_vec(),
+    let inputs = if single.exists() {
+        vec![single]
+    } else {
+        Dataset::A.classes().map(|class| folder.input(InputName::Pad(Some(class)))).to_vec()
     };
     let mut squares = Vec::new();
     for input in inputs {

@@ -105,9 +105,10 @@ fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
 pub fn too_few(ingest: &Ingest, class: Class, stones: &[Option<u32>]) -> Failure {
     let Ingest { dataset, view, .. } = ingest;
     let (images, stones) = (stones.len(), split::count(stones));
-    let (found, one, more) = match images == stones {
-        true => (format!("{images} image(s)"), "one", "images"),
-        false => (format!("{images} images of {stones} stone(s)"), "one stone", "images of other stones"),
+    let (found, one, more) = if images == stones {
+        (format!("{images} image(s)"), "one", "images")
+    } else {
+        (format!("{images} images of {stones} stone(s)"), "one stone", "images of other stones")
     };
     let name = format!("{dataset}/{view}/{class} ({})", class.mineral());
     let advice = match images {

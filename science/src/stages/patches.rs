@@ -139,13 +139,12 @@ fn sources(patches: &Patches, attempt: &Attempt<'_>) -> Result<Vec<Source>, Fail
         Dataset::A | Dataset::C => given(patches, attempt)?,
         Dataset::B => synthetic(patches, attempt)?,
     };
-    match sources.iter().any(|source| source.test) {
-        true => Ok(sources),
-        false => {
-            let Patches { dataset, view, split: Split { folds, fold, .. }, .. } = patches;
-            let message = format!("no image of {dataset}/{view} is tested in fold {fold} of {folds}: lower tl.folds");
-            Err(Failure::invalid_input(message))
-        }
+    if sources.iter().any(|source| source.test) {
+        Ok(sources)
+    } else {
+        let Patches { dataset, view, split: Split { folds, fold, .. }, .. } = patches;
+        let message = format!("no image of {dataset}/{view} is tested in fold {fold} of {folds}: lower tl.folds");
+        Err(Failure::invalid_input(message))
     }
 }
 

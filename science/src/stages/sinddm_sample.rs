@@ -168,9 +168,10 @@ impl Made {
             coarser && sizes.contains(&[width as u32, height as u32])
         };
         let is_whole = |sample: &Sample| sizes.contains(&sample.image.dimensions().into()) && sample.draws <= DRAWS;
-        match canvas.as_ref().is_none_or(fits) && samples.values().all(is_whole) {
-            true => Ok(Self { done, canvas, samples }),
-            false => Err(unfit()),
+        if canvas.as_ref().is_none_or(fits) && samples.values().all(is_whole) {
+            Ok(Self { done, canvas, samples })
+        } else {
+            Err(unfit())
         }
     }
 }

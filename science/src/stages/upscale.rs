@@ -77,12 +77,13 @@ pub fn run(upscale: &Upscale, attempt: Attempt<'_>) -> Result<(), Failure> {
 /// Refuses a sample that would be larger than what is opened.
 fn small_enough(path: &Path, factor: u32) -> Result<(), Failure> {
     let [width, height] = size(path)?;
-    match u64::from(width.max(height)) * u64::from(factor) <= u64::from(SIDE_MAX) {
-        true => Ok(()),
-        false => Err(Failure::invalid_input(format!(
+    if u64::from(width.max(height)) * u64::from(factor) <= u64::from(SIDE_MAX) {
+        Ok(())
+    } else {
+        Err(Failure::invalid_input(format!(
             "{} has {width}x{height} pixels: {factor} times as wide and high it has more than {SIDE_MAX} a side",
             path.display()
-        ))),
+        )))
     }
 }
 

@@ -186,8 +186,12 @@ impl<O: Optimizer> ModuleVisitor for Restorer<O> {
         let device = tensor.inner().device();
         let state = fits.then(|| O::State::<D>::state_unflatten("", &mut source, &device)).flatten();
         match state {
-            Some(state) => drop(self.optimizer.states.insert(name, DynState::create(state, D))),
-            None => drop(self.problem.get_or_insert(name)),
+            Some(state) => {
+                self.optimizer.states.insert(name, DynState::create(state, D));
+            }
+            None => {
+                self.problem.get_or_insert(name);
+            }
         }
     }
 }

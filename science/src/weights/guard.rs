@@ -67,13 +67,13 @@ pub(super) fn check(path: &Path) -> Result<u64, Failure> {
         return Err(refuse("the file is empty".to_owned()));
     }
     let is_old = OLD_MAGIC.iter().any(|magic| head.windows(magic.len()).any(|window| window == *magic));
-    let looked = match head.starts_with(b"PK\x03\x04") {
-        true => archive(file, bytes),
-        false if is_old => {
-            let mut reader = BufReader::new(file).take(bytes);
-            (0..OLD_PICKLES).try_for_each(|_| pickle(&mut reader))
-        }
-        false => Err("this is no checkpoint of PyTorch, or not its beginning".to_owned()),
+    let looked = if head.starts_with(b"PK\x03\x04") {
+        archive(file, bytes)
+    } else if is_old {
+        let mut reader = BufReader::new(file).take(bytes);
+        (0..OLD_PICKLES).try_for_each(|_| pickle(&mut reader))
+    } else {
+        Err("this is no checkpoint of PyTorch, or not its beginning".to_owned())
     };
     looked.map(|()| bytes).map_err(refuse)
 }
@@ -132,11 +132,21 @@ fn pickle(reader: &mut impl BufRead) -> Result<(), String> {
             b'C' | 0x8a => skip(reader, 1)?,
             b'B' | 0x8b => skip(reader, 4)?,
             0x8e | 0x96 => skip(reader, 8)?,
-            b'I' | b'L' | b'F' | b'S' | b'P' => drop(line(reader)?),
-            b'K' | 0x80 | 0x82 => drop(number(reader, 1)?),
-            b'M' | 0x83 => drop(number(reader, 2)?),
-            b'J' | 0x84 => drop(number(reader, 4)?),
-            b'G' | 0x95 => drop(number(reader, 8)?),
+            b'I' | b'L' | b'F' | b'S' | b'P' => {
+                line(reader)?;
+            }
+            b'K' | 0x80 | 0x82 => {
+                number(reader, 1)?;
+            }
+            b'M' | 0x83 => {
+                number(reader, 2)?;
+            }
+            b'J' | 0x84 => {
+                number(reader, 4)?;
+            }
+            b'G' | 0x95 => {
+                number(reader, 8)?;
+            }
             note @ (b'p' | b'q' | b'r' | 0x94) => {
                 let place = match note {
                     b'p' => parse(&line(reader)?)?,
@@ -210,12 +220,13 @@ fn allow(module: &str, name: &str) -> Result<(), String> {
         "argparse" => name == "Namespace",
         _ => false,
     };
-    match allowed {
-        true => Ok(()),
-        false => Err(format!(
+    if allowed {
+        Ok(())
+    } else {
+        Err(format!(
             "holds {module}.{name}, which is code to be run, and nothing of it was: \
              take a file of tensors alone (torch.save of a state_dict), or a .safetensors"
-        )),
+        ))
     }
 }
 

@@ -115,12 +115,13 @@ fn holds(out: &Path, marker: &str) -> Result<bool, Failure> {
             _ => return Err(Failure::io("read", out, &error)),
         },
     };
-    match empty {
-        true => Ok(false),
-        false => Err(Failure::invalid_input(format!(
+    if empty {
+        Ok(false)
+    } else {
+        Err(Failure::invalid_input(format!(
             "{} is not empty and has no {MARKER}: choose another folder or empty it",
             out.display()
-        ))),
+        )))
     }
 }
 

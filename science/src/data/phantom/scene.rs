@@ -160,9 +160,10 @@ impl Scene {
             for x in left..right {
                 let point = self.point(x as f32 + 0.5, y as f32 + 0.5);
                 let depth = point.depth;
-                looks.push(match depth < 1.02 {
-                    true => (look(class, view, self.seed, &point), depth),
-                    false => (Look { height: 0.0, blend: 0.0 }, depth),
+                looks.push(if depth < 1.02 {
+                    (look(class, view, self.seed, &point), depth)
+                } else {
+                    (Look { height: 0.0, blend: 0.0 }, depth)
                 });
             }
         }

@@ -122,9 +122,8 @@ pub fn import(mut arrays: Arrays) -> Result<(Naming, Arrays), Failure> {
     if naming == Naming::HuggingFace {
         arrays = join(arrays)?.into_iter().map(|(name, array)| (official(&name).unwrap_or(name), array)).collect();
     }
-    let ours = |name: String| match HEAD.iter().any(|(head, _)| below(&name, head).is_some()) {
-        true => format!("head.{name}"),
-        false => name,
+    let ours = |name: String| {
+        if HEAD.iter().any(|(head, _)| below(&name, head).is_some()) { format!("head.{name}") } else { name }
     };
     Ok((naming, arrays.into_iter().map(|(name, array)| (ours(name), array)).collect()))
 }

@@ -37,9 +37,10 @@ impl Tiling {
     /// # Errors
     /// `InvalidInput` unless tiles are longer than what they share.
     pub fn new(tile: usize, overlap: usize) -> Result<Self, Failure> {
-        match overlap < tile {
-            true => Ok(Self { tile, overlap }),
-            false => Err(Failure::invalid_input(format!("tiles of {tile} pixels cannot share {overlap}"))),
+        if overlap < tile {
+            Ok(Self { tile, overlap })
+        } else {
+            Err(Failure::invalid_input(format!("tiles of {tile} pixels cannot share {overlap}")))
         }
     }
 
@@ -65,9 +66,10 @@ impl Swin2Sr {
             None => self.forward(x),
             Some(tiling) => Enlarged { picture: self.tiled(x, tiling), aux: None },
         };
-        match script.crop {
-            true => Enlarged { picture: picture.narrow(2, 0, SCALE * height).narrow(3, 0, SCALE * width), aux },
-            false => Enlarged { picture, aux },
+        if script.crop {
+            Enlarged { picture: picture.narrow(2, 0, SCALE * height).narrow(3, 0, SCALE * width), aux }
+        } else {
+            Enlarged { picture, aux }
         }
     }
 

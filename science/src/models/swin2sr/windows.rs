@@ -20,9 +20,10 @@ const MASKED: f32 = -100.0;
 /// worked on at the same time, since burn does most element-wise operations on
 /// one core.
 pub(super) fn each<T: Send, R: Send>(device: &Device, parts: Vec<T>, work: impl Fn(T) -> R + Sync + Send) -> Vec<R> {
-    match *device == Device::flex() {
-        true => parts.into_par_iter().map(work).collect(),
-        false => parts.into_iter().map(work).collect(),
+    if *device == Device::flex() {
+        parts.into_par_iter().map(work).collect()
+    } else {
+        parts.into_iter().map(work).collect()
     }
 }
 

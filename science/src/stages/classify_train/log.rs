@@ -56,9 +56,10 @@ impl Log {
         let losses = column("loss");
         let recognised: Vec<usize> = column("recognised").into_iter().map(|count| count as usize).collect();
         let log = Self { losses, recognised, ..self };
-        match u64::from(log.steps()) == steps && log.recognised.len() == log.losses.len() / log.steps_per_epoch() {
-            true => Ok(log),
-            false => Err(Failure::invalid_input(format!("there are not {steps} losses"))),
+        if u64::from(log.steps()) == steps && log.recognised.len() == log.losses.len() / log.steps_per_epoch() {
+            Ok(log)
+        } else {
+            Err(Failure::invalid_input(format!("there are not {steps} losses")))
         }
     }
 
