@@ -27,10 +27,12 @@ fn main() {
     let kind = std::env::var("LITHOGEN_TEST_DEVICE").unwrap_or("cpu".to_owned());
     let device = device::Kind::parse(&kind).and_then(device::Kind::open).unwrap();
     let asked: Vec<[usize; 3]> = std::env::args().filter_map(|argument| case(&argument)).collect();
-    let cases = match asked.is_empty() {
-        true if kind == "cpu" => vec![[132, 100, 8]],
-        true => vec![[132, 100, 8], [264, 200, 32]],
-        false => asked,
+    let cases = if !asked.is_empty() {
+        asked
+    } else if kind == "cpu" {
+        vec![[132, 100, 8]]
+    } else {
+        vec![[132, 100, 8], [264, 200, 32]]
     };
     println!("case | precision | what | s, forward | s, training step | of PyTorch's");
     for [width, height, batch] in cases {

@@ -71,7 +71,7 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
             let x = Tensor::<4>::from_data(TensorData::new(x, [batch, 3, size, size]), &device);
             let truth = Tensor::<2>::from_data(TensorData::new(truth, [batch, CLASSES]), &device);
             let mut dropping = random::stream(seed, "dropout", u64::from(step));
-            let scores = net.forward(x, Some(&mut dropping)); // [batch, 6]
+            let scores = net.forward(x, Some(&mut dropping)); // [batch, classes]
             let loss = (log_softmax(scores, 1) * truth).sum() / -(batch as f64);
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
             net = sgd.step(lr, net, gradients);
@@ -149,7 +149,7 @@ fn learning_rate(classify: &ClassifyTrain, epoch: u32) -> f64 {
 struct Draw {
     /// `[batch, 3, size, size]`
     x: Vec<f32>,
-    /// 1 at the label: `[batch, 6]`
+    /// 1 at the label: `[batch, classes]`
     truth: Vec<f32>,
 }
 

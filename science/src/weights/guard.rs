@@ -132,21 +132,11 @@ fn pickle(reader: &mut impl BufRead) -> Result<(), String> {
             b'C' | 0x8a => skip(reader, 1)?,
             b'B' | 0x8b => skip(reader, 4)?,
             0x8e | 0x96 => skip(reader, 8)?,
-            b'I' | b'L' | b'F' | b'S' | b'P' => {
-                line(reader)?;
-            }
-            b'K' | 0x80 | 0x82 => {
-                number(reader, 1)?;
-            }
-            b'M' | 0x83 => {
-                number(reader, 2)?;
-            }
-            b'J' | 0x84 => {
-                number(reader, 4)?;
-            }
-            b'G' | 0x95 => {
-                number(reader, 8)?;
-            }
+            b'I' | b'L' | b'F' | b'S' | b'P' => line(reader).map(|_| ())?,
+            b'K' | 0x80 | 0x82 => pass(reader, 1)?,
+            b'M' | 0x83 => pass(reader, 2)?,
+            b'J' | 0x84 => pass(reader, 4)?,
+            b'G' | 0x95 => pass(reader, 8)?,
             note @ (b'p' | b'q' | b'r' | 0x94) => {
                 let place = match note {
                     b'p' => parse(&line(reader)?)?,

@@ -1,16 +1,18 @@
+mod leaks;
+
 use std::fs;
 
 use domain::experiment::{Correction, Protocol, Varied};
 use domain::lineage::Lineage;
 use domain::paper::FirstStep;
 use domain::records::gate::Limits;
-use domain::records::{ImageOutcome, ImageRef, PatchesRecord, PropertyDrift};
+use domain::records::{ImageOutcome, PropertyDrift};
 use domain::results::{Fault, Untested};
 use domain::seed::Seed;
 use domain::stage::{InputName, Stage, Unwatched};
 use domain::stats::classification;
 use domain::stats::distance::kolmogorov_smirnov;
-use domain::stone::Class;
+use domain::stone::{CLASSES, Class};
 use image::RgbImage;
 use serde_json::json;
 use tempfile::TempDir;
@@ -39,11 +41,11 @@ fn params(stand_ins: &[&str]) -> Aggregate {
 }
 
 /// Six labels of ten patches; `right` of each are recognised.
-fn metrics(view: View, datasets: &[Dataset], right: [u32; 6]) -> Metrics {
+fn metrics(view: View, datasets: &[Dataset], right: [u32; CLASSES]) -> Metrics {
     let row = |label: usize| -> Vec<u32> {
-        let mut counts = vec![0; 6];
+        let mut counts = vec![0; CLASSES];
         counts[label] = right[label];
-        counts[(label + 1) % 6] = 10 - right[label];
+        counts[(label + 1) % CLASSES] = 10 - right[label];
         counts
     };
     let label = |index: usize| {
@@ -293,7 +295,7 @@ fn a_test_split_without_a_class_says_nothing_of_that_class() {
     let root = study();
     let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
     let mut record: Metrics = files::read(&path).unwrap();
-    record.confusion[2] = vec![0; 6];
+    record.confusion[2] = vec![0; CLASSES];
     files::write(&path, &record).unwrap();
     let cell = &aggregate(root.path(), &params(&[])).unwrap().cells[0];
     assert_eq!((cell.per_class.len(), cell.per_class[2].mean), (6, 50.0));
@@ -499,7 +501,7 @@ fn what_is_not_a_number_is_named() {
 fn metrics_in_the_wrong_folder_are_refused() {
     let root = study();
     let path = root.path().join("inputs/classify.SUR.B.r0.f0/metrics.json");
-    files::write(&path, &metrics(View::Sec, &[Dataset::B], [5; 6])).unwrap();
+    files::write(&path, &metrics(View::Sec, &[Dataset::B], [5; CLASSES])).unwrap();
     assert_eq!(aggregate(root.path(), &params(&[])).unwrap_err().code, FailureCode::Internal);
 }
 
@@ -513,115 +515,6 @@ fn the_same_inputs_give_the_same_bytes() {
     assert_eq!(once, fs::read(&path).unwrap());
 }
 
-/// A study planned at the smallest size, with what its records say of pictures: picture
-/// `n` of a class is tested in fold `n mod 2` of A and C, and the generators have
-/// learnt from pictures of their own.
-fn with_pictures() -> (TempDir, Aggregate) {
-    let root = study();
-    let folder = Folder::new(root.path());
-    let mut experiment = domain::experiment::Experiment::default();
-    (experiment.tl.repeats, experiment.tl.folds) = (2, 2);
-    let plan = domain::plan::plan(&experiment, &domain::plan::Data::of_the_paper()).unwrap();
-    let lineage = domain::plan::lineage(&plan.tasks);
-    for task in &plan.tasks {
-        let input = folder.inputs().join(task.label().replace([' ', '/'], "."));
-        let image = |class: Class, id: u32, digest: String| ImageRef { class, id, file: format!("{id}.png"), digest };
-        match &task.stage {
-            Stage::Patches(patches) => {
-                let given = (0..4).flat_map(|id| {
-                    let dataset = patches.dataset;
-                    dataset.classes().map(|class| image(class, id, format!("{dataset} {} {class} {id}", patches.view)))
-                });
-                let (test_images, train_images) = given.partition(|image| image.id % 2 == patches.split.fold);
-                let record = PatchesRecord {
-                    dataset: patches.dataset,
-                    view: patches.view,
-                    split: patches.split,
-                    size: 16,
-                    classes: vec![],
-                    train_images,
-                    test_images,
-                };
-                files::write(&input.join("patches.json"), &record).unwrap();
-            }
-            Stage::Pad(canvases) => {
-                let (class, label) = (canvases.class, task.label());
-                let images = vec![image(class, 9, format!("{label} 9"))];
-                let pad = json!({ "class": class, "canvas": [8, 8], "images": images, "black": [] });
-                files::write(&input.join("pad.json"), &pad).unwrap();
-            }
-            _ => {}
-        }
-    }
-    (root, Aggregate { lineage, ..params(&[]) })
-}
-
-fn refused(results: &Results) -> Vec<&str> {
-    results.cells.iter().filter(|cell| cell.mean.is_none()).map(|cell| cell.id.as_str()).collect()
-}
-
-#[test]
-fn a_test_picture_among_those_of_a_generator_refuses_the_cells_that_it_leaks_into() {
-    let (root, params) = with_pictures();
-    let clean = aggregate(root.path(), &params).unwrap();
-    assert_eq!(refused(&clean), Vec::<&str>::new());
-    assert!(clean.cells.iter().all(|cell| cell.leaks.is_empty()));
-
-    // Picture 1 of A/SUR/IVa is tested in fold 1.
-    let path = root.path().join("inputs/pad.SUR.IVa/pad.json");
-    let mut record: domain::records::PadRecord = files::read(&path).unwrap();
-    record.images[0].digest = "A SUR IVa 1".to_owned();
-    files::write(&path, &record).unwrap();
-    let results = aggregate(root.path(), &params).unwrap();
-    // B → A tests A; A+B tests both. A → B tests B, and A alone has not seen it.
-    assert_eq!(refused(&results), ["SUR-4-2", "SUR-8-1"]);
-    let cell = results.cells.iter().find(|cell| cell.id == "SUR-4-2").unwrap();
-    assert_eq!((cell.n, cell.n_asked, cell.verdict), (0, 4, Verdict::NotComparable));
-    let [leak] = cell.leaks.as_slice() else { panic!("{:?}", cell.leaks) };
-    assert_eq!(
-        (leak.image.as_str(), leak.runs.as_slice()),
-        ("A/SUR/IVa/1.png", &["r0 f1".to_owned(), "r1 f1".to_owned()][..])
-    );
-    let way = [
-        "classify.train SUR B-A repeat 0 fold 1",
-        "classify.train SUR B repeat 0 fold 1",
-        "patches B/SUR split 0 fold 1",
-        "upscale SUR/IVa",
-        "sinddm.sample SUR/IVa",
-        "sinddm.train SUR/IVa",
-        "pad SUR/IVa",
-    ];
-    assert_eq!(leak.path, way);
-    assert!(cell.why.as_ref().unwrap().starts_with("test picture A/SUR/IVa/1.png was learnt from"));
-
-    let allowed = aggregate(root.path(), &Aggregate { allow_leak: true, ..params }).unwrap();
-    assert_eq!(refused(&allowed), Vec::<&str>::new());
-    let cell = allowed.cells.iter().find(|cell| cell.id == "SUR-4-2").unwrap();
-    assert_eq!((cell.leaks.len(), cell.n, cell.verdict), (1, 4, Verdict::NotComparable));
-}
-
-#[test]
-fn the_same_picture_in_another_data_set_or_class_leaks_by_what_it_shows() {
-    let (root, params) = with_pictures();
-    // Picture 0 of C/SEC/Ia, tested in fold 0, is also picture 1 of A/SEC/Va.
-    for split in 0..2 {
-        let path = root.path().join(format!("inputs/patches.A.SEC.split.{split}.fold.0/patches.json"));
-        let mut record: PatchesRecord = files::read(&path).unwrap();
-        let image = record.train_images.iter_mut().find(|image| (image.class, image.id) == (Class::Va, 1)).unwrap();
-        image.digest = "C SEC Ia 0".to_owned();
-        files::write(&path, &record).unwrap();
-    }
-    let results = aggregate(root.path(), &params).unwrap();
-    assert_eq!(refused(&results), ["SEC-7-2", "SEC-8-2"]);
-    let way = &results.cells.iter().find(|cell| cell.id == "SEC-7-2").unwrap().leaks[0].path;
-    let expected = [
-        "classify.train SEC A-C repeat 0 fold 0",
-        "classify.train SEC A repeat 0 fold 0",
-        "patches A/SEC split 0 fold 0",
-    ];
-    assert_eq!(way.as_slice(), expected);
-}
-
 #[test]
 fn several_protocols_make_a_table_each() {
     let root = study();
@@ -629,7 +522,8 @@ fn several_protocols_make_a_table_each() {
     let fixed = Trials { protocol: Protocol::FixedSplit, repeats: 3, folds: 1 };
     for trial in Trial::of_view(fixed, View::Sur).take(2) {
         let name = InputName::MetricsOf(trial, Training { first: FirstStep::One(Dataset::B), second: None });
-        files::write(&folder.input(name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; 6])).unwrap();
+        files::write(&folder.input(name).join("metrics.json"), &metrics(View::Sur, &[Dataset::B], [8; CLASSES]))
+            .unwrap();
     }
     let results = aggregate(root.path(), &Aggregate { trials: vec![TRIALS, fixed], ..params(&[]) }).unwrap();
     assert_eq!((results.protocol, results.cells[0].n), (Protocol::RepeatedCv, 4));
