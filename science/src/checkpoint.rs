@@ -22,24 +22,24 @@ use crate::weights::{self, Arrays};
 /// Raised when the files or the names in them change their meaning.
 const FORMAT: u32 = 2;
 
-/// What the tensors belong to.
+/// The file that says what the tensors belong to.
 const HEADER: &str = "checkpoint.json";
 
-/// The tensors.
+/// The file with the tensors.
 const STATE: &str = "state.safetensors";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
-    /// Steps done.
+    /// The number of steps done.
     step: u64,
-    /// Stage, version, parameters and seed.
+    /// Stage, version, parameters and seed, in full.
     parameters: Value,
-    /// Of these.
+    /// The digest of `parameters`.
     config: Digest,
-    /// Of the inputs' names and bytes.
+    /// The digest of the inputs' names and bytes.
     data: Digest,
-    /// Of the file with the tensors.
+    /// The digest of the file with the tensors.
     state: Digest,
 }
 
@@ -74,12 +74,12 @@ pub struct Checkpoints<'a> {
     folder: &'a Folder,
     parameters: Value,
     data: Digest,
-    /// Steps done at the last checkpoint, or where the attempt began.
+    /// The number of steps done at the last checkpoint, or where the attempt began.
     last: u64,
 }
 
 impl<'a> Checkpoints<'a> {
-    /// Those of an attempt at a stage.
+    /// The checkpoints of an attempt at a stage.
     ///
     /// # Errors
     /// If an input cannot be read.
@@ -89,14 +89,14 @@ impl<'a> Checkpoints<'a> {
         Ok(Self { folder, parameters, data, last: 0 })
     }
 
-    /// Steps done at the last checkpoint that is there; 0 if there is none.
+    /// The number of steps done at the last checkpoint that is there; 0 if there is none.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// What the checkpoint that the attempt was given is made into: from the
-    /// number of steps done and the tensors. `None` if there is no checkpoint, or
-    /// none that can be used, which the log then says.
+    /// Rebuilds the state in the checkpoint that the attempt was given, from the number of
+    /// steps done and the tensors. `None` if there is no checkpoint, or none that can be used,
+    /// which the log then says.
     pub fn resume<T>(
         &mut self,
         monitor: &mut dyn Monitor,

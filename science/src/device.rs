@@ -29,12 +29,12 @@ pub enum Error {
     NotBuilt(&'static str),
 }
 
-/// What two runs of one task on this device have in common.
+/// The agreement that two runs of one task on this device have.
 pub fn determinism(device: &Device) -> Determinism {
     if *device == Device::flex() { Determinism::Bitwise } else { Determinism::Statistical }
 }
 
-/// What to call this device in records.
+/// The name of the device in records.
 pub fn name(device: &Device) -> String {
     if *device == Device::flex() { "cpu".to_owned() } else { format!("{device:?}") }
 }

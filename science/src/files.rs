@@ -55,7 +55,7 @@ pub(crate) fn checked<T: Record>(record: T, path: &Path) -> Result<T, Failure> {
     }
 }
 
-/// What is wrong with the file of a record.
+/// The failure that says why the file of a record cannot be used.
 pub(crate) fn unusable(path: &Path, problem: impl Display) -> Failure {
     Failure::new(FailureCode::Internal, format!("{}: {problem}", path.display()))
 }

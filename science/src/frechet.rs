@@ -4,18 +4,18 @@
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
-/// What is added to the diagonal while eigenvalues are sought, as a share of the
-/// largest entry, and then taken off again. Of matrices of low rank (pictures
-/// that are nearly black) the search otherwise comes to numbers whose squares
-/// are zero, divides by them, and finds infinite eigenvalues.
+/// The share of the largest entry that is added to the diagonal while eigenvalues are sought,
+/// and then taken off again. Of matrices of low rank (pictures that are nearly black) the
+/// search otherwise comes to numbers whose squares are zero, divides by them, and finds
+/// infinite eigenvalues.
 const SHIFT: f64 = 1e-8;
 
 /// Mean and unbiased covariance of features over samples.
 #[derive(Clone, Debug)]
 pub struct Statistics {
-    /// `[features]`
+    /// The mean of each feature, `[features]`.
     pub mean: DVector<f64>,
-    /// `[features, features]`
+    /// The covariance of the features, `[features, features]`.
     pub covariance: DMatrix<f64>,
 }
 
@@ -25,7 +25,7 @@ impl Statistics {
         Self::centred(samples).0
     }
 
-    /// With what is left of the samples after taking the mean off.
+    /// The statistics of samples, and what is left of these after taking the mean off.
     fn centred(mut samples: DMatrix<f64>) -> (Self, DMatrix<f64>) {
         let mean = samples.column_mean();
         samples.column_iter_mut().for_each(|mut sample| sample -= &mean);
@@ -43,7 +43,7 @@ pub struct Rooted {
 }
 
 impl Rooted {
-    /// From the statistics alone.
+    /// The root for statistics alone.
     pub fn new(statistics: Statistics) -> Self {
         let (shifted, shift) = shifted(statistics.covariance.clone());
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(shifted);
@@ -63,7 +63,7 @@ impl Rooted {
         Self { statistics, root }
     }
 
-    /// What the root is of.
+    /// The statistics that the root is of.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }

@@ -17,7 +17,7 @@ impl Pause {
         Self(Instant::now())
     }
 
-    /// Whether a report is due, which begins the next pause. The last one always is.
+    /// Tells whether a report is due, which begins the next pause. The last one always is.
     pub fn is_over(&mut self, is_last: bool) -> bool {
         let is_over = is_last || self.0.elapsed() >= REPORT_EVERY;
         if is_over {
@@ -29,7 +29,7 @@ impl Pause {
 
 /// Progress of an attempt in steps.
 pub struct Watch<'a> {
-    /// Who is told.
+    /// The monitor that is told.
     pub monitor: &'a mut dyn Monitor,
     /// The number of steps done.
     pub done: u64,

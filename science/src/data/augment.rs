@@ -12,7 +12,7 @@ const ROTATION_MAX: f64 = 45.0;
 /// paper's authors name none.
 const BLUR: [f64; 2] = [0.1, 2.0];
 
-/// What is done to a patch: turned and flipped, then blurred.
+/// The variation of a patch, which is turned and flipped, then blurred.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augmentation {
     /// Left and right change places.
@@ -29,8 +29,8 @@ impl Augmentation {
     /// The patch as it is.
     pub const NONE: Augmentation = Augmentation { flip_x: false, flip_y: false, degrees: 0.0, blur: 0.0 };
 
-    /// Where `turn` asks for it, flips with probability one half each and a rotation
-    /// by up to 45°; where `blur` does, a blur: a function of the seed, the epoch and
+    /// Draws a variation: where `turn` asks for it, flips with probability one half each and a
+    /// rotation by up to 45°; where `blur` does, a blur: a function of the seed, the epoch and
     /// the patch alone.
     pub fn draw(seed: Seed, epoch: u32, index: usize, turn: bool, blur: bool) -> Self {
         let mut rng = random::stream(seed, "augment", u64::from(epoch) << 32 | index as u64);
@@ -49,7 +49,7 @@ impl Augmentation {
         drawn
     }
 
-    /// For each pixel the one it comes from: the nearest, none outside (black).
+    /// The pixel that each pixel comes from: the nearest, none outside (black).
     pub fn sources(&self, size: usize) -> Vec<Option<usize>> {
         let centre = (size as f64 - 1.0) / 2.0;
         let (sin, cos) = self.degrees.to_radians().sin_cos();

@@ -9,12 +9,12 @@ use image::{Rgb, RgbImage, imageops};
 
 use super::resize::{Filter, resize};
 
-/// Where a picture stands on its canvas.
+/// The place of a picture on its canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Width and height that the picture is brought to.
     pub size: [u32; 2],
-    /// Its left and upper edge on the canvas; negative where it reaches beyond.
+    /// The left and upper edge of the picture on the canvas; negative where it reaches beyond.
     pub at: [i64; 2],
 }
 
@@ -29,7 +29,7 @@ impl Placed {
         Self { size, at: [0, 1].map(|side| offset(size[side], canvas[side], pad.anchor)) }
     }
 
-    /// What is seen of it on that canvas: left, top, width, height.
+    /// The part of the canvas where the picture is seen: left, top, width, height.
     pub fn seen(&self, canvas: [u32; 2]) -> [u32; 4] {
         let of = |side: usize| {
             let (start, end) = (self.at[side], self.at[side] + i64::from(self.size[side]));
@@ -84,9 +84,9 @@ pub fn framed(image: &RgbImage, frame: [u32; 2], color: [u8; 3]) -> RgbImage {
     canvas
 }
 
-/// All pictures as one, in rows, about as many across as down, extended as the mosaic
-/// says. Each cell has the size of the first picture; what is left over has the colour.
-/// Absent without a picture.
+/// Lays out all pictures as one, in rows, about as many across as down, extended as the mosaic
+/// says. Each cell has the size of the first picture; what is left over has the colour. Absent
+/// without a picture.
 pub fn laid_out(images: &[RgbImage], mosaic: Mosaic, color: [u8; 3]) -> Option<RgbImage> {
     let (width, height) = images.first()?.dimensions();
     let across = (images.len() as f64).sqrt().ceil() as u32;
@@ -120,7 +120,7 @@ fn fitted(picture: [u32; 2], canvas: [u32; 2]) -> [u32; 2] {
     [0, 1].map(|side| ((f64::from(picture[side]) * scale).round() as u32).clamp(1, canvas[side]))
 }
 
-/// Where something that long begins on something else; negative where it is longer.
+/// The start of a length that is put on another; negative where it is longer.
 fn offset(length: u32, on: u32, anchor: Anchor) -> i64 {
     match anchor {
         Anchor::Center => (i64::from(on) - i64::from(length)).div_euclid(2),
@@ -157,7 +157,7 @@ pub fn framed_as_learnt(model: &SinddmRecord, image: &RgbImage) -> RgbImage {
     framed_as_learnt_in(model, image, model.fill.map_or([0; 3], |fill| color(fill, image)))
 }
 
-/// The same with that colour around the picture.
+/// [`framed_as_learnt`] with that colour around the picture.
 pub fn framed_as_learnt_in(model: &SinddmRecord, image: &RgbImage, color: [u8; 3]) -> RgbImage {
     match model.sinddm.frame().filter(|_| model.fill.is_some()) {
         Some(frame) => framed(image, frame, color),

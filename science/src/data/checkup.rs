@@ -14,7 +14,7 @@ use super::resize::{Filter, resize};
 /// One picture, decoded in full.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// The file.
+    /// The path of its file.
     pub path: PathBuf,
     /// blake3 of the file.
     pub digest: Digest,
@@ -22,9 +22,9 @@ pub struct Look {
     pub size: [u32; 2],
     /// Colour type as stored, for instance `Rgb8`.
     pub color: String,
-    /// Whether the file says that it has to be turned to stand upright.
+    /// True if the file says that the picture has to be turned to stand upright.
     pub turned: bool,
-    /// What it looks like.
+    /// The picture, very small.
     pub thumbnail: Thumbnail,
 }
 
@@ -60,7 +60,7 @@ const ALIKE: u32 = 2;
 pub struct Thumbnail([u8; (SIDE * SIDE) as usize]);
 
 impl Thumbnail {
-    /// Of any picture that has pixels.
+    /// The thumbnail of any picture that has pixels.
     pub fn of(image: &RgbImage) -> Self {
         let small = grey(&resize(image, SIDE, SIDE, Filter::Bilinear));
         let mut levels = [0; (SIDE * SIDE) as usize];
@@ -68,7 +68,7 @@ impl Thumbnail {
         Self(levels)
     }
 
-    /// Whether two pictures look alike.
+    /// Tells whether two pictures look alike.
     pub fn is_like(&self, other: &Thumbnail) -> bool {
         let apart: u32 = self.0.iter().zip(&other.0).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
         apart <= ALIKE * SIDE * SIDE

@@ -16,11 +16,11 @@ use crate::files;
 
 /// One picture to be compared.
 pub struct Compared {
-    /// Its file, or the files of its parts.
+    /// The picture's file, or the files of its parts.
     files: Vec<PathBuf>,
-    /// How the parts are laid out, and the colour between them.
+    /// The layout of the parts, and the colour between them.
     mosaic: Option<(Mosaic, [u8; 3])>,
-    /// Width and height of what counts of it, from the upper left; absent: all.
+    /// The width and height of the part that counts, from the upper left; absent: all.
     counts: Option<[u32; 2]>,
 }
 
@@ -41,7 +41,7 @@ impl Compared {
         })
     }
 
-    /// The path of its file, or of the first, for messages.
+    /// The path of the picture's file, or of the first, for messages.
     pub fn name(&self) -> String {
         self.files.first().map_or_else(String::new, |path| path.display().to_string())
     }

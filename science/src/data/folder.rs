@@ -16,7 +16,7 @@ pub fn pictures(input: &Path) -> Result<Vec<RgbImage>, Failure> {
     paths(input)?.iter().map(|path| Ok(picture::open_rgb8(path)?.image)).collect()
 }
 
-/// Their paths.
+/// The paths of [`pictures`].
 ///
 /// # Errors
 /// If there are none.

@@ -84,13 +84,13 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// All pixels of a frame.
+    /// The mask of all pixels of a frame.
     pub fn full(width: u32, height: u32) -> Self {
         let [width, height] = [width as usize, height as usize];
         Self { width, height, inside: vec![true; width * height] }
     }
 
-    /// What somebody has drawn: all that is not black.
+    /// The mask that somebody has drawn: all that is not black.
     pub fn drawn(image: &RgbImage) -> Self {
         let inside = image.as_raw().chunks_exact(3).map(|pixel| pixel != [0; 3]).collect();
         Self { width: image.width() as usize, height: image.height() as usize, inside }
@@ -102,7 +102,7 @@ impl Mask {
         Self::bright(image).stone_of_bright()
     }
 
-    /// All that is bright: grey, smoothed against noise, above Otsu's threshold.
+    /// The mask of all that is bright: grey, smoothed against noise, above Otsu's threshold.
     pub fn bright(image: &RgbImage) -> Self {
         let [width, height] = [image.width() as usize, image.height() as usize];
         let grey = smooth(grey(image).into_raw(), width, (width.max(height) / 100).max(1));
@@ -116,7 +116,7 @@ impl Mask {
         self.largest().filled()
     }
 
-    /// What an endoscope shows: the frame without the black that touches its
+    /// The mask of what an endoscope shows: the frame without the black that touches its
     /// border.
     pub fn scope(image: &RgbImage) -> Self {
         let [width, height] = [image.width() as usize, image.height() as usize];
@@ -186,12 +186,12 @@ impl Mask {
         self.height as u32
     }
 
-    /// Pixels inside.
+    /// The number of pixels inside.
     pub fn count(&self) -> usize {
         self.inside.iter().filter(|inside| **inside).count()
     }
 
-    /// Whether each pixel is inside, row by row.
+    /// The pixels row by row, true where one is inside.
     pub fn pixels(&self) -> &[bool] {
         &self.inside
     }
@@ -202,7 +202,7 @@ impl Mask {
         sizes.into_iter().filter(|size| *size > 0).collect()
     }
 
-    /// All pixels at most `radius` pixels away from one inside.
+    /// The mask of all pixels at most `radius` pixels away from one inside.
     pub fn dilated(&self, radius: usize) -> Self {
         let mut inside = vec![false; self.inside.len()];
         let reach = |dy: usize| ((radius * radius - dy * dy) as f64).sqrt() as usize;
@@ -223,13 +223,13 @@ impl Mask {
         self.count() as f64 / self.inside.len().max(1) as f64
     }
 
-    /// Whether the mask is too small to be a stone.
+    /// Tells whether the mask is too small to be a stone.
     pub fn is_speck(&self) -> bool {
         self.share() < SPECK
     }
 
-    /// Only the largest component (by edges, not corners); of equal ones the
-    /// first from the top.
+    /// The largest component alone (by edges, not corners); of equal ones the first from the
+    /// top.
     fn largest(self) -> Self {
         let runs = Runs::of(&self);
         let sizes = runs.sizes();
@@ -237,7 +237,7 @@ impl Mask {
         Self { inside: runs.pixels(|component| Some(component) == best), ..self }
     }
 
-    /// With everything that it surrounds.
+    /// The mask with everything that it surrounds.
     fn filled(mut self) -> Self {
         invert(&mut self.inside);
         self.inside = self.touching_border();
@@ -418,7 +418,7 @@ struct Mean {
 }
 
 impl Mean {
-    /// Of so many levels.
+    /// The counts of so many levels, all zero.
     fn of(count: usize) -> Self {
         Self { reciprocal: (1u64 << 32).div_ceil(count as u64) }
     }

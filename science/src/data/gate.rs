@@ -57,17 +57,17 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// By these. Without any, nothing can be judged.
+    /// A gate by the traits of real pictures. Without any, nothing can be judged.
     pub fn new(reals: &[Traits]) -> Self {
         Self { limits: Limits::of(reals) }
     }
 
-    /// Its limits, if it has any.
+    /// The limits of the gate, if it has any.
     pub fn limits(&self) -> Option<&Limits> {
         self.limits.as_ref()
     }
 
-    /// Whether a sample passes. What cannot be judged does.
+    /// Tells whether a sample passes. One that cannot be judged does.
     pub fn passes(&self, image: &RgbImage) -> bool {
         self.limits.as_ref().is_none_or(|limits| limits.faults(&traits(image)).is_empty())
     }
@@ -80,7 +80,7 @@ impl Gate {
         Some(faults.filter(|(_, faults)| !faults.is_empty()).collect())
     }
 
-    /// What samples are like, in words.
+    /// A description of samples in words.
     pub fn summary(&self, images: &[RgbImage]) -> String {
         let shares: f64 = images.iter().map(foreground::share).sum();
         let mean = 100.0 * shares / images.len().max(1) as f64;

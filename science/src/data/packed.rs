@@ -12,9 +12,9 @@ use serde_json::json;
 
 /// One patch with what is known of it.
 pub struct Row<'a> {
-    /// Its pixels.
+    /// The pixels of the patch.
     pub patch: &'a RgbImage,
-    /// Its class's place in the order of labels.
+    /// The place of its class in the order of labels.
     pub label: u8,
     /// The image that it was cut from.
     pub id: u32,

@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::augment::Augmentation;
 use crate::random;
 
-/// Of ImageNet's pixels.
+/// The moments of ImageNet's pixels.
 const IMAGENET: Moments = Moments { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
 /// Least standard deviation that pixels are divided by: that of one grey level.
@@ -35,16 +35,16 @@ pub struct PatchSet {
     patches: Vec<Patch>,
 }
 
-/// One patch.
+/// One patch, without its pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// Its data set: the place in the order appended.
+    /// The number of its data set in the order appended.
     pub set: u32,
     /// Id of its image in that data set.
     pub image: u32,
-    /// Its label, below 6.
+    /// The label of its class, below [`CLASSES`].
     pub label: u8,
-    /// Its place in the file.
+    /// The number of the patch in its file.
     place: u32,
 }
 
@@ -62,13 +62,13 @@ struct Moments {
     std: [f32; 3],
 }
 
-/// What pixels are normalised by: their mean is subtracted, then they are divided.
+/// The normalisation of pixels: their mean is subtracted, then they are divided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalisation(Norm);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Norm {
-    /// By these, one for each data set.
+    /// Moments of each data set.
     Sets(Vec<Moments>),
     /// Each patch by its own.
     Own,
@@ -134,7 +134,7 @@ impl PatchSet {
         Ok(())
     }
 
-    /// With other labels: that of each label now.
+    /// The patches with other labels; `labels` has the new one of each.
     pub fn relabelled(mut self, labels: [u8; CLASSES]) -> Self {
         self.patches.iter_mut().for_each(|patch| patch.label = labels[usize::from(patch.label)]);
         self
@@ -150,12 +150,12 @@ impl PatchSet {
         self.patches.len()
     }
 
-    /// Whether there are none.
+    /// Tells whether there are no patches.
     pub fn is_empty(&self) -> bool {
         self.patches.is_empty()
     }
 
-    /// Of k data sets, the k-th part of each label of each: as many as one has.
+    /// The k-th part of each label of each of k data sets: as many as one has.
     pub fn resampled(self, seed: Seed) -> PatchSet {
         let sets = self.files.len();
         let mut kept = BTreeSet::new();
@@ -226,7 +226,7 @@ impl PatchSet {
         &file[pixels + place as usize * length..][..length]
     }
 
-    /// What these patches, and those tested with them, are normalised by.
+    /// The normalisation of these patches, and of those tested with them.
     pub fn normalisation(&self, whiten: Whiten) -> Normalisation {
         Normalisation(match whiten {
             Whiten::None => Norm::Sets(vec![IMAGENET; self.files.len()]),
@@ -281,7 +281,7 @@ impl PatchSet {
     }
 }
 
-/// Of each channel: number, sum and sum of squares of the grey levels.
+/// The number, sum and sum of squares of the grey levels of each channel.
 type Sums = [[u64; 3]; 3];
 
 fn sums(pixels: &[u8]) -> Sums {

@@ -20,7 +20,7 @@ use super::foreground::Mask;
 use super::resize::{Filter, resize};
 use crate::files;
 
-/// Most bytes that decoding one picture may take, and the largest file read.
+/// The largest number of bytes that decoding one picture may take, and the largest file read.
 const MAX_BYTES: u64 = 2 << 30;
 
 /// A picture with what is known of its file.
@@ -32,7 +32,7 @@ pub struct Picture {
     pub color: String,
     /// blake3 of the file.
     pub digest: Digest,
-    /// Whether the file says that it has to be turned or mirrored to stand upright.
+    /// True if the file says that the picture has to be turned or mirrored to stand upright.
     pub turned: bool,
 }
 
@@ -152,15 +152,15 @@ fn broken(path: &Path, error: ImageError) -> Failure {
     }
 }
 
-/// Whether the last scan of a JPEG file is followed by an end marker. The
-/// decoder paints what is missing grey and says nothing. An embedded thumbnail
-/// has markers of its own, but before the last scan.
+/// Tells whether the last scan of a JPEG file is followed by an end marker. The decoder paints
+/// what is missing grey and says nothing. An embedded thumbnail has markers of its own, but
+/// before the last scan.
 fn jpeg_ends(bytes: &[u8]) -> bool {
     let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
     last(0xD9) > last(0xDA)
 }
 
-/// Whether a PNG file's palette has whole colours. The decoder (png 0.18.1) panics at one
+/// Tells whether a PNG file's palette has whole colours. The decoder (png 0.18.1) panics at one
 /// that has not.
 fn palette_is_whole(png: &[u8]) -> bool {
     let mut rest = png.get(8..).unwrap_or_default();

@@ -11,17 +11,17 @@ use super::resize::{Filter, resize};
 #[derive(Clone, Debug)]
 pub struct Pyramid {
     pub geometry: Geometry,
-    /// Coarsest first.
+    /// The scales, coarsest first.
     pub scales: Vec<Scale>,
-    /// How much detail is lost from each scale to the next coarser one, pooled
-    /// over pictures: one fewer than scales.
+    /// The detail that is lost from each scale to the next coarser one, pooled over pictures:
+    /// one fewer than scales.
     pub rescale_losses: Vec<f64>,
 }
 
 /// All pictures at one scale.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// The pictures.
+    /// The pictures at this scale.
     pub images: Vec<RgbImage>,
     /// The coarser scale's pictures, enlarged; empty at the coarsest scale.
     pub blurred: Vec<RgbImage>,

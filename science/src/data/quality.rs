@@ -47,7 +47,7 @@ struct Luma {
 }
 
 impl Luma {
-    /// By ITU-R BT.601.
+    /// The luma by ITU-R BT.601.
     fn of(picture: &RgbImage, border: u32) -> Self {
         let (width, height) = picture.dimensions();
         let inside = |side: u32| border..side.saturating_sub(border).max(border);

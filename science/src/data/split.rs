@@ -28,22 +28,22 @@ pub fn numbered(stones: &[Option<u32>]) -> Vec<usize> {
     stones.iter().enumerate().map(|(image, stone)| stone.map_or(free + image, |stone| stone as usize)).collect()
 }
 
-/// How many stones these are.
+/// The number of stones.
 pub fn count(stones: &[Option<u32>]) -> usize {
     numbered(stones).into_iter().collect::<BTreeSet<_>>().len()
 }
 
-/// What an image may be used for.
+/// The use of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// Whether a diffusion model learns from it.
+    /// True if a diffusion model learns from the image.
     pub generator: bool,
-    /// Whether a split may put it on the test side.
+    /// True if a split may put the image on the test side.
     pub testable: bool,
 }
 
-/// What the images of one class are for, from the stones that they show; `None` if they
-/// are too few.
+/// The roles of the images of one class, from the stones that they show; `None` if they are too
+/// few.
 pub fn roles(choice: Option<&Choice>, class: Class, stones: &[Option<u32>]) -> Option<Vec<Role>> {
     let stones = numbered(stones);
     // Without a choice nothing is drawn.

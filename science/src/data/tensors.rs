@@ -67,7 +67,7 @@ pub fn upsample(planes: &[f32], from: [u32; 2], to: [u32; 2]) -> Vec<f32> {
     enlarged
 }
 
-/// For each target pixel: its two neighbours and the weight of the second.
+/// The two neighbours of each target pixel, and the weight of the second.
 fn taps(from: u32, to: u32) -> Vec<(usize, usize, f32)> {
     let scale = f64::from(from) / f64::from(to);
     let last = from.saturating_sub(1) as usize;

@@ -11,10 +11,10 @@ use super::foreground::Coverage;
 /// Lowest coverage that is tried before the picture is said to be too poor.
 const LEAST_COVERAGE: f64 = 0.5;
 
-/// By how much coverage is relaxed at a time.
+/// The step by which coverage is relaxed.
 const RELAX: f64 = 0.1;
 
-/// Where a patch is cut.
+/// A place where a patch is cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     /// Left edge in pixels.
@@ -27,7 +27,7 @@ pub struct Window {
     pub stride: u32,
 }
 
-/// What to look for in a picture.
+/// A search for windows in a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
     /// Width and height of the picture in pixels.
@@ -36,17 +36,18 @@ pub struct Search {
     pub size: u32,
     /// Coverage wanted at first.
     pub coverage: f64,
-    /// Whether places without any stone will do in the end.
+    /// True if places without any stone will do in the end.
     pub anything: bool,
-    /// Most pixels by which patches may overlap along both sides, if that is limited.
+    /// The largest number of pixels by which patches may overlap along both sides, if that is
+    /// limited.
     pub max_overlap: Option<u32>,
-    /// How windows are chosen among those found.
+    /// The way that windows are chosen among those found.
     pub method: PatchMethod,
 }
 
 impl Search {
-    /// Up to `wanted` windows, in the order chosen. Fewer only if the finest
-    /// grid has no more at the lowest coverage.
+    /// At most `wanted` windows, in the order chosen; fewer only if the finest grid has no more
+    /// at the lowest coverage.
     ///
     /// The grid starts at a stride of 236/256 of the patch and is refined to
     /// 8/256, or as far as the overlap allows; only then is coverage relaxed.
@@ -73,7 +74,7 @@ impl Search {
         }
     }
 
-    /// From the one wanted down.
+    /// The coverages that are tried, from the one wanted down.
     fn coverages(&self) -> Vec<f64> {
         let mut coverages = vec![self.coverage];
         let mut next = self.coverage - RELAX;
@@ -88,7 +89,7 @@ impl Search {
         coverages
     }
 
-    /// From coarse to fine, each about a sixth finer.
+    /// The strides that are tried, from coarse to fine, each about a sixth finer.
     fn strides(&self) -> Vec<u32> {
         let least = self.max_overlap.map_or(1, |overlap| self.size.saturating_sub(overlap));
         let finest = (self.size * 8 / 256).max(least).max(1);
@@ -143,7 +144,7 @@ fn spread(windows: Vec<Window>, wanted: usize, rng: &mut ChaCha8Rng) -> Vec<Wind
     chosen
 }
 
-/// What is wrong with a picture that a patch of that side does not fit into.
+/// The problem of a picture that a patch of that side does not fit into.
 pub fn too_small(name: &str, [width, height]: [u32; 2], least: u32) -> Option<String> {
     (width.min(height) < least).then(|| {
         format!(

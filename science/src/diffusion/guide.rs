@@ -11,10 +11,10 @@ use crate::data::foreground::Mask;
 use crate::data::resize::{Filter, resize};
 use crate::data::tensors;
 
-/// How much of a region comes from the given picture, the rest from the model.
+/// The share of a region that comes from the given picture; the rest comes from the model.
 const REGION_WEIGHT: f64 = 0.8;
 
-/// By how many pixels a mask is made larger.
+/// The number of pixels by which a mask is made larger.
 const MASK_RADIUS: usize = 7;
 
 /// Standard deviation, in pixels, of the blur of its edge.
@@ -23,12 +23,12 @@ const MASK_SIGMA: f64 = 5.0;
 /// Standard deviations at which that blur ends.
 const MASK_REACH: f64 = 4.0;
 
-/// What samples are to hold on to. By default nothing.
+/// The pictures that samples hold on to, by default none.
 #[derive(Clone, Debug, Default)]
 pub struct Guide {
-    /// Where sampling starts, instead of noise at the coarsest scale.
+    /// The start of sampling, instead of noise at the coarsest scale.
     pub start: Option<Start>,
-    /// Where the samples may differ from the starting picture, which is where it is
+    /// The mask of where the samples may differ from the starting picture, which is where it is
     /// not black; of any size.
     pub mask: Option<RgbImage>,
     /// Regions to be shown.
@@ -38,7 +38,7 @@ pub struct Guide {
 /// A picture to start from.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Of any size.
+    /// The picture, of any size.
     pub image: RgbImage,
     /// The scale at which sampling starts: the coarser, the less is kept.
     pub scale: usize,
@@ -48,7 +48,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// At the size of a scale, `[1, 3, height, width]`.
+    /// The picture at the size of a scale, `[1, 3, height, width]`.
     pub fn at(&self, [width, height]: [u32; 2], device: &Device) -> Tensor<4> {
         tensors::signed(&[resize(&self.image, width, height, Filter::Lanczos)], device)
     }
@@ -57,7 +57,7 @@ impl Start {
 /// A picture to be shown at a place.
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// What to show there at each scale, coarsest first, in about as many pixels.
+    /// The picture to show at each scale, coarsest first, in about as many pixels.
     patches: Vec<RgbImage>,
     /// Left, top, width and height as shares of the sample's.
     place: [f64; 4],
@@ -123,7 +123,7 @@ impl Guide {
     }
 }
 
-/// How much of each pixel is free, 0 to 1, row by row: the mask at that size, made
+/// The share of each pixel that is free, 0 to 1, row by row: the mask at that size, made
 /// larger, its edge blurred, and brought back to all of 0 to 1.
 fn freed(mask: &RgbImage, [width, height]: [u32; 2]) -> Vec<f32> {
     let mask = Mask::drawn(&resize(mask, width, height, Filter::Lanczos)).dilated(MASK_RADIUS);
@@ -179,7 +179,7 @@ fn interpolated(points: &[(f64, f64)], x: f64) -> f64 {
     }
 }
 
-/// For each level, the share of a channel's values that are not above it.
+/// The share of a channel's values that are not above each level.
 fn shares(image: &RgbImage, channel: usize) -> [f64; 256] {
     let mut counts = [0u64; 256];
     image.pixels().for_each(|pixel| counts[pixel.0[channel] as usize] += 1);

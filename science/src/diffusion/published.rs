@@ -14,10 +14,10 @@ use super::schedule::Schedule;
 use crate::weights::pickle::Pickle;
 use crate::weights::{Array, Arrays, torch};
 
-/// Where a checkpoint keeps the network among the schedule.
+/// The prefix of the network's tensors, which the schedule is beside.
 const NETWORK: &str = "denoise_fn.";
 
-/// Which of the two models of a checkpoint.
+/// One of the two models of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The averaged weights: those to sample from.
@@ -43,9 +43,9 @@ pub fn read(path: &Path, which: Which) -> Result<Arrays, Failure> {
     torch::read(path, Some(which.key()))
 }
 
-/// What a checkpoint's model is here: its network and the record of its
-/// training, as far as the file tells. It does not tell the sizes of the
-/// scales, so those are made as for pictures of the size `finest`.
+/// The model of a checkpoint as this program has it: the network and the record of its
+/// training, as far as the file tells. It does not tell the sizes of the scales, so those are
+/// made as for pictures of the size `finest`.
 ///
 /// # Errors
 /// `InvalidInput` if the tensors are not those of such a model, if sizes or times are

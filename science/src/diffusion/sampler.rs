@@ -15,17 +15,17 @@ use crate::random;
 
 /// A model and how to sample from it.
 pub struct Sampler<'a> {
-    /// Predicts the noise.
+    /// The network that predicts the noise.
     pub net: &'a SinDdm,
-    /// Of its training.
+    /// The schedule of its training.
     pub schedule: &'a Schedule,
     /// Width and height of each scale, coarsest first.
     pub sizes: Vec<[u32; 2]>,
     /// Sampling lengths t*, one per scale.
     pub lengths: &'a [u32],
-    /// Knobs.
+    /// The knobs of sampling.
     pub sampling: &'a Sampling,
-    /// What the samples are to hold on to.
+    /// The pictures that samples hold on to.
     pub guide: &'a Guide,
 }
 
@@ -34,16 +34,16 @@ pub struct Sampler<'a> {
 pub enum Step {
     /// Begins a scale at the noise of time `t`.
     Enter {
-        /// Which.
+        /// The scale that begins.
         scale: usize,
-        /// Its first prediction is at `t − 1`.
+        /// The time whose noise it begins with; its first prediction is at `t − 1`.
         t: u32,
     },
     /// Takes the noise of time `t` off.
     Denoise {
-        /// At which scale.
+        /// The scale of the step.
         scale: usize,
-        /// Counted down.
+        /// The time, counted down.
         t: u32,
     },
 }
@@ -142,7 +142,7 @@ impl Sampler<'_> {
         values.chunks_exact(each.max(1)).map(|sample| self.guide.finish(tensors::to_image(sample, size))).collect()
     }
 
-    /// All steps at once, for as many samples as there are numbers.
+    /// Takes all steps at once, for as many samples as there are numbers.
     pub fn sample(&self, seed: Seed, purpose: &str, numbers: &[u64], device: &Device) -> Vec<RgbImage> {
         let canvas = self.steps().into_iter().fold(None, |canvas, step| {
             let purpose = format!("{purpose}{}", step.purpose());

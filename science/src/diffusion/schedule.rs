@@ -14,10 +14,10 @@ const LINEAR: (f64, f64) = (1e-4, 0.02);
 /// Least variance whose logarithm the reference keeps.
 const VARIANCE_MIN: f64 = 1e-20;
 
-/// Most that one step may add in noise variance.
+/// The largest noise variance that one step may add.
 const BETA_MAX: f64 = 0.999;
 
-/// How much noise and blur each step holds.
+/// The noise and blur that each step holds.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// ᾱ, the share of signal variance left at each step.
@@ -87,7 +87,7 @@ impl Schedule {
         clear.map_or(self.noise(0) / 2.0, |t| self.noise(t) / f64::from(gammas[t]))
     }
 
-    /// What the reference keeps beside the weights, under its names.
+    /// The tensors that the reference keeps beside the weights, under its names.
     pub fn buffers(&self) -> Vec<(String, Array)> {
         let steps = 0..self.beta.len();
         let of = |value: &dyn Fn(usize) -> f64| steps.clone().map(value).collect::<Vec<f64>>();
@@ -181,7 +181,7 @@ impl Schedule {
         clean * self.alpha_bar[earlier].sqrt() + noise * (1.0 - self.alpha_bar[earlier]).sqrt()
     }
 
-    /// How step `t − 1` is distributed, given step `t` and the finished picture.
+    /// The distribution of step `t − 1`, given step `t` and the finished picture.
     pub(crate) fn posterior(&self, t: usize) -> Posterior {
         let before = if t == 0 { 1.0 } else { self.alpha_bar[t - 1] };
         let left = 1.0 - self.alpha_bar[t];
@@ -240,7 +240,7 @@ pub(crate) struct Posterior {
     pub(crate) variance: f64,
 }
 
-/// Where sampling is, and its knobs.
+/// The position of sampling at a finer scale, and its knobs.
 #[derive(Clone, Copy, Debug)]
 pub struct Reblurring {
     /// Scale, at least 1.

@@ -8,7 +8,8 @@ use burn::tensor::{Device, Tensor};
 pub use burn::nn::{LeakyRelu, Relu};
 pub use burn::tensor::activation::{leaky_relu, log_softmax, relu, sigmoid, silu, softmax};
 
-/// A rectifier with PyTorch's slope below zero, 0.01, where a network has a layer of its own for it.
+/// A rectifier with PyTorch's slope below zero, 0.01, where a network has a layer of its own
+/// for it.
 pub fn leaky() -> LeakyRelu {
     burn::nn::LeakyReluConfig::new().init()
 }

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 
 pub use burn::nn::Linear;
 
-/// What a visitor of a module is told that a [`Linear`] is. Its weight is kept as
+/// The kind of module that a visitor is told a [`Linear`] is. Its weight is kept as
 /// `[in, out]`, where PyTorch has `[out, in]`.
 pub(crate) const KIND: &str = "Struct:Linear";
 

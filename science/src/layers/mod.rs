@@ -35,7 +35,7 @@ mod tests {
         })
     }
 
-    /// Whether a source names a layer of burn: as a module or as a function.
+    /// Tells whether a source names a layer of burn: as a module or as a function.
     fn passes_the_door(source: &str) -> bool {
         let is_layer = |path: Vec<&str>| {
             let has = |name: &str| path.contains(&name);

@@ -37,7 +37,7 @@ impl BatchNorm {
         }
     }
 
-    /// With the statistics of the batch where gradients are tracked, which also
+    /// Normalises with the statistics of the batch where gradients are tracked, which also
     /// moves the running statistics; with the running statistics elsewhere.
     ///
     /// # Shapes
@@ -61,8 +61,7 @@ impl BatchNorm {
 
 /// Group normalisation (arXiv 1803.08494).
 ///
-/// burn's own layer would give the parameters other names; the operations here are those
-/// that the results of the plain diffusion model are the bytes of.
+/// burn's own layer does the same operations, but would give the parameters other names.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     weight: Param<Tensor<1>>,

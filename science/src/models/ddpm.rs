@@ -89,7 +89,7 @@ struct Attention {
     mem_kv: Param<Tensor<4>>,
     to_qkv: Conv2d,
     to_out: Conv2d,
-    /// Only after linear attention.
+    /// A second normalisation, only after linear attention.
     out_norm: Option<RmsNorm>,
 }
 
@@ -148,7 +148,7 @@ struct Level {
     resize: Conv2d,
 }
 
-/// Predicts the noise in a picture.
+/// The network that predicts the noise in a picture.
 #[derive(Module, Debug)]
 pub struct Unet {
     init_conv: Conv2d,

@@ -38,7 +38,7 @@ const SHORT_COLUMN: [usize; 2] = [3, 1];
 const ROW: [usize; 2] = [1, 7];
 const COLUMN: [usize; 2] = [7, 1];
 
-/// Whose network.
+/// The publisher of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// `inception_v3` of torchvision, with ImageNet's 1000 classes.
@@ -59,7 +59,7 @@ impl Variant {
     }
 }
 
-/// Which feature map.
+/// A feature map of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     /// 64 channels, before the first pooling (pytorch-fid's 64 are after it).
@@ -405,7 +405,7 @@ impl Inception {
         }
     }
 
-    /// All layers, blank.
+    /// The network with all layers, blank.
     pub fn whole(variant: Variant, device: &Device) -> Self {
         Self { deep: Some(Deep::new(variant, device)), ..Self::new(device) }
     }
@@ -415,7 +415,8 @@ impl Inception {
         weights::initialise(Self::new(device), WEIGHTS_SEED)
     }
 
-    /// All layers with the weights of a published file. `device` tracks no gradients.
+    /// The network with all layers and the weights of a published file. `device` tracks no
+    /// gradients.
     ///
     /// # Errors
     /// As [`Inception::check`].
@@ -428,8 +429,8 @@ impl Inception {
         weights::apply(blank, own)
     }
 
-    /// Whether these are the tensors of the variant's published file. The second
-    /// head of torchvision's may be there or not; nothing computes it.
+    /// Checks that these are the tensors of the variant's published file. The second head of
+    /// torchvision's may be there or not; nothing computes it.
     ///
     /// # Errors
     /// `InvalidInput`, with the name of the first tensor that is missing, left
@@ -442,13 +443,13 @@ impl Inception {
         weights::check(tensors, &expected)
     }
 
-    /// What the variant's published file has to hold.
+    /// The names and shapes that the variant's published file has to hold.
     pub fn tensors(variant: Variant) -> Shapes {
         let own = weights::shapes(&Self::whole(variant, &Device::flex()));
         own.into_iter().map(|(name, shape)| (published_name(&name), shape)).collect()
     }
 
-    /// What torchvision's file holds besides.
+    /// The names and shapes that torchvision's file holds besides.
     pub fn aux_tensors() -> Shapes {
         let device = Device::flex();
         let aux = AuxLogits {

@@ -25,16 +25,16 @@ use super::swin2sr::{Swin2Sr, Swin2SrConfig, checkpoint};
 use crate::weights::guard::FILE_MAX;
 use crate::weights::{self, Array, Arrays, Shapes, torch};
 
-/// Where a checkpoint may keep the weights, the first that is there.
+/// The prefixes of the weights in a checkpoint; the first that is there counts.
 const PLACES: [&str; 3] = ["params_ema.", "params.", "state_dict."];
 
-/// Ends of the names of what no network learns: counters, and tables that follow
+/// The ends of the names of tensors that no network learns: counters, and tables that follow
 /// from the configuration.
 const PASSED_OVER: [&str; 4] = ["num_batches_tracked", "relative_coords_table", "relative_position_index", "attn_mask"];
 
 /// A network that weights are published for.
 struct Target {
-    /// Its tensors, by their official names.
+    /// The shapes of its tensors, by their official names.
     shapes: Shapes,
     /// Gives tensors by the names of another implementation their official ones, and
     /// leaves others as they are.
@@ -90,7 +90,7 @@ pub fn read(which: Pretrained, path: &Path) -> Result<Arrays, Failure> {
     }
 }
 
-/// Which weights a file may hold, by the names in it.
+/// The weights that a file may hold, by the names in it.
 ///
 /// # Errors
 /// `InvalidInput` if it cannot be read.
@@ -127,7 +127,7 @@ fn candidates_of(names: &Shapes) -> Vec<Pretrained> {
     vec![]
 }
 
-/// What a file holds, as far as it has to be read to know.
+/// The content of a file, as far as it has to be read to know the names in it.
 enum Content {
     /// A PyTorch checkpoint, its tensors unread.
     Torch(BTreeMap<String, pytorch_reader::Tensor>),

@@ -77,28 +77,28 @@ pub struct Dropout;
 /// A step of the head.
 #[derive(Module, Debug)]
 pub enum Layer {
-    /// See [`Flatten`].
+    /// The step [`Flatten`].
     Flatten(Flatten),
-    /// Fully connected.
+    /// A fully connected layer.
     Linear(Linear),
-    /// Normalisation over the batch.
+    /// A normalisation over the batch.
     Norm(BatchNorm),
-    /// Rectifier.
+    /// A rectifier.
     Relu(Relu),
-    /// See [`Dropout`].
+    /// The step [`Dropout`].
     Dropout(Dropout),
 }
 
-/// What makes scores of features.
+/// The layers that make scores of features.
 #[derive(Module, Debug)]
 pub enum Head {
-    /// One layer, as published.
+    /// One layer, as in published networks.
     Plain(Linear),
-    /// The paper's.
+    /// The layers of the paper.
     Layers(Vec<Layer>),
 }
 
-/// Tells the class of a patch.
+/// A network that tells the class of a patch.
 #[derive(Module, Debug)]
 pub struct ResNet {
     conv1: Conv2d,
@@ -172,7 +172,7 @@ impl ResNet {
         }
     }
 
-    /// These weights, but those whose names begin so at random.
+    /// The network with these weights, but random ones where names begin with `prefix`.
     fn renewed(
         network: &Network,
         mut tensors: Arrays,
@@ -186,7 +186,7 @@ impl ResNet {
         weights::apply(fresh, tensors)
     }
 
-    /// What a file of torchvision's has to hold for this network.
+    /// The names and shapes that a file of torchvision's has to hold for this network.
     pub fn tensors(network: &Network, classes: usize) -> Shapes {
         weights::shapes(&Self::plain(network, classes, &Device::flex()))
     }
@@ -233,7 +233,7 @@ impl ResNet {
         self.classify(self.features(x), dropping)
     }
 
-    /// What the head gets.
+    /// The features that the head gets.
     ///
     /// # Shapes
     /// - `x`: `[batch, 3, height, width]`, normalised

@@ -54,7 +54,7 @@ impl Block {
     }
 }
 
-/// Predicts the noise in a picture.
+/// The network that predicts the noise in a picture.
 #[derive(Module, Debug)]
 pub struct SinDdm {
     time_mlp: (Linear, Gelu, Linear),
@@ -98,7 +98,7 @@ impl SinDdm {
         self.time_mlp.0.weight.val().dtype()
     }
 
-    /// What the blocks are told: `[batch, 32]`.
+    /// The condition that the blocks are told: `[batch, 32]`.
     pub(crate) fn condition(&self, times: &[u32], scale: usize, device: &Device) -> Tensor<2> {
         let values = times.iter().flat_map(|&time| embedding(time).into_iter().chain(embedding(scale as u32)));
         let data = TensorData::new(values.collect::<Vec<f32>>(), [times.len(), 2 * CONDITION]);

@@ -33,7 +33,7 @@ use crate::layers::linear::{Linear, bare_linear, linear};
 use crate::layers::norm::LayerNorm;
 use crate::{files, weights};
 
-/// How many times as high and as wide the picture becomes.
+/// The factor by which a picture becomes higher and wider.
 pub const SCALE: usize = 4;
 
 /// Means of red, green and blue that the network counts from.
@@ -42,11 +42,11 @@ const MEAN: [f32; 3] = [0.4488, 0.4371, 0.4040];
 /// Width of the network that turns distances into attention.
 const POSITION_WIDTH: usize = 512;
 
-/// What a cosine is multiplied by at most.
+/// The largest factor of a cosine.
 const SHARPEST: f64 = 100.0;
 
-/// How the three published networks differ: in what follows the body. Named by
-/// what their configuration calls the upsampler.
+/// One of the three published networks, which differ in what follows the body. They are named
+/// by what their configuration calls the upsampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Variant {
     /// Pictures reduced by bicubic interpolation.
@@ -60,10 +60,10 @@ pub enum Variant {
     RealWorld,
 }
 
-/// Sizes of a network.
+/// The sizes of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swin2SrConfig {
-    /// What follows the body.
+    /// The published network whose layers follow the body.
     pub variant: Variant,
     /// Side of the patches that it was trained with, more than a window; no
     /// parameter depends on it.
@@ -78,23 +78,23 @@ pub struct Swin2SrConfig {
     pub window: usize,
     /// Width of a block's perceptron as a multiple of `embed_dim`.
     pub mlp_ratio: usize,
-    /// Whether the bicubic branch of [`Variant::Compressed`] gets the picture as
-    /// it is, as in Hugging Face's port, and not less the mean.
+    /// True if the bicubic branch of [`Variant::Compressed`] gets the picture as it is, as in
+    /// Hugging Face's port, and not less the mean.
     pub hf_compat: bool,
 }
 
 impl Swin2SrConfig {
-    /// `Swin2SR_ClassicalSR_X4_64`.
+    /// The sizes of `Swin2SR_ClassicalSR_X4_64`.
     pub fn classical() -> Self {
         Self::published(Variant::Classical, 64)
     }
 
-    /// `Swin2SR_CompressedSR_X4_48`.
+    /// The sizes of `Swin2SR_CompressedSR_X4_48`.
     pub fn compressed() -> Self {
         Self::published(Variant::Compressed, 48)
     }
 
-    /// `Swin2SR_RealworldSR_X4_64_BSRGAN_PSNR`.
+    /// The sizes of `Swin2SR_RealworldSR_X4_64_BSRGAN_PSNR`.
     pub fn real_world() -> Self {
         Self::published(Variant::RealWorld, 64)
     }
@@ -144,8 +144,8 @@ impl Attention {
         }
     }
 
-    /// What the places of two tokens add to their score: `[1, heads, tokens, tokens]`
-    /// for the tokens of one window.
+    /// The part of two tokens' score that their places make, for the tokens of one window:
+    /// `[1, heads, tokens, tokens]`.
     pub(crate) fn position_bias(&self, device: &Device) -> Tensor<4> {
         let (tokens, offsets) = (self.window * self.window, (2 * self.window - 1).pow(2));
         let table = TensorData::new(windows::offsets(self.window), [offsets, 2]);
@@ -222,8 +222,8 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// All of a block happens inside its windows, so it is done for a few windows
-    /// at a time: that bounds the memory, and occupies all cores with one picture.
+    /// Applies all blocks. All of a block happens inside its windows, so it is done for a few
+    /// windows at a time: that bounds the memory, and occupies all cores with one picture.
     ///
     /// # Shapes
     /// - `x`, output: `[height * width, channels]`, row after row
@@ -289,12 +289,12 @@ struct Embedding {
 pub struct Enlarged {
     /// `[batch, 3, 4 * height, 4 * width]`, about 0..1 and not cut to it.
     pub picture: Tensor<4>,
-    /// What [`Variant::Compressed`] takes the picture to be without compression:
+    /// The picture without compression as [`Variant::Compressed`] guesses it:
     /// `[batch, 3, height, width]` of what the network padded the input to.
     pub aux: Option<Tensor<4>>,
 }
 
-/// Makes pictures four times as large.
+/// The network that makes pictures four times as large.
 #[derive(Module, Debug)]
 pub struct Swin2Sr {
     conv_first: Conv2d,

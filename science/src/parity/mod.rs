@@ -150,7 +150,7 @@ fn listed(tensors: &serde_json::Value) -> Shapes {
     tensors.as_array().unwrap().iter().map(|entry| (entry[0].as_str().unwrap().to_owned(), shape(entry))).collect()
 }
 
-/// With the counters of batches that PyTorch keeps beside running statistics.
+/// The shapes with the counters of batches that PyTorch keeps beside running statistics.
 fn with_counters(shapes: &Shapes) -> Shapes {
     let norms = shapes.keys().filter_map(|name| name.strip_suffix("running_mean"));
     let counters = norms.map(|norm| (format!("{norm}num_batches_tracked"), Vec::new()));

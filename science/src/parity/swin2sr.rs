@@ -96,7 +96,7 @@ impl Folder {
     }
 }
 
-/// Whether a tensor is one from inside of the network.
+/// Tells whether a tensor is one from inside of the network.
 fn is_part(name: &str) -> bool {
     !name.starts_with("case") || name.contains(".padded.")
 }

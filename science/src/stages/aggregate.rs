@@ -36,11 +36,11 @@ use super::Attempt;
 use crate::files;
 use crate::random;
 
-/// Bootstrap samples behind an interval over images.
+/// The number of bootstrap samples behind an interval over images.
 const RESAMPLES: u32 = 2000;
 
-/// The same behind an interval of a drift score, whose p-value has to stay small when it
-/// is corrected for ten scores and all claims.
+/// The number of bootstrap samples behind an interval of a drift score, whose p-value has to
+/// stay small when it is corrected for ten scores and all claims.
 const DRIFT_RESAMPLES: u32 = 10_000;
 
 /// The one entry of a record that may be absent without being a failed number.
@@ -185,13 +185,13 @@ fn drift(
     Ok(scores)
 }
 
-/// Why a property has no score, if it has none.
+/// The reason why a property has no score, if it has none.
 fn reason(found: &PropertyDrift) -> Option<String> {
     let unknown = found.ks.is_none() || found.emd.is_none();
     found.why.clone().or_else(|| unknown.then(|| "not a number; see drift.json of that task".to_owned()))
 }
 
-/// What chance and other pictures would have made of a score.
+/// Adds to a score what chance and other pictures would have made of it.
 fn judge_drift(score: &mut DriftScore, found: &PropertyDrift, value: f64, aggregate: &Aggregate, seed: Seed) {
     let [real, synthetic] = [&found.real[..], &found.synthetic[..]];
     let threshold = aggregate.drift_threshold;
@@ -310,7 +310,7 @@ fn generators(folder: &Folder) -> Result<Vec<Generator>, Failure> {
     Ok(generators)
 }
 
-/// How many samples pass the gate, if they were judged.
+/// The number of samples that pass the gate, if they were judged.
 fn passed(record: &SamplesRecord) -> Option<u32> {
     record.limits.as_ref().map(|_| record.passed.iter().filter(|passed| **passed).count() as u32)
 }
@@ -347,10 +347,10 @@ fn compared(folder: &Folder) -> Result<Vec<ComparedScore>, Failure> {
     Ok(scores)
 }
 
-/// What an evaluation has left.
+/// The result of an evaluation.
 enum Score<T> {
     Is(T),
-    /// There is none, and why.
+    /// There is no record, for this reason.
     Absent(String),
 }
 
@@ -362,7 +362,7 @@ impl<T> Score<T> {
         }
     }
 
-    /// The same where it may not even have been computed.
+    /// [`Score::split`] where the score may not even have been computed.
     fn split_any(score: Option<Self>) -> (Option<T>, Option<String>) {
         score.map_or_else(|| (None, Some("not computed".to_owned())), Self::split)
     }
@@ -410,7 +410,7 @@ fn read<T: Record>(input: &Path, name: InputName) -> Result<T, Failure> {
     files::checked(record, &path)
 }
 
-/// Where the first null is, if any.
+/// The path of the first null, if there is any.
 fn null_entry(value: &Value) -> Option<String> {
     let join = |key: &str, inner: String| if inner.is_empty() { key.to_owned() } else { format!("{key}.{inner}") };
     match value {

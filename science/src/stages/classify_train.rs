@@ -29,10 +29,10 @@ use crate::weights::{self, Arrays};
 mod log;
 mod score;
 
-/// Patches tested at once.
+/// The number of patches tested at once.
 const TEST_BATCH: usize = 64;
 
-/// Most stages that the network can have.
+/// The largest number of stages that the network can have.
 const STAGES_MAX: usize = 4;
 
 /// Writes `model.safetensors`, `metrics.json` and `epochs.csv`; each epoch is a line of
@@ -101,8 +101,8 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
     files::write_bytes(&attempt.folder.output("epochs.csv"), log.csv(classify).as_bytes())
 }
 
-/// What changes from step to step. With the parameters, the inputs and the seed,
-/// the rest of the training depends on nothing else.
+/// The state of a training between two steps. With the parameters, the inputs and the seed, the
+/// rest of the training depends on nothing else.
 struct Training {
     net: ResNet,
     sgd: NamedOptimizer<Sgd>,
@@ -116,7 +116,7 @@ impl Training {
         Self { net, sgd: NamedOptimizer::new(sgd), log, best: None }
     }
 
-    /// Goes on from the [`state`] after so many steps.
+    /// The state after so many steps, from the tensors of [`state`].
     fn resume(blank: ResNet, sgd: Sgd, log: Log, step: u64, mut state: Arrays) -> Result<Self, Failure> {
         let net = weights::restore(blank, weights::take(&mut state, "net"))?;
         let sgd = NamedOptimizer::restore(sgd, &net, weights::take(&mut state, "sgd"))?;
@@ -145,11 +145,11 @@ fn learning_rate(classify: &ClassifyTrain, epoch: u32) -> f64 {
     classify.lr * classify.lr_gamma.powi((epoch / classify.lr_step) as i32)
 }
 
-/// What one step learns from.
+/// The batch that one step learns from.
 struct Draw {
     /// `[batch, 3, size, size]`
     x: Vec<f32>,
-    /// 1 at the label: `[batch, classes]`
+    /// The truth, 1 at the label: `[batch, classes]`
     truth: Vec<f32>,
 }
 
@@ -171,13 +171,13 @@ impl Draw {
     }
 }
 
-/// What is learnt and tested.
+/// The patches that are learnt and tested.
 struct Data {
     train: PatchSet,
     validation: PatchSet,
     test: PatchSet,
     normalisation: Normalisation,
-    /// Of each data set.
+    /// The record of each data set.
     records: Vec<PatchesRecord>,
 }
 

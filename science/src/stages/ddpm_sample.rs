@@ -91,10 +91,10 @@ fn times(sampling: &DdpmSampling, timesteps: u32) -> Vec<u32> {
     (1..=count).rev().map(|k| (u64::from(k) * u64::from(timesteps) / u64::from(count)) as u32 - 1).collect()
 }
 
-/// What has been made of all samples.
+/// The state of sampling between two steps.
 #[derive(Default)]
 struct Made {
-    /// Steps done.
+    /// The number of steps done.
     done: u64,
     /// The batch at hand.
     x: Option<Vec<f32>>,
@@ -102,20 +102,20 @@ struct Made {
     images: Vec<RgbImage>,
 }
 
-/// What there is of each sample.
+/// The sizes of sampling.
 struct Each {
-    /// Steps of a batch.
+    /// The number of steps of a batch.
     steps: u64,
-    /// Samples of a batch.
+    /// The number of samples of a batch.
     batch: u32,
-    /// Samples.
+    /// The number of samples.
     all: usize,
     /// Width and height in pixels.
     side: usize,
 }
 
 impl Each {
-    /// How many samples are finished and how many are at hand after so many steps.
+    /// The number of samples that are finished and of those at hand after so many steps.
     fn after(&self, done: u64) -> [usize; 2] {
         let batch = self.batch as usize;
         let finished = usize::try_from(done / self.steps).unwrap_or(usize::MAX).saturating_mul(batch).min(self.all);
@@ -125,7 +125,7 @@ impl Each {
 }
 
 impl Made {
-    /// From the [`state`] after so many steps.
+    /// The state after so many steps, from the tensors of [`state`].
     fn of(mut state: Arrays, done: u64, each: &Each) -> Result<Self, Failure> {
         let images = weights::take(&mut state, "images");
         let images: Option<Vec<RgbImage>> = images.values().map(weights::to_picture).collect();

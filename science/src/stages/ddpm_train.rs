@@ -98,7 +98,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
     finish(&arrays, &record, &losses, attempt.folder)
 }
 
-/// With the second moment of the port.
+/// The optimiser, with the second moment of the port.
 fn adam() -> Adam {
     optimizer::adam().with_beta_2(0.99).build()
 }
@@ -124,7 +124,7 @@ fn squares(folder: &Folder, size: u32) -> Result<Vec<RgbImage>, Failure> {
     Ok(squares)
 }
 
-/// What a step is given: it depends on the seed and the step alone.
+/// The input of a step: it depends on the seed and the step alone.
 struct Draw {
     times: Vec<u32>,
     images: Vec<RgbImage>,

@@ -71,10 +71,10 @@ fn as_seen(image: &RgbImage, Seen { finest, factor, method }: Seen) -> RgbImage 
     resize(&small, width * factor, height * factor, filter)
 }
 
-/// Pixels of a picture that are measured where they are drawn.
+/// The number of pixels of a picture that are measured where they are drawn.
 const SAMPLED: u32 = 10_000;
 
-/// So many pixels of a picture, each drawn from all, as a picture of one row.
+/// [`SAMPLED`] pixels of a picture, each drawn from all, as a picture of one row.
 fn sampled(image: &RgbImage, seed: Seed, number: u64) -> RgbImage {
     let (pixels, _) = image.as_chunks::<3>();
     let mut rng = random::stream(seed, "drift.pixels", number);

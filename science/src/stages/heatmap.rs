@@ -67,7 +67,7 @@ fn foreground(levels: &GrayImage) -> f64 {
     levels.iter().filter(|level| **level > threshold).count() as f64 / levels.len().max(1) as f64
 }
 
-/// False colours.
+/// The levels in false colours.
 fn colored(levels: &[u8], (width, height): (u32, u32)) -> RgbImage {
     let color = |level: u8| {
         let position = f64::from(level) / 255.0 * (COLORS.len() - 1) as f64;

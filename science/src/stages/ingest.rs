@@ -101,7 +101,7 @@ fn look(ingest: &Ingest, found: &Found) -> Result<ImageRecord, Failure> {
     })
 }
 
-/// Why a class with pictures of these stones cannot be split.
+/// The failure of a class whose pictures of these stones cannot be split.
 pub fn too_few(ingest: &Ingest, class: Class, stones: &[Option<u32>]) -> Failure {
     let Ingest { dataset, view, .. } = ingest;
     let (images, stones) = (stones.len(), split::count(stones));

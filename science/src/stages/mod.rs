@@ -24,17 +24,17 @@ use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 
 use crate::files;
 
-/// What every stage is given besides its parameters.
+/// All that a stage is given besides its parameters.
 pub struct Attempt<'a> {
-    /// Root of the task's random numbers.
+    /// The root of the task's random numbers.
     pub seed: Seed,
-    /// Inputs and outputs.
+    /// The folder of inputs and outputs.
     pub folder: &'a Folder,
-    /// Told how far the work is; tells when to stop.
+    /// The monitor, which is told how far the work is and tells when to stop.
     pub monitor: &'a mut dyn Monitor,
-    /// Where tensors live.
+    /// The device that tensors live on.
     pub device: &'a Device,
-    /// Bytes of memory that the attempt may count on there.
+    /// The bytes of memory that the attempt may count on there.
     pub memory: u64,
 }
 

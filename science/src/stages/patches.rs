@@ -53,25 +53,25 @@ struct Source {
     class: Class,
     label: u8,
     path: PathBuf,
-    /// Where the stone is, if that is given.
+    /// The mask of the stone, if that is given.
     mask: Option<PathBuf>,
-    /// Width and height of the canvas that it is brought to, if it is.
+    /// The width and height of the canvas that the image is brought to, if it is.
     canvas: Option<[u32; 2]>,
     /// The digest of its pixels, where that is known before it is opened.
     pixels: Option<String>,
     test: bool,
 }
 
-/// What is to be cut from one image.
+/// The order of patches from one image.
 struct Order<'a> {
     source: &'a Source,
-    /// Its share of the patches of its class and side.
+    /// The image's share of the patches of its class and side.
     share: usize,
-    /// With those that it gives for siblings without room.
+    /// The number of patches with those that it gives for siblings without room.
     count: usize,
 }
 
-/// What is kept of one image.
+/// The part that is kept of one image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     /// All patches.
@@ -80,10 +80,10 @@ enum Keep {
     Look,
 }
 
-/// What was cut from one image.
+/// The patches cut from one image.
 struct Cut {
     windows: Vec<Window>,
-    /// As many as windows, or the first of them.
+    /// The patches in all windows, or in the first of them.
     patches: Vec<RgbImage>,
     /// The image with the places of its patches.
     framed: Option<RgbImage>,

@@ -18,7 +18,7 @@ use crate::diffusion::samples;
 use crate::progress::Watch;
 use crate::weights::{self, Array, Arrays};
 
-/// How often a sample is drawn at most, if those that do not pass the gate are drawn again.
+/// The largest number of draws of a sample, if those that do not pass the gate are drawn again.
 const DRAWS: u32 = 10;
 
 /// Writes `images/NNN.png`, `sheet.png` and `samples.json`. The noise of sample
@@ -129,15 +129,15 @@ fn batches(samples: &[u64], models: usize, batch: u32) -> Vec<Batch> {
 /// A sample as it was drawn last.
 #[derive(Debug)]
 struct Sample {
-    /// How often it was drawn.
+    /// The number of times that it was drawn.
     draws: u32,
     image: RgbImage,
 }
 
-/// What has been made of all samples.
+/// The state of sampling between two steps.
 #[derive(Default)]
 struct Made {
-    /// Steps done.
+    /// The number of steps done.
     done: u64,
     /// The batch at hand.
     canvas: Option<Canvas>,
@@ -146,7 +146,7 @@ struct Made {
 }
 
 impl Made {
-    /// From the [`state`] after so many steps.
+    /// The state after so many steps, from the tensors of [`state`].
     fn of(mut state: Arrays, done: u64, sizes: &[[u32; 2]], device: &Device) -> Result<Self, Failure> {
         let unfit = || Failure::invalid_input("its samples do not fit");
         let finished = weights::take(&mut state, "images").into_iter().map(|(name, array)| {
@@ -221,8 +221,8 @@ mod tests {
         run(sampling, false, attempt).map(|()| folder)
     }
 
-    /// The same from a model that has learnt from pictures against which samples fail only
-    /// for a brighter background than that; those are drawn again.
+    /// Samples from a model that has learnt from pictures against which samples fail only for a
+    /// brighter background than that; those are drawn again.
     fn draw_again(
         sampling: &Sampling,
         background: f64,

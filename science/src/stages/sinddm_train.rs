@@ -30,7 +30,7 @@ use crate::training::pace::Pace;
 use crate::training::{READ_EVERY, Training, ahead, averaged, finish, optimizer, precision, state};
 use crate::weights::{self, Array, Arrays};
 
-/// Samples on the contact sheet of a milestone, and pixels of each.
+/// The number of samples on the contact sheet of a milestone, and of pixels of each.
 const SHEET: (u64, u32) = (4, 132);
 
 /// The knob that the learning rate comes from.
@@ -154,7 +154,7 @@ fn learnt_ids(input: &Path, record: &PadRecord, sinddm: &Sinddm) -> Vec<u32> {
     there.map(|(_, image)| image.id).take(most).collect()
 }
 
-/// What a step is given: it depends on the seed and the step alone.
+/// The input of a step: it depends on the seed and the step alone.
 pub(crate) struct Draw {
     scale: usize,
     /// A time for each item of the batch.
@@ -246,7 +246,7 @@ fn with_sheets(mut state: Arrays, sheets: &[(u32, RgbImage)]) -> Arrays {
     state
 }
 
-/// Those of [`with_sheets`].
+/// The contact sheets that [`with_sheets`] has added.
 fn sheets_of(arrays: Arrays) -> Result<Vec<(u32, RgbImage)>, Failure> {
     let sheet = |(step, array): (&String, &Array)| Some((step.parse().ok()?, weights::to_picture(array)?));
     let sheets: Option<Vec<_>> = arrays.iter().map(sheet).collect();
@@ -263,7 +263,7 @@ pub(crate) fn learning_rate(sinddm: &Sinddm, step: u32) -> f64 {
 struct Scale {
     /// `[pictures, 3, height, width]`
     images: Tensor<4>,
-    /// The same, or absent at the coarsest scale.
+    /// The blurred pictures, absent at the coarsest scale.
     blurred: Option<Tensor<4>>,
 }
 

@@ -116,13 +116,14 @@ fn adam() -> Adam {
     optimizer::adam().with_beta_2(0.99).build()
 }
 
-/// Halved at the half, at 80, 90 and 95 of 100 steps, as the published training does.
+/// The learning rate of a step: halved at the half, at 80, 90 and 95 of 100 steps, as the
+/// published training does.
 fn learning_rate(training: &Swin2srTraining, step: u32) -> f64 {
     let passed = [0.5, 0.8, 0.9, 0.95].iter().filter(|share| f64::from(step) >= *share * f64::from(training.steps));
     training.lr * 0.5f64.powi(passed.count() as i32)
 }
 
-/// How near one enlarged picture is to the true one.
+/// The nearness of one enlarged picture to the true one.
 struct Scores {
     psnr: f64,
     ssim: f64,
@@ -136,7 +137,7 @@ struct Pictures {
 }
 
 impl Pictures {
-    /// Of all classes of a view, as large on their canvas as its samples will be,
+    /// The pictures of all classes of a view, as large on their canvas as its samples will be,
     /// without what surrounds them there.
     fn read(size: [u32; 2], training: &Swin2srTraining, folder: &Folder) -> Result<Self, Failure> {
         let (mut learnt, mut held_out) = (vec![], vec![]);
@@ -181,7 +182,7 @@ fn inside(canvas: &RgbImage, [left, top, width, height]: [u32; 4], size: [u32; 2
     resize(&picture, side(width), side(height), Filter::Lanczos)
 }
 
-/// A quarter as wide and as high.
+/// The picture at a quarter of its width and height.
 fn reduced(image: &RgbImage, reduction: Reduction) -> RgbImage {
     let (width, height) = (image.width() / FACTOR, image.height() / FACTOR);
     match reduction {
@@ -194,7 +195,7 @@ fn reduced(image: &RgbImage, reduction: Reduction) -> RgbImage {
     }
 }
 
-/// What a step is given: it depends on the seed and the step alone.
+/// The input of a step: it depends on the seed and the step alone.
 struct Draw {
     small: Vec<RgbImage>,
     large: Vec<RgbImage>,

@@ -106,9 +106,9 @@ fn published(variant: Swin2srVariant) -> Swin2SrConfig {
     }
 }
 
-/// How many pictures are enlarged at once. On a processor as many as there are
-/// threads and room for: one picture keeps two cores busy and leaves others idle. A
-/// GPU is busy with one.
+/// The number of pictures that are enlarged at once: on a processor as many as there are
+/// threads and room for: one picture keeps two cores busy and leaves others idle. A GPU is busy
+/// with one.
 fn at_once(samples: &[(usize, PathBuf)], upscale: &Upscale, attempt: &Attempt<'_>) -> Result<usize, Failure> {
     if *attempt.device != Device::flex() {
         return Ok(1);

@@ -8,20 +8,20 @@ use domain::stage::{Failure, FailureCode};
 
 use crate::weights::{Array, Arrays};
 
-/// Steps at a scale whose mean is told.
+/// The number of steps at a scale whose mean is told.
 const WINDOW: usize = 50;
 
-/// Losses that are here, and newer ones still on the device.
+/// The losses that are here, and newer ones still on the device.
 #[derive(Default)]
 pub struct Losses {
-    /// Scale and loss of each step.
+    /// The scale and the loss of each step that is here.
     read: Vec<(usize, f32)>,
-    /// Of the steps after these.
+    /// The scale and the loss of each later step, still on the device.
     unread: Vec<(usize, Tensor<1>)>,
 }
 
 impl Losses {
-    /// Those in [`Losses::arrays`], which have to be of so many steps.
+    /// The losses that [`Losses::arrays`] has left, which have to be of so many steps.
     ///
     /// # Errors
     /// If they are of another number of steps.
@@ -34,7 +34,7 @@ impl Losses {
         Ok(Self { read: scales.into_iter().map(|scale| scale as usize).zip(losses).collect(), unread: Vec::new() })
     }
 
-    /// Those that are here.
+    /// The losses that are here, by name.
     pub fn arrays(&self) -> Arrays {
         let scales = self.read.iter().map(|(scale, _)| *scale as f32).collect();
         let losses = self.read.iter().map(|(_, loss)| *loss).collect();
@@ -42,12 +42,12 @@ impl Losses {
         Arrays::from([("scale".to_owned(), column(scales)), ("loss".to_owned(), column(losses))])
     }
 
-    /// Steps done.
+    /// The number of steps done.
     pub fn steps(&self) -> u32 {
         (self.read.len() + self.unread.len()) as u32
     }
 
-    /// Steps whose loss is still on the device.
+    /// The number of steps whose loss is still on the device.
     pub fn unread(&self) -> usize {
         self.unread.len()
     }
@@ -79,18 +79,18 @@ impl Losses {
         Ok(())
     }
 
-    /// Of each step that is here: the scale and the loss.
+    /// The scale and the loss of each step that is here.
     pub fn all(&self) -> &[(usize, f32)] {
         &self.read
     }
 
-    /// Mean of the last tenth of the steps.
+    /// The mean of the last tenth of the steps.
     pub fn final_mean(&self) -> f64 {
         let last = &self.read[self.read.len() - self.read.len().div_ceil(10)..];
         last.iter().map(|(_, loss)| f64::from(*loss)).sum::<f64>() / last.len().max(1) as f64
     }
 
-    /// Mean of the last steps of each scale that has had any.
+    /// The mean of the last steps of each scale that has had any.
     pub fn by_scale(&self) -> BTreeMap<usize, f64> {
         let mut sums = BTreeMap::<usize, (f64, usize)>::new();
         for (scale, loss) in self.read.iter().rev() {
@@ -103,7 +103,7 @@ impl Losses {
         sums.into_iter().map(|(scale, (sum, count))| (scale, sum / count as f64)).collect()
     }
 
-    /// All as a table.
+    /// All losses as a table.
     pub fn csv(&self) -> String {
         let mut text = String::from("step,scale,loss\n");
         for (step, (scale, loss)) in self.read.iter().enumerate() {

@@ -16,14 +16,14 @@ pub fn adam() -> AdamConfig {
     AdamConfig::new().with_epsilon(1e-8)
 }
 
-/// A rule and what it remembers of each parameter.
+/// A rule with what it remembers of each parameter.
 pub struct NamedOptimizer<O> {
     rule: O,
     states: BTreeMap<String, DynState>,
 }
 
 impl<O: Optimizer> NamedOptimizer<O> {
-    /// One that has taken no step.
+    /// An optimiser that has taken no step.
     pub fn new(rule: O) -> Self {
         Self { rule, states: BTreeMap::new() }
     }
@@ -33,15 +33,15 @@ impl<O: Optimizer> NamedOptimizer<O> {
         module.map(&mut Stepper { trail: Trail::default(), optimizer: self, lr, gradients })
     }
 
-    /// What it remembers, as `<parameter>.<what>`, laid out as burn does; a
-    /// count is a tensor without dimensions.
+    /// All that the rule remembers, as `<parameter>.<what>`, laid out as burn does; a count is
+    /// a tensor without dimensions.
     pub fn collect<M: Module>(&self, module: &M) -> Arrays {
         let mut collector = Collector { trail: Trail::default(), optimizer: self, arrays: Arrays::new() };
         module.visit(&mut collector);
         collector.arrays
     }
 
-    /// One with the rule that remembers what another did of the same module.
+    /// An optimiser that remembers what another did of the same module.
     ///
     /// # Errors
     /// If something is missing, left over or has another shape; names the first.

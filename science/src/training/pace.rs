@@ -17,13 +17,12 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Of an attempt that begins now, at the first of the steps.
+    /// The pace of an attempt that begins now, at the first of the steps.
     pub fn new(steps: &Range<u32>, batch: u32) -> Self {
         Self { began: Instant::now(), first: steps.start, batch, pause: Pause::start() }
     }
 
-    /// What to tell when so many steps are done; `None` if the last report was
-    /// just now.
+    /// The report when so many steps are done; `None` if the last report was just now.
     pub fn progress(&mut self, done: u32, total: u32, losses: &BTreeMap<usize, f64>) -> Option<Progress> {
         if !self.pause.is_over(done >= total) {
             return None;

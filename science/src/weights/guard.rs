@@ -14,25 +14,25 @@ use std::rc::Rc;
 use domain::stage::Failure;
 use zip::ZipArchive;
 
-/// Largest file that is looked at: the largest published one has a tenth of it.
+/// The largest file that is looked at: the largest published one has a tenth of it.
 pub(crate) const FILE_MAX: u64 = 1 << 30;
 
-/// Largest pickle that is looked through. The tensors are not in it: those of a
-/// thousand tensors take a tenth of a megabyte.
+/// The largest pickle that is looked through. The tensors are not in it: those of a thousand
+/// tensors take a tenth of a megabyte.
 const PICKLE_MAX: u64 = 16 << 20;
 
-/// Most instructions of a pickle, and most values that it notes for later: each makes
-/// room for one value. Those of a thousand tensors are a tenth of that.
+/// The largest number of instructions of a pickle, and of values that it notes for later: each
+/// makes room for one value. Those of a thousand tensors are a tenth of that.
 const INSTRUCTIONS_MAX: u64 = 1 << 20;
 
-/// What the parts of a file may unpack to, as a multiple of its size. PyTorch
+/// The largest size that the parts of a file may unpack to, as a multiple of its own. PyTorch
 /// packs nothing, and weights do not pack well.
 const EXPANSION_MAX: u64 = 4;
 
-/// What may be unpacked of the smallest file, bytes.
+/// The number of bytes that may be unpacked of the smallest file.
 const ROOM: u64 = 1 << 20;
 
-/// Longest name of a class, or of anything else that may become one.
+/// The longest name of a class, or of anything else that may become one.
 const NAME_MAX: u64 = 256;
 
 /// The number that files of PyTorch before 1.6 begin with, in both ways of writing it.
@@ -78,7 +78,7 @@ pub(super) fn check(path: &Path) -> Result<u64, Failure> {
     looked.map(|()| bytes).map_err(refuse)
 }
 
-/// All entries by their declared size, and the pickles among them by content.
+/// Looks at all entries by their declared size, and the pickles among them by content.
 fn archive(file: File, bytes: u64) -> Result<(), String> {
     let mut parts = ZipArchive::new(BufReader::new(file))
         .map_err(|error| format!("the archive cannot be opened ({error}); was the download cut off?"))?;
@@ -103,7 +103,7 @@ fn archive(file: File, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands at the top of the stack, as far as it can become a name.
+/// A value at the top of the stack, as far as it can become a name.
 type Word = Option<Rc<str>>;
 
 /// Goes through one pickle, whose instructions it skips, and refuses the first
@@ -188,7 +188,7 @@ fn pickle(reader: &mut impl BufRead) -> Result<(), String> {
     Err(format!("the pickle has more than {INSTRUCTIONS_MAX} instructions, as no checkpoint does"))
 }
 
-/// Whether a name is one of those that tensors, numbers and lists are made with.
+/// Checks that a name is one of those that tensors, numbers and lists are made with.
 fn allow(module: &str, name: &str) -> Result<(), String> {
     let allowed = match module {
         "collections" => matches!(name, "OrderedDict" | "Counter" | "defaultdict"),
@@ -239,7 +239,7 @@ fn parse(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| format!("the pickle notes something at {text:?}, which is no number"))
 }
 
-/// Up to the end of the line.
+/// The text up to the end of the line.
 fn line(reader: &mut impl BufRead) -> Result<String, String> {
     let mut bytes = Vec::new();
     reader.take(PICKLE_MAX).read_until(b'\n', &mut bytes).map_err(cut_off)?;

@@ -28,9 +28,9 @@ use crate::random;
 /// A tensor outside of any device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
-    /// Length of each dimension.
+    /// The length of each dimension.
     pub shape: Vec<usize>,
-    /// Values in row-major order.
+    /// The values in row-major order.
     pub values: Vec<f32>,
 }
 
@@ -44,7 +44,7 @@ impl Array {
 /// Tensors by name.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// Length of each dimension of tensors, by name.
+/// The length of each dimension of tensors, by name.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every parameter and running statistic. Call it on `module.valid()` while
@@ -63,7 +63,7 @@ pub fn shapes<M: Module>(module: &M) -> Shapes {
     measurer.shapes
 }
 
-/// Whether these are tensors of the names and shapes expected, no more and no fewer.
+/// Checks that these are tensors of the names and shapes expected, no more and no fewer.
 ///
 /// # Errors
 /// `InvalidInput`; names the first that is missing, has another shape or is left over.
@@ -76,7 +76,7 @@ pub fn check(arrays: &Arrays, expected: &Shapes) -> Result<(), Failure> {
     }
 }
 
-/// Why a tensor cannot be had from what was found under its name.
+/// The reason why a tensor cannot be had from what was found under its name.
 fn misfit(name: &str, found: Option<&Array>, shape: &[usize]) -> Option<String> {
     let Some(array) = found else { return Some(format!("tensor {name} is missing")) };
     if array.shape != shape {
@@ -237,7 +237,7 @@ pub fn blend<M: Module>(average: M, newest: &M, decay: f64) -> M {
     average.map(&mut Blender { newest: flat.tensors.into_iter(), decay })
 }
 
-/// Parameters that are learnt: running statistics are not counted.
+/// The number of parameters that are learnt, without running statistics.
 pub fn parameters<M: Module>(module: &M) -> u64 {
     let learnt = collect(module).into_iter().filter(|(name, _)| !name.contains("running_"));
     learnt.map(|(_, array)| array.values.len() as u64).sum()
@@ -272,7 +272,7 @@ impl Trail {
         parts.map(|(part, _)| part.as_str()).collect::<Vec<_>>().join(".")
     }
 
-    /// Whether burn keeps the tensor as `[in, out]`.
+    /// Tells whether burn keeps the tensor as `[in, out]`.
     pub(crate) fn transposed(&self) -> bool {
         self.kinds.last().is_some_and(|kind| kind == linear::KIND)
             && self.parts.last().is_some_and(|part| part == "weight")
@@ -363,7 +363,7 @@ impl ModuleMapper for Copier {
 
 struct Filler {
     trail: Trail,
-    /// By all names of the module, in its shapes.
+    /// The tensors, by all names of the module, in its shapes.
     arrays: Arrays,
 }
 

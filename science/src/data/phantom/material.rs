@@ -17,7 +17,7 @@ pub(super) struct Point {
     pub(super) angle: f32,
 }
 
-/// What is seen at a point.
+/// The sight at a point.
 pub(super) struct Look {
     /// Height in texture units.
     pub(super) height: f32,
@@ -52,7 +52,7 @@ pub(super) fn material(class: Class, view: View) -> Material {
     }
 }
 
-/// What a stone of that class looks like at a point. `seed` is the stone's own.
+/// The look of a stone of that class at a point. `seed` is the stone's own.
 pub(super) fn look(class: Class, view: View, seed: u32, point: &Point) -> Look {
     match view {
         View::Sur => surface(class, seed, point.at),

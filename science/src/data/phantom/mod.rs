@@ -79,7 +79,7 @@ pub fn stone(dataset: Dataset, view: View, class: Class, size: [u32; 2], seed: S
     scene::draw(dataset, view, class, size, &mut rng)
 }
 
-/// What the marker file of these pictures says.
+/// The text of the marker file of these pictures.
 fn marker(phantom: &Phantom, seed: Seed) -> String {
     let Phantom { size_a, size_c, share } = phantom;
     format!(
@@ -94,7 +94,7 @@ fn marker(phantom: &Phantom, seed: Seed) -> String {
     )
 }
 
-/// Whether `out` holds the pictures of that marker; false if there is nothing.
+/// Tells whether `out` holds the pictures of that marker; false if there is nothing.
 fn holds(out: &Path, marker: &str) -> Result<bool, Failure> {
     let path = out.join(MARKER);
     if path.exists() {
@@ -125,7 +125,7 @@ fn holds(out: &Path, marker: &str) -> Result<bool, Failure> {
     }
 }
 
-/// All pictures, in order.
+/// The jobs of all pictures, in order.
 fn jobs(share: f64) -> Vec<Job> {
     let mut jobs = Vec::new();
     for dataset in [Dataset::A, Dataset::C] {

@@ -30,7 +30,7 @@ pub(super) fn fractal(seed: u32, x: f32, y: f32) -> f32 {
     (value(seed, x, y) + 0.5 * value(seed ^ 1, 2.0 * x, 2.0 * y) + 0.25 * value(seed ^ 2, 4.0 * x, 4.0 * y)) / 1.75
 }
 
-/// Where a point lies among scattered seeds, one per unit square.
+/// The cell that a point lies in among scattered seeds, one per unit square.
 pub(super) struct Cell {
     /// Distance to the nearest seed.
     pub(super) near: f32,

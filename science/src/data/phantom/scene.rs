@@ -23,7 +23,7 @@ struct Scene {
     /// Pixels per texture unit. The picture's width decides, so that a class
     /// looks the same at any size; an endoscope is nearer to the stone.
     unit: f32,
-    /// How rough this stone is, as a multiple of its class's roughness.
+    /// The roughness of this stone as a multiple of its class's.
     relief: f32,
     /// Turn and origin of the texture.
     turn: [f32; 2],

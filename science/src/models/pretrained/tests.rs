@@ -13,7 +13,7 @@ use super::*;
 struct Checkpoint {
     key: Option<&'static str>,
     tensors: Arrays,
-    /// What stands in the dictionary besides them: opcodes of a key and a value.
+    /// The opcodes of a key and a value that stand in the dictionary besides the tensors.
     more: &'static [u8],
     packed: bool,
 }
@@ -244,7 +244,7 @@ fn a_header_that_claims_more_than_there_is_allocates_nothing() {
     refusal(arrays(&put(&folder, &long)));
 }
 
-/// That a file gives tensors or an error, whatever it holds.
+/// Checks that a file gives tensors or an error, whatever it holds.
 fn ends(bytes: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
     let path = put(&folder, bytes);

@@ -10,17 +10,17 @@ use domain::stage::{Failure, FailureCode};
 use super::{Swin2Sr, Swin2SrConfig, Variant};
 use crate::weights::{self, Array, Arrays, torch};
 
-/// Who named the tensors of a checkpoint.
+/// The party that named the tensors of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// The authors.
+    /// The authors of Swin2SR.
     Official,
     /// The library `transformers`, which splits queries, keys and values.
     HuggingFace,
 }
 
 impl Naming {
-    /// Whose names these are; `None` if neither's.
+    /// The party whose names these are; `None` if neither's.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         names.into_iter().find_map(|name| match name {
             _ if name.starts_with("swin2sr.") => Some(Naming::HuggingFace),
@@ -30,7 +30,7 @@ impl Naming {
     }
 }
 
-/// Around the stages: the authors' names, and Hugging Face's.
+/// The tensors around the stages: the authors' names, and Hugging Face's.
 const AROUND: [(&str, &str); 5] = [
     ("conv_first", "swin2sr.first_convolution"),
     ("patch_embed.proj", "swin2sr.embeddings.patch_embeddings.projection"),
@@ -39,7 +39,7 @@ const AROUND: [(&str, &str); 5] = [
     ("conv_after_body", "swin2sr.conv_after_body"),
 ];
 
-/// After the body, without `head.`
+/// The tensors after the body, without `head.`: the authors' names, and Hugging Face's.
 const HEAD: [(&str, &str); 10] = [
     ("conv_before_upsample.0", "upsample.conv_before_upsample"),
     ("conv_bicubic", "upsample.conv_bicubic"),
@@ -53,10 +53,11 @@ const HEAD: [(&str, &str); 10] = [
     ("conv_last", "upsample.final_convolution"),
 ];
 
-/// In a stage, after its blocks.
+/// The tensors of a stage after its blocks: the authors' names, and Hugging Face's.
 const STAGE: [(&str, &str); 2] = [("conv", "conv"), ("patch_embed.proj", "patch_embed.projection")];
 
-/// In a block. Hugging Face's parts of `qkv` are joined before.
+/// The tensors of a block: the authors' names, and Hugging Face's, whose parts of `qkv` are
+/// joined before.
 const BLOCK: [(&str, &str); 11] = [
     ("norm1", "layernorm_before"),
     ("attn.logit_scale", "attention.self.logit_scale"),
@@ -71,7 +72,8 @@ const BLOCK: [(&str, &str); 11] = [
     ("mlp.fc2", "output.dense"),
 ];
 
-/// What checkpoints hold though it follows from the sizes of the network.
+/// The ends of the names of tensors that follow from the sizes of the network, and are in
+/// checkpoints nevertheless.
 const COMPUTED: [&str; 3] = ["relative_coords_table", "relative_position_index", "attn_mask"];
 
 /// The tensors of a file: of a `.safetensors` file, or of one that PyTorch wrote,
@@ -128,7 +130,7 @@ pub fn import(mut arrays: Arrays) -> Result<(Naming, Arrays), Failure> {
     Ok((naming, arrays.into_iter().map(|(name, array)| (ours(name), array)).collect()))
 }
 
-/// What a name has after another that it begins with, as a whole part.
+/// The rest of a name after another that it begins with, as a whole part.
 fn below<'a>(name: &'a str, start: &str) -> Option<&'a str> {
     name.strip_prefix(start).filter(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -150,7 +152,7 @@ fn official(name: &str) -> Option<String> {
     }
 }
 
-/// With the weights of queries, keys and values below each other in one matrix.
+/// The tensors with the weights of queries, keys and values below each other in one matrix.
 fn join(mut arrays: Arrays) -> Result<Arrays, Failure> {
     const QUERY: &str = ".query.weight";
     let owners: Vec<String> = arrays.keys().filter_map(|name| Some(name.strip_suffix(QUERY)?.to_owned())).collect();

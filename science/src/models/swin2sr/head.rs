@@ -33,7 +33,7 @@ fn rectified(input: usize, device: &Device) -> Rectified {
     (conv(input, FEATURES, 3, 1, device), leaky())
 }
 
-/// What follows the body.
+/// The layers that follow the body.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a network has one")]
 pub(super) enum Head {
@@ -94,7 +94,7 @@ impl Head {
     }
 }
 
-/// From the features of the body by pixel shuffling.
+/// Enlarges the features of the body by pixel shuffling.
 #[derive(Module, Debug)]
 pub(super) struct Classical {
     conv_before_upsample: Rectified,
@@ -115,8 +115,8 @@ impl Classical {
     }
 }
 
-/// From a picture of the old size without defects, by pixel shuffling; features
-/// of the old picture, enlarged by interpolation, are added.
+/// Enlarges a picture of the old size without defects by pixel shuffling; features of the old
+/// picture, enlarged by interpolation, are added.
 #[derive(Module, Debug)]
 pub(super) struct Compressed {
     conv_bicubic: Conv2d,
@@ -129,7 +129,7 @@ pub(super) struct Compressed {
 }
 
 impl Compressed {
-    /// As of [`Classical::REACH`], from the auxiliary picture on.
+    /// Rows of the auxiliary picture that a row of the result depends on, to either side.
     const REACH: usize = 3;
 
     /// The picture, of the size `[4 * height, 4 * width]`, and the auxiliary one.
@@ -155,7 +155,7 @@ impl Compressed {
     }
 }
 
-/// From the features of the body by repeating pixels.
+/// Enlarges the features of the body by repeating pixels.
 #[derive(Module, Debug)]
 pub(super) struct RealWorld {
     conv_before_upsample: Rectified,
@@ -166,7 +166,7 @@ pub(super) struct RealWorld {
 }
 
 impl RealWorld {
-    /// As of [`Classical::REACH`].
+    /// Rows of the body that a row of the result depends on, to either side.
     const REACH: usize = 3;
 
     fn forward(&self, features: &Tensor<4>, grid: &Grid) -> Tensor<4> {

@@ -8,13 +8,13 @@ use image::RgbImage;
 use super::{Enlarged, SCALE, Swin2Sr};
 use crate::data::tensors;
 
-/// What the script does with a picture.
+/// The options of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// Whether the result is cut to four times the picture; it also shows what
-    /// was mirrored otherwise, as the results of Hugging Face's port do.
+    /// True if the result is cut to four times the picture; it also shows what was mirrored
+    /// otherwise, as the results of Hugging Face's port do.
     pub crop: bool,
-    /// The picture as a whole, or in tiles.
+    /// The tiles that a picture is enlarged in; absent: as a whole.
     pub tiling: Option<Tiling>,
 }
 
@@ -106,12 +106,12 @@ impl Swin2Sr {
     }
 }
 
-/// Where the mirror stands that pictures are continued with.
+/// The place of the mirror that pictures are continued with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mirror {
-    /// On the last pixel, which stays one.
+    /// The mirror stands on the last pixel, which stays one.
     OnPixel,
-    /// After the last pixel, which becomes two.
+    /// The mirror stands after the last pixel, which becomes two.
     AfterPixel,
 }
 

@@ -13,7 +13,7 @@ const PART: usize = 2048;
 /// Pixels in one band of rows.
 const BAND: usize = 8192;
 
-/// What is added to the score of tokens that are neighbours by wrapping only.
+/// The score that is added to that of tokens that are neighbours by wrapping only.
 const MASKED: f32 = -100.0;
 
 /// The results of `work` for each part, in their order. On the CPU parts are
@@ -73,9 +73,10 @@ pub(super) fn bands([height, width]: [usize; 2], reach: usize) -> Vec<Band> {
 /// A few windows that follow each other.
 #[derive(Clone)]
 pub(super) struct Part {
-    /// Where their tokens are among all.
+    /// The range of their tokens among all.
     pub(super) rows: Range<usize>,
-    /// What is added to the scores while windows are moved, `[windows, 1, tokens, tokens]`.
+    /// The mask that is added to the scores while windows are moved,
+    /// `[windows, 1, tokens, tokens]`.
     pub(super) mask: Option<Tensor<4>>,
 }
 
@@ -143,15 +144,15 @@ impl Grid {
     }
 }
 
-/// Where in the order `held` each pixel of the order `wanted` is.
+/// The place in the order `held` of each pixel of the order `wanted`.
 pub(super) fn sources(held: &[i32], wanted: &[i32]) -> Vec<i32> {
     let mut places = vec![0; held.len()];
     held.iter().enumerate().for_each(|(place, pixel)| places[*pixel as usize] = place as i32);
     wanted.iter().map(|pixel| places[*pixel as usize]).collect()
 }
 
-/// What is added to the scores between the tokens of a moved window, if that
-/// holds pixels from opposite sides of the picture.
+/// The mask that is added to the scores between the tokens of a moved window, if that holds
+/// pixels from opposite sides of the picture.
 pub(crate) fn mask(number: usize, [height, width]: [usize; 2], window: usize) -> Option<Vec<f32>> {
     let across = width / window;
     let (bottom, right) = (number / across == height / window - 1, number % across == across - 1);
@@ -162,8 +163,8 @@ pub(crate) fn mask(number: usize, [height, width]: [usize; 2], window: usize) ->
     (bottom || right).then(|| (0..tokens * tokens).map(score).collect())
 }
 
-/// How far down and right each of the `(2 * window - 1)²` offsets between two
-/// tokens lies, on a scale that grows with the logarithm.
+/// The distance down and right of each of the `(2 * window - 1)²` offsets between two tokens,
+/// on a scale that grows with the logarithm.
 pub(crate) fn offsets(window: usize) -> Vec<f32> {
     let side = 2 * window - 1;
     let far = |at: usize| {
@@ -174,7 +175,7 @@ pub(crate) fn offsets(window: usize) -> Vec<f32> {
     (0..side * side).flat_map(|at| [far(at / side), far(at % side)]).collect()
 }
 
-/// Which offset lies between each two tokens of a window.
+/// The number of the offset between each two tokens of a window.
 pub(crate) fn pairs(window: usize) -> Vec<i32> {
     let tokens = window * window;
     let pair = |pair: usize| {

@@ -16,14 +16,15 @@ use super::read_if_there;
 /// The pictures behind the trainings of a study, by digest.
 pub(super) struct Pictures<'a> {
     lineage: &'a Lineage,
-    /// By the label of a task that cut patches: what is tested, with names for people.
+    /// The pictures that are tested, with names for people, by the label of the task that cut
+    /// patches of them.
     tested: BTreeMap<String, BTreeMap<String, String>>,
-    /// By the label of a task: what it took up to be learnt from.
+    /// The pictures that a task took up to be learnt from, by its label.
     learnt: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl<'a> Pictures<'a> {
-    /// As the records of patches and of canvases have them.
+    /// The pictures that the records of patches and of canvases tell of.
     ///
     /// # Errors
     /// If a record cannot be read.

@@ -35,7 +35,7 @@ impl Table<'_> {
         cells
     }
 
-    /// Which test images were recognised in the runs behind each cell.
+    /// The test images that were recognised in the runs behind each cell.
     pub(super) fn votes(&self, cells: &[Cell]) -> Votes {
         let of_trial = |cell: &Cell, trial: Trial| {
             let name = trial.name();
@@ -155,7 +155,7 @@ fn why(verdict: Verdict, n: u32, has_interval: bool, leaks: &[Leak], aggregate: 
     }
 }
 
-/// Whether a run has test patches of every label.
+/// Tells whether a run has test patches of every label.
 fn tests_all(run: &Metrics) -> bool {
     (0..run.labels.len()).all(|label| recall(run, label).is_some())
 }
@@ -195,8 +195,7 @@ fn recall(run: &Metrics, label: usize) -> Option<f64> {
     (all > 0).then(|| 100.0 * f64::from(right) / f64::from(all))
 }
 
-/// How often the vote of each image was right, in percent, over the runs that
-/// tested it.
+/// The share of the runs that tested each image in which its vote was right, in percent.
 fn of_images(runs: &[&Metrics]) -> Vec<f64> {
     let mut outcomes: BTreeMap<(Dataset, u32), Vec<f64>> = BTreeMap::new();
     for image in runs.iter().flat_map(|run| &run.images) {

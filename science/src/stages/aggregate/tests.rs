@@ -76,7 +76,7 @@ fn metrics(view: View, datasets: &[Dataset], right: [u32; CLASSES]) -> Metrics {
     }
 }
 
-/// Of the images, the even ones are recognised.
+/// The outcome of an image; the even ones are recognised.
 fn outcome(dataset: Dataset, id: u32) -> ImageOutcome {
     let vote = if id.is_multiple_of(2) { id as u8 } else { 0 };
     ImageOutcome { dataset, id, label: id as u8, vote, by_score: 0, right: 0.5 }

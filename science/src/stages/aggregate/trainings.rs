@@ -33,7 +33,7 @@ pub(super) fn trainings(folder: &Folder) -> Result<Vec<ModelTraining>, Failure> 
     Ok(found)
 }
 
-/// One of them, if it is there.
+/// The training of one model, if it is among the inputs.
 fn read(folder: &Folder, stage: StageKind, model: Model) -> Result<Option<ModelTraining>, Failure> {
     let input = folder.input(InputName::RecordOf(stage, Subject::Model(model)));
     if !input.exists() {

@@ -16,12 +16,12 @@ const READ_EVERY: usize = 10;
 /// Time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
-/// What training has shown so far.
+/// The numbers that a training has shown so far.
 pub(super) struct Log {
     epochs: u32,
     /// Patches of each step of an epoch.
     sizes: Vec<usize>,
-    /// Validation patches.
+    /// The number of validation patches.
     validation: usize,
     /// The loss of each step.
     losses: Vec<f32>,
@@ -33,7 +33,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Of a training on so many patches, with so many for validation.
+    /// The log of a training on so many patches, with so many for validation.
     pub(super) fn new(classify: &ClassifyTrain, patches: usize, validation: usize) -> Self {
         let order: Vec<usize> = (0..patches).collect();
         Self {
@@ -47,7 +47,7 @@ impl Log {
         }
     }
 
-    /// With what is in [`Log::arrays`], which have to be of so many steps.
+    /// The log that [`Log::arrays`] has left, which has to be of so many steps.
     ///
     /// # Errors
     /// If they are of another number of steps.
@@ -63,7 +63,7 @@ impl Log {
         }
     }
 
-    /// What is here.
+    /// The numbers that are here, by name.
     pub(super) fn arrays(&self) -> Arrays {
         let column = |values: Vec<f32>| Array { shape: vec![values.len()], values };
         let recognised = self.recognised.iter().map(|&count| count as f32).collect();
@@ -80,12 +80,12 @@ impl Log {
         self.epochs.saturating_mul(self.sizes.len() as u32)
     }
 
-    /// Steps done.
+    /// The number of steps done.
     pub(super) fn steps(&self) -> u32 {
         (self.losses.len() + self.unread.len()) as u32
     }
 
-    /// Whether an epoch's last step has been done and the epoch not been closed.
+    /// Tells whether an epoch's last step has been done and the epoch not been closed.
     pub(super) fn epoch_is_over(&self) -> bool {
         self.steps() as usize == (self.recognised.len() + 1) * self.steps_per_epoch()
     }

@@ -12,7 +12,7 @@ use super::log::Log;
 use crate::data::patchset::PatchSet;
 use crate::device;
 
-/// Patches recognised.
+/// The number of patches recognised.
 pub(super) fn right(patches: &PatchSet, scores: &[[f32; CLASSES]]) -> usize {
     patches.patches().iter().zip(scores).filter(|(patch, scores)| usize::from(patch.label) == highest(scores)).count()
 }
@@ -62,7 +62,7 @@ pub(super) fn metrics(
     }
 }
 
-/// What became of each test image. Images, not patches, are independent.
+/// The outcome of each test image. Images, not patches, are independent.
 fn outcomes(classify: &ClassifyTrain, test: &PatchSet, scores: &[[f32; CLASSES]]) -> Vec<ImageOutcome> {
     /// An image with the scores of its patches.
     struct Seen<'a> {

@@ -20,7 +20,7 @@ fn picture(tint: [f32; 3]) -> RgbImage {
     })
 }
 
-/// What the other stages of a study left.
+/// A study as its other stages have left it.
 fn study() -> TempDir {
     let root = TempDir::new().unwrap();
     let folder = Folder::new(root.path());
