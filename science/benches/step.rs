@@ -73,7 +73,7 @@ fn ours(number: Precision, shape: [usize; 4], device: &Device) -> [f64; 2] {
 
     let still = {
         use burn::module::Module;
-        precision::of(&net(), number).valid()
+        precision::cast(&net(), number).valid()
     };
     let plain = Tensor::<4>::from_data(x.clone(), device);
     let forward = median(device, || {
@@ -85,7 +85,7 @@ fn ours(number: Precision, shape: [usize; 4], device: &Device) -> [f64; 2] {
     let x = Tensor::<4>::from_data(x, &learning);
     let train = median(device, || {
         let net = moving.take().unwrap();
-        let computing = precision::of(&net, number);
+        let computing = precision::cast(&net, number);
         let loss = (computing.forward(x.clone(), &times, 0) - x.clone()).abs().mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &computing);
         moving = Some(adam.step(1e-3, net, precision::widened(gradients, &computing)));

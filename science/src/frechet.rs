@@ -20,8 +20,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// From `[features, samples]`; at least two samples.
-    pub fn of(samples: DMatrix<f64>) -> Self {
+    /// The statistics of samples, `[features, samples]`, at least two.
+    pub fn from_samples(samples: DMatrix<f64>) -> Self {
         Self::centred(samples).0
     }
 
@@ -51,12 +51,12 @@ impl Rooted {
         Self { root: eigenvectors * DMatrix::from_diagonal(&lengths), statistics }
     }
 
-    /// From `[features, samples]`; at least two samples. With fewer samples than
+    /// The root for samples, `[features, samples]`, at least two. With fewer samples than
     /// features, what is left of them after taking the mean off is a root already,
     /// and a narrow one: 200 pictures need no eigenvectors of 2048 features.
-    pub fn of(samples: DMatrix<f64>) -> Self {
+    pub fn from_samples(samples: DMatrix<f64>) -> Self {
         if samples.ncols() >= samples.nrows() {
-            return Self::new(Statistics::of(samples));
+            return Self::new(Statistics::from_samples(samples));
         }
         let (statistics, centred) = Statistics::centred(samples);
         let root = &centred / (centred.ncols() as f64 - 1.0).sqrt();
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn covariance_is_unbiased() {
-        let statistics = Statistics::of(DMatrix::from_row_slice(2, 3, &[1.0, 2.0, 3.0, 5.0, 5.0, 8.0]));
+        let statistics = Statistics::from_samples(DMatrix::from_row_slice(2, 3, &[1.0, 2.0, 3.0, 5.0, 5.0, 8.0]));
         assert_eq!(statistics.mean, DVector::from_row_slice(&[2.0, 6.0]));
         assert!((statistics.covariance - DMatrix::from_row_slice(2, 2, &[1.0, 1.5, 1.5, 3.0])).abs().max() < 1e-12);
     }
@@ -123,13 +123,13 @@ mod tests {
             DMatrix::from_iterator(12, count, values.into_iter().map(f64::from))
         };
         let (few, many) = (samples("few", 5), samples("many", 40));
-        let (short, long) = (Rooted::of(few.clone()), Rooted::new(Statistics::of(few.clone())));
+        let (short, long) = (Rooted::from_samples(few.clone()), Rooted::new(Statistics::from_samples(few.clone())));
         assert_eq!(short.root.shape(), (12, 5));
-        let other = Statistics::of(many.clone());
+        let other = Statistics::from_samples(many.clone());
         let distance = long.distance(&other);
         assert!((short.distance(&other) / distance - 1.0).abs() < 1e-6);
-        assert!((Rooted::of(many).distance(short.statistics()) / distance - 1.0).abs() < 1e-6);
-        assert!(short.distance(&Statistics::of(few)).abs() < 1e-6);
+        assert!((Rooted::from_samples(many).distance(short.statistics()) / distance - 1.0).abs() < 1e-6);
+        assert!(short.distance(&Statistics::from_samples(few)).abs() < 1e-6);
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
             let (weights, biases) = (normals("weights", 192 * 3), normals("biases", 192));
             let statistics = |name: &str| {
                 let hidden = normals(name, 3 * 250);
-                Statistics::of(DMatrix::from_fn(192, 250, |i, j| {
+                Statistics::from_samples(DMatrix::from_fn(192, 250, |i, j| {
                     let sum: f32 = (0..3).map(|k| weights[3 * i + k] * hidden[3 * j + k]).sum();
                     f64::from((biases[i] + 1e-5 * sum).max(0.0))
                 }))
@@ -150,7 +150,7 @@ mod tests {
             let distance = Rooted::new(one).distance(&other);
             assert!(distance.abs() < largest, "seed {seed}: {distance} of {largest}");
         }
-        let constant = || Statistics::of(DMatrix::from_element(4, 9, 0.5));
+        let constant = || Statistics::from_samples(DMatrix::from_element(4, 9, 0.5));
         assert!(Rooted::new(constant()).distance(&constant()).abs() < 1e-30);
     }
 }

@@ -41,7 +41,7 @@ impl Look {
             size: [picture.image.width(), picture.image.height()],
             color: picture.color,
             turned: picture.turned,
-            thumbnail: Thumbnail::of(&picture.image),
+            thumbnail: Thumbnail::new(&picture.image),
         })
     }
 }
@@ -61,7 +61,7 @@ pub struct Thumbnail([u8; (SIDE * SIDE) as usize]);
 
 impl Thumbnail {
     /// The thumbnail of any picture that has pixels.
-    pub fn of(image: &RgbImage) -> Self {
+    pub fn new(image: &RgbImage) -> Self {
         let small = grey(&resize(image, SIDE, SIDE, Filter::Bilinear));
         let mut levels = [0; (SIDE * SIDE) as usize];
         levels.copy_from_slice(small.as_raw());

@@ -198,7 +198,7 @@ impl Mask {
 
     /// Pixels of each component (by edges, not corners), from the top.
     pub fn components(&self) -> Vec<usize> {
-        let sizes = Runs::of(self).sizes();
+        let sizes = Runs::new(self).sizes();
         sizes.into_iter().filter(|size| *size > 0).collect()
     }
 
@@ -231,7 +231,7 @@ impl Mask {
     /// The largest component alone (by edges, not corners); of equal ones the first from the
     /// top.
     fn largest(self) -> Self {
-        let runs = Runs::of(&self);
+        let runs = Runs::new(&self);
         let sizes = runs.sizes();
         let best = (0..sizes.len()).rev().max_by_key(|component| sizes[*component]);
         Self { inside: runs.pixels(|component| Some(component) == best), ..self }
@@ -247,7 +247,7 @@ impl Mask {
 
     /// The pixels inside that are connected with the border of the frame.
     fn touching_border(&self) -> Vec<bool> {
-        let runs = Runs::of(self);
+        let runs = Runs::new(self);
         let mut reached = vec![false; runs.runs.len()];
         for (run, component) in runs.runs.iter().zip(&runs.components) {
             let row = run.start / self.width;
@@ -274,7 +274,7 @@ struct Runs {
 }
 
 impl Runs {
-    fn of(mask: &Mask) -> Self {
+    fn new(mask: &Mask) -> Self {
         let (mut runs, mut parents): (Vec<Range<usize>>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut above = 0..0;
         for (y, line) in mask.inside.chunks_exact(mask.width.max(1)).enumerate() {
@@ -346,7 +346,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// Sums of a mask.
-    pub fn of(mask: &Mask) -> Self {
+    pub fn new(mask: &Mask) -> Self {
         let stride = mask.width + 1;
         let mut sums = vec![0u32; stride * (mask.height + 1)];
         for y in 0..mask.height {
@@ -375,7 +375,7 @@ fn smooth(pixels: Vec<u8>, width: usize, radius: usize) -> Vec<u8> {
     if width == 0 || height == 0 {
         return pixels;
     }
-    let mean = Mean::of(2 * radius + 1);
+    let mean = Mean::by(2 * radius + 1);
     let mut wide = vec![0u8; pixels.len()];
     // The line with its edges repeated, so that no step has to ask where it is.
     let mut line = vec![0u8; width + 2 * radius + 1];
@@ -418,8 +418,8 @@ struct Mean {
 }
 
 impl Mean {
-    /// The counts of so many levels, all zero.
-    fn of(count: usize) -> Self {
+    /// The division by so many levels.
+    fn by(count: usize) -> Self {
         Self { reciprocal: (1u64 << 32).div_ceil(count as u64) }
     }
 
@@ -450,7 +450,7 @@ mod tests {
         let mask = Mask::stone(&ring());
         let disc = std::f64::consts::PI * 400.0;
         assert!((mask.count() as f64 - disc).abs() < 0.1 * disc, "{}", mask.count());
-        let coverage = Coverage::of(&mask);
+        let coverage = Coverage::new(&mask);
         assert_eq!(coverage.of_square(36, 26, 8), 1.0);
         assert_eq!(coverage.of_square(0, 0, 8), 0.0);
     }
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!((moved.width(), moved.height()), (60, 50));
         assert!((moved.count() as f64 - mask.count() as f64 / 4.0).abs() < 0.1 * mask.count() as f64);
         // The middle of the stone, and a corner of the picture.
-        let coverage = Coverage::of(&moved);
+        let coverage = Coverage::new(&moved);
         assert_eq!((coverage.of_square(28, 23, 4), coverage.of_square(10, 10, 4)), (1.0, 0.0));
         assert_eq!(mask.on_canvas(Placed { size: [80, 60], at: [0, 0] }, [80, 60]), mask);
         // A canvas that shows the middle of the picture only.
@@ -529,7 +529,7 @@ mod tests {
         for count in [1usize, 3, 85, 655, 1093, 4095] {
             let most = 255 * count as u32;
             let sums = (0..=most).step_by(7).chain((1..=255).flat_map(|n| [n * count as u32, n * count as u32 - 1]));
-            assert!(sums.clone().all(|sum| u32::from(Mean::of(count).floor(sum)) == sum / count as u32), "{count}");
+            assert!(sums.clone().all(|sum| u32::from(Mean::by(count).floor(sum)) == sum / count as u32), "{count}");
         }
         let (width, height, radius) = (9usize, 5usize, 2isize);
         let pixels: Vec<u8> = (0..45u32).map(|i| (i * i * 37 % 251) as u8).collect();

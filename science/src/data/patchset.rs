@@ -239,7 +239,7 @@ impl PatchSet {
         let own = self.indices(|patch| patch.set == set);
         // Whole numbers: their order does not matter.
         let add = |a: Sums, b: Sums| [0, 1, 2].map(|channel| [0, 1, 2].map(|of| a[channel][of] + b[channel][of]));
-        Moments::of(own.into_par_iter().map(|index| sums(self.pixels(index))).reduce(Sums::default, add))
+        Moments::from_sums(own.into_par_iter().map(|index| sums(self.pixels(index))).reduce(Sums::default, add))
     }
 
     /// Patches, each varied in its own way, then normalised: `[batch, 3, size, size]`.
@@ -252,7 +252,7 @@ impl PatchSet {
             let sources = augmentation.sources(self.size);
             let Moments { mean, std } = match &normalisation.0 {
                 Norm::Sets(moments) => moments[self.patches[index].set as usize],
-                Norm::Own => Moments::of(sums(pixels)),
+                Norm::Own => Moments::from_sums(sums(pixels)),
             };
             for (channel, values) in values.chunks_exact_mut(plane).enumerate() {
                 let bytes = &pixels[channel * plane..][..plane];
@@ -294,7 +294,7 @@ fn sums(pixels: &[u8]) -> Sums {
 }
 
 impl Moments {
-    fn of(sums: Sums) -> Self {
+    fn from_sums(sums: Sums) -> Self {
         let mean = sums.map(|[count, sum, _]| sum as f64 / count.max(1) as f64);
         let variance = |channel: usize| {
             let [count, _, squares] = sums[channel];

@@ -16,7 +16,7 @@ const GUARDS: (f64, f64) = (0.01, 0.03);
 /// Peak signal-to-noise ratio in dB, higher is nearer, infinite for equal
 /// pictures. Both have one size; `border` pixels are left out on each side.
 pub fn psnr(picture: &RgbImage, truth: &RgbImage, border: u32) -> f64 {
-    let (a, b) = (Luma::of(picture, border), Luma::of(truth, border));
+    let (a, b) = (Luma::new(picture, border), Luma::new(truth, border));
     let squares: f64 = a.values.iter().zip(&b.values).map(|(a, b)| (a - b).powi(2)).sum();
     10.0 * (RANGE.powi(2) * a.values.len() as f64 / squares).log10()
 }
@@ -24,7 +24,7 @@ pub fn psnr(picture: &RgbImage, truth: &RgbImage, border: u32) -> f64 {
 /// Structural similarity (Wang et al., 2004), at most 1, higher is nearer. Both
 /// have one size, of which the window is left when the border is gone.
 pub fn ssim(picture: &RgbImage, truth: &RgbImage, border: u32) -> f64 {
-    let (a, b) = (Luma::of(picture, border), Luma::of(truth, border));
+    let (a, b) = (Luma::new(picture, border), Luma::new(truth, border));
     let product = |a: &Luma, b: &Luma| Luma {
         width: a.width,
         values: a.values.iter().zip(&b.values).map(|(a, b)| a * b).collect(),
@@ -48,7 +48,7 @@ struct Luma {
 
 impl Luma {
     /// The luma by ITU-R BT.601.
-    fn of(picture: &RgbImage, border: u32) -> Self {
+    fn new(picture: &RgbImage, border: u32) -> Self {
         let (width, height) = picture.dimensions();
         let inside = |side: u32| border..side.saturating_sub(border).max(border);
         let luma = |x, y| {

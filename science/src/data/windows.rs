@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn choose(search: &Search, wanted: usize) -> Vec<Window> {
-        let mask = Coverage::of(&Mask::full(search.picture[0], search.picture[1]));
+        let mask = Coverage::new(&Mask::full(search.picture[0], search.picture[1]));
         search.choose(&mask, wanted, &mut stream(Seed(1), "windows", 0))
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn a_picture_gives_what_it_has() {
         assert_eq!(choose(&search([32, 32], 32), 9).len(), 1);
         assert_eq!(choose(&search([31, 90], 32), 9), []);
-        let dark = Coverage::of(&Mask::stone(&image::RgbImage::new(64, 64)));
+        let dark = Coverage::new(&Mask::stone(&image::RgbImage::new(64, 64)));
         let mut search = search([64, 64], 32);
         let rng = || stream(Seed(1), "windows", 0);
         assert_eq!(search.choose(&dark, 5, &mut rng()), []);

@@ -39,7 +39,7 @@ impl Schedule {
             angle.cos().powi(2)
         };
         let beta: Vec<f64> = (0..timesteps).map(|t| (1.0 - cosine(t + 1) / cosine(t)).clamp(0.0, BETA_MAX)).collect();
-        let mut schedule = Self::of(beta);
+        let mut schedule = Self::from_beta(beta);
         schedule.gammas = rescale_losses
             .iter()
             .map(|loss| (0..timesteps as usize).map(|t| (schedule.noise(t) / loss).clamp(0.0, 1.0)).collect())
@@ -52,10 +52,10 @@ impl Schedule {
     pub fn linear(timesteps: u32) -> Self {
         let share = |t: u32| f64::from(t) / (f64::from(timesteps) - 1.0).max(1.0);
         let beta = |t: u32| (LINEAR.0 + (LINEAR.1 - LINEAR.0) * share(t)) * 1000.0 / f64::from(timesteps);
-        Self::of((0..timesteps).map(|t| beta(t).min(BETA_MAX)).collect())
+        Self::from_beta((0..timesteps).map(|t| beta(t).min(BETA_MAX)).collect())
     }
 
-    fn of(beta: Vec<f64>) -> Self {
+    fn from_beta(beta: Vec<f64>) -> Self {
         let product = |left: &mut f64, beta: &f64| {
             *left *= 1.0 - beta;
             Some(*left)

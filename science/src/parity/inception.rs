@@ -67,7 +67,7 @@ fn sifid_equals_the_reference() {
                 let positions = pair[format!("n_positions_{side}")][channels.to_string()].as_u64().unwrap();
                 let own = of(side, 1);
                 assert_eq!(own.ncols() as u64, positions, "{name} {side} {channels}");
-                compare(&Statistics::of(own), &vectors, &format!("{name}.{side}"), channels);
+                compare(&Statistics::from_samples(own), &vectors, &format!("{name}.{side}"), channels);
                 for part in ["", "_corner"] {
                     let what = format!("{name}.{side}.feat{channels}{part}");
                     let Some((shape, expected)) = vectors.0.get(&what) else { continue };
@@ -75,7 +75,8 @@ fn sifid_equals_the_reference() {
                     assert_close(corner(map, shape), expected, 1e-4, &what);
                 }
             }
-            let distance = |times| Rooted::of(of("real", times)).distance(&Statistics::of(of("fake", times)));
+            let distance =
+                |times| Rooted::from_samples(of("real", times)).distance(&Statistics::from_samples(of("fake", times)));
             near(distance(1), "rgb01_sifid", 0.0);
             // The published script divides files of PNG by 255 twice. Features of
             // almost black pictures differ little more than they are rounded.

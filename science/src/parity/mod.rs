@@ -165,7 +165,7 @@ struct Gradients<'a> {
 }
 
 impl Gradients<'_> {
-    fn of<M: Module>(gradients: &GradientsParams, module: &M) -> BTreeMap<String, Vec<f32>> {
+    fn by_name<M: Module>(gradients: &GradientsParams, module: &M) -> BTreeMap<String, Vec<f32>> {
         let mut visitor = Gradients { trail: Trail::default(), gradients, named: BTreeMap::new() };
         module.visit(&mut visitor);
         visitor.named

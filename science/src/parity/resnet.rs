@@ -178,7 +178,7 @@ fn steps_of_training_equal_the_reference() {
             assert_close(scores, vectors.values(&part("logits")), 2e-3, &part("logits"));
             assert_close(loss.clone(), vectors.values(&part("loss")), 1e-4, &part("loss"));
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
-            let named = Gradients::of(&gradients, &net);
+            let named = Gradients::by_name(&gradients, &net);
             if step == 0 {
                 for prefix in ["grad.", "grad_first4rows."] {
                     assert_gradients(&named, &vectors.arrays(&part(prefix)), |_| 5e-4, &device);
@@ -249,7 +249,7 @@ fn gradients_of_full_networks_equal_the_reference() {
         for expected in [vectors.values("loss")[0], info["loss_f64"].as_f64().unwrap()] {
             assert_close(loss.clone(), &[expected], 1e-4, "loss");
         }
-        let gradients = Gradients::of(&GradientsParams::from_grads(loss.backward(), &net), &net);
+        let gradients = Gradients::by_name(&GradientsParams::from_grads(loss.backward(), &net), &net);
         assert_weights(&weights::collect(&net.valid()), &vectors.arrays("running."));
 
         let recorded = info["grads"].as_object().unwrap();

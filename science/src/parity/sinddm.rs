@@ -15,7 +15,7 @@ use crate::diffusion::schedule::{Reblurring, Schedule};
 use crate::models::sinddm::{SinDdm, embedding};
 use crate::stages::sinddm_train::learning_rate;
 use crate::training::optimizer::{self, NamedOptimizer};
-use crate::weights;
+use crate::weights::{self, torch};
 
 fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
@@ -246,7 +246,7 @@ fn gradients_equal_the_reference() {
             let loss = (predicted - noise).abs().mean();
             assert_close(loss.clone(), vectors.values(&part("loss")), 1e-6, &part("loss"));
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
-            let named = Gradients::of(&gradients, &net);
+            let named = Gradients::by_name(&gradients, &net);
             let expected = vectors.arrays(&part("grad."));
             assert_eq!(named.len(), expected.len());
             for (name, own) in named {
@@ -441,7 +441,7 @@ fn checkpoints_of_the_reference_can_be_used_here() {
         .flat_map(|folder| names_ending(folder, ".pth").into_iter().map(move |name| (folder, name)))
     {
         let stored = Vectors::open(&format!("{folder}/{name}.safetensors")).arrays("");
-        assert_eq!(weights::torch::read(&path(&format!("{folder}/{name}.pth")), None).unwrap(), stored, "{name}");
+        assert_eq!(torch::read(&path(&format!("{folder}/{name}.pth")), None).unwrap(), stored, "{name}");
     }
     let entries = list("sinddm/train/train.json");
     let pyramids = entries.iter().find(|entry| entry["auto_scale"].is_u64()).unwrap();

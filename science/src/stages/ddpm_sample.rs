@@ -40,7 +40,7 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
     let stage = Stage::DdpmSample { sampling: sampling.clone() };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
     let each = Each { steps: times.len() as u64, batch: sampling.batch.max(1), all: all.len(), side };
-    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &each));
+    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::from_state(state, done, &each));
     let Made { done, x: mut begun, mut images } = resumed.unwrap_or_default();
     let mut watch = Watch::new(attempt.monitor, total);
     for numbers in all.chunks(sampling.batch.max(1) as usize) {
@@ -126,7 +126,7 @@ impl Each {
 
 impl Made {
     /// The state after so many steps, from the tensors of [`state`].
-    fn of(mut state: Arrays, done: u64, each: &Each) -> Result<Self, Failure> {
+    fn from_state(mut state: Arrays, done: u64, each: &Each) -> Result<Self, Failure> {
         let images = weights::take(&mut state, "images");
         let images: Option<Vec<RgbImage>> = images.values().map(weights::to_picture).collect();
         let (images, x) = (images.unwrap_or_default(), state.remove("x"));

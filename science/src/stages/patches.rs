@@ -337,7 +337,7 @@ fn cut(patches: &Patches, order: &Order<'_>, keep: Keep, seed: Seed) -> Result<C
         method: patches.patch.method,
     };
     let mut rng = random::stream(seed, "patches.choose", u64::from(order.source.id));
-    let windows = search.choose(&Coverage::of(&mask), order.count, &mut rng);
+    let windows = search.choose(&Coverage::new(&mask), order.count, &mut rng);
     let kept = if keep == Keep::Look { SHOWN_OF_IMAGE } else { windows.len() };
     let crop = |at: &Window| imageops::crop_imm(&image, at.x, at.y, size, size).to_image();
     let patches = windows.iter().take(kept).map(crop).collect();

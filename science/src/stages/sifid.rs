@@ -57,7 +57,7 @@ pub fn run(sifid: &EvaluateSifid, attempt: Attempt<'_>) -> Result<(), Failure> {
     let mut real = Vec::new();
     for picture in &reals {
         step(&mut watch)?;
-        real.push(Rooted::of(of(sized(picture.open()?, true))));
+        real.push(Rooted::from_samples(of(sized(picture.open()?, true))));
     }
 
     let mut per_image = Vec::new();
@@ -68,7 +68,7 @@ pub fn run(sifid: &EvaluateSifid, attempt: Attempt<'_>) -> Result<(), Failure> {
             let message = format!("{} is not of {width}×{height} pixels like the first", picture.name());
             return Err(Failure::invalid_input(message));
         }
-        let synthetic = Statistics::of(of(sized(image, false)));
+        let synthetic = Statistics::from_samples(of(sized(image, false)));
         let distances: Vec<f64> = match sifid.pairing {
             Pairing::Index => vec![real[i % real.len()].distance(&synthetic)],
             Pairing::AllPairs | Pairing::Nearest => real.par_iter().map(|real| real.distance(&synthetic)).collect(),

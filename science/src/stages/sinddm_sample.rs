@@ -38,7 +38,8 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
     let stage = Stage::SinddmSample { sampling: sampling.clone(), reject_empty };
     let mut checkpoints = Checkpoints::new(&stage, attempt.seed, attempt.folder)?;
     let sizes: Vec<[u32; 2]> = samplers.iter().flat_map(|sampler| sampler.sizes.clone()).collect();
-    let resumed = checkpoints.resume(attempt.monitor, |done, state| Made::of(state, done, &sizes, attempt.device));
+    let resumed =
+        checkpoints.resume(attempt.monitor, |done, state| Made::from_state(state, done, &sizes, attempt.device));
     let Made { done, mut canvas, samples: mut drawn } = resumed.unwrap_or_default();
     let mut watch = Watch::new(attempt.monitor, 0);
 
@@ -147,7 +148,7 @@ struct Made {
 
 impl Made {
     /// The state after so many steps, from the tensors of [`state`].
-    fn of(mut state: Arrays, done: u64, sizes: &[[u32; 2]], device: &Device) -> Result<Self, Failure> {
+    fn from_state(mut state: Arrays, done: u64, sizes: &[[u32; 2]], device: &Device) -> Result<Self, Failure> {
         let unfit = || Failure::invalid_input("its samples do not fit");
         let finished = weights::take(&mut state, "images").into_iter().map(|(name, array)| {
             let (draws, number) = name.split_once('.')?;

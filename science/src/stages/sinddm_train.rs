@@ -76,7 +76,7 @@ pub fn run(sinddm: &Sinddm, mut attempt: Attempt<'_>) -> Result<(), Failure> {
             })?;
             let lr = learning_rate(sinddm, step);
 
-            let narrow = precision::of(&net, sinddm.precision);
+            let narrow = precision::cast(&net, sinddm.precision);
             let (loss, gradients) =
                 loss_and_gradients(&narrow, &schedule, &scales[draw.scale], &draw, parts[draw.scale]);
             net = adam.step(lr, net, gradients);

@@ -25,7 +25,7 @@ impl Losses {
     ///
     /// # Errors
     /// If they are of another number of steps.
-    pub fn of(mut arrays: Arrays, steps: u64) -> Result<Self, Failure> {
+    pub fn from_arrays(mut arrays: Arrays, steps: u64) -> Result<Self, Failure> {
         let mut column = |name| arrays.remove(name).map_or_else(Vec::new, |array| array.values);
         let (scales, losses) = (column("scale"), column("loss"));
         if scales.len() as u64 != steps || losses.len() as u64 != steps {

@@ -61,7 +61,7 @@ impl<M: Module> Training<M> {
         let net = weights::restore(blank, weights::take(state, "net"))?;
         let average = weights::restore(net.valid(), weights::take(state, "average"))?;
         let adam = NamedOptimizer::restore(adam, &net, weights::take(state, "adam"))?;
-        let losses = Losses::of(weights::take(state, "losses"), step)?;
+        let losses = Losses::from_arrays(weights::take(state, "losses"), step)?;
         Ok(Self { net, average, adam, losses })
     }
 }

@@ -7,7 +7,7 @@ use domain::experiment::Precision;
 
 /// The network with its weights in other numbers: a copy, whose gradients are
 /// known by the same parameters.
-pub fn of<M: Module>(net: &M, precision: Precision) -> M {
+pub fn cast<M: Module>(net: &M, precision: Precision) -> M {
     match precision {
         Precision::F32 => net.clone(),
         Precision::Bf16 => net.clone().map(&mut Narrower),

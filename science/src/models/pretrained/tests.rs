@@ -19,7 +19,7 @@ struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn of(tensors: Arrays) -> Self {
+    fn new(tensors: Arrays) -> Self {
         Self { key: None, tensors, more: b"", packed: false }
     }
 
@@ -104,7 +104,7 @@ fn both_formats_and_every_place_in_a_checkpoint_hold_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let mut with_counter = few();
     with_counter.insert("bn.num_batches_tracked".to_owned(), array(&[]));
-    let flat = Checkpoint::of(with_counter);
+    let flat = Checkpoint::new(with_counter);
     let under = |key| Checkpoint { key: Some(key), ..flat.clone() };
     for checkpoint in [flat.clone(), under("params"), under("params_ema"), under("state_dict")] {
         assert_eq!(arrays(&put(&folder, &checkpoint.bytes())).unwrap(), few());
@@ -173,7 +173,7 @@ fn a_checkpoint_with_code_is_refused_and_nothing_of_it_runs() {
         command.as_bytes(),
         &b"tR"[..],
     ];
-    let checkpoint = Checkpoint { more: Vec::leak(evil.concat()), ..Checkpoint::of(few()) };
+    let checkpoint = Checkpoint { more: Vec::leak(evil.concat()), ..Checkpoint::new(few()) };
     let message = refusal(arrays(&put(&folder, &checkpoint.bytes())));
     assert!(message.contains("holds posix.system, which is code to be run"), "{message}");
     assert!(!witness.exists());
@@ -183,7 +183,7 @@ fn a_checkpoint_with_code_is_refused_and_nothing_of_it_runs() {
 fn a_file_that_unpacks_to_more_than_it_explains_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let zeros = Array { shape: vec![4 << 20], values: vec![0.0; 4 << 20] };
-    let bomb = Checkpoint { packed: true, ..Checkpoint::of(Arrays::from([("a".to_owned(), zeros)])) };
+    let bomb = Checkpoint { packed: true, ..Checkpoint::new(Arrays::from([("a".to_owned(), zeros)])) };
     let message = refusal(arrays(&put(&folder, &bomb.bytes())));
     assert!(message.contains("unpacks to 1677") && message.contains("as no checkpoint does"), "{message}");
 }
@@ -192,7 +192,7 @@ fn a_file_that_unpacks_to_more_than_it_explains_is_refused() {
 fn an_absurd_shape_is_refused_before_anything_is_made_room_for() {
     let folder = tempfile::tempdir().unwrap();
     let absurd =
-        |shape: Vec<usize>| Checkpoint::of(Arrays::from([("a".to_owned(), Array { shape, values: vec![0.5] })]));
+        |shape: Vec<usize>| Checkpoint::new(Arrays::from([("a".to_owned(), Array { shape, values: vec![0.5] })]));
     // Beyond its storage, and beyond what can be counted.
     refusal(arrays(&put(&folder, &absurd(vec![1 << 30, 1 << 30]).bytes())));
     refusal(arrays(&put(&folder, &absurd(vec![1 << 31; 4]).bytes())));
@@ -215,7 +215,7 @@ fn empty_cut_off_and_foreign_files_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     assert!(refusal(arrays(&put(&folder, b""))).contains("the file is empty"));
     assert!(refusal(arrays(&put(&folder, b"<!DOCTYPE html><title>404</title>"))).contains("no checkpoint of PyTorch"));
-    let whole = Checkpoint::of(few()).bytes();
+    let whole = Checkpoint::new(few()).bytes();
     for end in [4, 60, whole.len() / 2, whole.len() - 10] {
         refusal(arrays(&put(&folder, &whole[..end])));
     }
@@ -272,7 +272,7 @@ proptest! {
         removed in 0..9usize,
         added in prop::collection::vec(any::<u8>(), 0..9),
     ) {
-        let checkpoint = Checkpoint { key: Some("params"), packed: kind == 1, ..Checkpoint::of(few()) };
+        let checkpoint = Checkpoint { key: Some("params"), packed: kind == 1, ..Checkpoint::new(few()) };
         let mut bytes = match kind {
             0 | 1 => checkpoint.bytes(),
             2 => safetensors::serialize(&few(), None).unwrap(),

@@ -21,7 +21,7 @@ pub enum Naming {
 
 impl Naming {
     /// The party whose names these are; `None` if neither's.
-    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         names.into_iter().find_map(|name| match name {
             _ if name.starts_with("swin2sr.") => Some(Naming::HuggingFace),
             _ if name.starts_with("conv_first.") => Some(Naming::Official),
@@ -118,7 +118,7 @@ pub fn network(config: &Swin2SrConfig, arrays: Arrays, device: &Device) -> Resul
 /// `InvalidInput` if it is no checkpoint of Swin2SR, or if queries, keys or
 /// values lack a part.
 pub fn import(mut arrays: Arrays) -> Result<(Naming, Arrays), Failure> {
-    let naming = Naming::of(arrays.keys().map(String::as_str))
+    let naming = Naming::from_names(arrays.keys().map(String::as_str))
         .ok_or_else(|| Failure::invalid_input("the tensors are not named as those of Swin2SR are".to_owned()))?;
     arrays.retain(|name, _| !COMPUTED.iter().any(|computed| name.ends_with(computed)));
     if naming == Naming::HuggingFace {
