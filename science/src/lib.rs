@@ -4,19 +4,20 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
-//! | [`layers`] | what networks are built of, the only door to those of burn |
-//! | [`models`] | one network per file |
-//! | [`training`] | what trainings share: all that changes from step to step, and their end |
-//! | [`diffusion`] | pictures from a diffusion model, step by step |
 //! | [`stages`] | one stage per file |
-//! | [`files`] | files that stages read and write, records above all |
-//! | [`random`] | generators keyed by (seed, purpose, step) |
-//! | [`frechet`] | distance between the features of two sets of samples |
+//! | [`models`] | one network per file, and the weights that are published for them |
+//! | [`layers`] | what networks are built of, the only door to burn's layers |
+//! | [`diffusion`] | schedules, samplers and finished samples of diffusion models |
+//! | [`training`] | what trainings share: all that changes from step to step, and their end |
 //! | [`weights`] | named tensors, in safetensors files and PyTorch's |
-//! | [`checkpoint`] | all that a training needs to go on |
+//! | [`data`] | reading and writing pictures, resizing, masks, splits, phantoms |
+//! | [`frechet`] | distance between the features of two sets of samples |
+//! | [`checkpoint`] | all that a training or sampling needs to go on |
 //! | [`progress`] | how far the work is, for people |
+//! | [`random`] | generators keyed by (seed, purpose, step) |
+//! | [`files`] | files that stages read and write, records above all |
 //! | [`device`] | which processor computes |
+//! | `parity` | tests against numbers of the reference implementations |
 
 pub mod checkpoint;
 pub mod data;

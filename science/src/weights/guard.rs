@@ -267,6 +267,7 @@ fn skip(reader: &mut impl BufRead, bytes: usize) -> Result<(), String> {
     pass(reader, length)
 }
 
+/// Passes over so many bytes.
 fn pass(reader: &mut impl BufRead, length: u64) -> Result<(), String> {
     let passed = io::copy(&mut reader.take(length), &mut io::sink()).map_err(cut_off)?;
     if passed == length { Ok(()) } else { Err(cut_off("")) }
