@@ -45,7 +45,7 @@ pub fn work(spec: &Spec) -> anyhow::Result<Work> {
         |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read {name}: {error}")));
     let text = spec.spec.as_ref().map(read).transpose()?;
     let file = text.as_deref().map(|text| SpecFile { name: &name, text });
-    let commands = file.map(overrides::commands).transpose().map_err(|error| wrong(error.to_string()))?;
+    let commands = file.map(Commands::from_file).transpose().map_err(|error| wrong(error.to_string()))?;
     match commands.flatten() {
         Some(_) if !spec.sets.is_empty() || spec.allow_leak => {
             let problem = format!("{name} asks for commands, which have no knobs: leave --set and --allow-leak out");

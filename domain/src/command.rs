@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use crate::digest::{DIGEST_BYTES, Digest};
+use crate::overrides::{self, SpecFile};
 use crate::plan::{Input, Plan, Source, TaskSpec};
 use crate::resources::{InvalidResources, Resources};
 use crate::seed::Seed;
@@ -50,6 +52,21 @@ pub struct Commands {
     pub id: String,
     /// The commands, each after those whose results it reads.
     pub command: Vec<CommandSpec>,
+}
+
+impl Commands {
+    /// The commands that a file asks for; none if the file describes a study. A file with
+    /// `[[command]]` in it describes no study.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, and where.
+    pub fn from_file(file: SpecFile<'_>) -> Result<Option<Self>, overrides::Error> {
+        let table: Table = file.text.parse().map_err(|error| overrides::locate(file, &error))?;
+        if !table.contains_key("command") {
+            return Ok(None);
+        }
+        toml::from_str(file.text).map(Some).map_err(|error| overrides::locate(file, &error))
+    }
 }
 
 /// One command, which runs once, or once for each index or line.
@@ -389,6 +406,19 @@ mod tests {
     use crate::scheduler::Scheduler;
     use crate::task::Task;
     use crate::work::Work;
+
+    #[test]
+    fn a_file_of_commands_is_no_study() {
+        let of = |text| Commands::from_file(SpecFile { name: "spec.toml", text });
+        let spec = "[[command]]\nname = \"a\"\nargv = [\"true\"]\nresources.slots = 2\n";
+        let asked = of(spec).unwrap().unwrap();
+        assert_eq!((asked.command[0].name.as_str(), asked.command[0].resources.slots), ("a", 2));
+        assert_eq!(of("scale = \"tiny\"").unwrap(), None);
+        let wrong = of("[[command]]\nname = \"a\"\nargs = []\n").unwrap_err().to_string();
+        assert!(wrong.starts_with("spec.toml:3:1: unknown field `args`"), "{wrong}");
+        let both = of("scale = \"tiny\"\n[[command]]\nname = \"a\"\nargv = []\n").unwrap_err().to_string();
+        assert!(both.contains("unknown field `scale`"), "{both}");
+    }
 
     fn echo(name: &str) -> CommandSpec {
         CommandSpec { name: name.to_owned(), argv: vec!["echo".to_owned()], ..CommandSpec::default() }

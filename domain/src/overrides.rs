@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use toml::{Table, Value};
 
-use crate::command::Commands;
 use crate::experiment::{Experiment, Idle, InvalidKnob, Scale, knobs};
 
 /// Why there is no valid spec.
@@ -105,19 +104,6 @@ pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Res
     Ok(experiment)
 }
 
-/// The commands that a file asks for; none if the file describes a study. A file with
-/// `[[command]]` in it describes no study.
-///
-/// # Errors
-/// The first thing that is wrong, and where.
-pub fn commands(file: SpecFile<'_>) -> Result<Option<Commands>, Error> {
-    let table: Table = file.text.parse().map_err(|error| locate(file, &error))?;
-    if !table.contains_key("command") {
-        return Ok(None);
-    }
-    toml::from_str(file.text).map(Some).map_err(|error| locate(file, &error))
-}
-
 /// Parses a file without the other layers, so that errors have a position in the file.
 fn parse(file: SpecFile<'_>) -> Result<Experiment, Error> {
     let spec = toml::from_str(file.text).map_err(|error| locate(file, &error))?;
@@ -127,7 +113,8 @@ fn parse(file: SpecFile<'_>) -> Result<Experiment, Error> {
     Ok(spec)
 }
 
-fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
+/// The error with its place in the file.
+pub(crate) fn locate(file: SpecFile<'_>, error: &toml::de::Error) -> Error {
     let span = error.span().or_else(|| line_of(file.text, &error.to_string()));
     let offset = span.map_or(0, |span| span.start).min(file.text.len());
     let before = &file.text.as_bytes()[..offset];
@@ -262,19 +249,6 @@ mod tests {
             let is_spelt = section.is_some_and(|section| section.contains_key(path[path.len() - 1]));
             assert!(is_spelt, "experiments/paper.toml does not name {knob}");
         }
-    }
-
-    #[test]
-    fn a_file_of_commands_is_no_study() {
-        let of = |text| commands(SpecFile { name: "spec.toml", text });
-        let spec = "[[command]]\nname = \"a\"\nargv = [\"true\"]\nresources.slots = 2\n";
-        let asked = of(spec).unwrap().unwrap();
-        assert_eq!((asked.command[0].name.as_str(), asked.command[0].resources.slots), ("a", 2));
-        assert_eq!(of("scale = \"tiny\"").unwrap(), None);
-        let wrong = of("[[command]]\nname = \"a\"\nargs = []\n").unwrap_err().to_string();
-        assert!(wrong.starts_with("spec.toml:3:1: unknown field `args`"), "{wrong}");
-        let both = of("scale = \"tiny\"\n[[command]]\nname = \"a\"\nargv = []\n").unwrap_err().to_string();
-        assert!(both.contains("unknown field `scale`"), "{both}");
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::{Experiment, Scale};
 use domain::overrides::{self, SpecFile};
-use domain::plan::{Data, RawClass};
+use domain::plan::{self, Data, RawClass};
 use domain::stage::Stage;
-use domain::{command, plan};
 
 use super::MEMORY;
 use crate::mutate::Target;
@@ -127,13 +127,13 @@ gpus = 0.5
     let words = ["array = [0, 9]\n", "[[command]]\n", "task:read", "artifact:", "gpus", "memory_mib", "labels"];
     let execute = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        let commands = match overrides::commands(SpecFile { name: "commands.toml", text: &text }) {
+        let commands = match Commands::from_file(SpecFile { name: "commands.toml", text: &text }) {
             Ok(Some(commands)) => commands,
             Ok(None) => return "no command".to_owned(),
             Err(error) => return error.to_string(),
         };
         let json = serde_json::to_vec(&commands).unwrap();
-        assert_eq!(serde_json::from_slice::<command::Commands>(&json).unwrap(), commands);
+        assert_eq!(serde_json::from_slice::<Commands>(&json).unwrap(), commands);
         let tasks = |spec: &command::CommandSpec| spec.array.map_or(1, |[from, to]| to.saturating_sub(from));
         let many = commands.command.iter().map(tasks).fold(0, u64::saturating_add);
         match (1_000..=command::TASKS_MAX).contains(&many) {
