@@ -1,24 +1,15 @@
 //! Authorisation: who calls, and what the caller may do, in one table for all methods.
 
 use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
-use http::{Request, Response};
 use proto::status::{BUSY, ROLE, WHO, status};
-use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
 
 use crate::config::Limits;
 use crate::crowd::Network;
-use crate::intake::{Answer, Intake};
-use crate::seats::{Hall, Seat};
-use crate::telemetry;
 use Load::{Download, Large, Medium, Question, Small, Stream, Submission, Upload, Waiting, Watch};
 
 /// The other end of a connection.
@@ -87,7 +78,7 @@ pub(crate) enum Load {
 
 impl Load {
     /// Size limit of one message, in bytes.
-    fn message_max(self) -> usize {
+    pub(crate) fn message_max(self) -> usize {
         match self {
             Self::Small | Self::Watch | Self::Waiting | Self::Download => 64 * 1024,
             // A heartbeat names all attempts of its worker, who drops tasks names them all.
@@ -98,18 +89,18 @@ impl Load {
     }
 
     /// Most messages of a request.
-    fn messages(self) -> usize {
+    pub(crate) fn messages(self) -> usize {
         if matches!(self, Self::Upload | Self::Stream) { usize::MAX } else { 1 }
     }
 
     /// Whether the request has to arrive in full before it gets its turn among the requests of
     /// all callers: a slow one then keeps nobody waiting.
-    fn comes_whole(self) -> bool {
+    pub(crate) fn comes_whole(self) -> bool {
         matches!(self, Self::Question | Self::Submission)
     }
 
     /// How long the caller may be silent before the request has arrived in full.
-    fn pause(self, limits: &Limits) -> Option<Duration> {
+    pub(crate) fn pause(self, limits: &Limits) -> Option<Duration> {
         match self {
             Self::Stream => None,
             Self::Upload => Some(limits.upload_pause),
@@ -173,6 +164,16 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.WorkerService/Session", WORKERS, Stream),
 ];
 
+/// The row of a method in the table.
+fn listed(method: &str) -> Option<(&'static str, Allowed, Load)> {
+    METHODS.iter().find(|(listed, ..)| *listed == method).copied()
+}
+
+/// The name of a method for metrics: callers cannot make up more names than there are methods.
+pub(crate) fn metric_name(method: &str) -> &'static str {
+    listed(method).map_or("other", |(name, ..)| name)
+}
+
 /// Every page of the window, with who may see it. A page that is not listed is for
 /// administrators.
 const PAGES: &[(&str, Allowed)] =
@@ -213,9 +214,11 @@ impl Caller {
     }
 
     /// The cost of a call, if the caller may make it.
-    fn check(&self, method: &str) -> Result<Load, Status> {
-        let listed = METHODS.iter().find(|(listed, ..)| *listed == method);
-        let (allowed, load) = listed.map_or((ADMINS, Load::Small), |(_, allowed, load)| (*allowed, *load));
+    ///
+    /// # Errors
+    /// If the caller may not make it; the message says which role may.
+    pub(crate) fn check(&self, method: &str) -> Result<Load, Status> {
+        let (_, allowed, load) = listed(method).unwrap_or(("", ADMINS, Load::Small));
         self.check_role(allowed, method).map(|()| load)
     }
 
@@ -274,111 +277,6 @@ impl fmt::Display for Caller {
             | Self::Unknown(identity)
             | Self::Crowded(identity) => identity.fmt(f),
         }
-    }
-}
-
-/// Checks roles and takes seats in front of all services.
-#[derive(Clone, Debug)]
-pub(crate) struct RoleCheck {
-    pub(crate) hall: Hall,
-    pub(crate) limits: Limits,
-}
-
-impl RoleCheck {
-    /// Waits for the seat of a call and attaches it to the request.
-    async fn admit(
-        &self,
-        peer: &Peer,
-        load: Result<Load, Status>,
-        request: Request<Body>,
-    ) -> Result<(Request<Body>, Option<Arc<Seat>>), Status> {
-        let load = load?;
-        let seat = self.hall.take(peer, load).await?;
-        let (mut parts, body) = request.into_parts();
-        let intake = Intake::new(body, load.messages(), load.message_max(), load.pause(&self.limits));
-        let body = if load.comes_whole() { intake.gathered().await? } else { Body::new(intake) };
-        if let Some(seat) = &seat {
-            self.hall.turn(seat, peer, load).await?;
-            parts.extensions.insert(seat.clone());
-        }
-        Ok((Request::from_parts(parts, body), seat))
-    }
-}
-
-impl<S> Layer<S> for RoleCheck {
-    type Service = RoleChecked<S>;
-
-    fn layer(&self, inner: S) -> RoleChecked<S> {
-        RoleChecked { inner, guard: self.clone() }
-    }
-}
-
-/// A service behind the role check.
-#[derive(Clone, Debug)]
-pub(crate) struct RoleChecked<S> {
-    inner: S,
-    guard: RoleCheck,
-}
-
-impl<S> Service<Request<Body>> for RoleChecked<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let later = self.inner.clone();
-        // The one that is ready.
-        let mut inner = std::mem::replace(&mut self.inner, later);
-        let guard = self.guard.clone();
-        let stranger = || Peer { caller: Caller::Nameless, network: None, by_socket: false };
-        let peer = request.extensions().get().cloned().unwrap_or_else(stranger);
-        let method = request.uri().path();
-        let listed = METHODS.iter().find(|(listed, ..)| *listed == method).map_or("other", |(listed, ..)| *listed);
-        let checked = peer.caller.check(method);
-        let began = Instant::now();
-        Box::pin(async move {
-            let response = match guard.admit(&peer, checked, request).await {
-                Ok((request, seat)) => {
-                    let response = inner.call(request).await?;
-                    response.map(|body| Body::new(Answer { body, _seat: seat }))
-                }
-                Err(refused) => refused.into_http(),
-            };
-            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-            telemetry::answered(listed, code_name(code), began.elapsed());
-            Ok(response)
-        })
-    }
-}
-
-/// The name of a status code in gRPC's specification.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`listen`] | connections, and who is at their other end |
 //! | `crowd` | places for connections of unknown callers |
 //! | [`access`] | which role may call which method, and how large the call may be |
+//! | `admission` | the role check and the seats in front of all services |
 //! | `seats` | how many calls callers may have under way |
 //! | `intake` | how large and how slow a request may be |
 //! | [`pki`] | the certificate authority of those who join |
@@ -27,6 +28,7 @@
 //! | [`api`] | one gRPC service per file |
 
 pub mod access;
+mod admission;
 pub mod api;
 pub mod background;
 pub mod blobs;

@@ -89,7 +89,6 @@ impl Seat {
     }
 
     /// Gives the shared permit back: from now on the call only waits until its answer is read.
-    /// answer is read.
     pub(crate) fn make_way(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

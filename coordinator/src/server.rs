@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::access::RoleCheck;
+use crate::admission::RoleCheck;
 use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
 use crate::background::Background;
 use crate::blobs::{self, Blobs};
@@ -140,7 +140,8 @@ pub async fn run(
     let (tell, leader) = watch::channel(String::new());
     if let Some(http) = http {
         let view = View::new(driver.clone(), leader, config.state.clone());
-        window::open(&config, limits, http, connections.clone(), view, &background)?;
+        let address = http.local_addr().map_err(Error::Listen)?;
+        window::open(&config, limits, http, address, connections.clone(), view, &background)?;
     }
     let Some((listener, turn)) = standby::wait(&config, limits, listener, tell, shutdown.as_mut()).await? else {
         return Ok(());

@@ -4,6 +4,7 @@
 //! the coordinator does not serve yet. TLS, roles and the rule of loopback are those of gRPC. A
 //! connection may make one request and lasts ten seconds.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +32,6 @@ use crate::driver::Handle;
 use crate::listen::{self, Connections, Door, Guests};
 use crate::pki::{self, Pki};
 use crate::room;
-use crate::server::Error;
 use crate::standby;
 use crate::telemetry::{self, Gauges};
 
@@ -124,16 +124,19 @@ impl View {
     }
 }
 
-/// Starts serving the window, which closes when the coordinator ends.
+/// Starts serving the window at its listener's address; it closes when the coordinator ends.
+///
+/// # Errors
+/// If other machines can reach the address and the certificate authority cannot be used.
 pub(crate) fn open(
     config: &Config,
     limits: Limits,
     listener: TcpListener,
+    address: SocketAddr,
     connections: Connections,
     view: View,
     background: &Background,
-) -> Result<(), Error> {
-    let address = listener.local_addr().map_err(Error::Listen)?;
+) -> Result<(), pki::Error> {
     let guests = if config.is_plain(address) {
         None
     } else {
