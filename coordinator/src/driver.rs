@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
-use domain::event::Event;
-use domain::registry::{self, Registry};
+use domain::registry;
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
-use domain::scheduler::{Reject, Request, Scheduler};
+use domain::scheduler::{Reject, Request};
 use domain::stage::Progress;
 use domain::task::{FencingToken, Grant, WorkerId};
 use proto::clock::now_ms;
@@ -208,28 +207,12 @@ impl End {
     }
 }
 
-/// Rebuilds the state from the newest snapshot and all events since. Also returns the number of
-/// the last event in that snapshot.
-///
-/// # Errors
-/// If the journal cannot be read.
-pub fn replay(journal: &mut dyn Journal) -> Result<(Scheduler, Registry, u64), journal::Error> {
-    let ((mut scheduler, mut registry), from) = journal::restore(journal, load)?;
-    journal.replay(from, &mut |_, _, event| {
-        if let Event::Registry(event) = &event {
-            registry.apply(event);
-        }
-        scheduler.apply(&event);
-    })?;
-    Ok((scheduler, registry, from))
-}
-
 /// Reads the journal and starts the driver on a thread of its own.
 ///
 /// # Errors
 /// If the journal cannot be read or the operating system refuses a thread.
 pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, End), Error> {
-    let (scheduler, registry, from) = replay(journal.as_mut())?;
+    let (scheduler, registry, from) = journal::replay::state(journal.as_mut())?;
     let mut tables = journal.tables()?;
     let tail = Tail::new(journal.last(), tables.open_attempts()?);
     let knowledge = Knowledge { scheduler, registry, sessions: Sessions::default(), tail };
@@ -245,12 +228,6 @@ pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, 
     };
     std::thread::Builder::new().name("driver".to_owned()).spawn(run)?;
     Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, End(end)))
-}
-
-fn load(bytes: &[u8]) -> Result<(Scheduler, Registry), String> {
-    let (scheduler, registry): (SchedulerSnapshot, Registry) =
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok((Scheduler::try_from(scheduler).map_err(|error| error.to_string())?, registry))
 }
 
 struct Driver {

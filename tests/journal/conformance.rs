@@ -66,8 +66,10 @@ fn the_last_two_snapshots_are_kept_and_the_newest_readable_is_used(open: Open<'_
     let mut story = Story::new(2);
     let mut journal = open();
     let restored = |journal: &mut dyn Journal| {
-        journal::restore(journal, |bytes| String::from_utf8(bytes.to_owned()).map_err(|error| error.to_string()))
-            .unwrap()
+        journal::replay::restore(journal, |bytes| {
+            String::from_utf8(bytes.to_owned()).map_err(|error| error.to_string())
+        })
+        .unwrap()
     };
     assert_eq!(restored(journal.as_mut()), (String::new(), 0));
     let mut numbers = vec![];

@@ -9,9 +9,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::mark::MarkFile;
-use super::recover::{remove_database, start};
-use super::sqlite::{Sqlite, mark_file};
-use super::{Error, beside, mark};
+use super::sqlite::{Sqlite, mark_file, remove_database};
+use super::{Error, beside, mark, replay};
 
 /// Copies the journal at `path` to a new file `to`; returns the number of the last event in the
 /// copy. The copy holds all events acknowledged before the call, has been read as at a start,
@@ -45,7 +44,7 @@ fn copy_whole(path: &Path, partial: &Path) -> Result<u64, Error> {
     copy(path, partial)?;
     let mut journal = Sqlite::open_unmarked(partial)?;
     let place = || path.display().to_string();
-    start(&mut journal).map_err(|error| match error {
+    replay::check(&mut journal).map_err(|error| match error {
         Error::Damaged { problem, .. } => Error::Damaged { place: place(), problem },
         other => other,
     })?;

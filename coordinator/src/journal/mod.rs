@@ -9,6 +9,7 @@
 //! | [`recover`] | going on without what a damaged disk has lost |
 //! | [`backup`] | a copy in one file, while the journal is in use or not |
 //! | [`snapshot`] | a state on disk, so that a start need not read every event |
+//! | [`replay`] | the state that follows from the newest snapshot and the events since |
 //!
 //! Events are numbered from 1 without gaps. The events of one [`Journal::append`] are stored
 //! together, with a checksum, and in the same transaction as the rows of the
@@ -21,6 +22,7 @@ pub mod mark;
 pub mod postgres;
 mod postgres_rows;
 pub mod recover;
+pub mod replay;
 pub mod snapshot;
 mod sql;
 pub mod sqlite;
@@ -218,25 +220,4 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
-}
-
-/// Restores the state of the newest readable snapshot; also returns the number of the last
-/// event in that snapshot, after which events have to be replayed. A snapshot that cannot be
-/// read only makes this start slower.
-///
-/// # Errors
-/// If the journal cannot be read, or ends before the snapshot.
-pub fn restore<S: Default>(
-    journal: &mut dyn Journal,
-    read: impl Fn(&[u8]) -> Result<S, String>,
-) -> Result<(S, u64), Error> {
-    for number in journal.snapshots()? {
-        let state = journal.snapshot(number).map_err(|error| error.to_string());
-        let state = state.and_then(|snapshot| snapshot.unpack().map_err(|error| error.to_string()));
-        match state.and_then(|bytes| read(&bytes)) {
-            Ok(state) => return Ok((state, number)),
-            Err(problem) => tracing::warn!(number, problem, "a snapshot cannot be used; starting takes longer"),
-        }
-    }
-    Ok((S::default(), 0))
 }

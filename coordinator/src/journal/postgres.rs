@@ -23,7 +23,8 @@ use super::batch::{Batch, Replay};
 use super::mark::{Mark, MarkFile, Refusal};
 use super::postgres_rows::Writer;
 use super::snapshot::Snapshot;
-use super::{Error, FORM, Journal, SNAPSHOTS, Tables, sql};
+use super::sql::{self, count, number};
+use super::{Error, FORM, Journal, SNAPSHOTS, Tables};
 use crate::tables::{self, Attempt, End, Row};
 
 /// The SQL that creates the tables.
@@ -474,16 +475,6 @@ impl<'a> postgres::types::FromSql<'a> for DigestText {
 /// these characters.
 fn is_part_of_a_password(host: &postgres::config::Host) -> bool {
     matches!(host, postgres::config::Host::Tcp(name) if name.contains(['@', ':']) && name.parse::<std::net::Ipv6Addr>().is_err())
-}
-
-/// Converts a stored count, which is never negative.
-fn count(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// Converts a count to its stored form; counts never exceed `i64::MAX`.
-pub(super) fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Whether the error is due to the connection, so that a new connection may help.

@@ -3,7 +3,7 @@
 
 use postgres::{Client, Error, Statement, Transaction};
 
-use super::postgres::number;
+use super::sql::number;
 use crate::tables::Row;
 
 /// The prepared statements.

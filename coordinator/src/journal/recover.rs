@@ -17,9 +17,8 @@ use proto::clock::now_ms;
 use super::leader::{Candidacy, Candidate};
 use super::mark::{MarkFile, Refusal, sync_folder_of};
 use super::postgres::Server;
-use super::sqlite::{Sqlite, mark_file, recovered_file};
-use super::{Error, Journal, backup, beside};
-use crate::driver;
+use super::sqlite::{Sqlite, mark_file, recovered_file, remove_database, remove_logs};
+use super::{Error, Journal, backup, beside, replay};
 use crate::tables;
 
 /// Number of events that are assumed lost where nothing says how many were.
@@ -106,7 +105,7 @@ fn recover_led(
 ) -> Result<Recovered, Error> {
     let marked = MarkFile::open(mark)?;
     let mut journal = open()?;
-    start(journal.as_mut())?;
+    replay::check(journal.as_mut())?;
     let kept = journal.last();
     let problem = match server.check(marked.as_ref())? {
         Ok(()) => return Ok(Recovered { problem: None, kept, known: Some(kept), aside: None }),
@@ -133,14 +132,8 @@ pub fn is_there(path: &Path) -> bool {
 /// Opens the journal as a starting coordinator does; returns the number of its last event.
 fn served(path: &Path) -> Result<u64, Error> {
     let mut journal = Sqlite::open(path)?;
-    start(&mut journal)?;
+    replay::check(&mut journal)?;
     Ok(journal.last())
-}
-
-/// Reads the journal as a starting coordinator does.
-pub(super) fn start(journal: &mut dyn Journal) -> Result<(), Error> {
-    driver::replay(journal)?;
-    journal.tables()?.open_attempts().map(drop)
 }
 
 /// Number of the last event that the journal had, if anything says so.
@@ -168,7 +161,7 @@ fn keep(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
     }
     let (kept, last) = replayed(path, draft)?;
     let whole = Sqlite::open_unmarked(path).and_then(|mut journal| {
-        start(&mut journal)?;
+        replay::check(&mut journal)?;
         Ok((journal.last(), journal.is_sound()))
     });
     match whole {
@@ -242,22 +235,6 @@ fn take_its_place(path: &Path) -> Result<(), Error> {
 
 fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(true, |file| file.len() == 0)
-}
-
-/// Removes an SQLite database with its log.
-pub(super) fn remove_database(path: &Path) -> io::Result<()> {
-    remove_logs(path).and_then(|()| remove(path))
-}
-
-fn remove_logs(path: &Path) -> io::Result<()> {
-    ["-wal", "-shm"].iter().try_for_each(|ending| remove(&beside(path, ending)))
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn write_error(path: &Path, cause: io::Error) -> Error {

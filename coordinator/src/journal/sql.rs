@@ -1,4 +1,4 @@
-//! Queries whose SQL is the same for every database.
+//! Queries whose SQL is the same for every database, and the numbers in them.
 
 /// Selects attempts with the columns that name their tasks. A condition follows.
 pub(super) const ATTEMPTS: &str = "SELECT a.token, t.task, t.stage, t.subject, a.attempt, a.worker, a.granted, \
@@ -15,3 +15,13 @@ pub(super) const OF_TASK: &str = "t.task = $1 ORDER BY a.token";
 pub(super) const OF_RUN: &str = "(a.granted >= $1 AND a.granted < $2 OR a.ended >= $1 AND a.ended < $2) \
      AND EXISTS (SELECT 1 FROM runs r JOIN run_tasks l ON l.run = r.number WHERE r.run = $3 AND l.task = a.task) \
      ORDER BY a.token";
+
+/// Converts a stored count, which is never negative.
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Converts a count to its stored form; counts never exceed `i64::MAX`.
+pub(super) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

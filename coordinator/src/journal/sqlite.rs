@@ -4,6 +4,7 @@
 //! [`Journal::append`] returns (write-ahead log, full sync), and so is the
 //! [`Mark`] that names it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
@@ -468,6 +469,23 @@ pub(super) fn mark_file(journal: &Path) -> PathBuf {
 /// Path at which a journal is assembled that will replace a damaged one.
 pub(super) fn recovered_file(journal: &Path) -> PathBuf {
     beside(journal, "-recovered")
+}
+
+/// Removes an SQLite database with its log.
+pub(super) fn remove_database(path: &Path) -> io::Result<()> {
+    remove_logs(path).and_then(|()| remove(path))
+}
+
+/// Removes the log of an SQLite database.
+pub(super) fn remove_logs(path: &Path) -> io::Result<()> {
+    ["-wal", "-shm"].iter().try_for_each(|ending| remove(&beside(path, ending)))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The text by which a journal names the location of its mark.
