@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use coordinator::history::{Attempt, Change, Row};
 use coordinator::journal::mark::Refusal;
 use coordinator::journal::postgres::Server;
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Error, Journal, Sqlite, Tables, backup, recover};
-use coordinator::tables::Row;
 use coordinator::{Config, driver};
 use domain::command::{self, CommandSpec, Commands};
 use domain::event::Event;
@@ -621,15 +621,15 @@ impl Journal for Faulty {
 }
 
 impl Tables for Faulty {
-    fn changes(&mut self, _: domain::digest::Digest, _: u64, _: u64) -> Result<Vec<proto::v1::TaskChange>, Error> {
+    fn changes(&mut self, _: domain::digest::Digest, _: u64, _: u64) -> Result<Vec<Change>, Error> {
         Ok(vec![])
     }
 
-    fn attempts(&mut self, _: domain::digest::Digest) -> Result<Vec<coordinator::tables::Attempt>, Error> {
+    fn attempts(&mut self, _: domain::digest::Digest) -> Result<Vec<Attempt>, Error> {
         Ok(vec![])
     }
 
-    fn open_attempts(&mut self) -> Result<Vec<coordinator::tables::Attempt>, Error> {
+    fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
         Ok(vec![])
     }
 }

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use coordinator::history;
 use coordinator::journal::{Journal, Sqlite};
-use coordinator::tables;
+
 use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
@@ -263,7 +264,7 @@ fn write_long_messages(path: &Path) {
     }
     let (mut journal, mut scheduler) = (Sqlite::open(path).unwrap(), Scheduler::default());
     for event in events {
-        let rows = tables::rows(journal.last() + 1, 0, &event, &scheduler);
+        let rows = history::rows(journal.last() + 1, 0, &event, &scheduler);
         scheduler.apply(&event);
         journal.append(0, &[event], &rows).unwrap();
     }

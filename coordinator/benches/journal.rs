@@ -11,8 +11,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use coordinator::history::{self, Row};
 use coordinator::journal::{Journal, Sqlite};
-use coordinator::tables::{self, Row};
 use domain::digest::Digest;
 use domain::event::Event;
 use domain::scheduler::Scheduler;
@@ -38,7 +38,7 @@ fn main() {
 
     let submitted = vec![run()];
     let began = Instant::now();
-    let rows = tables::rows(1, 0, &submitted[0], &scheduler);
+    let rows = history::rows(1, 0, &submitted[0], &scheduler);
     journal.append(0, &submitted, &rows).unwrap();
     scheduler.apply(&submitted[0]);
     println!("one run of {TASKS} tasks: {:.2} s", began.elapsed().as_secs_f64());
@@ -53,7 +53,7 @@ fn main() {
         let before = cpu_time();
         for event in batch {
             number += 1;
-            rows.extend(tables::rows(number, number as i64, event, &scheduler));
+            rows.extend(history::rows(number, number as i64, event, &scheduler));
         }
         rows_cpu += cpu_time() - before;
         batch.iter().for_each(|event| scheduler.apply(event));

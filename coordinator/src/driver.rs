@@ -21,11 +21,11 @@ use proto::clock::now_ms;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::config::Config;
+use crate::history::Tail;
 use crate::journal::snapshot::{self, Snapshot};
 use crate::journal::{self, Journal, Tables};
 use crate::reactor::{Command, Knowledge, Now, Reactor};
 use crate::sessions::{Sessions, ToWorker};
-use crate::tables::Tail;
 use crate::telemetry;
 
 /// Number of requests that may wait in the queue before callers have to wait.

@@ -24,7 +24,7 @@
 //! | [`standby`] | waiting until this coordinator leads |
 //! | [`telemetry`] | the metrics: names, counters, gauges |
 //! | `window` | pages over HTTP for probes and monitoring |
-//! | [`tables`] | what people ask about runs, tasks and attempts |
+//! | [`history`] | what people ask about the past of runs, tasks and attempts |
 //! | [`api`] | one gRPC service per file |
 
 pub mod access;
@@ -36,6 +36,7 @@ pub mod config;
 mod crowd;
 pub mod driver;
 pub mod gc;
+pub mod history;
 mod intake;
 pub mod journal;
 pub mod listen;
@@ -47,7 +48,6 @@ mod seats;
 pub mod server;
 pub mod sessions;
 pub mod standby;
-pub mod tables;
 pub mod telemetry;
 mod window;
 

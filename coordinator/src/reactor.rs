@@ -19,8 +19,8 @@ use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, Wor
 use tokio::sync::oneshot;
 
 use crate::config::Patience;
+use crate::history::{self, Row, Tail};
 use crate::sessions::{Sessions, ToWorker};
-use crate::tables::{self, Row, Tail};
 use crate::telemetry::{self, Happened};
 
 /// Time between two checks for silent workers.
@@ -417,7 +417,7 @@ impl Reactor {
     fn note(&mut self, now: Now, event: Event, batch: &mut Batch) {
         let Knowledge { scheduler, registry, tail, .. } = &mut self.knowledge;
         let number = batch.first + batch.events.len() as u64;
-        let rows = tables::rows(number, now.ms, &event, scheduler);
+        let rows = history::rows(number, now.ms, &event, scheduler);
         tail.note(number, &rows, scheduler);
         batch.happened.extend(telemetry::happened(&event, &rows, scheduler, now.ms));
         if let Event::Registry(event) = &event {

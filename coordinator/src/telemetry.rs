@@ -13,8 +13,8 @@ use domain::stage::{FailureCode, StageKind};
 use metrics::{Unit, counter, gauge, histogram};
 use proto::window::{Kind, Metric};
 
+use crate::history::Row;
 use crate::reactor::Knowledge;
-use crate::tables::Row;
 
 const ATTEMPTS: &str = "lithogen_task_attempts_total";
 const DURATION: &str = "lithogen_task_duration_seconds";

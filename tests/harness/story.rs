@@ -1,7 +1,7 @@
 //! Events as a coordinator decides them, without one.
 
+use coordinator::history::{self, Row};
 use coordinator::journal::Journal;
-use coordinator::tables::{self, Row};
 use domain::digest::Digest;
 use domain::event::Event;
 use domain::plan::TaskSpec;
@@ -42,7 +42,7 @@ impl Story {
         for _ in 0..=self.below(6) {
             let event = self.next();
             let number = self.events.len() as u64 + 1;
-            rows.extend(tables::rows(number, at_ms, &event, &self.scheduler));
+            rows.extend(history::rows(number, at_ms, &event, &self.scheduler));
             self.scheduler.apply(&event);
             self.events.push((at_ms, event.clone()));
             events.push(event);

@@ -1,11 +1,10 @@
 //! What every journal does. `check` is the whole of it.
 
+use coordinator::history::{self, Change, Tail};
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{self, Journal};
-use coordinator::tables::Tail;
 use domain::scheduler::Scheduler;
 use domain::task::State;
-use proto::v1::TaskChange;
 use rusqlite::types::ValueRef;
 
 use super::{events, open};
@@ -108,7 +107,7 @@ fn numbers_and_changes_are_those_of_before_a_restart(open: Open<'_>) {
         let (at_ms, events, rows) = story.batch();
         journal.append(at_ms, &events, &rows).unwrap();
         for (number, (_, event)) in (before as u64 + 1..).zip(&story.events[before..]) {
-            let rows = coordinator::tables::rows(number, at_ms, event, &replayed);
+            let rows = history::rows(number, at_ms, event, &replayed);
             tail.note(number, &rows, &replayed);
             replayed.apply(event);
         }
@@ -125,9 +124,9 @@ fn numbers_and_changes_are_those_of_before_a_restart(open: Open<'_>) {
             stored.extend(tables.changes(run, from, from + 37).unwrap());
             from += 37;
         }
-        let sorted = |mut changes: Vec<TaskChange>| {
+        let sorted = |mut changes: Vec<Change>| {
             // Those of one event have no order.
-            changes.sort_by(|a, b| (a.number, &a.task_key).cmp(&(b.number, &b.task_key)));
+            changes.sort_by_key(|change| (change.number, change.task));
             changes
         };
         assert_eq!(sorted(stored), sorted(told));
@@ -141,7 +140,7 @@ fn numbers_and_changes_are_those_of_before_a_restart(open: Open<'_>) {
         let before = story.events.len();
         story.batch();
         for (number, (at_ms, event)) in (before as u64 + 1..).zip(&story.events[before..]) {
-            let rows = coordinator::tables::rows(number, *at_ms, event, &replayed);
+            let rows = history::rows(number, *at_ms, event, &replayed);
             tail.note(number, &rows, &replayed);
             later.note(number, &rows, &replayed);
             replayed.apply(event);
@@ -168,7 +167,7 @@ fn tables_are_what_the_events_say(open: Open<'_>, open_empty: Open<'_>, dump: &d
     let mut rebuilt = open_empty();
     let mut scheduler = Scheduler::default();
     for (number, (at_ms, event)) in (1..).zip(&story.events) {
-        let rows = coordinator::tables::rows(number, *at_ms, event, &scheduler);
+        let rows = history::rows(number, *at_ms, event, &scheduler);
         rebuilt.append(*at_ms, std::slice::from_ref(event), &rows).unwrap();
         scheduler.apply(event);
     }

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use coordinator::history::Row;
 use coordinator::journal::leader::{Candidacy, Candidate};
 use coordinator::journal::postgres::Server;
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Error, Journal};
-use coordinator::tables::Row;
 use domain::event::Event;
 use postgres::SimpleQueryMessage;
 

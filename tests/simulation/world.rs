@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use coordinator::config::Patience;
+use coordinator::history::Tail;
 use coordinator::journal::mark::Refusal;
 use coordinator::reactor::{Command, Knowledge, Now, Reactor};
 use coordinator::sessions::Sessions;
-use coordinator::tables::Tail;
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::event::Event;

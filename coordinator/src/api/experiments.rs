@@ -158,6 +158,7 @@ async fn look(
             vec![]
         };
         let status = Some(run_status(knowledge, found));
+        let changes = changes.into_iter().map(v1::TaskChange::from).collect();
         Ok::<_, Status>((tail.first(), v1::WatchRunResponse { status, changes, next_change: tail.next() }))
     };
     let (first, mut answer) = driver.read(read).await??;
@@ -166,6 +167,7 @@ async fn look(
     }
     let to = first.min(from + PAGE);
     let older = driver.ask(move |tables| tables.changes(run, from, to)).await??;
+    let older = older.into_iter().map(v1::TaskChange::from);
     if to == first {
         answer.changes.splice(0..0, older);
         return Ok((answer, true));
@@ -174,7 +176,7 @@ async fn look(
         // For those who watch it is not over before they have seen how it ended.
         status.set_state(v1::RunState::Running);
     }
-    (answer.changes, answer.next_change) = (older, to);
+    (answer.changes, answer.next_change) = (older.collect(), to);
     Ok((answer, false))
 }
 

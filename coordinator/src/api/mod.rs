@@ -2,6 +2,7 @@
 //! answer.
 
 mod artifacts;
+mod convert;
 mod experiments;
 mod find;
 mod recompute;

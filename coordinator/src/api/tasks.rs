@@ -20,10 +20,10 @@ use tonic::{Code, Status};
 use crate::api::{find, internal};
 use crate::background::Background;
 use crate::driver::Handle;
+use crate::history::changes;
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
 use crate::seats::Seat;
-use crate::tables::changes;
 
 /// Most tasks looked at for one page of a list.
 const PAGE: usize = 4096;
@@ -140,7 +140,7 @@ pub(super) async fn explain(driver: &Handle, text: String) -> Result<v1::Explain
         state: seen.state.to_owned(),
         reasons: bounded(&reasons),
         differences: bounded(&comparison.lines()),
-        changes: changes(&attempts, 0, u64::MAX),
+        changes: changes(&attempts, 0, u64::MAX).into_iter().map(v1::TaskChange::from).collect(),
         // A spec that came from JSON goes back to it.
         spec_json: serde_json::to_string(&seen.spec).unwrap_or_default(),
         artifact: seen.artifact,

@@ -13,7 +13,7 @@
 //!
 //! Events are numbered from 1 without gaps. The events of one [`Journal::append`] are stored
 //! together, with a checksum, and in the same transaction as the rows of the
-//! [`tables`](crate::tables) that people query.
+//! tables that people query, see [`history`](crate::history).
 
 pub mod backup;
 mod batch;
@@ -31,9 +31,8 @@ use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
 use domain::event::Event;
-use proto::v1::TaskChange;
 
-use crate::tables::{Attempt, Row};
+use crate::history::{Attempt, Change, Row};
 use mark::Refusal;
 use snapshot::Snapshot;
 
@@ -200,7 +199,7 @@ pub trait Tables: Send {
     ///
     /// # Errors
     /// If the tables cannot be read.
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<TaskChange>, Error>;
+    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error>;
 
     /// The attempts of a task, oldest first.
     ///

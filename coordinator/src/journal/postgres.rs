@@ -17,7 +17,6 @@ use postgres::config::SslMode;
 use postgres::error::SqlState;
 use postgres::types::ToSql;
 use postgres::{Client, Config, IsolationLevel, NoTls, Statement, Transaction};
-use proto::v1::TaskChange;
 
 use super::batch::{Batch, Replay};
 use super::mark::{Mark, MarkFile, Refusal};
@@ -25,7 +24,7 @@ use super::postgres_rows::Writer;
 use super::snapshot::Snapshot;
 use super::sql::{self, count, number};
 use super::{Error, FORM, Journal, SNAPSHOTS, Tables};
-use crate::tables::{self, Attempt, End, Row};
+use crate::history::{self, Attempt, Change, End, Row};
 
 /// The SQL that creates the tables.
 const SCHEMA: &str = include_str!("postgres.sql");
@@ -419,9 +418,9 @@ impl PostgresTables {
 }
 
 impl Tables for PostgresTables {
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<TaskChange>, Error> {
+    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error> {
         let attempts = self.ask(sql::OF_RUN, &[&number(from), &number(to), &run.to_string()])?;
-        Ok(tables::changes(&attempts, from, to))
+        Ok(history::changes(&attempts, from, to))
     }
 
     fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error> {

@@ -4,7 +4,7 @@
 use postgres::{Client, Error, Statement, Transaction};
 
 use super::sql::number;
-use crate::tables::Row;
+use crate::history::{Row, TaskEnd};
 
 /// The prepared statements.
 pub(super) struct Writer {
@@ -23,7 +23,7 @@ struct Waiting<'a> {
     tasks: Vec<&'a Row>,
     granted: Vec<&'a Row>,
     ended: Vec<&'a Row>,
-    task_ended: Vec<&'a Row>,
+    task_ended: Vec<&'a TaskEnd>,
 }
 
 impl Writer {
@@ -80,10 +80,10 @@ impl Writer {
                     }
                     waiting.tasks.push(row);
                 }
-                Row::Run { run, at_ms, scale, tasks } => {
+                Row::Run { run, at_ms, title, tasks } => {
                     self.flush(transaction, &mut waiting)?;
                     let (run, tasks) = (run.to_string(), tasks.iter().map(ToString::to_string).collect::<Vec<_>>());
-                    transaction.execute(&self.run, &[&run, at_ms, scale])?;
+                    transaction.execute(&self.run, &[&run, at_ms, title])?;
                     transaction.execute(&self.run_tasks, &[&run, &tasks])?;
                 }
                 Row::RunTasks { run, tasks } => {
@@ -97,7 +97,7 @@ impl Writer {
                 }
                 Row::Granted { .. } => waiting.granted.push(row),
                 Row::Ended { .. } => waiting.ended.push(row),
-                Row::TaskEnded { .. } => waiting.task_ended.push(row),
+                Row::TaskEnded(end) => waiting.task_ended.push(end),
             }
         }
         self.flush(transaction, &mut waiting)
@@ -147,11 +147,8 @@ impl Writer {
             let (mut keys, mut times, mut states, mut codes) = (vec![], vec![], vec![], vec![]);
             let (mut messages, mut artifacts) = (vec![], vec![]);
             let (mut tries, mut failed, mut lost) = (vec![], vec![], vec![]);
-            for row in task_ended {
-                let Row::TaskEnded { task, at_ms, state, code, message, artifact, attempts, failures, losses } = row
-                else {
-                    continue;
-                };
+            for end in task_ended {
+                let TaskEnd { task, at_ms, state, code, message, artifact, attempts, failures, losses } = end;
                 keys.push(task.to_string());
                 times.push(*at_ms);
                 states.push(*state);

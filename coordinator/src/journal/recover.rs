@@ -19,7 +19,7 @@ use super::mark::{MarkFile, Refusal, sync_folder_of};
 use super::postgres::Server;
 use super::sqlite::{Sqlite, mark_file, recovered_file, remove_database, remove_logs};
 use super::{Error, Journal, backup, beside, replay};
-use crate::tables;
+use crate::history;
 
 /// Number of events that are assumed lost where nothing says how many were.
 const UNKNOWN: u64 = 1_000_000;
@@ -194,7 +194,7 @@ fn replayed(path: &Path, draft: &Path) -> Result<(u64, u64), Error> {
         let (at_ms, first) = (batch[0].0, journal.last() + 1);
         let mut rows = vec![];
         for (number, (_, event)) in (first..).zip(batch) {
-            rows.extend(tables::rows(number, at_ms, event, &scheduler));
+            rows.extend(history::rows(number, at_ms, event, &scheduler));
             scheduler.apply(event);
         }
         let events: Vec<Event> = batch.iter().map(|(_, event)| event.clone()).collect();

@@ -11,7 +11,6 @@ use domain::digest::Digest;
 use domain::event::Event;
 use domain::scheduler::Scheduler;
 use domain::task::FencingToken;
-use proto::v1::TaskChange;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, ToSql, Transaction, params};
 
@@ -19,7 +18,7 @@ use super::batch::{Batch, Replay};
 use super::mark::{Mark, MarkFile, Places, Refusal};
 use super::snapshot::Snapshot;
 use super::{Error, FORM, Journal, SNAPSHOTS, Tables, beside, sql};
-use crate::tables::{self, Attempt, End, Row};
+use crate::history::{self, Attempt, Change, End, Row, TaskEnd};
 
 /// The SQL that creates the tables.
 const SCHEMA: &str = include_str!("sqlite.sql");
@@ -256,7 +255,7 @@ impl Sqlite {
                 let mut rows = Vec::new();
                 for (_, event) in batch {
                     number += 1;
-                    rows.extend(tables::rows(number, at_ms, event, &scheduler));
+                    rows.extend(history::rows(number, at_ms, event, &scheduler));
                     scheduler.apply(event);
                 }
                 let events: Vec<Event> = batch.iter().map(|(_, event)| event.clone()).collect();
@@ -410,9 +409,9 @@ impl SqliteTables {
 }
 
 impl Tables for SqliteTables {
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<TaskChange>, Error> {
+    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error> {
         let attempts = self.ask(sql::OF_RUN, params![from, to, run.to_string()])?;
-        Ok(tables::changes(&attempts, from, to))
+        Ok(history::changes(&attempts, from, to))
     }
 
     fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error> {
@@ -522,12 +521,12 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
              ended_ms = NULL, artifact = NULL",
             params![task.to_string(), stage, subject],
         )?,
-        Row::Run { run, at_ms, scale, tasks } => {
+        Row::Run { run, at_ms, title, tasks } => {
             let run = run.to_string();
             execute(
                 "INSERT INTO runs (run, submitted_ms, scale) VALUES (?1, ?2, ?3)
                  ON CONFLICT (run) DO UPDATE SET submitted_ms = excluded.submitted_ms, cancelled_ms = NULL",
-                params![run, at_ms, scale],
+                params![run, at_ms, title],
             )?;
             for task in tasks {
                 execute(RUN_TASK, params![run, task.to_string()])?;
@@ -552,7 +551,7 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             "UPDATE attempts SET ended = ?2, ended_ms = ?3, outcome = ?4, code = ?5, message = ?6 WHERE token = ?1",
             params![token.0, number, at_ms, outcome, code, message],
         )?,
-        Row::TaskEnded { task, at_ms, state, code, message, artifact, attempts, failures, losses } => execute(
+        Row::TaskEnded(TaskEnd { task, at_ms, state, code, message, artifact, attempts, failures, losses }) => execute(
             "UPDATE tasks SET ended_ms = ?2, state = ?3, code = ?4, message = ?5, artifact = ?6, attempts = ?7,
              failures = ?8, losses = ?9 WHERE task = ?1",
             params![
