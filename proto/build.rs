@@ -2,7 +2,8 @@
 //! hands their descriptors to tonic.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["experiment", "worker", "artifact", "registration"].map(|name| format!("lithogen/v1/{name}.proto"));
+    let files = ["run", "task", "cluster", "worker", "artifact", "registration"];
+    let files = files.map(|name| format!("lithogen/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -140,7 +140,7 @@ async fn a_cancelled_run_stops_its_children() {
     let at_the_gate = |status: &v1::RunStatus| status.attempts.iter().filter(|attempt| attempt.done == 1).count() == 2;
     cluster.until("two children are at the gate", at_the_gate).await;
     let cancelled =
-        cluster.experiments().cancel_run(call(v1::CancelRunRequest { run_id, ..Default::default() })).await.unwrap();
+        cluster.runs().cancel_run(call(v1::CancelRunRequest { run_id, ..Default::default() })).await.unwrap();
     let status = cancelled.into_inner().status.unwrap();
     assert_eq!((status.state(), status.running), (v1::RunState::Cancelled, 0));
     eventually("both children are told", PATIENCE, || std::fs::read_dir(&stopped).unwrap().count() == 2);
@@ -157,7 +157,7 @@ async fn a_child_that_does_not_listen_is_killed() {
     cluster.until("a child talks", talks).await;
     let children = || processes_about(never.parent().unwrap());
     assert!(!children().is_empty());
-    cluster.experiments().cancel_run(call(v1::CancelRunRequest { run_id, ..Default::default() })).await.unwrap();
+    cluster.runs().cancel_run(call(v1::CancelRunRequest { run_id, ..Default::default() })).await.unwrap();
     eventually("no child is left", PATIENCE, || children().is_empty());
 }
 

@@ -93,7 +93,7 @@ async fn a_cancelled_command_ends_with_all_that_it_started() {
     let _worker = cluster.worker("one", &[]);
     eventually("both are there", PATIENCE, || processes_about(&mark).len() >= 2);
     let request = call(v1::CancelRunRequest::default());
-    cluster.experiments().cancel_run(request).await.unwrap();
+    cluster.runs().cancel_run(request).await.unwrap();
     eventually("none is left", PATIENCE, || processes_about(&mark).is_empty());
 }
 

@@ -26,7 +26,7 @@ fn worker(cluster: &Cluster, name: &str, options: &str, visible: &str) -> Runnin
 }
 
 async fn workers(cluster: &Cluster) -> Vec<v1::Worker> {
-    cluster.experiments().list_workers(call(v1::ListWorkersRequest {})).await.unwrap().into_inner().workers
+    cluster.cluster().list_workers(call(v1::ListWorkersRequest {})).await.unwrap().into_inner().workers
 }
 
 /// A command that says which GPUs it sees and waits until another has said so too.
@@ -79,13 +79,13 @@ async fn submit(cluster: &Cluster, commands: &[(&str, Resources)]) -> Vec<Digest
     let commands = Commands { id: "test".to_owned(), command: command.collect() };
     let commands_json = serde_json::to_string(&commands).unwrap();
     let request = v1::SubmitRequest { commands_json, ..Default::default() };
-    cluster.experiments().submit(call(request)).await.unwrap();
+    cluster.runs().submit(call(request)).await.unwrap();
     command::plan(&commands).unwrap().tasks.iter().map(|task| task.key).collect()
 }
 
 async fn why(cluster: &Cluster, task: &str) -> String {
     let request = call(v1::ExplainTaskRequest { task_key: task.to_owned() });
-    cluster.experiments().explain_task(request).await.unwrap().into_inner().reasons.join("; ")
+    cluster.tasks().explain_task(request).await.unwrap().into_inner().reasons.join("; ")
 }
 
 fn sees(path: &Path) -> String {

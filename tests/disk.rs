@@ -50,7 +50,7 @@ async fn hand_in(cluster: &Cluster, pictures: Digest) -> Result<(), Status> {
         data_json: serde_json::to_string(&data(pictures)).unwrap(),
         ..Default::default()
     };
-    cluster.experiments().submit(call(request)).await.map(drop)
+    cluster.runs().submit(call(request)).await.map(drop)
 }
 
 async fn verify(cluster: &Cluster) -> Vec<v1::ArtifactProblem> {

@@ -164,7 +164,7 @@ async fn a_coordinator_that_froze_loses_no_result_and_no_worker() {
 async fn checkpointed(cluster: &Cluster) -> Option<String> {
     for attempt in cluster.status().await.attempts {
         let request = call(v1::ExplainTaskRequest { task_key: attempt.task_key.clone() });
-        let told = cluster.experiments().explain_task(request).await.ok()?.into_inner();
+        let told = cluster.tasks().explain_task(request).await.ok()?.into_inner();
         if told.reasons.iter().any(|reason| reason.starts_with("the next attempt goes on from step")) {
             return Some(attempt.task_key);
         }

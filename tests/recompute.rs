@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::harness::cluster::Cluster;
 
 async fn tasks(cluster: &Cluster) -> Vec<v1::TaskStatus> {
-    cluster.experiments().list_tasks(call(v1::ListTasksRequest::default())).await.unwrap().into_inner().tasks
+    cluster.tasks().list_tasks(call(v1::ListTasksRequest::default())).await.unwrap().into_inner().tasks
 }
 
 /// The task of a stage whose label comes first.
@@ -25,7 +25,7 @@ async fn first(cluster: &Cluster, stage: &str) -> v1::TaskStatus {
 /// What a task reads, as JSON.
 async fn spec(cluster: &Cluster, task: &v1::TaskStatus) -> String {
     let request = call(v1::ExplainTaskRequest { task_key: task.task_key.clone() });
-    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
     let spec: serde_json::Value = serde_json::from_str(&told.spec_json).unwrap();
     spec["inputs"].to_string()
 }
@@ -46,7 +46,7 @@ async fn recompute(
 ) -> Result<v1::RecomputeTasksResponse, Status> {
     let task_keys = keys.iter().map(|key| (*key).to_owned()).collect();
     let request = v1::RecomputeTasksRequest { task_keys, lost, dry_run };
-    Ok(cluster.experiments().recompute_tasks(call(request)).await?.into_inner())
+    Ok(cluster.tasks().recompute_tasks(call(request)).await?.into_inner())
 }
 
 fn labels(answer: &v1::RecomputeTasksResponse) -> BTreeSet<&str> {

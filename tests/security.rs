@@ -11,7 +11,7 @@ use proto::status::{ROLE, is_final, reason};
 use proto::tls::{self, Trust};
 use proto::v1;
 use proto::v1::attempt_end::End;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -48,7 +48,7 @@ pub(crate) fn channel(cluster: &Cluster, identity: &Identity) -> Channel {
 }
 
 async fn runs(channel: Channel) -> Result<(), Status> {
-    ExperimentServiceClient::new(channel).list_runs(call(v1::ListRunsRequest {})).await.map(drop)
+    RunServiceClient::new(channel).list_runs(call(v1::ListRunsRequest {})).await.map(drop)
 }
 
 async fn identities(cluster: &Cluster) -> Vec<v1::Identity> {
@@ -100,7 +100,7 @@ async fn what_a_token_says_of_a_worker_counts_for_more_than_what_it_says_of_itse
         config.labels = [("room", "9"), ("rack", "2")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     });
     let labels = soon("it is there", || async {
-        let workers = cluster.experiments().list_workers(call(v1::ListWorkersRequest {})).await;
+        let workers = cluster.cluster().list_workers(call(v1::ListWorkersRequest {})).await;
         Some(workers.ok()?.into_inner().workers.pop()?.labels)
     });
     let labels = labels.await;
@@ -285,7 +285,7 @@ async fn roles_do_what_they_are_for_and_nothing_else() {
     let cluster = secure().await;
     cluster.submit().await;
     let submit = |channel| async {
-        ExperimentServiceClient::new(channel).submit(call(v1::SubmitRequest::default())).await.unwrap_err()
+        RunServiceClient::new(channel).submit(call(v1::SubmitRequest::default())).await.unwrap_err()
     };
     let acquire = |channel, worker: &str| {
         let message = v1::AcquireLeasesRequest {

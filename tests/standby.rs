@@ -9,7 +9,7 @@ use coordinator::journal::postgres::Server;
 use domain::registry::Role;
 use proto::channel::call;
 use proto::v1;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
@@ -204,7 +204,7 @@ async fn an_encrypted_worker_that_knows_both_finds_the_one_that_leads() {
 async fn list(address: SocketAddr) -> Result<v1::ListRunsResponse, tonic::Status> {
     let channel =
         proto::channel::connect(&format!("http://{address}"), &proto::channel::Credentials::default()).unwrap();
-    let runs = ExperimentServiceClient::new(channel).list_runs(call(v1::ListRunsRequest {})).await;
+    let runs = RunServiceClient::new(channel).list_runs(call(v1::ListRunsRequest {})).await;
     runs.map(tonic::Response::into_inner)
 }
 

@@ -21,10 +21,10 @@ use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
 use proto::v1::attempt_end::End;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
 use proto::v1::get_blob_response::Part;
 use proto::v1::put_blob_request::Part as Up;
 use proto::v1::registration_service_client::RegistrationServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
 use proto::v1::session_request::Message;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::io::AsyncReadExt;
@@ -159,8 +159,8 @@ async fn newcomer(cluster: &Cluster, name: &str) -> Duration {
     let token = cluster.token(Role::Viewer, 1, HOUR_MS).await;
     let began = Instant::now();
     let identity = Identity::join(cluster.url(), &token, name, &cluster.path(name)).await.unwrap();
-    let mut experiments = ExperimentServiceClient::new(channel(cluster, &identity));
-    experiments.get_run(call(v1::GetRunRequest::default())).await.unwrap();
+    let mut runs = RunServiceClient::new(channel(cluster, &identity));
+    runs.get_run(call(v1::GetRunRequest::default())).await.unwrap();
     let took = began.elapsed();
     assert!(took < PROMPT, "to join and ask took {took:?}");
     took
@@ -253,7 +253,7 @@ async fn a_connection_without_a_certificate_has_a_short_life() {
     let cluster = limited(limits).await;
     let (stranger, known) = (silent(&cluster).await.unwrap(), join(&cluster, Role::Viewer, "known").await);
     let known = channel(&cluster, &known);
-    let runs = || async { ExperimentServiceClient::new(known.clone()).list_runs(call(v1::ListRunsRequest {})).await };
+    let runs = || async { RunServiceClient::new(known.clone()).list_runs(call(v1::ListRunsRequest {})).await };
     runs().await.unwrap();
     tokio::time::timeout(PROMPT, closed(stranger)).await.unwrap();
     runs().await.unwrap();
@@ -270,8 +270,8 @@ async fn calls_without_a_body_end_and_keep_nobody_waiting() {
     let mut open = JoinSet::new();
     for _ in 0..50 {
         open.spawn(header_only(nameless(&cluster), ENROL));
-        open.spawn(header_only(viewer.clone(), "/lithogen.v1.ExperimentService/GetRun"));
-        open.spawn(header_only(viewer.clone(), "/lithogen.v1.ExperimentService/WatchRun"));
+        open.spawn(header_only(viewer.clone(), "/lithogen.v1.RunService/GetRun"));
+        open.spawn(header_only(viewer.clone(), "/lithogen.v1.RunService/WatchRun"));
     }
     println!("150 calls without a body: worked in {:?}", working.goes_on().await);
     let ended = tokio::time::timeout(12 * PROMPT, open.join_all()).await.unwrap();
@@ -320,8 +320,8 @@ async fn whoever_guesses_at_tokens_is_told_when_to_try_again() {
     assert_eq!(reason(&refused).as_deref(), Some(BUSY));
     assert!(refused.message().contains("try again in ") && !is_final(&refused), "{refused}");
     // Whoever is known notices nothing of it.
-    let mut experiments = ExperimentServiceClient::new(channel(&cluster, &known));
-    experiments.list_runs(call(v1::ListRunsRequest {})).await.unwrap();
+    let mut runs = RunServiceClient::new(channel(&cluster, &known));
+    runs.list_runs(call(v1::ListRunsRequest {})).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,7 +420,7 @@ async fn an_identity_has_so_many_connections_and_is_told_so() {
     let cluster = limited(limits).await;
     let identity = join(&cluster, Role::Viewer, "viewer").await;
     let ask = |channel: &Channel| {
-        let mut client = ExperimentServiceClient::new(channel.clone());
+        let mut client = RunServiceClient::new(channel.clone());
         async move { client.list_runs(call(v1::ListRunsRequest {})).await }
     };
     let mut open = vec![];
@@ -443,7 +443,7 @@ async fn an_identity_has_so_many_watches_and_is_told_so() {
     let cluster = limited(limits).await;
     cluster.submit().await;
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);
-    let watch = || ExperimentServiceClient::new(viewer.clone());
+    let watch = || RunServiceClient::new(viewer.clone());
     let mut open = vec![];
     for _ in 0..4 {
         open.push(watch().watch_run(v1::WatchRunRequest::default()).await.unwrap().into_inner());
@@ -462,7 +462,7 @@ async fn a_call_for_one_message_takes_no_second_one() {
     let cluster = limited(Limits::default()).await;
     for role in [Role::Viewer, Role::Submitter] {
         let caller = channel(&cluster, &join(&cluster, role, "caller").await);
-        for method in ["/lithogen.v1.ExperimentService/GetRun", "/lithogen.v1.RegistrationService/Renew"] {
+        for method in ["/lithogen.v1.RunService/GetRun", "/lithogen.v1.RegistrationService/Renew"] {
             let refused = many_messages(caller.clone(), method, 64).await;
             assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::OutOfRange, Some(TOO_LARGE)), "{refused}");
         }
@@ -477,7 +477,7 @@ async fn what_is_kept_for_a_submitter_has_a_limit_that_names_what_it_has() {
         let spec = CommandSpec { name: "a".to_owned(), argv, array: Some([1, 5]), ..CommandSpec::default() };
         let commands = Commands { id: id.to_owned(), command: vec![spec] };
         let commands_json = serde_json::to_string(&commands).unwrap();
-        let mut client = ExperimentServiceClient::new(channel.clone());
+        let mut client = RunServiceClient::new(channel.clone());
         async move { client.submit(call(v1::SubmitRequest { commands_json, ..Default::default() })).await }
     };
     let short = || vec!["true".to_owned()];
@@ -506,7 +506,7 @@ async fn a_submitter_has_so_many_open_runs_and_is_told_so() {
     let limits = Limits { open_runs_of_one: 2, ..Limits::default() };
     let cluster = limited(limits).await;
     let submitter = channel(&cluster, &join(&cluster, Role::Submitter, "submitter").await);
-    let client = || ExperimentServiceClient::new(submitter.clone());
+    let client = || RunServiceClient::new(submitter.clone());
     let request = |id: &str| {
         let spec = CommandSpec { name: "a".to_owned(), argv: vec!["true".to_owned()], ..CommandSpec::default() };
         let commands_json = serde_json::to_string(&Commands { id: id.to_owned(), command: vec![spec] }).unwrap();

@@ -52,7 +52,7 @@ fn study(spoil: impl FnOnce(&mut Experiment)) -> v1::SubmitRequest {
 }
 
 async fn submit(cluster: &Cluster, request: v1::SubmitRequest) -> Result<v1::RunStatus, Status> {
-    Ok(cluster.experiments().submit(call(request)).await?.into_inner().status.unwrap())
+    Ok(cluster.runs().submit(call(request)).await?.into_inner().status.unwrap())
 }
 
 /// A submission that is refused as invalid, in these words.
@@ -199,7 +199,7 @@ async fn others_are_answered_while_somebody_submits_the_largest_array_and_cancel
     let submitted = submitted.unwrap();
     assert_eq!(submitted.tasks, 100_000);
     let cancel = v1::CancelRunRequest { run_id: submitted.run_id, task_keys: vec![] };
-    let mut client = cluster.experiments();
+    let mut client = cluster.runs();
     let (cancelled, longest) = meanwhile(&cluster, &mut worker, client.cancel_run(call(cancel))).await;
     eprintln!("a worker waited {longest:?} at most beside a run that was cancelled");
     assert!(longest < ANSWERED, "{longest:?}");
@@ -211,7 +211,7 @@ async fn submissions_that_wait_for_their_turn_are_all_taken() {
     let cluster = Cluster::start().await;
     let mut submitted = tokio::task::JoinSet::new();
     for number in 0..60 {
-        let mut client = cluster.experiments();
+        let mut client = cluster.runs();
         let request = call(commands(&number.to_string(), vec![array("a", 200, None)]));
         submitted.spawn(async move { client.submit(request).await.map(drop) });
     }
@@ -225,18 +225,18 @@ async fn others_are_answered_while_somebody_asks_about_many_tasks() {
     let mut worker = Worker::join(&cluster).await;
     let run = cluster.status().await.run_id;
     let list = v1::ListTasksRequest { run_id: run.clone(), ..Default::default() };
-    let tasks = cluster.experiments().list_tasks(call(list)).await.unwrap().into_inner().tasks;
+    let tasks = cluster.tasks().list_tasks(call(list)).await.unwrap().into_inner().tasks;
     let questions = async {
         let mut asked = tokio::task::JoinSet::new();
         for task in &tasks[..300] {
-            let mut client = cluster.experiments();
+            let mut client = cluster.tasks();
             let task_key = task.task_key[..20].to_owned();
             asked.spawn(async move { client.explain_task(call(v1::ExplainTaskRequest { task_key })).await.map(drop) });
         }
         let task_keys = (0..3_000).map(|number| format!("{number:06x}0")).collect();
         let prune = v1::CancelRunRequest { run_id: run.clone(), task_keys };
         // The first that is not there is named.
-        let refused = cluster.experiments().cancel_run(call(prune)).await.unwrap_err();
+        let refused = cluster.runs().cancel_run(call(prune)).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "{refused}");
         asked.join_all().await
     };
@@ -251,7 +251,7 @@ async fn a_call_that_names_too_many_tasks_is_refused_with_their_number() {
     let cluster = Cluster::start().await;
     let run_id = submit(&cluster, commands("", vec![array("a", 2, None)])).await.unwrap().run_id;
     let request = v1::CancelRunRequest { run_id, task_keys: vec!["0".to_owned(); 10_001] };
-    let refused = cluster.experiments().cancel_run(call(request)).await.unwrap_err();
+    let refused = cluster.runs().cancel_run(call(request)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     let expected = "task_keys: names 10001 tasks, at most 10000 are taken; name them in several calls";
     assert_eq!(refused.message(), expected);
@@ -262,9 +262,9 @@ async fn a_key_is_found_by_its_first_digits_and_what_is_none_is_named_in_short()
     let cluster = Cluster::start().await;
     let run = submit(&cluster, commands("", vec![array("a", 50, None)])).await.unwrap().run_id;
     let request = v1::ListTasksRequest { run_id: run[..12].to_owned(), ..Default::default() };
-    let tasks = cluster.experiments().list_tasks(call(request)).await.unwrap().into_inner().tasks;
+    let tasks = cluster.tasks().list_tasks(call(request)).await.unwrap().into_inner().tasks;
     let explain = async |task_key: String| {
-        let answer = cluster.experiments().explain_task(call(v1::ExplainTaskRequest { task_key })).await;
+        let answer = cluster.tasks().explain_task(call(v1::ExplainTaskRequest { task_key })).await;
         answer.map(|answer| answer.into_inner().task_key)
     };
     for task in &tasks {
@@ -280,7 +280,7 @@ async fn a_key_is_found_by_its_first_digits_and_what_is_none_is_named_in_short()
 async fn a_caller_watches_so_many_runs_and_no_more() {
     let cluster = Cluster::start().await;
     submit(&cluster, commands("", vec![array("a", 2, None)])).await.unwrap();
-    let watch = || async { cluster.experiments().watch_run(v1::WatchRunRequest::default()).await };
+    let watch = || async { cluster.runs().watch_run(v1::WatchRunRequest::default()).await };
     let mut watches = vec![];
     for _ in 0..64 {
         watches.push(watch().await.unwrap());
@@ -303,10 +303,10 @@ fn a_coordinator_that_is_busy_with_a_submission_ends_when_it_is_told_to() {
     let address = address.trim().strip_prefix("http://").unwrap().parse().unwrap();
     let under_way = runtime.block_on(async {
         let cluster = Cluster::beside(folder.path(), address);
-        let before = cluster.experiments().list_runs(call(v1::ListRunsRequest::default())).await;
+        let before = cluster.runs().list_runs(call(v1::ListRunsRequest::default())).await;
         assert!(before.unwrap().into_inner().runs.is_empty());
         let submissions = (0..4).map(|number| {
-            let mut client = cluster.experiments();
+            let mut client = cluster.runs();
             let request = call(commands(&number.to_string(), vec![array("a", 100_000, None)]));
             tokio::spawn(async move { client.submit(request).await.map(drop) })
         });
@@ -332,7 +332,7 @@ fn a_submission_that_is_cut_off_is_handed_in_again_by_its_command() {
         let client = Running::start(["exec", "--array", "1-100000", "--coordinator", url.trim(), "--", "true"]);
         let runs = || async {
             let cluster = Cluster::beside(folder.path(), address);
-            cluster.experiments().list_runs(call(v1::ListRunsRequest {})).await.unwrap().into_inner().runs
+            cluster.runs().list_runs(call(v1::ListRunsRequest {})).await.unwrap().into_inner().runs
         };
         let is_coming = |run: &v1::RunStatus| run.attention.iter().any(|line| line.contains("tasks are still to come"));
         runtime.block_on(soon("a part is there", || async { runs().await.iter().any(is_coming).then_some(()) }));

@@ -174,7 +174,7 @@ async fn scraped(folder: &std::path::Path) -> (Running, SocketAddr, String) {
         data_json: serde_json::to_string(&data(pictures.digest())).unwrap(),
         ..Default::default()
     };
-    let second = cluster.experiments().submit(call(request)).await.unwrap().into_inner();
+    let second = cluster.runs().submit(call(request)).await.unwrap().into_inner();
     assert_ne!(second.run_id, known);
     let (code, text) = plain(http, "/metrics").await;
     assert_eq!(code, 200, "{text}");
@@ -195,7 +195,7 @@ async fn all_metrics_are_there_after_some_work_and_no_others() {
     let cached = read.sum("lithogen_cache_hits_total", &[]);
     assert!(cached > 0.0 && cached < done, "{cached}");
     assert!(read.sum("lithogen_artifact_bytes_total", &[("direction", "in")]) > 0.0, "{text}");
-    let calls = [("method", "/lithogen.v1.ExperimentService/Submit"), ("code", "OK")];
+    let calls = [("method", "/lithogen.v1.RunService/Submit"), ("code", "OK")];
     assert_eq!(read.sum("lithogen_grpc_server_handling_seconds_count", &calls), 2.0);
     assert_eq!(read.sum("lithogen_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
@@ -307,7 +307,7 @@ async fn a_worker_that_drains_lives_and_is_not_ready() {
     cluster.submit().await;
     shows(http, "/metrics", 200, "\nlithogen_worker_slots_used 1\n").await;
     let drain = v1::DrainWorkerRequest { worker: "hand".to_owned() };
-    cluster.experiments().drain_worker(call(drain)).await.unwrap();
+    cluster.cluster().drain_worker(call(drain)).await.unwrap();
     shows(http, "/readyz", 503, "drains").await;
     assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
     shows(http, "/metrics", 200, "\nlithogen_worker_ready 0\n").await;

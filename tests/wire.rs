@@ -266,7 +266,7 @@ async fn a_message_that_is_too_large_is_refused_and_nothing_is_lost() {
     let cluster = Cluster::start().await;
     let before = cluster.submit().await;
     let huge = v1::SubmitRequest { commands_json: " ".repeat(17 << 20), ..Default::default() };
-    let refused = cluster.experiments().submit(call(huge)).await.unwrap_err();
+    let refused = cluster.runs().submit(call(huge)).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);
     assert!(refused.message().contains("too large"), "{refused}");
     assert_eq!(cluster.status().await.run_id, before.run_id);
@@ -298,10 +298,10 @@ async fn a_malformed_field_is_refused_by_name() {
         ("artifact", end(&cluster, &good, 1, succeeded(&bad)).await.err()),
         ("end", end(&cluster, &good, 1, None).await.err()),
         ("worker_id", workers.acquire_leases(ask("", 1)).await.err()),
-        ("experiment_json", cluster.experiments().submit(call(study("stones", "{}"))).await.err()),
-        ("data_json", cluster.experiments().submit(call(study("{}", "stones"))).await.err()),
-        ("commands_json", cluster.experiments().submit(call(commands("stones"))).await.err()),
-        ("commands_json", cluster.experiments().submit(call(commands(nameless))).await.err()),
+        ("experiment_json", cluster.runs().submit(call(study("stones", "{}"))).await.err()),
+        ("data_json", cluster.runs().submit(call(study("{}", "stones"))).await.err()),
+        ("commands_json", cluster.runs().submit(call(commands("stones"))).await.err()),
+        ("commands_json", cluster.runs().submit(call(commands(nameless))).await.err()),
     ];
     for (field, refused) in refusals {
         let refused = refused.unwrap_or_else(|| panic!("{field} was taken"));
@@ -319,15 +319,24 @@ async fn a_study_whose_pictures_are_not_stored_is_refused() {
         data_json: serde_json::to_string(&data).unwrap(),
         ..Default::default()
     };
-    let refused = cluster.experiments().submit(call(request)).await.unwrap_err();
+    let refused = cluster.runs().submit(call(request)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));
     assert!(refused.message().contains("upload the data first"), "{}", refused.message());
 }
 
+/// What is served to those who have joined.
+const SERVICES: [&str; 5] = [
+    "lithogen.v1.ArtifactService",
+    "lithogen.v1.ClusterService",
+    "lithogen.v1.RunService",
+    "lithogen.v1.TaskService",
+    "lithogen.v1.WorkerService",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_says_that_it_serves() {
     let cluster = Cluster::start().await;
-    for service in ["", "lithogen.v1.WorkerService", "lithogen.v1.ExperimentService", "lithogen.v1.ArtifactService"] {
+    for service in [""].into_iter().chain(SERVICES) {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(cluster.channel()).check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
@@ -344,7 +353,7 @@ async fn reflection_lists_the_services() {
     let answer = answers.message().await.unwrap().unwrap().message_response;
     let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
     let names: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
-    for service in ["lithogen.v1.WorkerService", "lithogen.v1.ExperimentService", "lithogen.v1.ArtifactService"] {
+    for service in SERVICES {
         assert!(names.contains(&service), "{names:?}");
     }
 }

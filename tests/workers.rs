@@ -197,16 +197,16 @@ async fn answers_are_bounded(cluster: &Cluster) {
     assert_eq!(status.failures.len(), 5);
     assert!(status.failures.iter().all(|failure| failure.message == kept()));
     let request = call(v1::ExplainTaskRequest { task_key: status.failures[0].task_key.clone() });
-    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
     assert_eq!(told.reasons[0], format!("exited: {}", kept()));
     let last = told.changes.last().unwrap();
     assert_eq!((last.state.as_str(), last.message.clone()), ("failed", format!("exited: {}", kept())));
-    let runs = cluster.experiments().list_runs(call(v1::ListRunsRequest {})).await.unwrap().into_inner().runs;
+    let runs = cluster.runs().list_runs(call(v1::ListRunsRequest {})).await.unwrap().into_inner().runs;
     assert_eq!((runs.len(), runs[0].failed, runs[0].failures.len()), (1, 5, 0));
     assert_eq!(cluster.changes().await.iter().filter(|change| change.state == "failed").count(), 5);
     let run_id = runs[0].run_id.clone();
     let request = v1::ListTasksRequest { run_id, state: "failed".to_owned(), from: 0 };
-    assert_eq!(cluster.experiments().list_tasks(call(request)).await.unwrap().into_inner().tasks.len(), 5);
+    assert_eq!(cluster.tasks().list_tasks(call(request)).await.unwrap().into_inner().tasks.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,7 +277,7 @@ async fn what_a_worker_says_of_itself_is_kept_to_a_length() {
     let gpus = vec![v1::Gpu { name: "\u{1b}[2JH200".to_owned(), memory_mib: 1 }; 10_000];
     let more = v1::Hello { gpus, labels, ..v1::Hello::default() };
     let _speaker = Speaker::greet(cluster.workers(), "w".to_owned(), more).await;
-    let workers = cluster.experiments().list_workers(call(v1::ListWorkersRequest {})).await.unwrap().into_inner();
+    let workers = cluster.cluster().list_workers(call(v1::ListWorkersRequest {})).await.unwrap().into_inner();
     let [known] = &workers.workers[..] else { panic!("one worker") };
     assert_eq!((known.gpus.len(), known.gpus[0].name.as_str()), (256, "[2JH200"));
     assert_eq!(known.labels["site"], format!("{}… [cut: 1048576 bytes in all]", "y".repeat(169)));
@@ -326,7 +326,7 @@ async fn a_result_that_is_told_again_with_other_files_is_refused() {
     let refused = speaker.end(of(&leases[0]), succeeded(other, vec![])).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::Aborted, Some(FENCED)));
     let request = call(v1::ExplainTaskRequest { task_key: leases[0].task_key.clone() });
-    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
     assert_eq!(told.artifact, empty.digest().to_string());
 }
 

@@ -16,8 +16,10 @@ use proto::status::{ENDING, reason, refused};
 use proto::transfer::{Transfer, entry, scan};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::cluster_service_client::ClusterServiceClient;
 use proto::v1::registration_service_client::RegistrationServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
+use proto::v1::task_service_client::TaskServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -76,9 +78,19 @@ impl Remote {
         &self.url
     }
 
-    /// A client of the service for runs, tasks and workers.
-    pub fn experiments(&self) -> ExperimentServiceClient<Channel> {
-        ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    /// A client of the service for runs.
+    pub fn runs(&self) -> RunServiceClient<Channel> {
+        RunServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// A client of the service for tasks.
+    pub fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// A client of the service for what people say about workers.
+    pub fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
 
     /// A client of the service for joining.
@@ -89,7 +101,7 @@ impl Remote {
     /// Returns once the coordinator serves. To be raced with the coordinator's end: a coordinator
     /// that never serves is waited for without end.
     pub async fn wait(&self) {
-        while self.experiments().list_runs(call(v1::ListRunsRequest {})).await.is_err() {
+        while self.runs().list_runs(call(v1::ListRunsRequest {})).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -176,7 +188,7 @@ impl Remote {
     async fn hand_in(&self, request: v1::SubmitRequest) -> anyhow::Result<v1::RunStatus> {
         let mut broken: Option<Instant> = None;
         loop {
-            let failed = match self.experiments().submit(call(request.clone())).await {
+            let failed = match self.runs().submit(call(request.clone())).await {
                 Ok(answer) => return answer.into_inner().status.context("the coordinator sent no status"),
                 Err(status) => status,
             };
@@ -199,7 +211,7 @@ impl Remote {
     /// If the coordinator is away or knows no such run.
     pub async fn status(&self, run: &str) -> anyhow::Result<v1::RunStatus> {
         let request = v1::GetRunRequest { run_id: run.to_owned() };
-        let answer = self.experiments().get_run(call(request)).await.map_err(|status| self.explain(&status))?;
+        let answer = self.runs().get_run(call(request)).await.map_err(|status| self.explain(&status))?;
         answer.into_inner().status.context("the coordinator sent no status")
     }
 
@@ -208,12 +220,12 @@ impl Remote {
     ///
     /// # Errors
     /// If the coordinator is away or knows no such run.
-    pub async fn tasks(&self, run: &str, state: &str) -> anyhow::Result<Vec<v1::TaskStatus>> {
+    pub async fn tasks_of(&self, run: &str, state: &str) -> anyhow::Result<Vec<v1::TaskStatus>> {
         let mut tasks = vec![];
         let mut from = 0;
         loop {
             let request = v1::ListTasksRequest { run_id: run.to_owned(), state: state.to_owned(), from };
-            let answer = self.experiments().list_tasks(call(request)).await;
+            let answer = self.tasks().list_tasks(call(request)).await;
             let page = answer.map_err(|status| self.explain(&status))?.into_inner();
             tasks.extend(page.tasks);
             if page.next == 0 {
@@ -229,7 +241,7 @@ impl Remote {
     /// If the coordinator is away or knows no such task.
     pub async fn task(&self, key: &str) -> anyhow::Result<v1::ExplainTaskResponse> {
         let request = v1::ExplainTaskRequest { task_key: key.to_owned() };
-        let answer = self.experiments().explain_task(call(request)).await;
+        let answer = self.tasks().explain_task(call(request)).await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 
@@ -245,7 +257,7 @@ impl Remote {
         dry_run: bool,
     ) -> anyhow::Result<v1::RecomputeTasksResponse> {
         let request = v1::RecomputeTasksRequest { task_keys: task_keys.to_owned(), lost, dry_run };
-        let answer = self.experiments().recompute_tasks(blob_call(request)).await;
+        let answer = self.tasks().recompute_tasks(blob_call(request)).await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 
@@ -255,7 +267,7 @@ impl Remote {
     /// If the coordinator is away or knows no such run or task.
     pub async fn cancel(&self, run: &str, tasks: &[String]) -> anyhow::Result<v1::RunStatus> {
         let request = v1::CancelRunRequest { run_id: run.to_owned(), task_keys: tasks.to_owned() };
-        let answer = self.experiments().cancel_run(call(request)).await.map_err(|status| self.explain(&status))?;
+        let answer = self.runs().cancel_run(call(request)).await.map_err(|status| self.explain(&status))?;
         answer.into_inner().status.context("the coordinator sent no status")
     }
 

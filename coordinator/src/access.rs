@@ -135,20 +135,9 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.ArtifactService/GetUploadOffset", WRITERS, Small),
     ("/lithogen.v1.ArtifactService/PutBlob", WRITERS, Upload),
     ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS, Waiting),
-    ("/lithogen.v1.ExperimentService/CancelRun", SUBMITTERS, Question),
-    ("/lithogen.v1.ExperimentService/DrainWorker", ADMINS, Question),
-    ("/lithogen.v1.ExperimentService/ListTasks", READERS, Question),
-    ("/lithogen.v1.ExperimentService/ExplainTask", READERS, Question),
-    ("/lithogen.v1.ExperimentService/GetRun", READERS, Question),
-    ("/lithogen.v1.ExperimentService/ListRuns", READERS, Question),
-    ("/lithogen.v1.ExperimentService/ListWorkers", READERS, Question),
-    ("/lithogen.v1.ExperimentService/PauseRun", SUBMITTERS, Question),
-    ("/lithogen.v1.ExperimentService/ReadLog", READERS, Watch),
-    ("/lithogen.v1.ExperimentService/ReadmitWorker", ADMINS, Question),
-    ("/lithogen.v1.ExperimentService/RecomputeTasks", ADMINS, Waiting),
-    ("/lithogen.v1.ExperimentService/ResumeRun", SUBMITTERS, Question),
-    ("/lithogen.v1.ExperimentService/Submit", SUBMITTERS, Submission),
-    ("/lithogen.v1.ExperimentService/WatchRun", READERS, Watch),
+    ("/lithogen.v1.ClusterService/DrainWorker", ADMINS, Question),
+    ("/lithogen.v1.ClusterService/ListWorkers", READERS, Question),
+    ("/lithogen.v1.ClusterService/ReadmitWorker", ADMINS, Question),
     ("/lithogen.v1.RegistrationService/CreateToken", ADMINS, Small),
     ("/lithogen.v1.RegistrationService/Enrol", Allowed::Anybody, Small),
     ("/lithogen.v1.RegistrationService/GetServerInfo", Allowed::Anybody, Small),
@@ -157,6 +146,17 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.RegistrationService/Renew", JOINED, Small),
     ("/lithogen.v1.RegistrationService/RevokeIdentity", ADMINS, Small),
     ("/lithogen.v1.RegistrationService/RevokeToken", ADMINS, Small),
+    ("/lithogen.v1.RunService/CancelRun", SUBMITTERS, Question),
+    ("/lithogen.v1.RunService/GetRun", READERS, Question),
+    ("/lithogen.v1.RunService/ListRuns", READERS, Question),
+    ("/lithogen.v1.RunService/PauseRun", SUBMITTERS, Question),
+    ("/lithogen.v1.RunService/ResumeRun", SUBMITTERS, Question),
+    ("/lithogen.v1.RunService/Submit", SUBMITTERS, Submission),
+    ("/lithogen.v1.RunService/WatchRun", READERS, Watch),
+    ("/lithogen.v1.TaskService/ExplainTask", READERS, Question),
+    ("/lithogen.v1.TaskService/ListTasks", READERS, Question),
+    ("/lithogen.v1.TaskService/ReadLog", READERS, Watch),
+    ("/lithogen.v1.TaskService/RecomputeTasks", ADMINS, Waiting),
     ("/lithogen.v1.WorkerService/AcquireLeases", WORKERS, Waiting),
     ("/lithogen.v1.WorkerService/AppendLog", WORKERS, Medium),
     ("/lithogen.v1.WorkerService/EndAttempts", WORKERS, Large),
@@ -299,8 +299,8 @@ mod tests {
         let [worker, submitter, viewer, admin] = Role::ALL.map(joined);
         for (method, who) in [
             ("WorkerService/AcquireLeases", [true, false, false, true]),
-            ("ExperimentService/Submit", [false, true, false, true]),
-            ("ExperimentService/GetRun", [false, true, true, true]),
+            ("RunService/Submit", [false, true, false, true]),
+            ("RunService/GetRun", [false, true, true, true]),
             ("ArtifactService/PutBlob", [true, true, false, true]),
             ("RegistrationService/CreateToken", [false, false, false, true]),
             ("RegistrationService/Renew", [true, true, true, true]),
@@ -327,7 +327,7 @@ mod tests {
         let id = IdentityId("someone-0123456789ab".to_owned());
         for caller in [Caller::Nameless, Caller::Revoked(id.clone()), Caller::Unknown(id)] {
             assert!(may(&caller, "RegistrationService/Enrol") && may(&caller, "RegistrationService/GetServerInfo"));
-            assert!(!may(&caller, "ExperimentService/GetRun") && !may(&caller, "RegistrationService/Renew"));
+            assert!(!may(&caller, "RunService/GetRun") && !may(&caller, "RegistrationService/Renew"));
         }
         assert!(Caller::Nameless.may_see("/readyz").is_ok() && Caller::Nameless.may_see("/metrics").is_err());
         assert!(!may(&Caller::Plaintext, "RegistrationService/Enrol"));
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_role_that_it_takes() {
-        let status = joined(Role::Viewer).check("/lithogen.v1.ExperimentService/Submit").unwrap_err();
+        let status = joined(Role::Viewer).check("/lithogen.v1.RunService/Submit").unwrap_err();
         assert_eq!(reason(&status).as_deref(), Some(ROLE));
         assert!(status.message().contains("viewer") && status.message().contains("submitter or admin"), "{status}");
     }

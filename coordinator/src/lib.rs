@@ -25,6 +25,7 @@
 //! | [`telemetry`] | the metrics: names, counters, gauges |
 //! | `window` | pages over HTTP for probes and monitoring |
 //! | [`history`] | what people ask about the past of runs, tasks and attempts |
+//! | [`views`] | how runs, tasks and workers stand, for every face of the coordinator |
 //! | [`api`] | one gRPC service per file |
 
 pub mod access;
@@ -49,6 +50,7 @@ pub mod server;
 pub mod sessions;
 pub mod standby;
 pub mod telemetry;
+pub mod views;
 mod window;
 
 pub use config::Config;

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::artifact_service_server::ArtifactServiceServer;
-use proto::v1::experiment_service_server::ExperimentServiceServer;
+use proto::v1::cluster_service_server::ClusterServiceServer;
 use proto::v1::registration_service_server::RegistrationServiceServer;
+use proto::v1::run_service_server::RunServiceServer;
+use proto::v1::task_service_server::TaskServiceServer;
 use proto::v1::worker_service_server::WorkerServiceServer;
 use proto::{channel, private};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,7 +22,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::admission::RoleCheck;
-use crate::api::{Artifacts, Entrance, Experiments, Registration, Workers};
+use crate::api::{Artifacts, Cluster, Entrance, Registration, Runs, Tasks, Workers};
 use crate::background::Background;
 use crate::blobs::{self, Blobs};
 use crate::config::{Config, Limits};
@@ -204,14 +206,18 @@ async fn build(
     let guests = tls.map(|tls| Guests { driver: knows.subscribe(), connections: connections.clone(), tls });
     let incoming = listen::incoming(listener, socket, Door::new(guests, limits), &background);
 
-    let experiments = Experiments::new(driver.clone(), blobs.clone(), logs.clone(), background.clone(), &limits);
+    let runs = Runs::new(driver.clone(), blobs.clone(), background.clone(), &limits);
+    let tasks = Tasks::new(driver.clone(), blobs.clone(), logs.clone(), background.clone());
+    let cluster = Cluster::new(driver.clone());
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, background.clone());
     let registration = Registration::new(driver.clone(), connections, entrance);
     let artifacts = Artifacts::new(driver.clone(), blobs.clone(), background.clone(), &limits);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<WorkerServiceServer<Workers>>().await;
-    health_reporter.set_serving::<ExperimentServiceServer<Experiments>>().await;
+    health_reporter.set_serving::<RunServiceServer<Runs>>().await;
+    health_reporter.set_serving::<TaskServiceServer<Tasks>>().await;
+    health_reporter.set_serving::<ClusterServiceServer<Cluster>>().await;
     health_reporter.set_serving::<ArtifactServiceServer<Artifacts>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -220,7 +226,9 @@ async fn build(
     routes
         .add_service(health)
         .add_service(reflection)
-        .add_service(ExperimentServiceServer::new(experiments).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(RunServiceServer::new(runs).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(TaskServiceServer::new(tasks).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(ClusterServiceServer::new(cluster).max_decoding_message_size(MESSAGE_MAX))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(MESSAGE_MAX))
         .add_service(RegistrationServiceServer::new(registration))
         .add_service(artifacts.server());

@@ -11,7 +11,7 @@ use domain::command::{CommandSpec, Commands};
 use domain::stage::Cadence;
 use proto::channel::{Credentials, blob_call, call, connect};
 use proto::v1;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -113,11 +113,11 @@ async fn run(channel: &Channel, name: &str, tasks: u64) {
     };
     let commands = Commands { id: name.to_owned(), command: vec![spec] };
     let commands_json = serde_json::to_string(&commands).expect("commands");
-    let mut experiments = ExperimentServiceClient::new(channel.clone());
+    let mut runs = RunServiceClient::new(channel.clone());
     let submit = v1::SubmitRequest { commands_json, ..Default::default() };
-    let run_id = experiments.submit(call(submit)).await.expect("taken").into_inner().run_id;
+    let run_id = runs.submit(call(submit)).await.expect("taken").into_inner().run_id;
     let watch = v1::WatchRunRequest { run_id, from_change: 0, status_only: true };
-    let mut answers = experiments.watch_run(blob_call(watch)).await.expect("watched").into_inner();
+    let mut answers = runs.watch_run(blob_call(watch)).await.expect("watched").into_inner();
     while let Some(answer) = answers.message().await.expect("watched") {
         let status = answer.status.unwrap_or_default();
         if status.state().is_over() {

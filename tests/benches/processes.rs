@@ -152,7 +152,7 @@ fn idle(runtime: &Runtime, encrypted: bool) {
     let sessions: Vec<_> = (0..IDLE).map(|number| runtime.spawn(rest(connect(), format!("{id}-{number}")))).collect();
     let cluster = site.client();
     let joined = || async {
-        let answer = cluster.experiments().list_workers(call(v1::ListWorkersRequest {})).await.ok()?;
+        let answer = cluster.cluster().list_workers(call(v1::ListWorkersRequest {})).await.ok()?;
         (answer.into_inner().workers.len() == IDLE).then_some(())
     };
     runtime.block_on(soon("all have joined", joined));

@@ -15,8 +15,10 @@ use proto::join_token::{JoinToken, Secret};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
-use proto::v1::experiment_service_client::ExperimentServiceClient;
+use proto::v1::cluster_service_client::ClusterServiceClient;
 use proto::v1::registration_service_client::RegistrationServiceClient;
+use proto::v1::run_service_client::RunServiceClient;
+use proto::v1::task_service_client::TaskServiceClient;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -157,7 +159,7 @@ impl Cluster {
             if self.serving.as_ref().is_some_and(JoinHandle::is_finished) {
                 return Some(false);
             }
-            let answer = self.experiments().list_runs(call(v1::ListRunsRequest {})).await;
+            let answer = self.runs().list_runs(call(v1::ListRunsRequest {})).await;
             answer.ok().map(|_| true)
         })
         .await
@@ -194,8 +196,16 @@ impl Cluster {
         JoinToken { ca: made.ca_fingerprint.parse().unwrap(), secret }
     }
 
-    pub(crate) fn experiments(&self) -> ExperimentServiceClient<Channel> {
-        ExperimentServiceClient::new(self.channel())
+    pub(crate) fn runs(&self) -> RunServiceClient<Channel> {
+        RunServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel())
     }
 
     pub(crate) fn workers(&self) -> WorkerServiceClient<Channel> {
@@ -220,12 +230,12 @@ impl Cluster {
             data_json: serde_json::to_string(&data).unwrap(),
             ..Default::default()
         };
-        self.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
+        self.runs().submit(call(request)).await.unwrap().into_inner().status.unwrap()
     }
 
     /// How the run submitted last stands; nothing while the coordinator is away.
     pub(crate) async fn try_status(&self) -> Option<v1::RunStatus> {
-        let answer = self.experiments().get_run(call(v1::GetRunRequest::default())).await;
+        let answer = self.runs().get_run(call(v1::GetRunRequest::default())).await;
         answer.ok()?.into_inner().status
     }
 
@@ -247,7 +257,7 @@ impl Cluster {
     /// Everything that happened to the tasks of the run so far.
     pub(crate) async fn changes(&self) -> Vec<v1::TaskChange> {
         let request = v1::WatchRunRequest::default();
-        let mut answers = self.experiments().watch_run(request).await.unwrap().into_inner();
+        let mut answers = self.runs().watch_run(request).await.unwrap().into_inner();
         answers.message().await.unwrap().unwrap().changes
     }
 

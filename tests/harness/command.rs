@@ -18,14 +18,14 @@ pub(crate) fn shell(name: &str, script: &str) -> CommandSpec {
 pub(crate) async fn submit(cluster: &Cluster, command: Vec<CommandSpec>) -> v1::RunStatus {
     let commands_json = serde_json::to_string(&Commands { id: "test".to_owned(), command }).unwrap();
     let request = v1::SubmitRequest { commands_json, ..Default::default() };
-    cluster.experiments().submit(call(request)).await.unwrap().into_inner().status.unwrap()
+    cluster.runs().submit(call(request)).await.unwrap().into_inner().status.unwrap()
 }
 
 /// A file of the result of the task of that label.
 pub(crate) async fn result(cluster: &Cluster, label: &str, path: &str) -> String {
     let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
     let request = call(v1::ExplainTaskRequest { task_key: change.task_key });
-    let told = cluster.experiments().explain_task(request).await.unwrap().into_inner();
+    let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
     let digest: Digest = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
     let transfer = Transfer::new(cluster.channel());
     let manifest = transfer.manifest(digest).await.unwrap();
@@ -37,7 +37,7 @@ pub(crate) async fn result(cluster: &Cluster, label: &str, path: &str) -> String
 pub(crate) async fn log(cluster: &Cluster, label: &str, follow: bool) -> String {
     let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
     let request = v1::ReadLogRequest { task_key: change.task_key, follow, ..Default::default() };
-    let mut pieces = cluster.experiments().read_log(call(request)).await.unwrap().into_inner();
+    let mut pieces = cluster.tasks().read_log(call(request)).await.unwrap().into_inner();
     let mut bytes = vec![];
     while let Some(piece) = pieces.message().await.unwrap() {
         bytes.extend(piece.bytes);

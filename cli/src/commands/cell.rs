@@ -101,7 +101,7 @@ async fn explain(remote: &Remote, id: &str, run: &str, protocol: Option<&str>) -
     let wanted = |trials: &Trials| protocol.is_none_or(|name| trials.protocol.name() == name);
     let (trials, cells) = results.tables().find(|(trials, _)| wanted(trials)).ok_or_else(absent)?;
     let cell = cells.iter().find(|cell| cell.id == id).ok_or_else(unknown)?.clone();
-    let tasks = remote.tasks(&status.run_id, "").await?;
+    let tasks = remote.tasks_of(&status.run_id, "").await?;
     let mut runs = vec![];
     let training = cell.steps().with_context(|| format!("the paper has no cell {id}"))?;
     for trial in Trial::of_view(trials, cell.view) {

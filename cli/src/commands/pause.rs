@@ -14,7 +14,7 @@ use crate::remote::short;
 pub async fn pause(args: &RunOf) -> anyhow::Result<()> {
     let status = local::ask(args.remote.coordinator.as_deref(), &args.state.state, |remote| async move {
         let request = v1::PauseRunRequest { run_id: args.run.clone() };
-        let answer = remote.experiments().pause_run(call(request)).await.map_err(|status| remote.explain(&status))?;
+        let answer = remote.runs().pause_run(call(request)).await.map_err(|status| remote.explain(&status))?;
         Ok(answer.into_inner().status.unwrap_or_default())
     })
     .await?;
@@ -33,7 +33,7 @@ pub async fn pause(args: &RunOf) -> anyhow::Result<()> {
 pub async fn resume(args: &RunOf) -> anyhow::Result<()> {
     let status = local::ask(args.remote.coordinator.as_deref(), &args.state.state, |remote| async move {
         let request = v1::ResumeRunRequest { run_id: args.run.clone() };
-        let answer = remote.experiments().resume_run(call(request)).await.map_err(|status| remote.explain(&status))?;
+        let answer = remote.runs().resume_run(call(request)).await.map_err(|status| remote.explain(&status))?;
         Ok(answer.into_inner().status.unwrap_or_default())
     })
     .await?;

@@ -23,7 +23,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
         };
         let run = |run: &v1::RunStatus| {
             serde_json::json!({
-                "run_id": run.run_id, "state": state(run), "scale": run.scale, "tasks": run.tasks,
+                "run_id": run.run_id, "state": state(run), "scale": run.title, "tasks": run.tasks,
                 "committed": run.committed, "failed": run.failed, "running": run.running,
                 "attention": run.attention, "differences": run.differences, "submitted_by": run.submitted_by,
             })
@@ -46,7 +46,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
     out::line(format_args!("\n{:<10} {:<8} {:<10} {:>10}", "run", "scale", "state", "done"));
     for run in &runs {
         let done = format!("{}/{}", run.committed, run.tasks);
-        out::line(format_args!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.scale, state(run)));
+        out::line(format_args!("{:<10} {:<8} {:<10} {done:>10}", short(&run.run_id), run.title, state(run)));
         if let Some(differences) = told(&run.differences) {
             out::line(format_args!("           {differences}"));
         }
@@ -69,10 +69,9 @@ fn told(differences: &[String]) -> Option<String> {
 }
 
 async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::RunStatus>)> {
-    let mut client = remote.experiments();
-    let workers =
-        client.list_workers(call(v1::ListWorkersRequest {})).await.map_err(|status| remote.explain(&status))?;
-    let runs = client.list_runs(call(v1::ListRunsRequest {})).await.map_err(|status| remote.explain(&status))?;
+    let workers = remote.cluster().list_workers(call(v1::ListWorkersRequest {})).await;
+    let workers = workers.map_err(|status| remote.explain(&status))?;
+    let runs = remote.runs().list_runs(call(v1::ListRunsRequest {})).await.map_err(|status| remote.explain(&status))?;
     Ok((workers.into_inner().workers, runs.into_inner().runs))
 }
 

@@ -33,7 +33,7 @@ pub async fn run(command: &TaskCommand) -> anyhow::Result<()> {
 
 async fn list(run: &RunOf, only: &str, as_json: bool) -> anyhow::Result<()> {
     let tasks = local::ask(run.remote.coordinator.as_deref(), &run.state.state, |remote| async move {
-        remote.tasks(&run.run, only).await
+        remote.tasks_of(&run.run, only).await
     })
     .await?;
     if as_json {
@@ -131,7 +131,7 @@ fn recomputed(again: &v1::RecomputeTasksResponse, done: bool, as_json: bool) -> 
 async fn logs(task: &TaskOf, attempt: u32, follow: bool) -> anyhow::Result<()> {
     local::ask(task.remote.coordinator.as_deref(), &task.state.state, |remote| async move {
         let request = v1::ReadLogRequest { task_key: task.task.clone(), attempt, offset: 0, follow };
-        let answer = remote.experiments().read_log(blob_call(request)).await;
+        let answer = remote.tasks().read_log(blob_call(request)).await;
         let mut pieces = answer.map_err(|status| remote.explain(&status))?.into_inner();
         // For a terminal, which it must not steer; otherwise as it was said.
         let mut shown = std::io::stdout().is_terminal().then(out::Log::default);

@@ -73,7 +73,7 @@ pub async fn follow(
     let mut tries = 0;
     loop {
         let request = v1::WatchRunRequest { run_id: run.to_owned(), from_change, status_only };
-        let ended = match remote.experiments().watch_run(blob_call(request)).await {
+        let ended = match remote.runs().watch_run(blob_call(request)).await {
             Ok(answer) => {
                 let mut updates = answer.into_inner();
                 let mut last = None;

@@ -72,7 +72,7 @@ pub async fn revoke(name: &str, remote: &Asked, state: &State) -> anyhow::Result
 pub async fn drain(worker: &WorkerOf) -> anyhow::Result<()> {
     let ask = |remote: Remote| async move {
         let request = v1::DrainWorkerRequest { worker: worker.name.clone() };
-        remote.experiments().drain_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
+        remote.cluster().drain_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
         Ok(())
     };
     local::ask(worker.remote.coordinator.as_deref(), &worker.state.state, ask).await?;
@@ -87,7 +87,7 @@ pub async fn drain(worker: &WorkerOf) -> anyhow::Result<()> {
 pub async fn readmit(worker: &WorkerOf) -> anyhow::Result<()> {
     let ask = |remote: Remote| async move {
         let request = v1::ReadmitWorkerRequest { worker: worker.name.clone() };
-        remote.experiments().readmit_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
+        remote.cluster().readmit_worker(call(request)).await.map_err(|status| remote.explain(&status))?;
         Ok(())
     };
     local::ask(worker.remote.coordinator.as_deref(), &worker.state.state, ask).await?;
@@ -135,7 +135,7 @@ impl Row {
 }
 
 async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::Identity>)> {
-    let workers = remote.experiments().list_workers(call(v1::ListWorkersRequest {})).await;
+    let workers = remote.cluster().list_workers(call(v1::ListWorkersRequest {})).await;
     let workers = workers.map_err(|status| remote.explain(&status))?.into_inner().workers;
     let identities = remote.registration().list_identities(call(v1::ListIdentitiesRequest {})).await;
     let identities = identities.map_err(|status| remote.explain(&status))?.into_inner().identities;

@@ -2,19 +2,22 @@
 //! answer.
 
 mod artifacts;
+mod cluster;
 mod convert;
-mod experiments;
 mod find;
 mod recompute;
 mod registration;
+mod runs;
 mod tasks;
 mod tries;
 mod workers;
 
 pub use artifacts::Artifacts;
-pub use experiments::Experiments;
+pub use cluster::Cluster;
 pub(crate) use registration::Entrance;
 pub use registration::Registration;
+pub use runs::Runs;
+pub use tasks::Tasks;
 pub use workers::Workers;
 
 use tonic::{Code, Status};

@@ -1,38 +1,34 @@
-//! The gRPC service for runs: submission, status, watching, cancellation.
+//! The gRPC service for runs: submission, status, watching, pausing, cancellation.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::command::{self, Commands};
-use domain::differences::{Study, differences};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data, Plan, Source, TaskSpec};
 use domain::registry::{IdentityId, Role};
-use domain::scheduler::{Counts, Phase, Request as SchedulerRequest, Run, Worker};
-use domain::stage::{Stage, StageKind};
-use domain::task::{Lease, State, Task, WorkerId};
+use domain::scheduler::{Reject, Request as SchedulerRequest};
 use domain::work::Work;
 use proto::convert::invalid;
 use proto::status::{MISSING_BLOB, of_invalid, of_reject, status};
 use proto::v1;
-use proto::v1::experiment_service_server::ExperimentService;
+use proto::v1::run_service_server::RunService;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
-use crate::api::{find, internal, recompute, tasks};
+use crate::api::{find, internal};
 use crate::background::Background;
 use crate::blobs::Blobs;
 use crate::config::Limits;
 use crate::driver::Handle;
-use crate::logs::Logs;
 use crate::reactor::Knowledge;
 use crate::seats::Seat;
+use crate::views::{ListedRun, RunState, RunView, tell_apart};
 
 /// Least time between two answers of one watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -40,15 +36,6 @@ const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Number of checks whether a run is over between two answers of one watch: a busy cluster
 /// writes more often than that.
 const LOOKS: u32 = 16;
-
-/// Most failed tasks that a status names; ListTasks lists all of them.
-const FAILURES: usize = 100;
-
-/// Most attempts under way that a status names.
-const ATTEMPTS: usize = 1000;
-
-/// Most runs that ListRuns names: those submitted last.
-const RUNS: usize = 1000;
 
 /// Most tasks that one call may prune.
 const KEYS: usize = 10_000;
@@ -58,10 +45,9 @@ const KEYS: usize = 10_000;
 const PAGE: u64 = 8192;
 
 #[derive(Debug)]
-pub struct Experiments {
+pub struct Runs {
     driver: Handle,
     blobs: Blobs,
-    logs: Logs,
     background: Background,
     /// Limit of [`Limits::kept_for_one`].
     kept_for_one: u64,
@@ -70,19 +56,11 @@ pub struct Experiments {
     deciding: tokio::sync::Mutex<()>,
 }
 
-impl Experiments {
+impl Runs {
     /// A service that uses this driver and these stores.
-    pub fn new(driver: Handle, blobs: Blobs, logs: Logs, background: Background, limits: &Limits) -> Self {
+    pub fn new(driver: Handle, blobs: Blobs, background: Background, limits: &Limits) -> Self {
         let Limits { kept_for_one, open_runs_of_one, .. } = *limits;
-        Self {
-            driver,
-            blobs,
-            logs,
-            background,
-            kept_for_one,
-            open_runs_of_one,
-            deciding: tokio::sync::Mutex::default(),
-        }
+        Self { driver, blobs, background, kept_for_one, open_runs_of_one, deciding: tokio::sync::Mutex::default() }
     }
 
     async fn find(&self, text: String) -> Result<Digest, Status> {
@@ -136,8 +114,8 @@ impl Experiments {
     }
 
     async fn status_of(&self, run: Digest) -> Result<v1::RunStatus, Status> {
-        let read = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| run_status(knowledge, found));
-        self.driver.read(read).await?.map_err(|reject| of_reject(&reject))
+        let read = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| RunView::of(knowledge, found));
+        self.driver.read(read).await?.map(v1::RunStatus::from).map_err(|reject| of_reject(&reject))
     }
 }
 
@@ -151,150 +129,37 @@ async fn look(
 ) -> Result<(v1::WatchRunResponse, bool), Status> {
     let from = if status_only { u64::MAX } else { from.max(1) };
     let read = move |knowledge: &Knowledge| {
-        let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run).map_err(|reject| of_reject(&reject))?);
+        let (tail, found) = (&knowledge.tail, knowledge.scheduler.run(run)?);
         let changes = if from < tail.next() {
             tail.since(from, |task| knowledge.scheduler.runs_of(task).any(|other| other.id == run))
         } else {
             vec![]
         };
-        let status = Some(run_status(knowledge, found));
-        let changes = changes.into_iter().map(v1::TaskChange::from).collect();
-        Ok::<_, Status>((tail.first(), v1::WatchRunResponse { status, changes, next_change: tail.next() }))
+        Ok((RunView::of(knowledge, found), changes, tail.first(), tail.next()))
     };
-    let (first, mut answer) = driver.read(read).await??;
-    if from >= first {
-        return Ok((answer, true));
+    let read = driver.read(read).await?.map_err(|reject: Reject| of_reject(&reject));
+    let (mut view, mut changes, first, mut next_change) = read?;
+    let mut is_complete = true;
+    if from < first {
+        let to = first.min(from + PAGE);
+        let mut older = driver.ask(move |tables| tables.changes(run, from, to)).await??;
+        is_complete = to == first;
+        if is_complete {
+            older.append(&mut changes);
+        } else {
+            // For those who watch it is not over before they have seen how it ended.
+            (view.state, next_change) = (RunState::Running, to);
+        }
+        changes = older;
     }
-    let to = first.min(from + PAGE);
-    let older = driver.ask(move |tables| tables.changes(run, from, to)).await??;
-    let older = older.into_iter().map(v1::TaskChange::from);
-    if to == first {
-        answer.changes.splice(0..0, older);
-        return Ok((answer, true));
-    }
-    if let Some(status) = &mut answer.status {
-        // For those who watch it is not over before they have seen how it ended.
-        status.set_state(v1::RunState::Running);
-    }
-    (answer.changes, answer.next_change) = (older.collect(), to);
-    Ok((answer, false))
+    let changes = changes.into_iter().map(v1::TaskChange::from).collect();
+    Ok((v1::WatchRunResponse { status: Some(view.into()), changes, next_change }, is_complete))
 }
 
 /// Whether nothing more can happen to a run by itself.
 async fn is_over(driver: &Handle, run: Digest) -> bool {
-    let state = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(run_state);
-    driver.read(state).await.is_ok_and(|state| state.is_ok_and(v1::RunState::is_over))
-}
-
-fn run_state(run: &Run) -> v1::RunState {
-    match run.phase {
-        Phase::Cancelled => v1::RunState::Cancelled,
-        _ if run.counts.is_complete() => v1::RunState::Succeeded,
-        _ if run.counts.is_over() => v1::RunState::Failed,
-        Phase::Paused => v1::RunState::Paused,
-        Phase::Active => v1::RunState::Running,
-    }
-}
-
-/// The status of a run, for people and scripts.
-fn run_status(knowledge: &Knowledge, run: &Run) -> v1::RunStatus {
-    let (scheduler, counts) = (&knowledge.scheduler, run.counts);
-    let stage = |(kind, counts): (&StageKind, &Counts)| v1::StageStatus {
-        stage: kind.name().to_owned(),
-        tasks: counts.total as u32,
-        committed: counts.committed as u32,
-        running: counts.leased as u32,
-        failed: counts.failed as u32,
-    };
-    let leases = scheduler.leases_in(run).take(ATTEMPTS);
-    let failure = |task: &Task| match &task.state {
-        State::Failed(failure) => Some(v1::TaskFailure {
-            task_key: task.spec.key.to_string(),
-            label: task.spec.label(),
-            code: failure.code.name().to_owned(),
-            message: failure.message.clone(),
-            attempts: task.attempts,
-        }),
-        _ => None,
-    };
-    let failures = scheduler.failed_in(run).filter_map(failure).take(FAILURES).collect();
-    let result_of = |wanted: fn(&Stage) -> bool| {
-        let made = |task: &Task| task.artifact().filter(|_| wanted(&task.spec.stage)).map(|made| made.to_string());
-        match *run.work {
-            // The last two tasks of a study make them.
-            Work::Study { .. } => scheduler.tasks_of(run).rev().take(2).find_map(made).unwrap_or_default(),
-            Work::Commands { .. } => String::new(),
-        }
-    };
-    v1::RunStatus {
-        run_id: run.id.to_string(),
-        state: run_state(run).into(),
-        scale: run.work.title().to_owned(),
-        tasks: counts.total as u32,
-        cached: run.cached as u32,
-        committed: counts.committed as u32,
-        failed: counts.failed as u32,
-        running: counts.leased as u32,
-        stages: run.stages.iter().map(stage).collect(),
-        attempts: leases.map(|(task, lease)| running(knowledge, task, lease)).collect(),
-        failures,
-        results_artifact: result_of(|stage| matches!(stage, Stage::Aggregate(_))),
-        report_artifact: result_of(|stage| matches!(stage, Stage::Report)),
-        workers: knowledge.sessions.connected(),
-        priority: run.priority,
-        submitted_by: run.by.as_ref().map_or_else(String::new, IdentityId::to_string),
-        pruned: counts.pruned as u32,
-        attention: scheduler.attention(run),
-        differences: vec![],
-    }
-}
-
-/// The short status of a run in a list, with what its results follow from.
-struct Listed {
-    status: v1::RunStatus,
-    work: Arc<Work>,
-    versions: BTreeMap<StageKind, u32>,
-}
-
-impl Listed {
-    fn of(knowledge: &Knowledge, run: &Run) -> Self {
-        let status = v1::RunStatus { attempts: vec![], failures: vec![], ..run_status(knowledge, run) };
-        Self { status, work: run.work.clone(), versions: run.versions.clone() }
-    }
-}
-
-/// Adds to each study how it differs from the others with the same title.
-fn tell_apart(runs: Vec<Listed>) -> Vec<v1::RunStatus> {
-    let mut by_title: BTreeMap<String, (Vec<usize>, Vec<Study>)> = BTreeMap::new();
-    for (place, Listed { status, work, versions }) in runs.iter().enumerate() {
-        if let Work::Study { experiment, data } = &**work {
-            let (places, studies) = by_title.entry(status.scale.clone()).or_default();
-            let (experiment, data, versions) = ((**experiment).clone(), data.clone(), versions.clone());
-            places.push(place);
-            studies.push(Study { experiment, data, versions });
-        }
-    }
-    let mut statuses: Vec<v1::RunStatus> = runs.into_iter().map(|run| run.status).collect();
-    for (places, studies) in by_title.into_values() {
-        for (place, differences) in places.into_iter().zip(differences(&studies)) {
-            statuses[place].differences = differences;
-        }
-    }
-    statuses
-}
-
-fn running(knowledge: &Knowledge, task: &Task, lease: &Lease) -> v1::RunningAttempt {
-    let (scheduler, session) = (&knowledge.scheduler, knowledge.sessions.get(&lease.worker));
-    let progress = session.and_then(|session| session.progress.get(&lease.token));
-    v1::RunningAttempt {
-        task_key: task.spec.key.to_string(),
-        label: task.spec.label(),
-        worker: scheduler.worker(&lease.worker).map_or_else(|_| lease.worker.to_string(), |worker| worker.name.clone()),
-        attempt: lease.attempt.0,
-        done: progress.map_or(0, |progress| progress.done),
-        total: progress.map_or(0, |progress| progress.total),
-        note: progress.map_or_else(String::new, |progress| progress.note.clone()),
-    }
+    let state = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(RunState::of);
+    driver.read(state).await.is_ok_and(|state| state.is_ok_and(RunState::is_over))
 }
 
 /// A submission that was parsed and planned.
@@ -346,26 +211,8 @@ fn sources(plan: &Plan) -> BTreeMap<Digest, String> {
     sources
 }
 
-fn worker(knowledge: &Knowledge, id: &WorkerId, worker: &Worker) -> v1::Worker {
-    let session = knowledge.sessions.get(id);
-    let silence = session.map_or(Duration::ZERO, |session| session.silence(Instant::now()));
-    v1::Worker {
-        id: id.to_string(),
-        name: worker.name.clone(),
-        connected: session.is_some_and(|session| session.is_connected()),
-        slots: worker.offer.slots,
-        running: knowledge.scheduler.leases_of(id).map(|(task, lease)| running(knowledge, task, lease)).collect(),
-        gpus: worker.offer.gpus.iter().cloned().map(v1::Gpu::from).collect(),
-        memory_mib: worker.offer.memory_mib,
-        labels: worker.offer.labels.clone().into_iter().collect(),
-        draining: worker.draining,
-        quarantined: worker.quarantined.clone().unwrap_or_default(),
-        silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
 #[tonic::async_trait]
-impl ExperimentService for Experiments {
+impl RunService for Runs {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let seat = Seat::of(&request);
         let caller = Caller::of(&request);
@@ -510,73 +357,9 @@ impl ExperimentService for Experiments {
     }
 
     async fn list_runs(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let read = |knowledge: &Knowledge| {
-            let runs = knowledge.scheduler.runs().rev().take(RUNS);
-            runs.map(|run| Listed::of(knowledge, run)).collect::<Vec<_>>()
-        };
-        let listed = self.driver.read(read).await?;
-        let runs = tokio::task::spawn_blocking(move || tell_apart(listed)).await;
-        Ok(Response::new(v1::ListRunsResponse { runs: runs.map_err(internal)? }))
-    }
-
-    async fn list_workers(
-        &self,
-        _: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let read = |knowledge: &Knowledge| {
-            knowledge.scheduler.workers().map(|(id, known)| worker(knowledge, id, known)).collect()
-        };
-        Ok(Response::new(v1::ListWorkersResponse { workers: self.driver.read(read).await? }))
-    }
-
-    async fn drain_worker(
-        &self,
-        request: Request<v1::DrainWorkerRequest>,
-    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        let text = request.into_inner().worker;
-        let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
-        self.decide(SchedulerRequest::Drain { worker }).await?;
-        Ok(Response::new(v1::DrainWorkerResponse {}))
-    }
-
-    async fn readmit_worker(
-        &self,
-        request: Request<v1::ReadmitWorkerRequest>,
-    ) -> Result<Response<v1::ReadmitWorkerResponse>, Status> {
-        let text = request.into_inner().worker;
-        let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
-        self.decide(SchedulerRequest::Readmit { worker }).await?;
-        Ok(Response::new(v1::ReadmitWorkerResponse {}))
-    }
-
-    async fn list_tasks(
-        &self,
-        request: Request<v1::ListTasksRequest>,
-    ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let v1::ListTasksRequest { run_id, state, from } = request.into_inner();
-        let run = self.find(run_id).await?;
-        Ok(Response::new(tasks::list(&self.driver, run, state, from).await?))
-    }
-
-    async fn explain_task(
-        &self,
-        request: Request<v1::ExplainTaskRequest>,
-    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
-        Ok(Response::new(tasks::explain(&self.driver, request.into_inner().task_key).await?))
-    }
-
-    async fn recompute_tasks(
-        &self,
-        request: Request<v1::RecomputeTasksRequest>,
-    ) -> Result<Response<v1::RecomputeTasksResponse>, Status> {
-        Ok(Response::new(recompute::recompute(&self.driver, &self.blobs, request.into_inner()).await?))
-    }
-
-    type ReadLogStream = ReceiverStream<Result<v1::ReadLogResponse, Status>>;
-
-    async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
-        let (driver, logs) = (self.driver.clone(), self.logs.clone());
-        let seat = Seat::of(&request);
-        Ok(Response::new(tasks::read_log(driver, logs, &self.background, seat, request.into_inner()).await?))
+        let listed = self.driver.read(ListedRun::all).await?;
+        let told = move || tell_apart(listed).into_iter().map(v1::RunStatus::from).collect();
+        let runs = tokio::task::spawn_blocking(told).await.map_err(internal)?;
+        Ok(Response::new(v1::ListRunsResponse { runs }))
     }
 }

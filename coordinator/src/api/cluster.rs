@@ -1,0 +1,59 @@
+//! The gRPC service for what people say about workers.
+
+use std::time::Instant;
+
+use domain::scheduler;
+use domain::task::WorkerId;
+use proto::status::of_reject;
+use proto::v1;
+use proto::v1::cluster_service_server::ClusterService;
+use tonic::{Request, Response, Status};
+
+use crate::api::find;
+use crate::driver::Handle;
+use crate::views::WorkerView;
+
+#[derive(Debug)]
+pub struct Cluster {
+    driver: Handle,
+}
+
+impl Cluster {
+    /// A service that uses this driver.
+    pub fn new(driver: Handle) -> Self {
+        Self { driver }
+    }
+
+    /// Has the driver decide a request about the worker that is meant by a text.
+    async fn decide(&self, text: String, request: impl FnOnce(WorkerId) -> scheduler::Request) -> Result<(), Status> {
+        let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
+        self.driver.request(request(worker)).await?.map_err(|reject| of_reject(&reject))
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn list_workers(
+        &self,
+        _: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let workers = self.driver.read(|knowledge| WorkerView::all(knowledge, Instant::now())).await?;
+        Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(v1::Worker::from).collect() }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        self.decide(request.into_inner().worker, |worker| scheduler::Request::Drain { worker }).await?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
+    }
+
+    async fn readmit_worker(
+        &self,
+        request: Request<v1::ReadmitWorkerRequest>,
+    ) -> Result<Response<v1::ReadmitWorkerResponse>, Status> {
+        self.decide(request.into_inner().worker, |worker| scheduler::Request::Readmit { worker }).await?;
+        Ok(Response::new(v1::ReadmitWorkerResponse {}))
+    }
+}
