@@ -120,11 +120,13 @@ pub fn of_registry(reject: &registry::Reject) -> Status {
     }
 }
 
-/// The status of a message that does not decode, naming the field.
-pub fn of_invalid(invalid: &InvalidField) -> Status {
-    let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
-    details.add_bad_request_violation(invalid.field, cut(&invalid.problem, MESSAGE_MAX));
-    Status::with_error_details(Code::InvalidArgument, cut(&invalid.to_string(), MESSAGE_MAX), details)
+/// The status of a message that does not decode; its details name the field.
+impl From<InvalidField> for Status {
+    fn from(invalid: InvalidField) -> Self {
+        let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
+        details.add_bad_request_violation(invalid.field, cut(&invalid.problem, MESSAGE_MAX));
+        Status::with_error_details(Code::InvalidArgument, cut(&invalid.to_string(), MESSAGE_MAX), details)
+    }
 }
 
 /// A coordinator that was reached and with which no connection can come about.
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_invalid_field_is_named_in_the_details() {
-        let status = of_invalid(&InvalidField { field: "task_key", problem: "is empty".to_owned() });
+        let status = Status::from(InvalidField { field: "task_key", problem: "is empty".to_owned() });
         let request = status.get_details_bad_request().unwrap();
         assert_eq!(request.field_violations[0].field, "task_key");
     }

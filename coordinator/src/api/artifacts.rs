@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use domain::digest::Digest;
 use domain::registry::IdentityId;
-use proto::convert::{InvalidField, digest, invalid};
+use proto::convert::{digest, invalid};
 use proto::encoding::{Check, Encoding};
-use proto::status::{TOO_SLOW, again_in, of_invalid, reason, status};
+use proto::status::{TOO_SLOW, again_in, reason, status};
 use proto::transfer::{CHUNK, DIGESTS_MAX};
 use proto::v1;
 use proto::v1::artifact_service_server::{ArtifactService, ArtifactServiceServer};
@@ -90,25 +90,18 @@ async fn explain(driver: &Handle, blobs: &Blobs, turns: &Semaphore, digest: Dige
     }
 }
 
-fn refuse(field: &'static str, problem: impl ToString) -> Status {
-    of_invalid(&invalid(field, problem))
-}
-
 fn start(first: Option<v1::PutBlobRequest>, identity: Option<IdentityId>) -> Result<Start, Status> {
     let Some(Up::Start(start)) = first.and_then(|message| message.part) else {
-        return Err(refuse("start", "has to come first"));
+        return Err(invalid("start", "has to come first").into());
     };
-    let decode = || -> Result<Start, InvalidField> {
-        Ok(Start {
-            digest: digest("digest", &start.digest)?,
-            session: start.session.clone(),
-            encoding: Encoding::decode_field(start.encoding)?,
-            size: start.size,
-            offset: start.offset,
-            identity: identity.clone(),
-        })
+    let start = Start {
+        digest: digest("digest", &start.digest)?,
+        session: start.session,
+        encoding: Encoding::decode_field(start.encoding)?,
+        size: start.size,
+        offset: start.offset,
+        identity,
     };
-    let start = decode().map_err(|error| of_invalid(&error))?;
     check_session(&start.session)?;
     Ok(start)
 }
@@ -119,10 +112,10 @@ async fn next(messages: &mut Streaming<v1::PutBlobRequest>) -> Result<Option<Vec
         None => Ok(None),
         Some(Some(Up::Data(data))) if data.len() <= PIECE_MAX => Ok(Some(data)),
         Some(Some(Up::Data(data))) => {
-            Err(refuse("data", format!("has {} bytes, at most {PIECE_MAX} are taken at once", data.len())))
+            Err(invalid("data", format!("has {} bytes, at most {PIECE_MAX} are taken at once", data.len())).into())
         }
-        Some(Some(Up::Start(_))) => Err(refuse("start", "came twice")),
-        Some(None) => Err(refuse("part", "is missing")),
+        Some(Some(Up::Start(_))) => Err(invalid("start", "came twice").into()),
+        Some(None) => Err(invalid("part", "is missing").into()),
     }
 }
 
@@ -134,10 +127,11 @@ impl ArtifactService for Artifacts {
     ) -> Result<Response<v1::FindMissingResponse>, Status> {
         let asked = request.into_inner().digests;
         if asked.len() > DIGESTS_MAX {
-            return Err(refuse("digests", format!("are {}, at most {DIGESTS_MAX} are taken at once", asked.len())));
+            return Err(
+                invalid("digests", format!("are {}, at most {DIGESTS_MAX} are taken at once", asked.len())).into()
+            );
         }
-        let asked: Result<Vec<Digest>, _> = asked.iter().map(|text| digest("digests", text)).collect();
-        let asked = asked.map_err(|error| of_invalid(&error))?;
+        let asked = asked.iter().map(|text| digest("digests", text)).collect::<Result<Vec<Digest>, _>>()?;
         let missing = self.blobs.missing(asked).await?;
         Ok(Response::new(v1::FindMissingResponse { digests: missing.iter().map(Digest::to_string).collect() }))
     }
@@ -147,8 +141,7 @@ impl ArtifactService for Artifacts {
         request: Request<v1::GetUploadOffsetRequest>,
     ) -> Result<Response<v1::GetUploadOffsetResponse>, Status> {
         let request = request.into_inner();
-        let decode = || Ok((digest("digest", &request.digest)?, Encoding::decode_field(request.encoding)?));
-        let (digest, encoding) = decode().map_err(|error: InvalidField| of_invalid(&error))?;
+        let (digest, encoding) = (digest("digest", &request.digest)?, Encoding::decode_field(request.encoding)?);
         check_session(&request.session)?;
         let offset = self.blobs.arrived(digest, &request.session, encoding);
         Ok(Response::new(v1::GetUploadOffsetResponse { offset }))
@@ -194,10 +187,10 @@ impl ArtifactService for Artifacts {
     async fn get_blob(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
         let seat = Seat::of(&request);
         let request = request.into_inner();
-        let name = digest("digest", &request.digest).map_err(|error| of_invalid(&error))?;
+        let name = digest("digest", &request.digest)?;
         let had = match request.offset {
             0 => None,
-            _ => Some(Encoding::decode_field(request.encoding).map_err(|error| of_invalid(&error))?),
+            _ => Some(Encoding::decode_field(request.encoding)?),
         };
         let (driver, blobs, turns) = (self.driver.clone(), self.blobs.clone(), self.looking_back.clone());
         let reader = match blobs.reader(name).await {
@@ -206,7 +199,7 @@ impl ArtifactService for Artifacts {
         };
         let offset = if had == Some(reader.encoding) { request.offset } else { 0 };
         if offset > reader.size {
-            return Err(refuse("offset", format!("is {offset}, but {} bytes are stored", reader.size)));
+            return Err(invalid("offset", format!("is {offset}, but {} bytes are stored", reader.size)).into());
         }
         let start =
             v1::GetBlobStart { encoding: v1::Encoding::from(reader.encoding).into(), stored_size: reader.size, offset };

@@ -44,7 +44,7 @@ impl From<crate::blobs::Error> for Status {
             Error::Mismatch { .. } => proto::status::status(Code::DataLoss, "DIGEST_MISMATCH", message),
             Error::Damaged { .. } => proto::status::status(Code::DataLoss, "DAMAGED_BLOB", message),
             Error::NotAManifest { .. } => proto::status::status(Code::DataLoss, "NOT_A_MANIFEST", message),
-            Error::Invalid { field, problem } => proto::status::of_invalid(&proto::convert::invalid(field, problem)),
+            Error::Invalid { field, problem } => proto::convert::invalid(field, problem).into(),
             Error::Busy(_) => Status::unavailable(message),
             Error::NoRoom { .. } => proto::status::status(Code::ResourceExhausted, "DISK_FULL", message),
             Error::Io(error) if is_full(error.kind()) => {

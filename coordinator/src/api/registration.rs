@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use domain::digest::Digest;
 use domain::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
 use proto::clock::now_ms;
-use proto::convert::{digest, invalid};
+use proto::convert::{InvalidField, digest, invalid};
 use proto::join_token::Secret;
-use proto::status::{WHO, again_in, of_invalid, of_registry, status};
+use proto::status::{WHO, again_in, of_registry, status};
 use proto::v1;
 use proto::v1::registration_service_server::RegistrationService;
 use tonic::{Code, Request, Response, Status};
@@ -71,7 +71,7 @@ impl Registration {
     async fn join(&self, message: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
         let pki = &self.entrance()?.pki;
         let secret: Secret =
-            message.secret.parse().map_err(|_| of_invalid(&invalid("secret", "has to be 32 hexadecimal digits")))?;
+            message.secret.parse().map_err(|_| invalid("secret", "has to be 32 hexadecimal digits"))?;
         let asked = signing_request(&message.csr_pem)?;
         let (key, certificate) = (asked.key, pki.next_certificate()?);
         let enrol = RegistryRequest::Enrol {
@@ -126,8 +126,8 @@ fn join_token(token: Digest, known: &Token) -> v1::JoinToken {
     }
 }
 
-fn signing_request(pem: &str) -> Result<SigningRequest, Status> {
-    SigningRequest::parse(pem).map_err(|error| of_invalid(&invalid("csr_pem", format!("is not usable: {error}"))))
+fn signing_request(pem: &str) -> Result<SigningRequest, InvalidField> {
+    SigningRequest::parse(pem).map_err(|error| invalid("csr_pem", format!("is not usable: {error}")))
 }
 
 /// Makes text safe to print as one line.
@@ -150,9 +150,9 @@ impl RegistrationService for Registration {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let entrance = self.entrance()?;
         let message = request.into_inner();
-        let token = digest("secret_digest", &message.secret_digest).map_err(|error| of_invalid(&error))?;
+        let token = digest("secret_digest", &message.secret_digest)?;
         let role = Role::parse(&message.role)
-            .ok_or_else(|| of_invalid(&invalid("role", "has to be worker, submitter, viewer or admin")))?;
+            .ok_or_else(|| invalid("role", "has to be worker, submitter, viewer or admin"))?;
         let ttl_ms = i64::try_from(message.ttl_ms).unwrap_or(i64::MAX);
         let labels = message.labels.iter().map(|(name, value)| (plain(name), plain(value))).collect();
         let expires_ms = now_ms().saturating_add(ttl_ms);

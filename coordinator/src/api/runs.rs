@@ -11,8 +11,8 @@ use domain::plan::{self, Data, Plan, Source, TaskSpec};
 use domain::registry::{IdentityId, Role};
 use domain::scheduler::{Reject, Request as SchedulerRequest};
 use domain::work::Work;
-use proto::convert::invalid;
-use proto::status::{MISSING_BLOB, of_invalid, of_reject, status};
+use proto::convert::{InvalidField, invalid};
+use proto::status::{MISSING_BLOB, of_reject, status};
 use proto::v1;
 use proto::v1::run_service_server::RunService;
 use tokio::sync::mpsc;
@@ -181,21 +181,19 @@ impl Planned {
     }
 }
 
-fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), Status> {
-    let refused = |field, problem: &dyn ToString| of_invalid(&invalid(field, problem.to_string()));
+fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), InvalidField> {
     if !request.commands_json.is_empty() {
         let field = "commands_json";
-        let commands: Commands =
-            serde_json::from_str(&request.commands_json).map_err(|error| refused(field, &error))?;
-        let plan = command::plan(&commands).map_err(|error| refused(field, &error))?;
+        let commands: Commands = serde_json::from_str(&request.commands_json).map_err(|error| invalid(field, error))?;
+        let plan = command::plan(&commands).map_err(|error| invalid(field, error))?;
         return Ok((Work::Commands { commands: commands.into() }, plan));
     }
     let experiment: Experiment =
-        serde_json::from_str(&request.experiment_json).map_err(|error| refused("experiment_json", &error))?;
-    experiment.check().map_err(|error| refused("experiment_json", &error))?;
-    let data: Data = serde_json::from_str(&request.data_json).map_err(|error| refused("data_json", &error))?;
-    data.check().map_err(|error| refused("data_json", &error))?;
-    let plan = plan::plan(&experiment, &data).map_err(|error| refused("data_json", &error))?;
+        serde_json::from_str(&request.experiment_json).map_err(|error| invalid("experiment_json", error))?;
+    experiment.check().map_err(|error| invalid("experiment_json", error))?;
+    let data: Data = serde_json::from_str(&request.data_json).map_err(|error| invalid("data_json", error))?;
+    data.check().map_err(|error| invalid("data_json", error))?;
+    let plan = plan::plan(&experiment, &data).map_err(|error| invalid("data_json", error))?;
     Ok((Work::Study { experiment: Box::new(experiment), data }, plan))
 }
 
@@ -327,7 +325,7 @@ impl RunService for Runs {
         if task_keys.len() > KEYS {
             let problem =
                 format!("names {} tasks, at most {KEYS} are taken; name them in several calls", task_keys.len());
-            return Err(of_invalid(&invalid("task_keys", problem)));
+            return Err(invalid("task_keys", problem).into());
         }
         let run = self.find(run_id).await?;
         let find = |knowledge: &Knowledge, key: &String| Ok(find::task(knowledge, key)?.spec.key);

@@ -9,7 +9,7 @@ use domain::resources::Offer;
 use domain::scheduler;
 use domain::task::{FencingToken, Released, WorkerId};
 use proto::convert::{self, InvalidField, LEASES_MAX, digest, invalid, plain, token, worker_id};
-use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_invalid, of_reject, status, verdict};
+use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_reject, status, verdict};
 use proto::v1;
 use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
@@ -88,17 +88,14 @@ impl Workers {
                 Ok(scheduler::Request::Fail { task, token, failure })
             }
             Some(End::Released(_)) => Ok(scheduler::Request::Release { task, token, why: Released::Preempted }),
-            None => Err(of_invalid(&invalid("end", "is missing"))),
+            None => Err(invalid("end", "is missing").into()),
         }
     }
 
     /// The digest of a complete artifact, whose manifest is stored first if it came along.
     async fn stored(&self, artifact: &str, bytes: Vec<u8>) -> Result<Digest, Status> {
-        let decode = || {
-            let artifact = digest("artifact", artifact)?;
-            Ok((artifact, convert::manifest(artifact, &bytes)?))
-        };
-        let (artifact, manifest) = decode().map_err(|error: InvalidField| of_invalid(&error))?;
+        let artifact = digest("artifact", artifact)?;
+        let manifest = convert::manifest(artifact, &bytes)?;
         let missing = match &manifest {
             Some(manifest) => self.blobs.first_missing(manifest).await?,
             None => self.blobs.first_missing_of(artifact).await?,
@@ -127,7 +124,7 @@ fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
         );
         return Err(status(Code::FailedPrecondition, INCOMPATIBLE, problem));
     }
-    let worker = worker_id(&message.worker_id).map_err(|error| of_invalid(&error))?;
+    let worker = worker_id(&message.worker_id)?;
     Ok((worker, plain(&message.name), convert::offer(message)))
 }
 
@@ -143,7 +140,7 @@ impl WorkerService for Workers {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.and_then(|request| request.message);
         let Some(Message::Hello(message)) = first else {
-            return Err(of_invalid(&invalid("hello", "has to come first")));
+            return Err(invalid("hello", "has to come first").into());
         };
         let (worker, name, mut offer) = hello(message)?;
         caller.speaks_for(&worker)?;
@@ -179,7 +176,7 @@ impl WorkerService for Workers {
                     Err(error) => {
                         if let Some(commands) = to_worker.upgrade() {
                             // A worker that does not read learns nothing.
-                            let _ = commands.try_send(Err(of_invalid(&error)));
+                            let _ = commands.try_send(Err(error.into()));
                         }
                         break;
                     }
@@ -200,7 +197,7 @@ impl WorkerService for Workers {
     ) -> Result<Response<v1::AcquireLeasesResponse>, Status> {
         let caller = Caller::of(&request);
         let v1::AcquireLeasesRequest { worker_id: id, request, max, wait_ms } = request.into_inner();
-        let worker = worker_id(&id).map_err(|error| of_invalid(&error))?;
+        let worker = worker_id(&id)?;
         caller.speaks_for(&worker)?;
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let grants = tokio::select! {
@@ -216,7 +213,7 @@ impl WorkerService for Workers {
         request: Request<v1::EndAttemptsRequest>,
     ) -> Result<Response<v1::EndAttemptsResponse>, Status> {
         let caller = Caller::of(&request);
-        let attempts = convert::ends(request.into_inner()).map_err(|error| of_invalid(&error))?;
+        let attempts = convert::ends(request.into_inner())?;
         self.holds(&caller, attempts.iter().filter_map(|attempt| token(attempt.token).ok()).collect()).await?;
         // What is found now must not be collected before the journal names it.
         let _hold = self.blobs.hold().await;
@@ -274,7 +271,6 @@ impl WorkerService for Workers {
     }
 }
 
-fn lease(task_key: &str, number: u64) -> Result<(Digest, FencingToken), Status> {
-    let decode = || Ok((digest("task_key", task_key)?, token(number)?));
-    decode().map_err(|error: InvalidField| of_invalid(&error))
+fn lease(task_key: &str, number: u64) -> Result<(Digest, FencingToken), InvalidField> {
+    Ok((digest("task_key", task_key)?, token(number)?))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::differences::{Study, differences};
 use domain::digest::Digest;
-use domain::plan::Work;
+use domain::work::Work;
 use domain::registry::IdentityId;
 use domain::scheduler::{Counts, Phase, Run};
 use domain::stage::{Stage, StageKind};

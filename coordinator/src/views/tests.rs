@@ -7,12 +7,13 @@ use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::experiment::Scale;
 use domain::overrides;
-use domain::plan::{self, Data, Plan, RawClass, Work};
+use domain::plan::{self, Data, Plan, RawClass};
 use domain::registry::{IdentityId, Registry};
 use domain::resources::Offer;
 use domain::scheduler::{Counts, Request, Scheduler};
 use domain::stage::{Failure, FailureCode, Progress, StageKind};
 use domain::task::{FencingToken, WorkerId};
+use domain::work::Work;
 use tokio::sync::mpsc;
 
 use super::*;
