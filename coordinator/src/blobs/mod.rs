@@ -176,16 +176,16 @@ pub enum Looked {
     Gone,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Backend {
-    Folder(Folder),
-    Bucket(Bucket),
+    Folder(Arc<Folder>),
+    Bucket(Arc<Bucket>),
 }
 
 /// A blob store.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    backend: Arc<Backend>,
+    backend: Backend,
     staging: Arc<Staging>,
     /// Shared to note that a blob is used, exclusive to remove blobs.
     gate: Arc<RwLock<()>>,
@@ -218,14 +218,14 @@ impl Blobs {
         let place = place.or(noted.as_deref().map(str::trim_end));
         let (backend, staging) = match place {
             Some(url) if url.starts_with("s3://") => {
-                (Backend::Bucket(Bucket::open(url).await?), state.join("blobs/partial"))
+                (Backend::Bucket(Bucket::open(url).await?.into()), state.join("blobs/partial"))
             }
             Some(other) if other.is_empty() || other.contains("://") => return Err(Error::Place(other.to_owned())),
             folder => {
                 let root = folder.map_or_else(|| state.join("blobs"), PathBuf::from);
                 // Beside the blobs, so that a name is all that a checked file needs.
                 let staging = root.join("partial");
-                (Backend::Folder(Folder::open(root)?), staging)
+                (Backend::Folder(Folder::open(root)?.into()), staging)
             }
         };
         let staging = Arc::new(Staging::open(staging)?);
@@ -240,7 +240,7 @@ impl Blobs {
 
     fn of(backend: Backend, staging: Arc<Staging>) -> Self {
         Self {
-            backend: Arc::new(backend),
+            backend,
             staging,
             gate: Arc::default(),
             holds: Arc::default(),
@@ -272,7 +272,7 @@ impl Blobs {
     /// If the store cannot be asked.
     pub async fn has(&self, digest: Digest) -> Result<bool, Error> {
         let _gate = self.gate.read().await;
-        match &*self.backend {
+        match &self.backend {
             Backend::Folder(folder) => folder.touch(digest),
             Backend::Bucket(bucket) => bucket.touch(digest).await,
         }
@@ -284,14 +284,13 @@ impl Blobs {
     /// If the store cannot be asked.
     pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Error> {
         let gate = self.gate.clone().read_owned().await;
-        if let Backend::Bucket(bucket) = &*self.backend {
-            return bucket.missing(digests).await;
-        }
+        let folder = match &self.backend {
+            Backend::Bucket(bucket) => return bucket.missing(digests).await,
+            Backend::Folder(folder) => folder.clone(),
+        };
         let few = digests.len() <= FEW;
-        let backend = self.backend.clone();
         let look = move || {
             let _gate = gate;
-            let Backend::Folder(folder) = &*backend else { return Ok(digests) };
             let missing = |digest| folder.touch(digest).map(|there| (!there).then_some(digest));
             digests.into_iter().filter_map(|digest| missing(digest).transpose()).collect()
         };
@@ -372,17 +371,13 @@ impl Blobs {
     /// then.
     pub async fn finish(&self, upload: Upload) -> Result<(), Error> {
         let checked = spawn_blocking(move || upload.finish()).await??;
-        match &*self.backend {
+        match &self.backend {
             Backend::Bucket(bucket) => bucket.publish(&checked).await,
-            Backend::Folder(_) => {
-                let gate = self.gate.clone().read_owned().await;
-                let backend = self.backend.clone();
+            Backend::Folder(folder) => {
+                let (gate, folder) = (self.gate.clone().read_owned().await, folder.clone());
                 spawn_blocking(move || {
                     let _gate = gate;
-                    match &*backend {
-                        Backend::Folder(folder) => folder.publish(&checked),
-                        Backend::Bucket(_) => Ok(()),
-                    }
+                    folder.publish(&checked)
                 })
                 .await?
             }
@@ -405,13 +400,13 @@ impl Blobs {
 
     /// Forgets a blob, so that the store is asked the next time whether it is stored.
     pub(crate) fn forget(&self, digest: Digest) {
-        if let Backend::Bucket(bucket) = &*self.backend {
+        if let Backend::Bucket(bucket) = &self.backend {
             bucket.forget(digest);
         }
     }
 
     async fn reader_in(&self, digest: Digest, encoding: Encoding) -> Result<Option<Reader>, Error> {
-        match &*self.backend {
+        match &self.backend {
             Backend::Folder(folder) => folder.reader(digest, encoding),
             Backend::Bucket(bucket) => bucket.reader(digest, encoding).await,
         }
@@ -479,7 +474,7 @@ impl Blobs {
             Err(error) => return Err(Error::Unreadable { digest, problem: error.to_string() }),
         }
         let _gate = self.gate.write().await;
-        let moved = match &*self.backend {
+        let moved = match &self.backend {
             Backend::Folder(folder) => folder.quarantine(digest, encoding, reader.version.as_deref())?,
             Backend::Bucket(bucket) => bucket.quarantine(digest, encoding, reader.version.as_deref()).await?,
         };
@@ -510,15 +505,11 @@ impl Blobs {
     /// # Errors
     /// If the store cannot be listed.
     pub async fn list(&self) -> Result<Vec<Stored>, Error> {
-        let backend = self.backend.clone();
-        match &*self.backend {
+        match &self.backend {
             Backend::Bucket(bucket) => bucket.list().await,
-            Backend::Folder(_) => {
-                spawn_blocking(move || match &*backend {
-                    Backend::Folder(folder) => folder.list(),
-                    Backend::Bucket(_) => Ok(vec![]),
-                })
-                .await?
+            Backend::Folder(folder) => {
+                let folder = folder.clone();
+                spawn_blocking(move || folder.list()).await?
             }
         }
     }
@@ -530,7 +521,7 @@ impl Blobs {
     /// If a blob cannot be removed.
     pub(crate) async fn remove(&self, unused: &[Stored], since: SystemTime) -> Result<Vec<Stored>, Error> {
         let _gate = self.gate.write().await;
-        match &*self.backend {
+        match &self.backend {
             Backend::Folder(folder) => folder.remove(unused, since),
             Backend::Bucket(bucket) => bucket.remove(unused, since).await,
         }

@@ -245,7 +245,7 @@ async fn of_two_forms_only_the_damaged_one_is_moved_aside() {
 async fn what_was_stored_anew_meanwhile_is_not_moved_aside() {
     let (folder, blobs) = store().await;
     let digest = put(&blobs, b"stone").await;
-    let Backend::Folder(backend) = &*blobs.backend else { panic!("a folder") };
+    let Backend::Folder(backend) = &blobs.backend else { panic!("a folder") };
     let before = backend.reader(digest, Encoding::Raw).unwrap().unwrap();
     let path = raw_path(folder.path(), digest);
     std::fs::write(folder.path().join("anew"), b"stone").unwrap();
@@ -454,7 +454,7 @@ async fn a_bucket_that_breaks_leaves_all_objects_where_they_are() {
     let store = Arc::new(Shaky { store: InMemory::new(), mood: Mood::Well.into() });
     let bucket = Bucket::of("stones", Key::from("lab"), store.clone()).await.unwrap();
     let staging = Arc::new(Staging::open(folder.path().join("partial")).unwrap());
-    let blobs = Blobs::of(Backend::Bucket(bucket), staging);
+    let blobs = Blobs::of(Backend::Bucket(bucket.into()), staging);
     let digests = [put(&blobs, b"stone").await, put(&blobs, &vec![b'x'; 100_000]).await];
     let before = keys(&store).await;
     for mood in [Mood::Away, Mood::Breaks, Mood::Short] {
@@ -481,7 +481,7 @@ async fn a_bucket_that_breaks_leaves_all_objects_where_they_are() {
     assert_eq!(blobs.look(digests[0], Encoding::Raw).await.unwrap(), Looked::Damaged);
     assert!(keys(&store).await.contains(&format!("lab/quarantine/{name}")));
     assert!(!blobs.has(digests[0]).await.unwrap());
-    let Backend::Bucket(bucket) = &*blobs.backend else { panic!("a bucket") };
+    let Backend::Bucket(bucket) = &blobs.backend else { panic!("a bucket") };
     let known = bucket.remembered();
     let never_stored = (0..100u32).map(|number| Digest::of(&number.to_le_bytes())).collect();
     assert_eq!(blobs.missing(never_stored).await.unwrap().len(), 100);
