@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use domain::digest::Digest;
 use proto::channel::call;
-use proto::status::{MISSING_BLOB, reason};
+use proto::status::{Reason, reason};
 use proto::transfer::Transfer;
 use proto::v1;
 use tonic::Status;
@@ -119,7 +119,7 @@ async fn what_cannot_be_computed_again_is_said() {
     let pictures = read.split('"').find(|word| word.parse::<Digest>().is_ok()).unwrap();
     lose(&cluster, pictures);
     let refused = recompute(&cluster, &[&ingest.task_key], false, false).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(MISSING_BLOB));
+    assert_eq!(reason(&refused), Some(Reason::MissingBlob));
     assert!(refused.message().contains(&ingest.label) && refused.message().contains(pictures), "{refused}");
     assert_eq!(cluster.status().await.state(), v1::RunState::Succeeded, "nothing has changed");
     assert!(recompute(&cluster, &["zz"], false, true).await.is_err());

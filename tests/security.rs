@@ -7,7 +7,7 @@ use domain::registry::Role;
 use proto::channel::{Credentials, call, connect};
 use proto::identity::{self, Identity};
 use proto::join_token::{Fingerprint, JoinToken, Secret};
-use proto::status::{ROLE, is_final, reason};
+use proto::status::{Reason, is_final, reason};
 use proto::tls::{self, Trust};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -116,7 +116,7 @@ async fn a_token_is_used_no_more_often_than_it_may_be() {
     let again = Identity::join(cluster.url(), &token, "a", &cluster.path("a")).await.unwrap();
     assert_eq!(first.id, again.id);
     let status = refused(cluster.url(), &token, &cluster.path("b")).await;
-    assert_eq!((status.code(), reason(&status).as_deref()), (Code::Unauthenticated, Some("TOKEN_USED_UP")));
+    assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, Some(Reason::TokenUsedUp)));
     assert!(status.message().contains("as often as it may be"), "{status}");
     let ended = joining(&cluster, "late", token, &[]).end().await.unwrap_err();
     assert!(ended.to_string().contains("lithogen token create"), "{ended}");
@@ -298,7 +298,7 @@ async fn roles_do_what_they_are_for_and_nothing_else() {
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);
     runs(viewer.clone()).await.unwrap();
     let status = submit(viewer.clone()).await;
-    assert_eq!((status.code(), reason(&status).as_deref()), (Code::PermissionDenied, Some(ROLE)));
+    assert_eq!((status.code(), reason(&status)), (Code::PermissionDenied, Some(Reason::Role)));
     assert!(status.message().contains("takes the role submitter or admin"), "{status}");
     let worker = channel(&cluster, &join(&cluster, Role::Worker, "worker").await);
     assert_eq!(submit(worker.clone()).await.code(), Code::PermissionDenied);
@@ -328,7 +328,7 @@ async fn one_worker_cannot_end_anothers_lease() {
         let end = v1::AttemptEnd { task_key: attempt.task_key.clone(), token, end: Some(End::Failed(failed)) };
         let request = v1::EndAttemptsRequest { attempts: vec![end] };
         let refused = WorkerServiceClient::new(thief.clone()).end_attempts(call(request)).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::PermissionDenied, Some(ROLE)));
+        assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, Some(Reason::Role)));
     }
     std::fs::write(&gate, "").unwrap();
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);

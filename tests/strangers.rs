@@ -15,7 +15,7 @@ use proto::codec::SmallBuffers;
 use proto::identity::{self, Identity};
 use proto::join_token::{JoinToken, Secret};
 use proto::private;
-use proto::status::{BUSY, TOO_LARGE, TOO_SLOW, is_final, of_verdict, reason};
+use proto::status::{Reason, is_final, of_verdict, reason};
 use proto::tls::{self, Trust};
 use proto::transfer::{self, Transfer};
 use proto::v1;
@@ -290,7 +290,7 @@ async fn a_request_to_join_is_no_larger_than_one_needs_to_be() {
         async move { client.enrol(call(request)).await.unwrap_err() }
     };
     let large = enrol(64 * 1024).await;
-    assert_eq!((large.code(), reason(&large).as_deref()), (Code::OutOfRange, Some(TOO_LARGE)));
+    assert_eq!((large.code(), reason(&large)), (Code::OutOfRange, Some(Reason::TooLarge)));
     assert!(large.message().contains("at most 65536 are taken"), "{large}");
     assert_eq!(enrol(60 * 1024).await.code(), Code::InvalidArgument, "it is looked at");
 }
@@ -317,7 +317,7 @@ async fn whoever_guesses_at_tokens_is_told_when_to_try_again() {
         assert!(codes.len() < 100, "there is no end to it");
     };
     assert!(codes.len() >= 20 && codes.iter().all(|code| *code == Code::Unauthenticated), "{codes:?}");
-    assert_eq!(reason(&refused).as_deref(), Some(BUSY));
+    assert_eq!(reason(&refused), Some(Reason::Busy));
     assert!(refused.message().contains("try again in ") && !is_final(&refused), "{refused}");
     // Whoever is known notices nothing of it.
     let mut runs = RunServiceClient::new(channel(&cluster, &known));
@@ -377,7 +377,7 @@ async fn files_that_a_viewer_does_not_read_hold_up_nobody() {
     let last = unread.pop().unwrap();
     drop(unread);
     let lost = read(last, Duration::ZERO).await.unwrap_err();
-    assert_eq!((lost.code(), reason(&lost).as_deref()), (Code::DeadlineExceeded, Some(TOO_SLOW)));
+    assert_eq!((lost.code(), reason(&lost)), (Code::DeadlineExceeded, Some(Reason::TooSlow)));
     assert_eq!(read(get(&viewer, &digest).await, Duration::ZERO).await.unwrap(), 16 * MIB);
 }
 
@@ -409,7 +409,7 @@ async fn an_upload_that_sends_nothing_more_ends_and_goes_on_from_there() {
     let parts = tokio_stream::iter(parts).chain(tokio_stream::pending());
     let mut client = ArtifactServiceClient::new(submitter);
     let ended = tokio::time::timeout(PROMPT, client.put_blob(parts)).await.unwrap().unwrap_err();
-    assert_eq!((ended.code(), reason(&ended).as_deref()), (Code::DeadlineExceeded, Some(TOO_SLOW)));
+    assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, Some(Reason::TooSlow)));
     let request = v1::GetUploadOffsetRequest { digest, session, encoding: v1::Encoding::Raw.into() };
     assert_eq!(client.get_upload_offset(call(request)).await.unwrap().into_inner().offset, 3);
 }
@@ -430,7 +430,7 @@ async fn an_identity_has_so_many_connections_and_is_told_so() {
         open.push(channel);
     }
     let refused = ask(&channel(&cluster, &identity)).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some(BUSY)));
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, Some(Reason::Busy)));
     assert!(refused.message().contains("as many connections open as it may"), "{refused}");
     drop(open);
     soon("there is room again", || async { ask(&channel(&cluster, &identity)).await.ok() }).await;
@@ -449,7 +449,7 @@ async fn an_identity_has_so_many_watches_and_is_told_so() {
         open.push(watch().watch_run(v1::WatchRunRequest::default()).await.unwrap().into_inner());
     }
     let refused = watch().watch_run(v1::WatchRunRequest::default()).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some(BUSY)));
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, Some(Reason::Busy)));
     // Other calls are no watches, and administrators of this machine have no such limit.
     watch().get_run(call(v1::GetRunRequest::default())).await.unwrap();
     cluster.changes().await;
@@ -464,7 +464,7 @@ async fn a_call_for_one_message_takes_no_second_one() {
         let caller = channel(&cluster, &join(&cluster, role, "caller").await);
         for method in ["/lithogen.v1.RunService/GetRun", "/lithogen.v1.RegistrationService/Renew"] {
             let refused = many_messages(caller.clone(), method, 64).await;
-            assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::OutOfRange, Some(TOO_LARGE)), "{refused}");
+            assert_eq!((refused.code(), reason(&refused)), (Code::OutOfRange, Some(Reason::TooLarge)), "{refused}");
         }
     }
 }
@@ -486,7 +486,7 @@ async fn what_is_kept_for_a_submitter_has_a_limit_that_names_what_it_has() {
     assert!(taken.submitted_by.starts_with("first-"), "{taken:?}");
     // Each of its five tasks counts for what its command has, too.
     let refused = submit(&first, "long", vec!["true".to_owned(), "x".repeat(2048)]).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some("KEPT_FOR_ONE")));
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, Some(Reason::KeptForOne)));
     assert!(refused.message().contains("has handed in 6 tasks and this run has 18; at most 12 are kept"), "{refused}");
     submit(&first, "two", short()).await.unwrap();
     let refused = submit(&first, "three", short()).await.unwrap_err();
@@ -520,7 +520,7 @@ async fn a_submitter_has_so_many_open_runs_and_is_told_so() {
     submit("two").await.unwrap();
     submit("one").await.unwrap();
     let refused = submit("three").await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::ResourceExhausted, Some("OPEN_RUNS")));
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, Some(Reason::OpenRuns)));
     assert!(refused.message().contains("has 2 runs that are not over"), "{refused}");
     // One of them may be handed in again, also with something new about it.
     let again = v1::SubmitRequest { priority: 7, ..request("one") };

@@ -2,14 +2,14 @@
 
 use std::pin::Pin;
 
-use proto::status::{INCOMPATIBLE, status};
+use proto::status::{Reason, status};
 use proto::v1;
 use proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::harness::program::Running;
 
@@ -23,7 +23,7 @@ impl WorkerService for Newer {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
 
     async fn session(&self, _: Request<Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
-        Err(status(Code::FailedPrecondition, INCOMPATIBLE, "it speaks protocol 99; upgrade the worker"))
+        Err(status(Reason::Incompatible, "it speaks protocol 99; upgrade the worker"))
     }
 
     async fn acquire_leases(&self, _: Request<v1::AcquireLeasesRequest>) -> Answer<v1::AcquireLeasesResponse> {

@@ -1,7 +1,7 @@
 //! What the services answer to callers that are late, wrong or of another version.
 
 use proto::channel::call;
-use proto::status::{FENCED, INCOMPATIBLE, of_verdict, reason};
+use proto::status::{Reason, of_verdict, reason};
 use proto::transfer::{self, Transfer};
 use proto::v1;
 use proto::v1::attempt_end::End;
@@ -124,7 +124,7 @@ async fn one_refused_end_does_not_hold_up_the_others() {
     let attempts = vec![ended(&one, one.token), ended(&two, two.token + 9), ended(&two, two.token)];
     let answer = cluster.workers().end_attempts(call(v1::EndAttemptsRequest { attempts })).await.unwrap();
     let reasons: Vec<String> = answer.into_inner().verdicts.into_iter().map(|verdict| verdict.reason).collect();
-    assert_eq!(reasons, ["", FENCED, ""]);
+    assert_eq!(reasons, ["", "FENCED", ""]);
     assert_eq!(cluster.status().await.committed, 2);
 }
 
@@ -157,14 +157,14 @@ async fn a_checkpoint_is_for_the_next_attempt_and_late_ones_are_fenced() {
         })
     };
     let refused = cluster.workers().save_checkpoint(save(&lease, Digest::of(b"not stored"))).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));
+    assert_eq!(reason(&refused), Some(Reason::MissingBlob));
     let checkpoint = artifact(&cluster, "half").await;
     cluster.workers().save_checkpoint(save(&lease, checkpoint)).await.unwrap();
     release(&cluster, &lease).await;
     let next = acquire(&cluster, "w", 2).await.unwrap();
     assert_eq!((next.task_key.as_str(), next.checkpoint), (lease.task_key.as_str(), checkpoint.to_string()));
     let refused = cluster.workers().save_checkpoint(save(&lease, checkpoint)).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(FENCED));
+    assert_eq!(reason(&refused), Some(Reason::Fenced));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,11 +177,11 @@ async fn a_commit_under_an_old_lease_is_fenced() {
     assert!(new.token > old.token);
     let late = artifact(&cluster, "late").await;
     let refused = commit(&cluster, &old, late).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::Aborted, Some(FENCED)));
+    assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, Some(Reason::Fenced)));
     assert_eq!(cluster.status().await.committed, 0);
     commit(&cluster, &new, artifact(&cluster, "result").await).await.unwrap();
     let refused = commit(&cluster, &old, late).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(FENCED), "also after the newer one has won");
+    assert_eq!(reason(&refused), Some(Reason::Fenced), "also after the newer one has won");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +189,7 @@ async fn a_commit_whose_files_are_not_stored_is_refused() {
     let (cluster, _session) = with_a_worker().await;
     let lease = acquire(&cluster, "w", 1).await.unwrap();
     let refused = commit(&cluster, &lease, Digest::of(b"never stored")).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::FailedPrecondition, Some("MISSING_BLOB")));
+    assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, Some(Reason::MissingBlob)));
     let status = cluster.status().await;
     assert_eq!((status.committed, status.running), (0, 1), "the lease goes on");
 }
@@ -210,7 +210,7 @@ async fn a_worker_gets_only_stages_of_the_versions_it_can_run() {
 async fn work_is_for_workers_with_a_session() {
     let cluster = Cluster::start().await;
     let refused = cluster.workers().acquire_leases(ask("nobody", 1)).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
+    assert_eq!(reason(&refused), Some(Reason::NoSession));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +218,7 @@ async fn another_protocol_is_refused_and_the_older_side_named() {
     let cluster = Cluster::start().await;
     for (protocol, upgrade) in [(proto::PROTOCOL + 1, "upgrade the coordinator"), (0, "upgrade the worker")] {
         let refused = session(&cluster, v1::Hello { protocol, ..hello("w") }).await.err().unwrap();
-        assert_eq!(reason(&refused).as_deref(), Some(INCOMPATIBLE));
+        assert_eq!(reason(&refused), Some(Reason::Incompatible));
         assert!(refused.message().ends_with(upgrade), "{}", refused.message());
     }
 }
@@ -230,7 +230,7 @@ async fn a_second_greeting_in_one_session_makes_no_second_worker() {
     session.up.send(v1::SessionRequest { message: Some(Message::Hello(hello("x"))) }).await.unwrap();
     session.up.send(v1::SessionRequest { message: Some(Message::Heartbeat(v1::Heartbeat::default())) }).await.unwrap();
     let refused = cluster.workers().acquire_leases(ask("x", 1)).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(proto::status::NO_SESSION));
+    assert_eq!(reason(&refused), Some(Reason::NoSession));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +320,7 @@ async fn a_study_whose_pictures_are_not_stored_is_refused() {
         ..Default::default()
     };
     let refused = cluster.runs().submit(call(request)).await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some("MISSING_BLOB"));
+    assert_eq!(reason(&refused), Some(Reason::MissingBlob));
     assert!(refused.message().contains("upload the data first"), "{}", refused.message());
 }
 

@@ -21,7 +21,7 @@ use domain::task::{Attempt, FencingToken, WorkerId};
 use domain::work::Work;
 use proto::channel::{Credentials, call, connect};
 use proto::identity::Identity;
-use proto::status::{FENCED, ROLE, of_verdict, reason};
+use proto::status::{Reason, of_verdict, reason};
 use proto::v1;
 use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
@@ -114,7 +114,7 @@ impl Speaker {
             self.checkpoint(of).await,
         ] {
             let refused = refused.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::PermissionDenied, Some(ROLE)));
+            assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, Some(Reason::Role)));
         }
     }
 }
@@ -142,9 +142,9 @@ async fn an_attempt_is_spoken_for_by_its_holder_alone_also_when_it_has_ended() {
     thief.is_refused(first).await;
     // An attempt's log is that of its own task.
     let refused = holder.append((first.0, second.1), 0, "elsewhere\n").await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::Aborted, Some(FENCED)));
+    assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, Some(Reason::Fenced)));
     let refused = holder.append((first.0, second.1 + 1), 0, "never granted\n").await.unwrap_err();
-    assert_eq!(reason(&refused).as_deref(), Some(FENCED));
+    assert_eq!(reason(&refused), Some(Reason::Fenced));
     assert_eq!(log(&cluster, &leases[0].label, false).await, "mine\nlate\nlater\n");
 }
 
@@ -324,7 +324,7 @@ async fn a_result_that_is_told_again_with_other_files_is_refused() {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&manifest.to_bytes()).unwrap(), entry);
     let other = proto::transfer::Transfer::new(cluster.channel()).push(&folder, &manifest).await.unwrap();
     let refused = speaker.end(of(&leases[0]), succeeded(other, vec![])).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_deref()), (Code::Aborted, Some(FENCED)));
+    assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, Some(Reason::Fenced)));
     let request = call(v1::ExplainTaskRequest { task_key: leases[0].task_key.clone() });
     let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
     assert_eq!(told.artifact, empty.digest().to_string());

@@ -12,7 +12,7 @@ use domain::plan::Data;
 use domain::records::Record;
 use domain::results::Results;
 use proto::channel::{blob_call, call, socket_path};
-use proto::status::{ENDING, reason, refused};
+use proto::status::{Reason, reason, refused};
 use proto::transfer::{Transfer, entry, scan};
 use proto::v1;
 use proto::v1::artifact_service_client::ArtifactServiceClient;
@@ -121,7 +121,7 @@ impl Remote {
             Code::Unavailable | Code::DeadlineExceeded => exit::UNREACHABLE,
             Code::InvalidArgument => exit::USAGE,
             Code::Unimplemented => exit::INCOMPATIBLE,
-            _ if proto::status::reason(status).as_deref() == Some(proto::status::INCOMPATIBLE) => exit::INCOMPATIBLE,
+            _ if reason(status) == Some(Reason::Incompatible) => exit::INCOMPATIBLE,
             _ => exit::ERROR,
         };
         let message = match code {
@@ -192,7 +192,7 @@ impl Remote {
                 Ok(answer) => return answer.into_inner().status.context("the coordinator sent no status"),
                 Err(status) => status,
             };
-            let has_gone = is_broken(&failed) || reason(&failed).as_deref() == Some(ENDING);
+            let has_gone = is_broken(&failed) || reason(&failed) == Some(Reason::Ending);
             if has_gone && broken.is_none() {
                 note!("the coordinator went away; handing in again when it is back");
                 broken = Some(Instant::now());

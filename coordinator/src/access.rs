@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use domain::registry::{IdentityId, Role};
 use domain::task::WorkerId;
-use proto::status::{BUSY, ROLE, WHO, status};
-use tonic::{Code, Status};
+use proto::status::{Reason, status};
+use tonic::Status;
 
 use crate::config::Limits;
 use crate::crowd::Network;
@@ -207,7 +207,7 @@ impl Caller {
         match self {
             Self::Joined { identity, role: Role::Worker } if !identity.owns(&worker.0) => {
                 let problem = format!("identity {identity} cannot speak for worker {worker}");
-                Err(status(Code::PermissionDenied, ROLE, problem))
+                Err(status(Reason::Role, problem))
             }
             _ => Ok(()),
         }
@@ -232,13 +232,13 @@ impl Caller {
     }
 
     fn check_role(&self, allowed: Allowed, method: &str) -> Result<(), Status> {
-        let unknown = |problem: String| Err(status(Code::Unauthenticated, WHO, problem));
+        let unknown = |problem: String| Err(status(Reason::Who, problem));
         match self {
             Self::Local | Self::Joined { role: Role::Admin, .. } => Ok(()),
             Self::Crowded(identity) => {
                 let problem =
                     format!("{identity} has as many connections open as it may; end some of its commands first");
-                Err(status(Code::ResourceExhausted, BUSY, problem))
+                Err(status(Reason::Busy, problem))
             }
             Self::Plaintext => unknown("this port speaks TLS only; use https:// and join with a token".to_owned()),
             _ if allowed == Allowed::Anybody => Ok(()),
@@ -246,7 +246,7 @@ impl Caller {
                 Allowed::Roles(roles) if !roles.contains(role) => {
                     let (role, method) = (role.name(), method.rsplit('/').next().unwrap_or(method));
                     let problem = format!("{identity} is a {role} and may not call {method}; {}", needed(roles));
-                    Err(status(Code::PermissionDenied, ROLE, problem))
+                    Err(status(Reason::Role, problem))
                 }
                 Allowed::Roles(_) | Allowed::Anybody => Ok(()),
             },
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_role_that_it_takes() {
         let status = joined(Role::Viewer).check("/lithogen.v1.RunService/Submit").unwrap_err();
-        assert_eq!(reason(&status).as_deref(), Some(ROLE));
+        assert_eq!(reason(&status), Some(Reason::Role));
         assert!(status.message().contains("viewer") && status.message().contains("submitter or admin"), "{status}");
     }
 

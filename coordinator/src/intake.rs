@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use proto::status::{TOO_LARGE, TOO_SLOW, status};
+use proto::status::{Reason, status};
 use tokio::time::{Instant, Sleep};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 
 use crate::seats::Seat;
 
@@ -82,7 +82,7 @@ impl Intake {
             if self.known == 0 {
                 let problem = "the request has more messages than its method takes";
                 let left = self.messages.checked_sub(1);
-                self.messages = left.ok_or_else(|| status(Code::OutOfRange, TOO_LARGE, problem))?;
+                self.messages = left.ok_or_else(|| status(Reason::TooLarge, problem))?;
             }
             let taken = (HEADER - self.known).min(bytes.len());
             self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
@@ -93,7 +93,7 @@ impl Intake {
                 if length > self.most {
                     let problem =
                         format!("the message is too large: it has {length} bytes, at most {} are taken", self.most);
-                    return Err(status(Code::OutOfRange, TOO_LARGE, problem));
+                    return Err(status(Reason::TooLarge, problem));
                 }
                 (self.known, self.left) = (0, length);
             }
@@ -120,7 +120,7 @@ impl Patience {
         let (_, end) = self.waiting.get_or_insert_with(begin);
         ready!(end.as_mut().poll(context));
         let problem = format!("nothing more of the request came for {} s", self.left.as_secs());
-        Poll::Ready(status(Code::DeadlineExceeded, TOO_SLOW, problem))
+        Poll::Ready(status(Reason::TooSlow, problem))
     }
 }
 
@@ -182,6 +182,8 @@ impl HttpBody for Answer {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+
+    use tonic::Code;
 
     use super::*;
 

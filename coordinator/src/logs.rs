@@ -13,7 +13,6 @@ use std::time::SystemTime;
 
 use domain::digest::Digest;
 use domain::task::FencingToken;
-use tonic::Status;
 
 use crate::room;
 
@@ -232,12 +231,6 @@ fn is_cut(file: &mut File, size: u64) -> io::Result<bool> {
 fn error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error { what, path, source }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        proto::status::status(tonic::Code::Internal, "STORAGE", error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::registry::IdentityId;
-use proto::status::{BUSY, status};
+use proto::status::{Reason, status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::access::{Caller, Load, Peer};
 use crate::config::{Limits, Share, UNLIMITED};
@@ -198,7 +198,7 @@ impl Row {
                 format!("{caller} cannot open one more: at most {most} are open at a time; end one first")
             }
         };
-        status(Code::ResourceExhausted, BUSY, problem)
+        status(Reason::Busy, problem)
     }
 }
 
@@ -207,6 +207,8 @@ mod tests {
     use domain::registry::Role;
     use futures_util::FutureExt;
     use tokio::task::unconstrained;
+
+    use tonic::Code;
 
     use super::*;
 

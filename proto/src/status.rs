@@ -17,71 +17,165 @@ use crate::v1;
 /// `domain` of every `google.rpc.ErrorInfo` sent.
 pub const DOMAIN: &str = "lithogen";
 
-/// `reason` of a refusal under a lease that is over.
-pub const FENCED: &str = "FENCED";
+/// Why a call is refused: `reason` of `google.rpc.ErrorInfo`, in capitals, for instance
+/// `MISSING_BLOB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// The lease is over.
+    Fenced,
+    /// The run was cancelled while it was being submitted.
+    Cancelled,
+    /// A worker asks for work without a session.
+    NoSession,
+    /// The two programs do not understand each other.
+    Incompatible,
+    /// The caller shows no certificate, or one that counts no more.
+    Who,
+    /// The caller's role does not allow the call.
+    Role,
+    /// The caller, or everybody together, has as much under way as may be.
+    Busy,
+    /// The coordinator ends before it has answered.
+    Ending,
+    /// A message is larger than the method takes.
+    TooLarge,
+    /// A request or the reader of an answer keeps the coordinator waiting.
+    TooSlow,
+    /// A field of a message is missing or out of range; the details name it.
+    InvalidField,
+    /// A submission is no plan.
+    InvalidPlan,
+    /// The submitter has as many unfinished runs as may be.
+    OpenRuns,
+    /// As much is kept for the submitter as may be.
+    KeptForOne,
+    UnknownRun,
+    UnknownTask,
+    UnknownAttempt,
+    UnknownWorker,
+    /// The task has no result that could be computed again.
+    NoResult,
+    /// No blob of that digest is stored.
+    UnknownBlob,
+    /// A file of an artifact is not stored.
+    MissingBlob,
+    /// The bytes that came are not those that the digest names.
+    DigestMismatch,
+    /// The bytes that are stored are not those that the digest names.
+    DamagedBlob,
+    /// The bytes that are stored are no manifest.
+    NotAManifest,
+    /// There is no room until somebody makes some.
+    DiskFull,
+    /// The coordinator's files cannot be read or written.
+    Storage,
+    /// The journal cannot be read.
+    Journal,
+    /// The certificate authority cannot be used.
+    Pki,
+    /// The coordinator serves its own machine only, so that nobody can join.
+    LoopbackOnly,
+    /// The caller has no certificate that could be renewed.
+    NotJoined,
+    /// A join token would be good for nothing.
+    NoUses,
+    /// There is no join token or identity of that name, or more than one.
+    Unknown,
+    UnknownToken,
+    TokenExpired,
+    TokenUsedUp,
+    TokenRevoked,
+    UnknownIdentity,
+    IdentityRevoked,
+    /// The certificate to be renewed is of another key.
+    OtherKey,
+}
 
-/// `reason` where a file of an artifact is not stored.
-pub const MISSING_BLOB: &str = "MISSING_BLOB";
+impl Reason {
+    /// The status code of calls that are refused for this reason.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Fenced | Self::Cancelled => Code::Aborted,
+            Self::NoSession
+            | Self::Incompatible
+            | Self::NoResult
+            | Self::MissingBlob
+            | Self::LoopbackOnly
+            | Self::NotJoined => Code::FailedPrecondition,
+            Self::Who
+            | Self::UnknownToken
+            | Self::TokenExpired
+            | Self::TokenUsedUp
+            | Self::TokenRevoked
+            | Self::IdentityRevoked => Code::Unauthenticated,
+            Self::Role | Self::OtherKey => Code::PermissionDenied,
+            Self::Busy | Self::OpenRuns | Self::KeptForOne | Self::DiskFull => Code::ResourceExhausted,
+            Self::Ending => Code::Unavailable,
+            Self::TooLarge => Code::OutOfRange,
+            Self::TooSlow => Code::DeadlineExceeded,
+            Self::InvalidField | Self::InvalidPlan | Self::NoUses => Code::InvalidArgument,
+            Self::UnknownRun
+            | Self::UnknownTask
+            | Self::UnknownAttempt
+            | Self::UnknownWorker
+            | Self::UnknownBlob
+            | Self::Unknown
+            | Self::UnknownIdentity => Code::NotFound,
+            Self::DigestMismatch | Self::DamagedBlob | Self::NotAManifest => Code::DataLoss,
+            Self::Storage | Self::Journal | Self::Pki => Code::Internal,
+        }
+    }
 
-/// `reason` where a worker asks for work without a session.
-pub const NO_SESSION: &str = "NO_SESSION";
-
-/// `reason` where the two programs do not understand each other.
-pub const INCOMPATIBLE: &str = "INCOMPATIBLE";
-
-/// `reason` where the caller shows no certificate, or one that counts no more.
-pub const WHO: &str = "WHO";
-
-/// `reason` where the caller's role does not allow the call.
-pub const ROLE: &str = "ROLE";
-
-/// `reason` where the caller, or everybody together, has as much under way as may be.
-pub const BUSY: &str = "BUSY";
-
-/// `reason` where the coordinator ends before it has answered.
-pub const ENDING: &str = "ENDING";
-
-/// `reason` where a message is larger than the method takes.
-pub const TOO_LARGE: &str = "TOO_LARGE";
-
-/// `reason` where a request or the reader of an answer keeps the coordinator waiting.
-pub const TOO_SLOW: &str = "TOO_SLOW";
+    /// The reason's name on the wire.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
 
 /// Most bytes of a message: it travels in a header, in its details again, and may quote what
 /// others sent.
 const MESSAGE_MAX: usize = 2048;
 
-/// A status with `google.rpc.ErrorInfo`.
-pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+/// The refusal of a call, with `google.rpc.ErrorInfo`.
+pub fn status(reason: Reason, message: impl Into<String>) -> Status {
+    detailed(reason.code(), reason.name(), &message.into())
+}
+
+fn detailed(code: Code, reason: &str, message: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::<String, String>::new());
-    Status::with_error_details(code, cut(&message.into(), MESSAGE_MAX), details)
+    Status::with_error_details(code, cut(message, MESSAGE_MAX), details)
 }
 
 /// A refusal of what may be tried again after some time, which it names as
 /// `google.rpc.RetryInfo` does.
 pub fn again_in(wait: Duration, message: impl Into<String>) -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(wait));
-    details.set_error_info(BUSY, DOMAIN, HashMap::<String, String>::new());
-    Status::with_error_details(Code::ResourceExhausted, message.into(), details)
+    details.set_error_info(Reason::Busy.name(), DOMAIN, HashMap::<String, String>::new());
+    Status::with_error_details(Reason::Busy.code(), message.into(), details)
 }
 
-/// The `reason` that a status carries, if it is one of ours.
-pub fn reason(status: &Status) -> Option<String> {
+/// The reason that a status carries, if it is one that this program knows.
+pub fn reason(status: &Status) -> Option<Reason> {
+    reason_name(status)?.parse().ok()
+}
+
+fn reason_name(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
     (info.domain == DOMAIN).then_some(info.reason)
 }
 
 /// The status of a refusal by the scheduler.
-pub fn of_reject(reject: &Reject) -> Status {
-    let message = reject.to_string();
-    match reject {
-        Reject::UnknownTask(_) => status(Code::NotFound, "UNKNOWN_TASK", message),
-        Reject::UnknownRun(_) => status(Code::NotFound, "UNKNOWN_RUN", message),
-        Reject::Cancelled(_) => status(Code::Aborted, "CALLED_OFF", message),
-        Reject::UnknownWorker(_) => status(Code::FailedPrecondition, NO_SESSION, message),
-        Reject::Fenced { .. } => status(Code::Aborted, FENCED, message),
-        Reject::InvalidPlan { .. } => status(Code::InvalidArgument, "INVALID_PLAN", message),
-    }
+pub fn of_reject(reject: Reject) -> Status {
+    let reason = match reject {
+        Reject::UnknownTask(_) => Reason::UnknownTask,
+        Reject::UnknownRun(_) => Reason::UnknownRun,
+        Reject::Cancelled(_) => Reason::Cancelled,
+        Reject::UnknownWorker(_) => Reason::NoSession,
+        Reject::Fenced { .. } => Reason::Fenced,
+        Reject::InvalidPlan { .. } => Reason::InvalidPlan,
+    };
+    status(reason, reject.to_string())
 }
 
 /// What becomes of one of several things reported in one call.
@@ -90,7 +184,7 @@ pub fn verdict(result: Result<(), Status>) -> v1::Verdict {
         Ok(()) => v1::Verdict::default(),
         Err(refused) => v1::Verdict {
             code: refused.code() as i32,
-            reason: reason(&refused).unwrap_or_default(),
+            reason: reason_name(&refused).unwrap_or_default(),
             message: refused.message().to_owned(),
         },
     }
@@ -100,32 +194,33 @@ pub fn verdict(result: Result<(), Status>) -> v1::Verdict {
 pub fn of_verdict(verdict: &v1::Verdict) -> Result<(), Status> {
     match Code::from_i32(verdict.code) {
         Code::Ok => Ok(()),
-        code => Err(status(code, &verdict.reason, verdict.message.clone())),
+        code => Err(detailed(code, &verdict.reason, &verdict.message)),
     }
 }
 
 /// The status of a refusal to somebody who wants to join or to let others join.
-pub fn of_registry(reject: &registry::Reject) -> Status {
+pub fn of_registry(reject: registry::Reject) -> Status {
     use registry::Reject;
-    let message = reject.to_string();
-    match reject {
-        Reject::NoUses => status(Code::InvalidArgument, "NO_USES", message),
-        Reject::UnknownToken => status(Code::Unauthenticated, "UNKNOWN_TOKEN", message),
-        Reject::TokenExpired(_) => status(Code::Unauthenticated, "TOKEN_EXPIRED", message),
-        Reject::TokenUsedUp(_) => status(Code::Unauthenticated, "TOKEN_USED_UP", message),
-        Reject::TokenRevoked(_) => status(Code::Unauthenticated, "TOKEN_REVOKED", message),
-        Reject::UnknownIdentity(_) => status(Code::NotFound, "UNKNOWN_IDENTITY", message),
-        Reject::IdentityRevoked(_) => status(Code::Unauthenticated, "IDENTITY_REVOKED", message),
-        Reject::OtherKey(_) => status(Code::PermissionDenied, "OTHER_KEY", message),
-    }
+    let reason = match reject {
+        Reject::NoUses => Reason::NoUses,
+        Reject::UnknownToken => Reason::UnknownToken,
+        Reject::TokenExpired(_) => Reason::TokenExpired,
+        Reject::TokenUsedUp(_) => Reason::TokenUsedUp,
+        Reject::TokenRevoked(_) => Reason::TokenRevoked,
+        Reject::UnknownIdentity(_) => Reason::UnknownIdentity,
+        Reject::IdentityRevoked(_) => Reason::IdentityRevoked,
+        Reject::OtherKey(_) => Reason::OtherKey,
+    };
+    status(reason, reject.to_string())
 }
 
 /// The status of a message that does not decode; its details name the field.
 impl From<InvalidField> for Status {
     fn from(invalid: InvalidField) -> Self {
-        let mut details = ErrorDetails::with_error_info("INVALID_FIELD", DOMAIN, HashMap::<String, String>::new());
+        let mut details =
+            ErrorDetails::with_error_info(Reason::InvalidField.name(), DOMAIN, HashMap::<String, String>::new());
         details.add_bad_request_violation(invalid.field, cut(&invalid.problem, MESSAGE_MAX));
-        Status::with_error_details(Code::InvalidArgument, cut(&invalid.to_string(), MESSAGE_MAX), details)
+        Status::with_error_details(Reason::InvalidField.code(), cut(&invalid.to_string(), MESSAGE_MAX), details)
     }
 }
 
@@ -192,16 +287,25 @@ mod tests {
     #[test]
     fn a_fenced_call_says_so_and_is_final() {
         let reject = Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) };
-        let status = of_reject(&reject);
+        let status = of_reject(reject);
         assert_eq!(status.code(), Code::Aborted);
-        assert_eq!(reason(&status).as_deref(), Some(FENCED));
+        assert_eq!(reason(&status), Some(Reason::Fenced));
         assert!(is_final(&status));
+    }
+
+    #[test]
+    fn a_reason_of_another_version_is_none_and_travels_on() {
+        assert_eq!((Reason::MissingBlob.name(), "MISSING_BLOB".parse()), ("MISSING_BLOB", Ok(Reason::MissingBlob)));
+        let newer = v1::Verdict { code: 10, reason: "FROM_THE_FUTURE".to_owned(), message: "no".to_owned() };
+        let refused = of_verdict(&newer).unwrap_err();
+        assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, None));
+        assert_eq!(verdict(Err(refused)), newer);
     }
 
     #[test]
     fn a_verdict_is_a_status() {
         assert!(of_verdict(&verdict(Ok(()))).is_ok());
-        let fenced = of_reject(&Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) });
+        let fenced = of_reject(Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) });
         let back = of_verdict(&verdict(Err(fenced.clone()))).unwrap_err();
         assert_eq!((back.code(), reason(&back), back.message()), (fenced.code(), reason(&fenced), fenced.message()));
     }
@@ -210,8 +314,8 @@ mod tests {
     fn what_may_be_tried_later_says_when_and_is_not_final() {
         let later = again_in(Duration::from_secs(7), "too many");
         assert_eq!(later.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
-        assert_eq!((later.code(), reason(&later).as_deref()), (Code::ResourceExhausted, Some(BUSY)));
-        assert!(!is_final(&later) && is_final(&status(Code::ResourceExhausted, "DISK_FULL", "full")));
+        assert_eq!((later.code(), reason(&later)), (Code::ResourceExhausted, Some(Reason::Busy)));
+        assert!(!is_final(&later) && is_final(&status(Reason::DiskFull, "full")));
     }
 
     #[test]

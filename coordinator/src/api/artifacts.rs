@@ -9,7 +9,7 @@ use domain::digest::Digest;
 use domain::registry::IdentityId;
 use proto::convert::{digest, invalid};
 use proto::encoding::{Check, Encoding};
-use proto::status::{TOO_SLOW, again_in, reason, status};
+use proto::status::{Reason, again_in, reason, status};
 use proto::transfer::{CHUNK, DIGESTS_MAX};
 use proto::v1;
 use proto::v1::artifact_service_server::{ArtifactService, ArtifactServiceServer};
@@ -81,12 +81,9 @@ async fn explain(driver: &Handle, blobs: &Blobs, turns: &Semaphore, digest: Dige
     let refused = Status::from(error);
     let Ok(_turn) = turns.try_acquire() else { return refused };
     let way_back = if is_lost { gc::way_back(driver, blobs, digest).await } else { None };
-    match way_back {
-        Some(hint) => {
-            let why = reason(&refused).unwrap_or_default();
-            status(refused.code(), &why, format!("{}; {hint}", refused.message()))
-        }
-        None => refused,
+    match (way_back, reason(&refused)) {
+        (Some(hint), Some(reason)) => status(reason, format!("{}; {hint}", refused.message())),
+        _ => refused,
     }
 }
 
@@ -217,7 +214,7 @@ impl ArtifactService for Artifacts {
                 Err(Unsent::Failed(error)) => Status::unavailable(format!("{}: {error}", name.short())),
                 Err(Unsent::Slow) => {
                     let problem = format!("nothing of {} was taken for {} s", name.short(), pause.as_secs());
-                    status(Code::DeadlineExceeded, TOO_SLOW, problem)
+                    status(Reason::TooSlow, problem)
                 }
             };
             // A client that has gone away needs no reason.

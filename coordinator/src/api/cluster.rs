@@ -27,7 +27,7 @@ impl Cluster {
     /// Has the driver decide a request about the worker that is meant by a text.
     async fn decide(&self, text: String, request: impl FnOnce(WorkerId) -> scheduler::Request) -> Result<(), Status> {
         let worker = self.driver.read(move |knowledge| find::worker(knowledge, &text)).await??;
-        self.driver.request(request(worker)).await?.map_err(|reject| of_reject(&reject))
+        self.driver.request(request(worker)).await?.map_err(of_reject)
     }
 }
 

@@ -20,7 +20,8 @@ pub use runs::Runs;
 pub use tasks::Tasks;
 pub use workers::Workers;
 
-use tonic::{Code, Status};
+use proto::status::{Reason, status};
+use tonic::Status;
 
 use crate::driver::Gone;
 
@@ -31,7 +32,7 @@ fn internal(error: impl ToString) -> Status {
 
 impl From<Gone> for Status {
     fn from(gone: Gone) -> Self {
-        proto::status::status(Code::Unavailable, proto::status::ENDING, gone.to_string())
+        status(Reason::Ending, gone.to_string())
     }
 }
 
@@ -40,15 +41,15 @@ impl From<crate::blobs::Error> for Status {
         use crate::blobs::Error;
         let message = error.to_string();
         match error {
-            Error::Unknown(_) => proto::status::status(Code::NotFound, "UNKNOWN_BLOB", message),
-            Error::Mismatch { .. } => proto::status::status(Code::DataLoss, "DIGEST_MISMATCH", message),
-            Error::Damaged { .. } => proto::status::status(Code::DataLoss, "DAMAGED_BLOB", message),
-            Error::NotAManifest { .. } => proto::status::status(Code::DataLoss, "NOT_A_MANIFEST", message),
+            Error::Unknown(_) => status(Reason::UnknownBlob, message),
+            Error::Mismatch { .. } => status(Reason::DigestMismatch, message),
+            Error::Damaged { .. } => status(Reason::DamagedBlob, message),
+            Error::NotAManifest { .. } => status(Reason::NotAManifest, message),
             Error::Invalid { field, problem } => proto::convert::invalid(field, problem).into(),
             Error::Busy(_) => Status::unavailable(message),
-            Error::NoRoom { .. } => proto::status::status(Code::ResourceExhausted, "DISK_FULL", message),
+            Error::NoRoom { .. } => status(Reason::DiskFull, message),
             Error::Io(error) if is_full(error.kind()) => {
-                proto::status::status(Code::ResourceExhausted, "DISK_FULL", format!("the coordinator's {message}"))
+                status(Reason::DiskFull, format!("the coordinator's {message}"))
             }
             Error::Bucket { .. } | Error::Unreadable { .. } => {
                 tracing::error!(message, "blob store");
@@ -56,7 +57,7 @@ impl From<crate::blobs::Error> for Status {
             }
             Error::Io(_) | Error::Place(_) | Error::Task(_) => {
                 tracing::error!(message, "blob store");
-                proto::status::status(Code::Internal, "STORAGE", message)
+                status(Reason::Storage, message)
             }
         }
     }
@@ -64,7 +65,13 @@ impl From<crate::blobs::Error> for Status {
 
 impl From<crate::journal::Error> for Status {
     fn from(error: crate::journal::Error) -> Self {
-        proto::status::status(Code::Internal, "JOURNAL", error.to_string())
+        status(Reason::Journal, error.to_string())
+    }
+}
+
+impl From<crate::logs::Error> for Status {
+    fn from(error: crate::logs::Error) -> Self {
+        status(Reason::Storage, error.to_string())
     }
 }
 
@@ -74,7 +81,7 @@ impl From<crate::gc::Error> for Status {
         match error {
             Error::Blobs(error) => error.into(),
             Error::Gone(gone) => gone.into(),
-            Error::Unreadable { .. } => proto::status::status(Code::DataLoss, "DAMAGED_BLOB", error.to_string()),
+            Error::Unreadable { .. } => status(Reason::DamagedBlob, error.to_string()),
         }
     }
 }

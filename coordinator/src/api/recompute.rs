@@ -6,9 +6,9 @@ use domain::digest::Digest;
 use domain::plan::{Input, Source};
 use domain::scheduler::{Request, Scheduler};
 use domain::task::Task;
-use proto::status::{MISSING_BLOB, of_reject, status};
+use proto::status::{Reason, of_reject, status};
 use proto::v1;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::find;
 use crate::blobs::{Blobs, Error};
@@ -66,7 +66,7 @@ pub(super) async fn recompute(
                      with the data, or store {artifact} again with `lithogen artifact put`",
                     made.label
                 );
-                return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
+                return Err(status(Reason::MissingBlob, problem));
             }
         }
         let read = made.read;
@@ -95,7 +95,7 @@ pub(super) async fn recompute(
     };
     if !dry_run {
         let request = Request::Invalidate { tasks: again.into_keys().collect() };
-        driver.request(request).await?.map_err(|reject| of_reject(&reject))?;
+        driver.request(request).await?.map_err(of_reject)?;
     }
     Ok(answer)
 }
@@ -104,7 +104,7 @@ fn named(knowledge: &Knowledge, key: &str) -> Result<Made, Status> {
     let task = find::task(knowledge, key)?;
     made(task).ok_or_else(|| {
         let problem = format!("{} has no result that could be computed again", task.spec.label());
-        status(Code::FailedPrecondition, "NO_RESULT", problem)
+        status(Reason::NoResult, problem)
     })
 }
 

@@ -8,10 +8,10 @@ use domain::registry::{Identity, IdentityId, Registry, Reject, Request as Regist
 use proto::clock::now_ms;
 use proto::convert::{InvalidField, digest, invalid};
 use proto::join_token::Secret;
-use proto::status::{WHO, again_in, of_registry, status};
+use proto::status::{Reason, again_in, of_registry, status};
 use proto::v1;
 use proto::v1::registration_service_server::RegistrationService;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::api::find;
@@ -45,12 +45,12 @@ impl Registration {
         self.entrance.as_deref().ok_or_else(|| {
             let problem = "this coordinator serves its own machine only, so nobody can join from elsewhere; start it \
                            with --listen and an address that other machines reach";
-            status(Code::FailedPrecondition, "LOOPBACK_ONLY", problem)
+            status(Reason::LoopbackOnly, problem)
         })
     }
 
     async fn decide(&self, request: RegistryRequest) -> Result<(), Status> {
-        self.driver.registry(request).await?.map_err(|reject| of_registry(&reject))
+        self.driver.registry(request).await?.map_err(of_registry)
     }
 
     async fn read<T: Send + 'static>(
@@ -62,7 +62,7 @@ impl Registration {
 
     async fn token(&self, token: Digest) -> Result<v1::JoinToken, Status> {
         let found = move |registry: &Registry| {
-            let known = registry.token(token).ok_or_else(|| of_registry(&Reject::UnknownToken))?;
+            let known = registry.token(token).ok_or_else(|| of_registry(Reject::UnknownToken))?;
             Ok(join_token(token, known))
         };
         self.read(found).await
@@ -86,7 +86,7 @@ impl Registration {
         }
         let joined = move |registry: &Registry| {
             let id = registry.of_key(key).ok_or_else(|| Status::internal("who joined is gone"))?;
-            let known = registry.identity(id).map_err(|reject| of_registry(&reject))?;
+            let known = registry.identity(id).map_err(of_registry)?;
             Ok((id.clone(), known.role))
         };
         let (identity, role) = self.read(joined).await?;
@@ -138,7 +138,7 @@ fn plain(text: &str) -> String {
 impl From<pki::Error> for Status {
     fn from(error: pki::Error) -> Self {
         tracing::error!(%error, "certificate authority");
-        status(Code::Internal, "PKI", error.to_string())
+        status(Reason::Pki, error.to_string())
     }
 }
 
@@ -208,7 +208,7 @@ impl RegistrationService for Registration {
         let pki = &self.entrance()?.pki;
         let Caller::Joined { identity, .. } = Caller::of(&request) else {
             let problem = "only who has joined has a certificate to renew";
-            return Err(status(Code::FailedPrecondition, WHO, problem));
+            return Err(status(Reason::NotJoined, problem));
         };
         let asked = signing_request(&request.into_inner().csr_pem)?;
         let certificate = pki.next_certificate()?;
@@ -245,8 +245,7 @@ impl RegistrationService for Registration {
         self.connections.cut(&identity);
         tracing::info!(%identity, "identity revoked");
         let found = identity.clone();
-        let known =
-            self.read(move |registry| registry.identity(&found).cloned().map_err(|reject| of_registry(&reject)));
+        let known = self.read(move |registry| registry.identity(&found).cloned().map_err(of_registry));
         let described = self.describe(&identity, &known.await?);
         Ok(Response::new(v1::RevokeIdentityResponse { identity: Some(described) }))
     }

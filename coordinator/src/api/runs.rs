@@ -9,16 +9,16 @@ use domain::digest::Digest;
 use domain::experiment::Experiment;
 use domain::plan::{self, Data, Plan, Source, TaskSpec};
 use domain::registry::{IdentityId, Role};
-use domain::scheduler::{Reject, Request as SchedulerRequest};
 use domain::work::Work;
+use domain::scheduler::Request as SchedulerRequest;
 use proto::convert::{InvalidField, invalid};
-use proto::status::{MISSING_BLOB, of_reject, status};
+use proto::status::{Reason, of_reject, status};
 use proto::v1;
 use proto::v1::run_service_server::RunService;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::api::{find, internal};
@@ -71,7 +71,7 @@ impl Runs {
     /// decided one at a time, so that messages of workers come in between.
     async fn decide(&self, request: SchedulerRequest) -> Result<(), Status> {
         let _turn = self.deciding.lock().await;
-        self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
+        self.driver.request(request).await?.map_err(of_reject)
     }
 
     /// Checks that a submitter may hand in that much more. A submitter submits one run at a
@@ -99,7 +99,7 @@ impl Runs {
                     "{name} has {open} runs that are not over, which is the most: wait for some, or hand in several \
                      commands as one run (`exec --array`, `exec --each-line`, `submit FILE`)"
                 );
-                Err(status(Code::ResourceExhausted, "OPEN_RUNS", problem))
+                Err(status(Reason::OpenRuns, problem))
             }
             Some((kept, left, _)) if kept + left > most => {
                 let problem = format!(
@@ -107,7 +107,7 @@ impl Runs {
                      submitter, and each KiB of a command or spec counts as one more: hand in less, or ask an \
                      administrator for a larger `coordinator --kept-for-one`"
                 );
-                Err(status(Code::ResourceExhausted, "KEPT_FOR_ONE", problem))
+                Err(status(Reason::KeptForOne, problem))
             }
             _ => Ok(()),
         }
@@ -115,7 +115,7 @@ impl Runs {
 
     async fn status_of(&self, run: Digest) -> Result<v1::RunStatus, Status> {
         let read = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| RunView::of(knowledge, found));
-        self.driver.read(read).await?.map(v1::RunStatus::from).map_err(|reject| of_reject(&reject))
+        self.driver.read(read).await?.map(v1::RunStatus::from).map_err(of_reject)
     }
 }
 
@@ -137,7 +137,7 @@ async fn look(
         };
         Ok((RunView::of(knowledge, found), changes, tail.first(), tail.next()))
     };
-    let read = driver.read(read).await?.map_err(|reject: Reject| of_reject(&reject));
+    let read = driver.read(read).await?.map_err(of_reject);
     let (mut view, mut changes, first, mut next_change) = read?;
     let mut is_complete = true;
     if from < first {
@@ -230,7 +230,7 @@ impl RunService for Runs {
         for (artifact, name) in sources {
             if let Some(missing) = self.blobs.first_missing_of(artifact).await? {
                 let problem = format!("file {} of {name} is not stored; upload the data first", missing.short());
-                return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
+                return Err(status(Reason::MissingBlob, problem));
             }
         }
         let driver = self.driver.clone();
@@ -238,7 +238,7 @@ impl RunService for Runs {
         let submission = self.background.spawn(async move {
             let _held = (hold, seat);
             for part in SchedulerRequest::submission(work, plan, priority, by) {
-                driver.request(part).await?.map_err(|reject| of_reject(&reject))?;
+                driver.request(part).await?.map_err(of_reject)?;
             }
             Ok::<_, Status>(())
         });

@@ -4,13 +4,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use domain::scheduler::Reject;
-use proto::status::{of_reject, status};
+use proto::status::{Reason, of_reject, status};
 use proto::v1;
 use proto::v1::task_service_server::TaskService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::api::{convert, find, internal, recompute};
 use crate::background::Background;
@@ -59,7 +58,7 @@ impl Tasks {
                 0 => "the task has not been tried yet; `lithogen task why` says why".to_owned(),
                 number => format!("the task has no attempt {number}"),
             };
-            status(Code::NotFound, "UNKNOWN_ATTEMPT", problem)
+            status(Reason::UnknownAttempt, problem)
         })
     }
 
@@ -119,7 +118,7 @@ impl TaskService for Tasks {
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let read = move |knowledge: &Knowledge| {
             let run = knowledge.scheduler.run(find::run(knowledge, &run_id)?);
-            let run = run.map_err(|reject| of_reject(&reject))?;
+            let run = run.map_err(of_reject)?;
             Ok::<_, Status>(TaskPage::of(knowledge, run, &state, from))
         };
         Ok(Response::new(self.driver.read(read).await??.into()))
@@ -132,7 +131,7 @@ impl TaskService for Tasks {
         let v1::ExplainTaskRequest { task_key } = request.into_inner();
         let read = move |knowledge: &Knowledge| {
             let explanation = Explanation::of(knowledge, find::task(knowledge, &task_key)?);
-            explanation.map_err(|reject: Reject| of_reject(&reject))
+            explanation.map_err(of_reject)
         };
         let explanation = self.driver.read(read).await??;
         let key = explanation.task.spec.key;

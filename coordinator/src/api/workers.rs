@@ -9,7 +9,7 @@ use domain::resources::Offer;
 use domain::scheduler;
 use domain::task::{FencingToken, Released, WorkerId};
 use proto::convert::{self, InvalidField, LEASES_MAX, digest, invalid, plain, token, worker_id};
-use proto::status::{INCOMPATIBLE, MISSING_BLOB, of_reject, status, verdict};
+use proto::status::{Reason, of_reject, status, verdict};
 use proto::v1;
 use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
@@ -17,7 +17,7 @@ use proto::v1::worker_service_server::WorkerService;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Caller;
 use crate::api::internal;
@@ -49,7 +49,7 @@ impl Workers {
     }
 
     async fn decide(&self, request: scheduler::Request) -> Result<(), Status> {
-        self.driver.request(request).await?.map_err(|reject| of_reject(&reject))
+        self.driver.request(request).await?.map_err(of_reject)
     }
 
     /// Checks that attempts, under way or over, are the caller's. Nothing can be changed about
@@ -102,7 +102,7 @@ impl Workers {
         };
         if let Some(missing) = missing {
             let problem = format!("file {} of the artifact is not stored", missing.short());
-            return Err(status(Code::FailedPrecondition, MISSING_BLOB, problem));
+            return Err(status(Reason::MissingBlob, problem));
         }
         if manifest.is_some() {
             self.blobs.put_bytes(artifact, &bytes).await?;
@@ -122,7 +122,7 @@ fn hello(message: v1::Hello) -> Result<(WorkerId, String, Offer), Status> {
             env!("CARGO_PKG_VERSION"),
             proto::PROTOCOL
         );
-        return Err(status(Code::FailedPrecondition, INCOMPATIBLE, problem));
+        return Err(status(Reason::Incompatible, problem));
     }
     let worker = worker_id(&message.worker_id)?;
     Ok((worker, plain(&message.name), convert::offer(message)))
@@ -204,7 +204,7 @@ impl WorkerService for Workers {
             grants = self.driver.acquire(worker, request, max.min(LEASES_MAX), wait) => grants?,
             () = self.background.closed() => return Err(Status::unavailable("the coordinator is shutting down")),
         };
-        let leases = grants.map_err(|reject| of_reject(&reject))?.into_iter().map(v1::Lease::from).collect();
+        let leases = grants.map_err(of_reject)?.into_iter().map(v1::Lease::from).collect();
         Ok(Response::new(v1::AcquireLeasesResponse { leases }))
     }
 
@@ -228,7 +228,7 @@ impl WorkerService for Workers {
             }
         }
         let mut decided = self.driver.requests(requests).await?.into_iter();
-        let mut decision = || decided.next().ok_or(Gone)?.map_err(|reject| of_reject(&reject));
+        let mut decision = || decided.next().ok_or(Gone)?.map_err(of_reject);
         let verdicts = refusals.into_iter().map(|refusal| verdict(refusal.and_then(|()| decision()))).collect();
         Ok(Response::new(v1::EndAttemptsResponse { verdicts }))
     }
@@ -263,7 +263,7 @@ impl WorkerService for Workers {
                 _ => Err(scheduler::Reject::Fenced { task, token }),
             }
         });
-        known.await?.map_err(|reject| of_reject(&reject))?;
+        known.await?.map_err(of_reject)?;
         let logs = self.logs.clone();
         let appended = tokio::task::spawn_blocking(move || logs.append(task, token, offset, &bytes)).await;
         let size = appended.map_err(internal)??;

@@ -2,7 +2,7 @@
 
 use domain::artifact::Manifest;
 use domain::stage::{Failure, FailureCode};
-use proto::status::{FENCED, MISSING_BLOB, is_final, reason};
+use proto::status::{Reason, is_final, reason};
 use proto::v1;
 use proto::v1::attempt_end::End;
 use tonic::Status;
@@ -43,7 +43,7 @@ impl Attempt<'_> {
         }
         let mut refused = self.tell(outcome).await;
         let Outcome::Done(manifest) = outcome else { return };
-        if refused.as_ref().is_some_and(|status| reason(status).as_deref() == Some(MISSING_BLOB)) {
+        if refused.as_ref().is_some_and(|status| reason(status) == Some(Reason::MissingBlob)) {
             // Found damaged since it was pushed, cleared away, or never seen by this coordinator.
             let outputs = self.folder.outputs();
             match self.retrying(|| self.storing.push_files(&outputs, manifest)).await {
@@ -66,7 +66,7 @@ impl Attempt<'_> {
         loop {
             match self.send(outcome).await {
                 Ok(()) => return None,
-                Err(status) if reason(&status).as_deref() == Some(FENCED) => return None,
+                Err(status) if reason(&status) == Some(Reason::Fenced) => return None,
                 Err(status) if is_final(&status) => {
                     let task = &self.grant.label;
                     tracing::warn!(task, reason = status.message(), "the coordinator refuses the outcome");

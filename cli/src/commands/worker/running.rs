@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::stage::{Cadence, StageKind};
-use proto::status::{INCOMPATIBLE, reason};
+use proto::status::{Reason, reason};
 use science::device::Kind;
 use tokio_util::sync::CancellationToken;
 use worker::config::{Program, unique_id};
@@ -72,7 +72,7 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
         std::process::exit(i32::from(exit::INTERRUPTED));
     });
     worker::run(config, http, told.cancelled_owned()).await.map_err(|error| match &error {
-        worker::Error::Refused(status) if reason(status).as_deref() == Some(INCOMPATIBLE) => {
+        worker::Error::Refused(status) if reason(status) == Some(Reason::Incompatible) => {
             Problem::new(exit::INCOMPATIBLE, error.to_string()).into()
         }
         worker::Error::Url(_) => Problem::new(exit::USAGE, error.to_string()).into(),
