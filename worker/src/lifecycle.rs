@@ -95,7 +95,7 @@ pub async fn run(config: Config, http: Option<TcpListener>, drain: impl Future<O
     let done = CancellationToken::new();
     let session = tokio::spawn(session::run(shared.clone(), done.clone()));
     let leasing = tokio::spawn(lease_loop::run(shared.clone()));
-    let reporting = tokio::spawn(reports::run(shared.clone(), reported));
+    let reporting = tokio::spawn(reports::run(shared.channel.clone(), reported));
     if let Some(identity) = joined {
         let renewing = identity::keep(identity, credentials, shared.channel.clone());
         tokio::spawn(done.clone().run_until_cancelled_owned(renewing));

@@ -1,8 +1,6 @@
 //! Tells the coordinator how attempts ended. What ends while a call is under way
 //! goes along with the next one.
 
-use std::sync::Arc;
-
 use proto::channel::call;
 use proto::status::of_verdict;
 use proto::v1;
@@ -10,8 +8,7 @@ use proto::v1::attempt_end::End;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
-
-use crate::shared::Shared;
+use tonic::transport::Channel;
 
 /// Ends that one call tells.
 const BATCH: usize = 64;
@@ -25,10 +22,10 @@ pub(crate) type Report = (v1::AttemptEnd, oneshot::Sender<Result<(), Status>>);
 
 /// Tells how an attempt ended, once; the coordinator may be away. `Err` is its refusal, or why it
 /// could not be asked.
-pub(crate) async fn tell(shared: &Shared, end: v1::AttemptEnd) -> Result<(), Status> {
+pub(crate) async fn tell(reports: &mpsc::Sender<Report>, end: v1::AttemptEnd) -> Result<(), Status> {
     let (verdict, answer) = oneshot::channel();
     let gone = || Status::cancelled("the worker ends");
-    shared.reports.send((end, verdict)).await.map_err(|_| gone())?;
+    reports.send((end, verdict)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 
@@ -41,7 +38,7 @@ fn bytes(end: &v1::AttemptEnd) -> usize {
 }
 
 /// Sends reports until nobody is left to make any.
-pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
+pub(crate) async fn run(channel: Channel, mut reports: mpsc::Receiver<Report>) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Some(first) = reports.recv().await {
         // Attempts that end at the same moment are about to report as well.
@@ -54,7 +51,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>
             batch.push(next);
         }
         let (attempts, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let mut client = WorkerServiceClient::new(shared.channel.clone());
+        let mut client = WorkerServiceClient::new(channel.clone());
         let answer = client.end_attempts(call(v1::EndAttemptsRequest { attempts })).await;
         let verdicts = answer.map(|answer| answer.into_inner().verdicts);
         for (place, waiting) in waiting.into_iter().enumerate() {

@@ -89,6 +89,6 @@ impl Attempt<'_> {
             Outcome::Stopped => End::Released(v1::Released {}),
         };
         let end = v1::AttemptEnd { task_key: self.grant.task.to_string(), token: self.grant.token.0, end: Some(end) };
-        reports::tell(self.shared, end).await
+        reports::tell(&self.shared.reports, end).await
     }
 }
