@@ -192,6 +192,7 @@ async fn all_metrics_are_there_after_some_work_and_no_others() {
     assert!(read.sum("lithogen_tasks", &[("state", "ready")]) > 0.0, "{text}");
     assert_eq!(read.sum("lithogen_task_attempts_total", &[("outcome", "succeeded")]), done);
     assert_eq!(read.sum("lithogen_task_duration_seconds_count", &[("device_class", "cpu")]), done);
+    assert_eq!(read.sum("lithogen_task_queue_wait_seconds_count", &[]), done);
     let cached = read.sum("lithogen_cache_hits_total", &[]);
     assert!(cached > 0.0 && cached < done, "{cached}");
     assert!(read.sum("lithogen_artifact_bytes_total", &[("direction", "in")]) > 0.0, "{text}");

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::config::Patience;
 use crate::history::{self, Row, Tail};
 use crate::sessions::{Sessions, ToWorker};
-use crate::telemetry::{self, Happened};
+use crate::telemetry::{Happened, Meter};
 
 /// Time between two checks for silent workers.
 pub const SWEEP: Duration = Duration::from_millis(200);
@@ -130,6 +130,7 @@ struct Parked {
 pub struct Reactor {
     patience: Patience,
     knowledge: Knowledge,
+    meter: Meter,
     /// Waiting calls for work, oldest first.
     parked: VecDeque<Parked>,
     next_sweep: Instant,
@@ -145,7 +146,8 @@ impl Reactor {
             knowledge.sessions.expect(worker.clone(), now.instant);
         }
         let next_sweep = now.instant + SWEEP;
-        Self { patience, knowledge, parked: VecDeque::new(), next_sweep, due: next_sweep }
+        let (parked, meter) = (VecDeque::new(), Meter::default());
+        Self { patience, knowledge, meter, parked, next_sweep, due: next_sweep }
     }
 
     pub fn knowledge(&self) -> &Knowledge {
@@ -419,11 +421,12 @@ impl Reactor {
         let number = batch.first + batch.events.len() as u64;
         let rows = history::rows(number, now.ms, &event, scheduler);
         tail.note(number, &rows, scheduler);
-        batch.happened.extend(telemetry::happened(&event, &rows, scheduler, now.ms));
+        batch.happened.extend(self.meter.before(&event, &rows, scheduler, now.ms));
         if let Event::Registry(event) = &event {
             registry.apply(event);
         }
         scheduler.apply(&event);
+        self.meter.after(&event, scheduler, now.ms);
         batch.rows.extend(rows);
         batch.events.push(event);
     }

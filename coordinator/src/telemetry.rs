@@ -4,20 +4,24 @@
 //! nothing. Gauges are read from the coordinator's state at each scrape. No label names a run
 //! or a task, of which there may be millions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use domain::digest::Digest;
 use domain::event::Event;
 use domain::scheduler::{Counts, Scheduler};
 use domain::stage::{FailureCode, StageKind};
+use domain::task::State;
 use metrics::{Unit, counter, gauge, histogram};
 use proto::window::{Kind, Metric};
 
 use crate::history::Row;
-use crate::reactor::Knowledge;
+use crate::sessions::Sessions;
 
 const ATTEMPTS: &str = "lithogen_task_attempts_total";
 const DURATION: &str = "lithogen_task_duration_seconds";
+const WAIT: &str = "lithogen_task_queue_wait_seconds";
 const EXPIRED: &str = "lithogen_leases_expired_total";
 const CACHED: &str = "lithogen_cache_hits_total";
 const ARTIFACT_BYTES: &str = "lithogen_artifact_bytes_total";
@@ -53,6 +57,13 @@ pub const METRICS: &[Metric] = &[
         unit: Unit::Seconds,
         labels: &["op", "device_class", "outcome"],
         help: "Time from the grant of a lease to the end of its attempt.",
+    },
+    Metric {
+        name: WAIT,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels: &["op"],
+        help: "Time from when a task was ready, with all its inputs, to the grant of its lease.",
     },
     Metric {
         name: EXPIRED,
@@ -112,8 +123,13 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-/// Creates the series that are still zero, so that their first change counts as one.
+/// Whether this process has a recorder, as all coordinators in it share theirs.
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Begins to count. Creates the series that are still zero, so that their first change counts
+/// as one.
 pub(crate) fn begin() {
+    IS_COUNTING.store(true, Ordering::Relaxed);
     counter!(EXPIRED).increment(0);
     came_in(0);
     went_out(0);
@@ -135,35 +151,92 @@ pub enum Happened {
         /// Whether the attempt ended because its worker was gone.
         expired: bool,
     },
+    /// A task was leased that had been ready for a time.
+    Leased(StageKind, Duration),
     /// A number of submitted tasks of a stage whose results already existed.
     Cached(StageKind, u64),
 }
 
-/// The countable outcomes of an event. Call this before the scheduler applies the event.
-pub(crate) fn happened(event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms: i64) -> Vec<Happened> {
-    if let Event::RunSubmitted { tasks, .. } | Event::TasksAdded { tasks, .. } = event {
-        let mut cached: BTreeMap<StageKind, u64> = BTreeMap::new();
-        for spec in tasks {
-            if scheduler.task(spec.key).is_ok_and(|task| task.artifact().is_some()) {
-                *cached.entry(spec.stage.kind()).or_default() += 1;
-            }
+/// Tells the countable outcomes of events. Without a recorder it looks at nothing and keeps
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// When each ready task became ready, in milliseconds since 1970. What was ready before the
+    /// coordinator started is not in it.
+    ready: HashMap<Digest, i64>,
+}
+
+impl Meter {
+    /// The countable outcomes of an event that the scheduler is about to apply.
+    pub(crate) fn before(&mut self, event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms: i64) -> Vec<Happened> {
+        if !IS_COUNTING.load(Ordering::Relaxed) {
+            return vec![];
         }
-        return cached.into_iter().map(|(op, tasks)| Happened::Cached(op, tasks)).collect();
+        match event {
+            Event::RunSubmitted { tasks, .. } | Event::TasksAdded { tasks, .. } => {
+                let mut cached: BTreeMap<StageKind, u64> = BTreeMap::new();
+                for spec in tasks {
+                    if scheduler.task(spec.key).is_ok_and(|task| task.artifact().is_some()) {
+                        *cached.entry(spec.stage.kind()).or_default() += 1;
+                    }
+                }
+                cached.into_iter().map(|(op, tasks)| Happened::Cached(op, tasks)).collect()
+            }
+            Event::LeaseGranted { task, .. } => {
+                let since = self.ready.remove(task).zip(scheduler.task(*task).ok());
+                let leased = since.map(|(since, task)| Happened::Leased(task.spec.stage.kind(), between(since, at_ms)));
+                leased.into_iter().collect()
+            }
+            _ => rows.iter().filter_map(|row| ended(row, scheduler, at_ms)).collect(),
+        }
     }
-    let ended = |row: &Row| {
-        let Row::Ended { token, end } = row else { return None };
-        let (task, lease) = scheduler.lease(*token)?;
-        let took = u64::try_from(at_ms.saturating_sub(lease.granted_ms)).unwrap_or(0);
-        let killer = Some(FailureCode::Quarantined.name());
-        Some(Happened::Ended {
-            op: task.spec.stage.kind(),
-            device_class: if lease.gpus.is_empty() { "cpu" } else { "gpu" },
-            outcome: end.outcome.clone(),
-            took: Duration::from_millis(took),
-            expired: end.outcome == "lost" || end.code.as_deref() == killer,
-        })
-    };
-    rows.iter().filter_map(ended).collect()
+
+    /// Notes which tasks are ready, of those that an event that was applied may have made so.
+    pub(crate) fn after(&mut self, event: &Event, scheduler: &Scheduler, at_ms: i64) {
+        if !IS_COUNTING.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_ready = |task: Digest| scheduler.task(task).is_ok_and(|task| task.state == State::Ready);
+        let mut look = |task: Digest| {
+            if is_ready(task) {
+                self.ready.entry(task).or_insert(at_ms);
+            }
+        };
+        match event {
+            Event::RunSubmitted { tasks, .. } | Event::TasksAdded { tasks, .. } => {
+                tasks.iter().for_each(|spec| look(spec.key));
+            }
+            Event::TaskCommitted { task, .. } => {
+                scheduler.dependents_of(*task).for_each(|dependent| look(dependent.spec.key));
+            }
+            Event::AttemptFailed { task, .. } | Event::LeaseReleased { task, .. } => look(*task),
+            Event::RunCancelled { .. } | Event::TasksPruned { .. } => self.ready.retain(|task, _| is_ready(*task)),
+            Event::ResultsInvalidated { tasks } => {
+                tasks.iter().for_each(|task| look(*task));
+                self.ready.retain(|task, _| is_ready(*task));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The end of an attempt, if the row says one. The scheduler still has its lease.
+fn ended(row: &Row, scheduler: &Scheduler, at_ms: i64) -> Option<Happened> {
+    let Row::Ended { token, end } = row else { return None };
+    let (task, lease) = scheduler.lease(*token)?;
+    let killer = Some(FailureCode::Quarantined.name());
+    Some(Happened::Ended {
+        op: task.spec.stage.kind(),
+        device_class: if lease.gpus.is_empty() { "cpu" } else { "gpu" },
+        outcome: end.outcome.clone(),
+        took: between(lease.granted_ms, at_ms),
+        expired: end.outcome == "lost" || end.code.as_deref() == killer,
+    })
+}
+
+/// Time between two moments, none if a clock was set back.
+fn between(since_ms: i64, at_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(at_ms.saturating_sub(since_ms)).unwrap_or(0))
 }
 
 /// Counts outcomes whose events are on disk.
@@ -178,6 +251,7 @@ pub(crate) fn count(happened: Vec<Happened>) {
                     counter!(EXPIRED).increment(1);
                 }
             }
+            Happened::Leased(op, waited) => histogram!(WAIT, "op" => op.name()).record(waited),
             Happened::Cached(op, tasks) => counter!(CACHED, "op" => op.name()).increment(tasks),
         }
     }
@@ -210,11 +284,11 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    pub(crate) fn of(knowledge: &Knowledge, now: Instant) -> Self {
+    pub(crate) fn of(scheduler: &Scheduler, sessions: &Sessions, now: Instant) -> Self {
         let mut workers = BTreeMap::from([("connected", 0), ("away", 0), ("draining", 0), ("quarantined", 0)]);
         let mut silence: BTreeMap<String, Duration> = BTreeMap::new();
-        for (id, worker) in knowledge.scheduler.workers() {
-            let session = knowledge.sessions.get(id);
+        for (id, worker) in scheduler.workers() {
+            let session = sessions.get(id);
             let state = match session {
                 _ if worker.quarantined.is_some() => "quarantined",
                 _ if worker.draining => "draining",
@@ -227,7 +301,7 @@ impl Gauges {
                 silence.entry(worker.name.clone()).and_modify(|known| *known = silent.min(*known)).or_insert(silent);
             }
         }
-        Self { stages: knowledge.scheduler.stages().clone(), workers, silence }
+        Self { stages: scheduler.stages().clone(), workers, silence }
     }
 
     /// Sets all gauges. `now_ms` is the wall clock.

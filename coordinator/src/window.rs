@@ -115,7 +115,7 @@ impl View {
         if let Some((_, text)) = text.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
             return Ok(text.clone());
         }
-        let gauges = driver.read(|knowledge| Gauges::of(knowledge, Instant::now())).await;
+        let gauges = driver.read(|known| Gauges::of(&known.scheduler, &known.sessions, Instant::now())).await;
         let (gauges, free) = (gauges.map_err(|gone| gone.to_string())?, self.free().await);
         let recorder = self.recorder.as_ref().ok_or("this process has another recorder of metrics")?;
         let made = recorder.render(|| gauges.set(now_ms(), free));

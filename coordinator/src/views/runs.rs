@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use domain::differences::{Study, differences};
 use domain::digest::Digest;
-use domain::work::Work;
 use domain::registry::IdentityId;
 use domain::scheduler::{Counts, Phase, Run};
 use domain::stage::{Stage, StageKind};
 use domain::task::Task;
+use domain::work::Work;
 
 use super::tasks::{AttemptView, FailureView};
 use crate::reactor::Knowledge;
