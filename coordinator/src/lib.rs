@@ -23,6 +23,7 @@
 //! | [`sessions`] | the connected workers and their latest heartbeats |
 //! | [`standby`] | waiting until this coordinator leads |
 //! | [`telemetry`] | the metrics: names, counters, gauges |
+//! | `traces` | the spans of tasks and leases |
 //! | `window` | pages over HTTP for probes and monitoring |
 //! | [`history`] | what people ask about the past of runs, tasks and attempts |
 //! | [`views`] | how runs, tasks and workers stand, for every face of the coordinator |
@@ -50,6 +51,7 @@ pub mod server;
 pub mod sessions;
 pub mod standby;
 pub mod telemetry;
+mod traces;
 pub mod views;
 mod window;
 

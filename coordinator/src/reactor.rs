@@ -13,7 +13,7 @@ use domain::event::Event;
 use domain::plan::{Input, Source};
 use domain::registry::{self, Registry};
 use domain::resources::Offer;
-use domain::scheduler::{Reject, Request, Scheduler};
+use domain::scheduler::{Phase, Reject, Request, Scheduler};
 use domain::stage::Progress;
 use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, WorkerId};
 use tokio::sync::oneshot;
@@ -22,6 +22,7 @@ use crate::config::Patience;
 use crate::history::{self, Row, Tail};
 use crate::sessions::{Sessions, ToWorker};
 use crate::telemetry::{Happened, Meter};
+use crate::traces::Traces;
 
 /// Time between two checks for silent workers.
 pub const SWEEP: Duration = Duration::from_millis(200);
@@ -131,6 +132,7 @@ pub struct Reactor {
     patience: Patience,
     knowledge: Knowledge,
     meter: Meter,
+    traces: Traces,
     /// Waiting calls for work, oldest first.
     parked: VecDeque<Parked>,
     next_sweep: Instant,
@@ -146,8 +148,8 @@ impl Reactor {
             knowledge.sessions.expect(worker.clone(), now.instant);
         }
         let next_sweep = now.instant + SWEEP;
-        let (parked, meter) = (VecDeque::new(), Meter::default());
-        Self { patience, knowledge, meter, parked, next_sweep, due: next_sweep }
+        let (parked, meter, traces) = (VecDeque::new(), Meter::default(), Traces::default());
+        Self { patience, knowledge, meter, traces, parked, next_sweep, due: next_sweep }
     }
 
     pub fn knowledge(&self) -> &Knowledge {
@@ -320,8 +322,8 @@ impl Reactor {
     }
 
     /// The leases granted to a call, with the artifacts of their inputs.
-    fn grants(&self, worker: &WorkerId, request: u64) -> Vec<Grant> {
-        let scheduler = &self.knowledge.scheduler;
+    fn grants(&mut self, worker: &WorkerId, request: u64) -> Vec<Grant> {
+        let (scheduler, traces) = (&self.knowledge.scheduler, &mut self.traces);
         let artifact = |source: Source| match source {
             Source::Artifact(artifact) => Some(artifact),
             Source::Task(key) => scheduler.task(key).ok()?.artifact(),
@@ -330,6 +332,8 @@ impl Reactor {
             Some(GrantedInput { name: name.to_owned(), artifact: artifact(input.from)?, only: input.only.clone() })
         };
         let grant = |(task, lease): (&Task, &Lease)| {
+            let mut runs = scheduler.runs_of(task.spec.key);
+            let run = runs.find(|run| run.phase == Phase::Active).map(|run| run.id);
             Some(Grant {
                 task: task.spec.key,
                 token: lease.token,
@@ -343,6 +347,8 @@ impl Reactor {
                 inputs: task.spec.inputs.iter().map(input).collect::<Option<_>>()?,
                 gpus: lease.gpus.clone(),
                 checkpoint: task.checkpoint.as_ref().map(|checkpoint| checkpoint.artifact),
+                run,
+                traceparent: traces.lease(task, lease, run),
             })
         };
         scheduler.leases_for(worker, request).filter_map(grant).collect()
@@ -427,6 +433,7 @@ impl Reactor {
         }
         scheduler.apply(&event);
         self.meter.after(&event, scheduler, now.ms);
+        self.traces.follow(&rows);
         batch.rows.extend(rows);
         batch.events.push(event);
     }

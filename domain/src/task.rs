@@ -186,6 +186,11 @@ pub struct Grant {
     pub gpus: Vec<GpuPart>,
     /// The checkpoint to continue from, as the digest of its manifest.
     pub checkpoint: Option<Digest>,
+    /// A run that wants the task, for people.
+    pub run: Option<Digest>,
+    /// Where the lease is in its task's trace, as W3C's trace context writes it; empty if
+    /// nobody traces.
+    pub traceparent: String,
 }
 
 /// One input of a [`Grant`], with its artifact resolved.

@@ -180,6 +180,8 @@ impl From<Grant> for v1::Lease {
             stage_version: grant.version,
             slots: grant.slots,
             memory_mib: grant.memory_mib,
+            run_id: grant.run.map_or_else(String::new, |run| run.to_string()),
+            traceparent: grant.traceparent,
         }
     }
 }
@@ -219,6 +221,11 @@ impl TryFrom<v1::Lease> for Grant {
                 "" => None,
                 text => Some(digest("checkpoint", text)?),
             },
+            run: match lease.run_id.as_str() {
+                "" => None,
+                text => Some(digest("run_id", text)?),
+            },
+            traceparent: lease.traceparent,
         })
     }
 }
@@ -249,6 +256,8 @@ mod tests {
             }],
             gpus: vec![GpuPart { index: 1, milli: 500 }],
             checkpoint: Some(Digest::of(b"checkpoint")),
+            run: Some(Digest::of(b"run")),
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         }
     }
 

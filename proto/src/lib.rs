@@ -11,6 +11,7 @@
 //! | [`private`] | folders and files for their owner alone: state, keys |
 //! | [`path_error`] | what went wrong with a file |
 //! | [`clock`] | the time of day |
+//! | [`trace`] | where a span is in a trace that goes through several processes |
 //! | [`window`] | pages and metrics over HTTP, of both servers |
 
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod link;
 pub mod path_error;
 pub mod private;
 pub mod status;
+pub mod trace;
 pub mod window;
 
 pub use link::{address, backoff, channel, encoding, identity, join_token, peer, tls, transfer};

@@ -63,6 +63,8 @@ fn grant() -> Grant {
         inputs: vec![GrantedInput { name: "results".to_owned(), artifact: digest, only: vec!["a/b".to_owned()] }],
         gpus: vec![GpuPart { index: 1, milli: 500 }],
         checkpoint: Some(digest),
+        run: Some(digest),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     }
 }
 

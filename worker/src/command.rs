@@ -4,7 +4,8 @@
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
 //! `stdout.txt` there. That and what it says on standard error is the attempt's
 //! log, as far as [`crate::said`] keeps it. Of the worker's environment it has what
-//! is passed on to all, and what the command says. An element of an array finds
+//! is passed on to all, and what the command says. It finds its task and attempt there, as
+//! [`environment`] says. An element of an array finds
 //! `$LITHOGEN_INDEX` and, of lines, `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM,
 //! and SIGKILL when its time is over.
 
@@ -14,7 +15,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use domain::stage::{Command, Failure, FailureCode, Folder};
-use domain::task::Grant;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -33,11 +33,10 @@ pub const STDOUT: &str = "stdout.txt";
 /// Why there is no result. [`FailureCode::Preempted`] if `stop` ended it.
 pub(crate) async fn run(
     command: &Command,
-    grant: &Grant,
     folder: &Folder,
     reaper: &Reaper,
     pass_env: &[String],
-    gpus: &[(String, String)],
+    environment: &[(String, String)],
     stop: impl Future<Output = Duration>,
 ) -> Result<(), Failure> {
     let work = folder.root().join("work");
@@ -60,11 +59,9 @@ pub(crate) async fn run(
         .current_dir(&work)
         .envs(command.environment.iter())
         // Last: which GPUs it has is not its own choice.
-        .envs(gpus.iter().cloned())
+        .envs(environment.iter().cloned())
         .env("LITHOGEN_INPUTS", folder.root().join("inputs"))
         .env("LITHOGEN_OUTPUTS", folder.outputs())
-        .env("LITHOGEN_TASK", grant.task.to_string())
-        .env("LITHOGEN_ATTEMPT", grant.attempt.to_string())
         .env(MARK, guarded_by.to_string())
         .envs(command.index.map(|index| ("LITHOGEN_INDEX", index.to_string())))
         .envs(command.line.as_ref().map(|line| ("LITHOGEN_LINE", line)))

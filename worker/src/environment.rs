@@ -4,6 +4,16 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
+use domain::task::Grant;
+use proto::trace;
+use tracing::Span;
+
+/// Variable with the key of the task.
+pub const TASK: &str = "LITHOGEN_TASK";
+
+/// Variable with the number of the attempt.
+pub const ATTEMPT: &str = "LITHOGEN_ATTEMPT";
+
 /// Variables that are passed on, if they are set. A name that ends in `*` stands for all
 /// that begin so.
 pub const PASSED: [&str; 33] = [
@@ -50,6 +60,19 @@ pub const PASSED: [&str; 33] = [
 /// `further` names, which may end in `*` as well.
 pub(crate) fn pass(command: &mut Command, further: &[String]) {
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_passed(name, further)));
+}
+
+/// What a program finds of the attempt that it is: its task, its number and, if the worker
+/// traces, where the current span is.
+pub(crate) fn of_attempt(grant: &Grant) -> Vec<(String, String)> {
+    let place = trace::place(&Span::current());
+    let mut variables = vec![
+        (TASK.to_owned(), grant.task.to_string()),
+        (ATTEMPT.to_owned(), grant.attempt.to_string()),
+        (trace::VARIABLE.to_owned(), place),
+    ];
+    variables.retain(|(_, value)| !value.is_empty());
+    variables
 }
 
 /// Whether a variable is on the list.

@@ -11,10 +11,11 @@ use proto::v1;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
+use tracing::Instrument;
 
-use crate::attempt;
 use crate::session::BACKOFF;
 use crate::shared::Shared;
+use crate::{attempt, telemetry};
 
 /// How long a call for work waits at the coordinator.
 const WAIT: Duration = Duration::from_secs(30);
@@ -39,8 +40,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 // its way is given again.
                 call += 1;
                 for grant in grants {
-                    let shared = shared.clone();
-                    attempts.spawn(async move { attempt::run(&shared, grant).await });
+                    let (shared, span) = (shared.clone(), telemetry::span(&shared.id, &grant));
+                    attempts.spawn(async move { attempt::run(&shared, grant).await }.instrument(span));
                 }
             }
             Err(status) => {
@@ -56,8 +57,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     // Leases may have been on their way to the call that was given up.
     if let Some(Ok(grants)) = shared.out_of_time.run_until_cancelled(acquire(&shared, call, 0, Duration::ZERO)).await {
         for grant in grants {
-            let shared = shared.clone();
-            attempts.spawn(async move { attempt::hand_back(&shared, &grant).await });
+            let (shared, span) = (shared.clone(), telemetry::span(&shared.id, &grant));
+            attempts.spawn(async move { attempt::hand_back(&shared, &grant).await }.instrument(span));
         }
     }
     attempts.close();

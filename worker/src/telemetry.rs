@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
-use domain::task::Grant;
+use domain::task::{Grant, WorkerId};
 use metrics::{Unit, counter, gauge, histogram};
+use proto::trace::put_below;
 use proto::window::{Kind, Metric};
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 use crate::shared::Shared;
 
@@ -81,10 +84,23 @@ pub(crate) fn begin() {
     went_out(0);
 }
 
-/// Counts an attempt that has ended.
+/// The span of an attempt, below that of its lease.
+pub(crate) fn span(worker: &WorkerId, grant: &Grant) -> Span {
+    let stage = grant.stage.kind().name();
+    let trial = grant.label.strip_prefix(stage).unwrap_or(&grant.label).trim_start();
+    let span = info_span!(
+        parent: None, "attempt", run = grant.run.map(display), trial, stage, task = %grant.task,
+        attempt = grant.attempt.0, worker = %worker, token = grant.token.0, outcome = Empty
+    );
+    put_below(&span, &grant.traceparent);
+    span
+}
+
+/// Counts an attempt that has ended, and says so in its span, which is the current one.
 pub(crate) fn ended(grant: &Grant, outcome: &'static str, took: Duration) {
     let op = grant.stage.kind().name();
     let device_class = if grant.gpus.is_empty() { "cpu" } else { "gpu" };
+    Span::current().record("outcome", outcome);
     counter!(ATTEMPTS, "op" => op, "outcome" => outcome).increment(1);
     histogram!(DURATION, "op" => op, "device_class" => device_class, "outcome" => outcome).record(took);
 }

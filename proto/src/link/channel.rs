@@ -22,6 +22,7 @@ use tower::service_fn;
 
 use crate::link::address::{Address, InvalidUrl};
 use crate::status::Refused;
+use crate::trace;
 
 /// Time without traffic after which the peer is pinged.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -234,10 +235,11 @@ pub fn server_for_strangers() -> Server {
         .http2_max_local_error_reset_streams(Some(RESETS))
 }
 
-/// A request that ends in an error after [`CALL_DEADLINE`].
+/// A request that ends in an error after [`CALL_DEADLINE`], in the trace of the current span.
 pub fn call<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_DEADLINE);
+    trace::mark(&mut request);
     request
 }
 

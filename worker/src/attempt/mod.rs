@@ -23,6 +23,7 @@ use proto::status::is_final;
 use proto::transfer::{self, Transfer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
 
 use self::outcome::Outcome;
 use crate::child::parent;
@@ -30,7 +31,7 @@ use crate::child::protocol::Line;
 use crate::session::BACKOFF;
 use crate::shared::Shared;
 use crate::supervise::STOP_PATIENCE;
-use crate::{command, devices, telemetry};
+use crate::{command, devices, environment, telemetry};
 
 /// Least time between two messages that only tell progress.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
@@ -125,19 +126,20 @@ impl<'a> Attempt<'a> {
 
     /// Fetches, runs and stores.
     async fn work(&self) -> Outcome {
-        match self.retrying(|| self.prepare()).await {
+        match self.retrying(|| self.prepare()).instrument(info_span!("fetch")).await {
             Some(Ok(())) => {}
             Some(Err(error)) => return Outcome::Failed(of_transfer(&error)),
             None => return Outcome::Stopped,
         }
         let (announce, announced) = watch::channel(0);
-        let (ran, ()) = tokio::join!(self.run_program(announce), self.keep_checkpoints(announced));
+        let running = self.run_program(announce).instrument(info_span!("run"));
+        let (ran, ()) = tokio::join!(running, self.keep_checkpoints(announced));
         match ran {
             Ok(()) => {}
             Err(failure) if failure.code == FailureCode::Preempted => return Outcome::Stopped,
             Err(failure) => return Outcome::Failed(failure),
         }
-        match self.retrying(|| self.store_outputs()).await {
+        match self.retrying(|| self.store_outputs()).instrument(info_span!("store")).await {
             Some(Ok(manifest)) => Outcome::Done(manifest),
             Some(Err(error)) => Outcome::Failed(of_transfer(&error)),
             None => Outcome::Stopped,
@@ -161,13 +163,14 @@ impl<'a> Attempt<'a> {
                 }
             }
         };
-        let gpus = devices::environment(&shared.config.gpus, &grant.gpus);
+        let mut environment = devices::environment(&shared.config.gpus, &grant.gpus);
+        environment.extend(environment::of_attempt(grant));
         match &grant.stage {
             Stage::Command(command) => {
                 let pass_env = &shared.config.pass_env;
-                command::run(command, grant, &self.folder, &shared.reaper, pass_env, &gpus, self.stop()).await
+                command::run(command, &self.folder, &shared.reaper, pass_env, &environment, self.stop()).await
             }
-            _ => parent::run(&shared.config, self.folder.root(), &gpus, self.stop(), tell).await,
+            _ => parent::run(&shared.config, self.folder.root(), &environment, self.stop(), tell).await,
         }
     }
 
@@ -260,6 +263,8 @@ mod tests {
             inputs: vec![],
             gpus: vec![GpuPart { index: 0, milli: 1000 }],
             checkpoint: None,
+            run: None,
+            traceparent: String::new(),
         }
     }
 

@@ -61,6 +61,7 @@ impl Attempt<'_> {
     /// Tells the coordinator until it has heard or refuses, and returns why it
     /// refused a current lease's outcome. While it is away the attempt's result is
     /// kept and offered again.
+    #[tracing::instrument(name = "commit", skip_all)]
     async fn tell(&self, outcome: &Outcome) -> Option<Status> {
         let mut backoff = BACKOFF;
         loop {

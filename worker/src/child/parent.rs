@@ -28,7 +28,7 @@ const FAILURE_MAX: u64 = 64 * 1024;
 pub(crate) async fn run(
     config: &Config,
     folder: &Path,
-    gpus: &[(String, String)],
+    environment: &[(String, String)],
     stop: impl Future<Output = Duration>,
     mut tell: impl FnMut(Line),
 ) -> Result<(), Failure> {
@@ -36,11 +36,13 @@ pub(crate) async fn run(
     let kills = memory::kills();
     let program = &config.program;
     let mut command = Command::new(&program.path);
-    environment::pass(command.as_std_mut(), &config.pass_env);
+    // A stage exports its own spans, to the receiver of the worker's.
+    let further = [&config.pass_env[..], &["OTEL_*".to_owned()]].concat();
+    environment::pass(command.as_std_mut(), &further);
     let mut child = command
         .args(&program.arguments)
         .arg(folder)
-        .envs(program.environment.iter().chain(gpus).cloned())
+        .envs(program.environment.iter().chain(environment).cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
