@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proptest::prelude::*;
 use proto::channel::{self, Credentials, blob_call, call};
 use proto::transfer::{self, Error, Transfer};
@@ -225,11 +226,11 @@ async fn a_collection_removes_what_nobody_needs_and_keeps_the_rest() {
     let would = collect(&cluster, 0, true).await;
     assert_eq!((would.removed_files, would.kept_files), (2, 2));
     // Being asked about now does not count: it was before the next collection.
-    assert!(!missing(&cluster, orphan).await);
+    assert!(!missing(&cluster, orphan.0).await);
     let gone = collect(&cluster, 0, false).await;
     assert!(gone.digests.contains(&orphan.to_string()));
     assert_eq!((gone.removed_files, gone.kept_files), (2, 2));
-    assert!(missing(&cluster, orphan).await);
+    assert!(missing(&cluster, orphan.0).await);
     assert!(verify(&cluster).await.problems.is_empty());
 }
 
@@ -237,14 +238,14 @@ async fn a_collection_removes_what_nobody_needs_and_keeps_the_rest() {
 async fn a_collection_that_does_not_know_what_is_needed_removes_nothing() {
     let cluster = Cluster::start().await;
     cluster.submit().await;
-    let pictures = transfer::scan(&cluster.path("pictures")).unwrap().digest();
+    let pictures = transfer::scan(&cluster.path("pictures")).unwrap().id();
     let orphan = push(&Transfer::new(cluster.channel()), folder(&[("orphan", b"nobody's")]).path()).await;
-    spoil(&blob(&cluster, pictures));
+    spoil(&blob(&cluster, pictures.0));
     let request = v1::CollectGarbageRequest { grace_seconds: 0, dry_run: false };
     let refused = cluster.artifacts().collect_garbage(blob_call(request)).await.unwrap_err();
     assert_eq!(refused.code(), Code::DataLoss);
     assert!(refused.message().contains("nothing was removed") && refused.message().contains("ingest"), "{refused}");
-    assert!(!missing(&cluster, orphan).await);
+    assert!(!missing(&cluster, orphan.0).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,7 +269,7 @@ async fn collections_beside_a_running_study_take_nothing_that_it_needs() {
     removed.extend(collect(&cluster, 0, false).await.digests);
     assert!(removed.contains(&orphan.to_string()));
     assert!(verify(&cluster).await.problems.is_empty());
-    let report: Digest = status.report_artifact.parse().unwrap();
+    let report: ArtifactId = status.report_artifact.parse().unwrap();
     transfer.pull(report, &[], &cluster.path("report")).await.unwrap();
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, TaskKey};
 use proto::v1::RunState;
 
 use crate::harness::dice::Dice;
@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
     /// As `lithogen results --json` prints them.
     pub(crate) results: String,
     /// What each task made.
-    commits: BTreeMap<Digest, Digest>,
+    commits: BTreeMap<TaskKey, ArtifactId>,
 }
 
 impl Outcome {
@@ -57,7 +57,7 @@ pub(crate) fn undisturbed() -> &'static Outcome {
 }
 
 /// What each task made, none twice and none worked on once it was done.
-fn commits(events: &[Event]) -> BTreeMap<Digest, Digest> {
+fn commits(events: &[Event]) -> BTreeMap<TaskKey, ArtifactId> {
     let mut commits = BTreeMap::new();
     for event in events {
         match event {

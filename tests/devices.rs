@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use domain::command::{self, CommandSpec, Commands};
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::resources::{Gpu, Resources};
 use proto::channel::call;
 use proto::v1;
@@ -67,7 +67,7 @@ fn gpus_that_are_not_there_are_not_offered() {
 
 /// Hands commands in that say in a file of their name which GPUs they see; returns
 /// their tasks' keys.
-async fn submit(cluster: &Cluster, commands: &[(&str, Resources)]) -> Vec<Digest> {
+async fn submit(cluster: &Cluster, commands: &[(&str, Resources)]) -> Vec<TaskKey> {
     let command = commands.iter().map(|(name, resources)| CommandSpec {
         name: (*name).to_owned(),
         argv: ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES > $0", cluster.path(name).to_str().unwrap()]

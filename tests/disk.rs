@@ -6,6 +6,7 @@ use std::process::Command;
 
 use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::channel::{blob_call, call};
 use proto::transfer::{self, Transfer};
 use proto::v1;
@@ -44,7 +45,7 @@ async fn put(cluster: &Cluster, parts: Vec<v1::PutBlobRequest>) -> Result<(), St
 }
 
 /// Hands in a study whose pictures are that artifact.
-async fn hand_in(cluster: &Cluster, pictures: Digest) -> Result<(), Status> {
+async fn hand_in(cluster: &Cluster, pictures: ArtifactId) -> Result<(), Status> {
     let request = v1::SubmitRequest {
         experiment_json: serde_json::to_string(&small()).unwrap(),
         data_json: serde_json::to_string(&data(pictures)).unwrap(),
@@ -116,7 +117,7 @@ async fn naming_a_large_file_as_an_artifact_does_not_move_it() {
     let large = noise(1, 17 << 20);
     push(&Transfer::new(cluster.channel()), folder(&[("large", &large)]).path()).await;
     let digest = Digest::of(&large);
-    let refused = hand_in(&cluster, digest).await.unwrap_err();
+    let refused = hand_in(&cluster, ArtifactId(digest)).await.unwrap_err();
     assert!(
         refused.message().contains("is not a manifest") && refused.message().contains("at most 15728640"),
         "{refused}"
@@ -136,7 +137,7 @@ async fn a_name_that_no_worker_could_write_is_refused_when_it_is_handed_in() {
     let artifact = Digest::of(&manifest);
     let size = manifest.len() as u64;
     put(&cluster, vec![start(artifact, size, v1::Encoding::Raw), bytes(&manifest)]).await.unwrap();
-    let refused = hand_in(&cluster, artifact).await.unwrap_err();
+    let refused = hand_in(&cluster, ArtifactId(artifact)).await.unwrap_err();
     assert!(refused.message().contains("a name in it at most 255"), "{refused}");
     assert_eq!(verify(&cluster).await.len(), 0, "it is a file like any other");
 }
@@ -275,6 +276,6 @@ async fn a_manifest_of_more_files_than_an_artifact_has_is_refused() {
     let pieces = manifest.chunks(MIB).map(bytes);
     let begin = start(artifact, manifest.len() as u64, v1::Encoding::Raw);
     put(&cluster, std::iter::once(begin).chain(pieces).collect()).await.unwrap();
-    let refused = hand_in(&cluster, artifact).await.unwrap_err();
+    let refused = hand_in(&cluster, ArtifactId(artifact)).await.unwrap_err();
     assert!(refused.message().contains("100001 files, and an artifact has at most 100000"), "{refused}");
 }

@@ -13,6 +13,7 @@ use coordinator::journal::{Error, Journal, Sqlite, Tables, backup, recover};
 use coordinator::{Config, driver};
 use domain::command::{self, CommandSpec, Commands};
 use domain::event::Event;
+use domain::id::{RunId, TaskKey};
 use domain::registry::{Request, Role};
 use domain::scheduler::Scheduler;
 use domain::work::Work;
@@ -481,7 +482,7 @@ fn a_file_that_ends_in_the_middle_of_a_page_is_damaged_and_can_be_recovered() {
         };
         let commands = Commands { id: number.to_string(), command: vec![spec] };
         let plan = command::plan(&commands).unwrap();
-        let (run, work) = (plan.digest(), Work::Commands { commands: commands.into() });
+        let (run, work) = (plan.id(), Work::Commands { commands: commands.into() });
         let tasks = plan.tasks.into_iter().map(Into::into).collect();
         let event = Event::RunSubmitted { run, work, tasks, more: 0, priority: 0, by: None };
         live.journal.append(0, &[event], &[]).unwrap();
@@ -621,11 +622,11 @@ impl Journal for Faulty {
 }
 
 impl Tables for Faulty {
-    fn changes(&mut self, _: domain::digest::Digest, _: u64, _: u64) -> Result<Vec<Change>, Error> {
+    fn changes(&mut self, _: RunId, _: u64, _: u64) -> Result<Vec<Change>, Error> {
         Ok(vec![])
     }
 
-    fn attempts(&mut self, _: domain::digest::Digest) -> Result<Vec<Attempt>, Error> {
+    fn attempts(&mut self, _: TaskKey) -> Result<Vec<Attempt>, Error> {
         Ok(vec![])
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::channel::call;
 use proto::status::{Reason, reason};
 use proto::transfer::Transfer;
@@ -106,8 +107,8 @@ async fn what_a_lost_result_was_made_from_is_computed_again_if_it_is_lost_too() 
     worker.drain().await;
     let transfer = Transfer::new(cluster.channel());
     for again in [&input, &lost] {
-        let artifact: Digest = again.artifact.parse().unwrap();
-        assert_eq!(transfer.manifest(artifact).await.unwrap().digest(), artifact);
+        let artifact: ArtifactId = again.artifact.parse().unwrap();
+        assert_eq!(transfer.manifest(artifact).await.unwrap().id(), artifact);
     }
 }
 

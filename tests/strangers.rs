@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use coordinator::config::{Limits, Share};
 use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use domain::registry::Role;
 use proto::channel::{Credentials, blob_call, call, connect, handshake};
 use proto::codec::SmallBuffers;
@@ -100,7 +101,7 @@ struct Working {
     channel: Channel,
     id: String,
     request: u64,
-    result: Digest,
+    result: ArtifactId,
     _session: (mpsc::Sender<v1::SessionRequest>, Streaming<v1::SessionResponse>),
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
+use domain::id::ArtifactId;
 use proto::channel::call;
 use proto::status::of_verdict;
 use proto::transfer::{self, Transfer};
@@ -46,7 +47,7 @@ fn study(spoil: impl FnOnce(&mut Experiment)) -> v1::SubmitRequest {
     spoil(&mut experiment);
     v1::SubmitRequest {
         experiment_json: serde_json::to_string(&experiment).unwrap(),
-        data_json: serde_json::to_string(&data(Digest::of(b"pictures"))).unwrap(),
+        data_json: serde_json::to_string(&data(ArtifactId(Digest::of(b"pictures")))).unwrap(),
         ..Default::default()
     }
 }
@@ -67,7 +68,7 @@ struct Worker {
     up: mpsc::Sender<v1::SessionRequest>,
     _down: Streaming<v1::SessionResponse>,
     request: u64,
-    artifact: Digest,
+    artifact: ArtifactId,
 }
 
 impl Worker {
@@ -157,7 +158,7 @@ async fn a_knob_out_of_its_range_is_refused_by_its_name() {
 async fn data_of_too_many_pictures_are_refused_by_the_class() {
     let cluster = Cluster::start().await;
     let mut request = study(|_| {});
-    let mut data = data(Digest::of(b"pictures"));
+    let mut data = data(ArtifactId(Digest::of(b"pictures")));
     data.classes[3].images = u32::MAX;
     let raw = &data.classes[3];
     let place = format!("{}/{}/{}", raw.dataset, raw.view, raw.class);

@@ -171,7 +171,7 @@ async fn scraped(folder: &std::path::Path) -> (Running, SocketAddr, String) {
     let pictures = proto::transfer::scan(&cluster.path("pictures")).unwrap();
     let request = v1::SubmitRequest {
         experiment_json: serde_json::to_string(&experiment).unwrap(),
-        data_json: serde_json::to_string(&data(pictures.digest())).unwrap(),
+        data_json: serde_json::to_string(&data(pictures.id())).unwrap(),
         ..Default::default()
     };
     let second = cluster.runs().submit(call(request)).await.unwrap().into_inner();

@@ -19,6 +19,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 
 use crate::harness::PATIENCE;
 use crate::harness::cluster::{Cluster, stages};
@@ -70,7 +71,7 @@ fn succeeded(artifact: &str) -> Option<End> {
     Some(End::Succeeded(v1::Succeeded { artifact: artifact.to_owned(), manifest: vec![] }))
 }
 
-async fn commit(cluster: &Cluster, lease: &v1::Lease, artifact: Digest) -> Result<(), Status> {
+async fn commit(cluster: &Cluster, lease: &v1::Lease, artifact: ArtifactId) -> Result<(), Status> {
     end(cluster, &lease.task_key, lease.token, succeeded(&artifact.to_string())).await
 }
 
@@ -79,7 +80,7 @@ async fn release(cluster: &Cluster, lease: &v1::Lease) {
 }
 
 /// An artifact of one file, stored.
-async fn artifact(cluster: &Cluster, text: &str) -> Digest {
+async fn artifact(cluster: &Cluster, text: &str) -> ArtifactId {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("made.txt"), text).unwrap();
     let manifest = transfer::scan(folder.path()).unwrap();
@@ -147,7 +148,7 @@ async fn a_checkpoint_is_for_the_next_attempt_and_late_ones_are_fenced() {
     let (cluster, _session) = with_a_worker().await;
     let lease = acquire(&cluster, "w", 1).await.unwrap();
     assert_eq!(lease.checkpoint, "");
-    let save = |lease: &v1::Lease, artifact: Digest| {
+    let save = |lease: &v1::Lease, artifact: ArtifactId| {
         call(v1::SaveCheckpointRequest {
             task_key: lease.task_key.clone(),
             token: lease.token,
@@ -156,7 +157,8 @@ async fn a_checkpoint_is_for_the_next_attempt_and_late_ones_are_fenced() {
             step: 7,
         })
     };
-    let refused = cluster.workers().save_checkpoint(save(&lease, Digest::of(b"not stored"))).await.unwrap_err();
+    let refused =
+        cluster.workers().save_checkpoint(save(&lease, ArtifactId(Digest::of(b"not stored")))).await.unwrap_err();
     assert_eq!(reason(&refused), Some(Reason::MissingBlob));
     let checkpoint = artifact(&cluster, "half").await;
     cluster.workers().save_checkpoint(save(&lease, checkpoint)).await.unwrap();
@@ -188,7 +190,7 @@ async fn a_commit_under_an_old_lease_is_fenced() {
 async fn a_commit_whose_files_are_not_stored_is_refused() {
     let (cluster, _session) = with_a_worker().await;
     let lease = acquire(&cluster, "w", 1).await.unwrap();
-    let refused = commit(&cluster, &lease, Digest::of(b"never stored")).await.unwrap_err();
+    let refused = commit(&cluster, &lease, ArtifactId(Digest::of(b"never stored"))).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, Some(Reason::MissingBlob)));
     let status = cluster.status().await;
     assert_eq!((status.committed, status.running), (0, 1), "the lease goes on");
@@ -313,7 +315,7 @@ async fn a_malformed_field_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_study_whose_pictures_are_not_stored_is_refused() {
     let cluster = Cluster::start().await;
-    let data = crate::harness::cluster::data(Digest::of(b"never stored"));
+    let data = crate::harness::cluster::data(ArtifactId(Digest::of(b"never stored")));
     let request = v1::SubmitRequest {
         experiment_json: serde_json::to_string(&crate::harness::cluster::small()).unwrap(),
         data_json: serde_json::to_string(&data).unwrap(),

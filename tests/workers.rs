@@ -13,6 +13,7 @@ use coordinator::journal::{Journal, Sqlite};
 use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, TaskKey};
 use domain::registry::Role;
 use domain::resources::Offer;
 use domain::scheduler::Scheduler;
@@ -247,9 +248,9 @@ fn write_long_messages(path: &Path) {
     spec.array = Some([1, 5]);
     let commands = Commands { id: "old".to_owned(), command: vec![spec] };
     let plan = command::plan(&commands).unwrap();
-    let keys: Vec<Digest> = plan.tasks.iter().map(|task| task.key).collect();
+    let keys: Vec<TaskKey> = plan.tasks.iter().map(|task| task.key).collect();
     let worker = WorkerId("old-1-1".to_owned());
-    let (run, work) = (plan.digest(), Work::Commands { commands: commands.into() });
+    let (run, work) = (plan.id(), Work::Commands { commands: commands.into() });
     let tasks = plan.tasks.into_iter().map(Into::into).collect();
     let offer = Offer { slots: 5, ..Offer::default() };
     let mut events = vec![
@@ -312,9 +313,9 @@ async fn a_result_that_is_told_again_with_other_files_is_refused() {
     let leases = speaker.acquire(1, 1).await;
     let empty = domain::artifact::Manifest::new(vec![]).unwrap();
     let succeeded =
-        |artifact: Digest, manifest| End::Succeeded(v1::Succeeded { artifact: artifact.to_string(), manifest });
+        |artifact: ArtifactId, manifest| End::Succeeded(v1::Succeeded { artifact: artifact.to_string(), manifest });
     for _ in 0..2 {
-        speaker.end(of(&leases[0]), succeeded(empty.digest(), empty.to_bytes())).await.unwrap();
+        speaker.end(of(&leases[0]), succeeded(empty.id(), empty.to_bytes())).await.unwrap();
     }
     let entry = serde_json::json!([{ "path": "empty", "digest": Digest::of(b""), "size": 0 }]);
     let folder = cluster.path("other");
@@ -327,7 +328,7 @@ async fn a_result_that_is_told_again_with_other_files_is_refused() {
     assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, Some(Reason::Fenced)));
     let request = call(v1::ExplainTaskRequest { task_key: leases[0].task_key.clone() });
     let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
-    assert_eq!(told.artifact, empty.digest().to_string());
+    assert_eq!(told.artifact, empty.id().to_string());
 }
 
 /// The documented list; where one ends in `*`, all that begin so.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use domain::artifact::Manifest;
 use domain::command::{self, Commands};
-use domain::digest::Digest;
 use domain::experiment::Experiment;
+use domain::id::ArtifactId;
 use domain::plan::Data;
 use domain::records::Record;
 use domain::results::Results;
@@ -276,7 +276,7 @@ impl Remote {
     /// # Errors
     /// If the run has none yet.
     pub async fn results(&self, status: &v1::RunStatus) -> anyhow::Result<(String, Results)> {
-        let Ok(artifact) = status.results_artifact.parse::<Digest>() else {
+        let Ok(artifact) = status.results_artifact.parse::<ArtifactId>() else {
             anyhow::bail!(
                 "run {} has no results yet: {} of {} tasks are done",
                 short(&status.run_id),
@@ -293,7 +293,7 @@ impl Remote {
     ///
     /// # Errors
     /// If there is no such artifact or file, or it is no text.
-    pub async fn text(&self, artifact: Digest, path: &'static str) -> anyhow::Result<String> {
+    pub async fn text(&self, artifact: ArtifactId, path: &'static str) -> anyhow::Result<String> {
         let transfer = self.transfer();
         let manifest = transfer.manifest(artifact).await.map_err(|error| self.of_transfer(error))?;
         let entry = manifest.entries().iter().find(|entry| entry.path == path);
@@ -307,7 +307,7 @@ impl Remote {
     /// # Errors
     /// If there is none or it cannot be written.
     pub async fn report(&self, status: &v1::RunStatus, folder: &Path) -> anyhow::Result<()> {
-        let artifact: Digest = status.report_artifact.parse().context("the run has no report")?;
+        let artifact: ArtifactId = status.report_artifact.parse().context("the run has no report")?;
         let fresh = folder.with_extension("new");
         remove(&fresh)?;
         self.transfer().pull(artifact, &[], &fresh).await.map_err(|error| self.of_transfer(error))?;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
 use domain::experiment::Experiment;
+use domain::id::ArtifactId;
 use domain::plan::{Data, WEIGHTS_FILE};
 use domain::pretrained::Pretrained;
 use proto::{private, transfer};
@@ -58,7 +59,7 @@ pub struct WeightsFolder {
 /// The weights that a study reads, as far as they are in the folder.
 #[derive(Debug, Default)]
 pub struct Needed {
-    weights: BTreeMap<Pretrained, Digest>,
+    weights: BTreeMap<Pretrained, ArtifactId>,
     unpublished: BTreeSet<Pretrained>,
     folders: Vec<(PathBuf, Manifest)>,
     /// The weights that are not in the folder.
@@ -156,7 +157,7 @@ impl WeightsFolder {
             };
             // Only the weights: where they came from changes nothing of what is computed.
             let manifest = Manifest::new(vec![self.check(&record)?])?;
-            needed.weights.insert(which, manifest.digest());
+            needed.weights.insert(which, manifest.id());
             if record.published == Some(false) {
                 needed.unpublished.insert(which);
             }

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::registry;
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
@@ -164,7 +164,7 @@ impl Handle {
     ///
     /// # Errors
     /// The driver has ended.
-    pub async fn beat(&self, worker: WorkerId, attempts: Vec<(Digest, FencingToken, Progress)>) -> Result<(), Gone> {
+    pub async fn beat(&self, worker: WorkerId, attempts: Vec<(TaskKey, FencingToken, Progress)>) -> Result<(), Gone> {
         self.commands.send(Command::Beat(worker, attempts)).await.map_err(|_| Gone)
     }
 

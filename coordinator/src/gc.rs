@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use domain::digest::Digest;
+use domain::id::{ArtifactId, TaskKey};
 use domain::plan::Source;
 use domain::scheduler::Scheduler;
 
@@ -51,7 +52,7 @@ pub enum Error {
          ({source}); `lithogen artifact verify` says what else is wrong, and what computes it again"
     )]
     Unreadable {
-        artifact: Digest,
+        artifact: ArtifactId,
         /// Labels of tasks that made or need the artifact.
         task: String,
         source: blobs::Error,
@@ -60,8 +61,8 @@ pub enum Error {
 
 /// Every artifact that some task made, was given from outside or can resume from, with the keys
 /// of one or more such tasks.
-pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
-    let mut roots: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+pub fn roots(scheduler: &Scheduler) -> BTreeMap<ArtifactId, BTreeSet<TaskKey>> {
+    let mut roots: BTreeMap<ArtifactId, BTreeSet<TaskKey>> = BTreeMap::new();
     for task in scheduler.tasks() {
         let given = task.spec.inputs.iter().filter_map(|(_, input)| match input.from {
             Source::Artifact(artifact) => Some(artifact),
@@ -76,8 +77,8 @@ pub fn roots(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
 }
 
 /// Every artifact that is a task's result, with the keys of the tasks whose result it is.
-fn results(scheduler: &Scheduler) -> BTreeMap<Digest, BTreeSet<Digest>> {
-    let mut results: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+fn results(scheduler: &Scheduler) -> BTreeMap<ArtifactId, BTreeSet<TaskKey>> {
+    let mut results: BTreeMap<ArtifactId, BTreeSet<TaskKey>> = BTreeMap::new();
     for task in scheduler.tasks() {
         if let Some(artifact) = task.artifact() {
             results.entry(artifact).or_default().insert(task.spec.key);
@@ -116,7 +117,7 @@ pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: b
                 return Err(Error::Unreadable { artifact, task, source });
             }
         }
-        needed.insert(artifact);
+        needed.insert(artifact.0);
     }
     let listed = blobs.list().await?;
     let is_unused = |blob: &&Stored| blob.used < since && !needed.contains(&blob.digest);
@@ -182,7 +183,7 @@ pub struct Problem {
     /// Labels of tasks that made or need the blob.
     pub tasks: Vec<String>,
     /// Keys of the tasks whose result the blob is or belongs to: any of them can make it again.
-    pub makers: Vec<Digest>,
+    pub makers: Vec<TaskKey>,
 }
 
 /// Progress of a check.
@@ -248,12 +249,12 @@ pub async fn verify(driver: &Handle, blobs: &Blobs, mut tell: impl FnMut(Scan) -
 /// `there` are the blobs that were listed.
 async fn wrong_of(
     blobs: &Blobs,
-    artifact: Digest,
+    artifact: ArtifactId,
     there: &HashSet<Digest>,
     found: &mut Found,
 ) -> Result<Vec<Digest>, Error> {
-    if found.contains_key(&artifact) {
-        return Ok(vec![artifact]);
+    if found.contains_key(&artifact.0) {
+        return Ok(vec![artifact.0]);
     }
     let manifest = match blobs.manifest(artifact).await {
         Ok(manifest) => manifest,
@@ -264,8 +265,8 @@ async fn wrong_of(
                 blobs::Error::NotAManifest { problem, .. } => (Damage::Unreadable, problem),
                 error => (Damage::Unreadable, only_this_one(error)?),
             };
-            found.insert(artifact, what);
-            return Ok(vec![artifact]);
+            found.insert(artifact.0, what);
+            return Ok(vec![artifact.0]);
         }
     };
     let files: BTreeSet<Digest> = manifest.entries().iter().map(|entry| entry.digest).collect();
@@ -294,7 +295,7 @@ pub async fn way_back(driver: &Handle, blobs: &Blobs, digest: Digest) -> Option<
         for (artifact, tasks) in driver.read(|knowledge| results(&knowledge.scheduler)).await.ok()? {
             let lists =
                 |manifest: domain::artifact::Manifest| manifest.entries().iter().any(|one| one.digest == digest);
-            if artifact == digest || blobs.manifest(artifact).await.is_ok_and(lists) {
+            if artifact.0 == digest || blobs.manifest(artifact).await.is_ok_and(lists) {
                 let key = *tasks.first()?;
                 let label = labels(driver, [key].into()).await.ok()?.pop()?;
                 return Some(format!(
@@ -308,8 +309,8 @@ pub async fn way_back(driver: &Handle, blobs: &Blobs, digest: Digest) -> Option<
 }
 
 /// Labels, made of stage and subject, of the first of these tasks.
-async fn labels(driver: &Handle, tasks: BTreeSet<Digest>) -> Result<Vec<String>, Gone> {
-    let label = |knowledge: &crate::reactor::Knowledge, key: Digest| {
+async fn labels(driver: &Handle, tasks: BTreeSet<TaskKey>) -> Result<Vec<String>, Gone> {
+    let label = |knowledge: &crate::reactor::Knowledge, key: TaskKey| {
         knowledge.scheduler.task(key).ok().map(|task| format!("{} ({})", task.spec.label(), key.short()))
     };
     driver.read(move |knowledge| tasks.into_iter().take(NAMED).filter_map(|key| label(knowledge, key)).collect()).await

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::task::FencingToken;
 
 use crate::room;
@@ -49,7 +49,7 @@ pub struct Logs {
 }
 
 /// The key of a log: task and fencing token.
-type Name = (Digest, FencingToken);
+type Name = (TaskKey, FencingToken);
 
 /// The existing logs.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Logs {
     ///
     /// # Errors
     /// If the file cannot be written, or an older one cannot be removed.
-    pub fn append(&self, task: Digest, token: FencingToken, offset: u64, bytes: &[u8]) -> Result<u64, Error> {
+    pub fn append(&self, task: TaskKey, token: FencingToken, offset: u64, bytes: &[u8]) -> Result<u64, Error> {
         let path = self.path((task, token));
         let failed = |what| error(what, &path);
         // Held to the end: pieces of one log do not come between each other.
@@ -172,7 +172,7 @@ impl Logs {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn read(&self, task: Digest, token: FencingToken, offset: u64, max: u64) -> Result<Vec<u8>, Error> {
+    pub fn read(&self, task: TaskKey, token: FencingToken, offset: u64, max: u64) -> Result<Vec<u8>, Error> {
         let path = self.path((task, token));
         let failed = |what| error(what, &path);
         let mut file = match File::open(&path) {
@@ -235,6 +235,8 @@ fn error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use domain::digest::Digest;
+
     use super::*;
 
     /// Opens the logs as after a restart, with other limits.
@@ -247,7 +249,7 @@ mod tests {
         logs
     }
 
-    fn lengths<const N: usize>(logs: &Logs, tasks: [Digest; N]) -> [usize; N] {
+    fn lengths<const N: usize>(logs: &Logs, tasks: [TaskKey; N]) -> [usize; N] {
         tasks.map(|task| logs.read(task, FencingToken(1), 0, LOG_MAX * 2).unwrap().len())
     }
 
@@ -255,7 +257,7 @@ mod tests {
     fn what_is_past_the_limit_is_taken_and_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path(), LOGS_MAX, 9);
-        let (task, token) = (Digest::of(b"task"), FencingToken(7));
+        let (task, token) = (TaskKey(Digest::of(b"task")), FencingToken(7));
         let piece = vec![b'x'; 1 << 20];
         for offset in (0..LOG_MAX + (2 << 20)).step_by(1 << 20) {
             assert_eq!(logs.append(task, token, offset, &piece).unwrap(), offset + (1 << 20));
@@ -269,7 +271,7 @@ mod tests {
     fn the_newest_logs_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path(), LOGS_MAX, 9);
-        let tasks = [b"a", b"b", b"c"].map(|name| Digest::of(name));
+        let tasks = [b"a", b"b", b"c"].map(|name| TaskKey(Digest::of(name)));
         for (age, task) in tasks.into_iter().enumerate() {
             logs.append(task, FencingToken(1), 0, b"four").unwrap();
             let file = File::open(logs.path((task, FencingToken(1)))).unwrap();
@@ -284,7 +286,7 @@ mod tests {
     fn bytes_and_files_are_never_more_than_the_limits() {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path(), 10, 3);
-        let tasks = [b"a", b"b", b"c", b"d"].map(|name| Digest::of(name));
+        let tasks = [b"a", b"b", b"c", b"d"].map(|name| TaskKey(Digest::of(name)));
         for task in tasks {
             logs.append(task, FencingToken(1), 0, b"1").unwrap();
         }
@@ -302,7 +304,7 @@ mod tests {
     fn a_log_leaves_room_on_the_disk_and_says_that_it_ends() {
         let folder = tempfile::tempdir().unwrap();
         let mut logs = open(folder.path(), LOGS_MAX, 9);
-        let (task, token) = (Digest::of(b"task"), FencingToken(1));
+        let (task, token) = (TaskKey(Digest::of(b"task")), FencingToken(1));
         logs.free = |_| Ok(room::LOG_RESERVE + 4);
         assert_eq!(logs.append(task, token, 0, b"four").unwrap(), 4);
         assert_eq!(logs.append(task, token, 4, b"and more").unwrap(), 12);
@@ -316,7 +318,7 @@ mod tests {
     fn pieces_may_come_twice_and_gaps_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path(), LOGS_MAX, 9);
-        let (task, token) = (Digest::of(b"task"), FencingToken(7));
+        let (task, token) = (TaskKey(Digest::of(b"task")), FencingToken(7));
         assert_eq!(logs.read(task, token, 0, 9).unwrap(), b"");
         assert_eq!(logs.append(task, token, 0, b"one\n").unwrap(), 4);
         assert_eq!(logs.append(task, token, 0, b"one\ntwo\n").unwrap(), 8);

@@ -8,8 +8,8 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::TaskKey;
 use domain::plan::{Input, Source};
 use domain::registry::{self, Registry};
 use domain::resources::Offer;
@@ -85,7 +85,7 @@ pub enum Command {
         reply: oneshot::Sender<u64>,
     },
     /// A worker's heartbeat: the attempts that the worker runs.
-    Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
+    Beat(WorkerId, Vec<(TaskKey, FencingToken, Progress)>),
     /// A worker's connection has ended.
     Close(WorkerId, u64),
     /// The coordinator is to end.
@@ -359,7 +359,7 @@ impl Reactor {
         &mut self,
         now: Now,
         worker: &WorkerId,
-        attempts: Vec<(Digest, FencingToken, Progress)>,
+        attempts: Vec<(TaskKey, FencingToken, Progress)>,
         batch: &mut Batch,
     ) {
         let Knowledge { scheduler, sessions, .. } = &mut self.knowledge;
@@ -396,7 +396,7 @@ impl Reactor {
                     | Event::ResultsInvalidated { .. }
             )
         };
-        let before: Vec<(WorkerId, Digest, FencingToken)> = if decided.iter().any(cancels) {
+        let before: Vec<(WorkerId, TaskKey, FencingToken)> = if decided.iter().any(cancels) {
             let leases = self.knowledge.scheduler.leases();
             leases.map(|(task, lease)| (lease.worker.clone(), task.spec.key, lease.token)).collect()
         } else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::stage::Progress;
 use domain::task::{FencingToken, WorkerId};
 use proto::v1;
@@ -144,12 +144,12 @@ impl Session {
     }
 
     /// Tells the worker that a lease is over.
-    pub fn stop(&self, task: Digest, token: FencingToken) {
+    pub fn stop(&self, task: TaskKey, token: FencingToken) {
         self.send(Message::StopAttempt(v1::StopAttempt { task_key: task.to_string(), token: token.0 }));
     }
 
     /// Asks the worker to hand a lease back.
-    pub fn preempt(&self, task: Digest, token: FencingToken) {
+    pub fn preempt(&self, task: TaskKey, token: FencingToken) {
         self.send(Message::PreemptAttempt(v1::PreemptAttempt { task_key: task.to_string(), token: token.0 }));
     }
 

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::TaskKey;
 use domain::scheduler::{Counts, Scheduler};
 use domain::stage::{FailureCode, StageKind};
 use domain::task::State;
@@ -163,7 +163,7 @@ pub enum Happened {
 pub(crate) struct Meter {
     /// When each ready task became ready, in milliseconds since 1970. What was ready before the
     /// coordinator started is not in it.
-    ready: HashMap<Digest, i64>,
+    ready: HashMap<TaskKey, i64>,
 }
 
 impl Meter {
@@ -196,8 +196,8 @@ impl Meter {
         if !IS_COUNTING.load(Ordering::Relaxed) {
             return;
         }
-        let is_ready = |task: Digest| scheduler.task(task).is_ok_and(|task| task.state == State::Ready);
-        let mut look = |task: Digest| {
+        let is_ready = |task: TaskKey| scheduler.task(task).is_ok_and(|task| task.state == State::Ready);
+        let mut look = |task: TaskKey| {
             if is_ready(task) {
                 self.ready.entry(task).or_insert(at_ms);
             }

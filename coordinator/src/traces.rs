@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::digest::Digest;
+use domain::id::{RunId, TaskKey};
 use domain::task::{FencingToken, Lease, Task};
 use proto::trace::{TRACEPARENT, place, put_below};
 use tracing::field::{Empty, display};
@@ -15,14 +15,14 @@ use crate::history::Row;
 /// The spans of tasks and leases that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
-    tasks: BTreeMap<Digest, Span>,
+    tasks: BTreeMap<TaskKey, Span>,
     leases: BTreeMap<FencingToken, Span>,
 }
 
 impl Traces {
     /// The place of a lease in its task's trace, empty if nobody traces. Both spans begin if
     /// they have not yet.
-    pub(crate) fn lease(&mut self, task: &Task, lease: &Lease, run: Option<Digest>) -> String {
+    pub(crate) fn lease(&mut self, task: &Task, lease: &Lease, run: Option<RunId>) -> String {
         if let Some(known) = self.leases.get(&lease.token) {
             return place(known);
         }

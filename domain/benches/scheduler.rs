@@ -9,6 +9,7 @@ use std::time::Instant;
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, TaskKey};
 use domain::resources::Offer;
 use domain::scheduler::snapshot::Snapshot;
 use domain::scheduler::{Request, Scheduler};
@@ -69,9 +70,9 @@ fn questions() {
             decide(&mut scheduler, part);
         }
     }
-    let keys: Vec<Digest> = scheduler.tasks().rev().take(1000).map(|task| task.spec.key).collect();
+    let keys: Vec<TaskKey> = scheduler.tasks().rev().take(1000).map(|task| task.spec.key).collect();
     let run = scheduler.runs().next().expect("a run");
-    let each = |what: &str, question: &dyn Fn(Digest) -> usize| {
+    let each = |what: &str, question: &dyn Fn(TaskKey) -> usize| {
         let began = Instant::now();
         let said: usize = keys.iter().map(|key| question(*key)).sum();
         let micros = began.elapsed().as_secs_f64() * 1e6 / keys.len() as f64;
@@ -132,7 +133,7 @@ fn measure(tasks: u64) {
         let (worker, name) = (worker.clone(), worker.to_string());
         act(&mut scheduler, &mut journal, Request::Join { worker, name, offer: offer.clone() });
     }
-    let artifact = Digest::of(b"result");
+    let artifact = ArtifactId(Digest::of(b"result"));
     let (mut decisions, mut request, mut deciding) = (0u64, 1, 0.0);
     loop {
         let mut granted = 0;

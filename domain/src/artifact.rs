@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::id::ArtifactId;
 
 /// One file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,8 +105,8 @@ impl Manifest {
     }
 
     /// The artifact's name: the digest of [`Manifest::to_bytes`].
-    pub fn digest(&self) -> Digest {
-        Digest::of_json(self)
+    pub fn id(&self) -> ArtifactId {
+        ArtifactId(Digest::of_json(self))
     }
 
     /// The form in which the manifest is stored and sent.
@@ -175,7 +176,7 @@ mod tests {
     fn order_of_files_does_not_change_the_name() {
         let one = Manifest::new(vec![entry("b"), entry("a/c")]).unwrap();
         let other = Manifest::new(vec![entry("a/c"), entry("b")]).unwrap();
-        assert_eq!(one.digest(), other.digest());
+        assert_eq!(one.id(), other.id());
         assert_eq!(serde_json::from_slice::<Manifest>(&one.to_bytes()).unwrap(), one);
     }
 

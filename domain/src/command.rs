@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::digest::{DIGEST_BYTES, Digest};
+use crate::digest::DIGEST_BYTES;
+use crate::id::{ArtifactId, TaskKey};
 use crate::overrides::{self, SpecFile};
 use crate::plan::{Input, Plan, Source, TaskSpec};
 use crate::resources::{InvalidResources, Resources};
@@ -204,8 +205,8 @@ pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
     measure(commands)?;
     let id: Arc<str> = commands.id.as_str().into();
     let mut plan = Plan { tasks: vec![] };
-    let mut made: BTreeMap<&str, Vec<(String, Digest)>> = BTreeMap::new();
-    let mut seen: BTreeMap<Digest, &str> = BTreeMap::new();
+    let mut made: BTreeMap<&str, Vec<(String, TaskKey)>> = BTreeMap::new();
+    let mut seen: BTreeMap<TaskKey, &str> = BTreeMap::new();
     for spec in &commands.command {
         let wrong = |problem| InvalidCommand { name: spec.name.clone(), problem };
         let (argv, environment): (Arc<[String]>, _) = (spec.argv.as_slice().into(), Arc::new(spec.environment.clone()));
@@ -304,7 +305,7 @@ impl Size {
 
 /// The source of a command's input.
 enum Reads<'a> {
-    Artifact(Digest),
+    Artifact(ArtifactId),
     /// The outputs of the command of that name.
     Command(&'a str),
 }
@@ -373,7 +374,7 @@ fn inputs(
     spec: &CommandSpec,
     place: usize,
     count: usize,
-    made: &BTreeMap<&str, Vec<(String, Digest)>>,
+    made: &BTreeMap<&str, Vec<(String, TaskKey)>>,
 ) -> Result<BTreeMap<String, Input>, Problem> {
     let mut inputs = BTreeMap::new();
     for (name, source) in &spec.inputs {
@@ -388,7 +389,7 @@ fn inputs(
                 }
                 Some(keys) => {
                     let named =
-                        |(index, key): &(String, Digest)| (format!("{name}.{index}"), whole(Source::Task(*key)));
+                        |(index, key): &(String, TaskKey)| (format!("{name}.{index}"), whole(Source::Task(*key)));
                     inputs.extend(keys.iter().map(named));
                 }
             },
@@ -519,7 +520,7 @@ mod tests {
         let plan = plan(&commands).unwrap();
         let work = Work::Commands { commands: commands.into() };
         let tasks = plan.tasks.iter().cloned().map(Arc::new).collect();
-        let event = Event::RunSubmitted { run: plan.digest(), work, tasks, more: 0, priority: 0, by: None };
+        let event = Event::RunSubmitted { run: plan.id(), work, tasks, more: 0, priority: 0, by: None };
         let written = serde_json::to_string(&event).unwrap();
         let mut scheduler = Scheduler::default();
         scheduler.apply(&serde_json::from_str(&written).unwrap());

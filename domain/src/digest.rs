@@ -110,9 +110,9 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// All digests that begin with the prefix.
-    pub fn range(&self) -> RangeInclusive<Digest> {
-        self.first..=self.last
+    /// All names of a kind that begin with the prefix.
+    pub fn range<T>(&self, name: fn(Digest) -> T) -> RangeInclusive<T> {
+        name(self.first)..=name(self.last)
     }
 }
 
@@ -158,10 +158,10 @@ mod tests {
         let digest = Digest::of(b"stone");
         let text = digest.to_string();
         for digits in [0, 1, 7, 64] {
-            assert!(text[..digits].parse::<Prefix>().unwrap().range().contains(&digest), "{digits}");
+            assert!(text[..digits].parse::<Prefix>().unwrap().range(|digest| digest).contains(&digest), "{digits}");
         }
         let other = if text.starts_with('0') { "1" } else { "0" };
-        assert!(!other.parse::<Prefix>().unwrap().range().contains(&digest));
+        assert!(!other.parse::<Prefix>().unwrap().range(|digest| digest).contains(&digest));
         for bad in ["g", "A", &"0".repeat(65), "é"] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::id::{ArtifactId, RunId, TaskKey};
 use crate::plan::TaskSpec;
 use crate::registry::IdentityId;
 use crate::resources::{GpuPart, Offer};
@@ -21,7 +21,7 @@ pub enum Event {
     /// cancelled get a new chance.
     RunSubmitted {
         /// Digest of the run's plan.
-        run: Digest,
+        run: RunId,
         #[serde(flatten)]
         work: Work,
         /// The first tasks of the run, each after all that it needs. More may follow.
@@ -38,11 +38,11 @@ pub enum Event {
     },
     /// A run that is active or done was submitted again: from now on, it counts as the run
     /// submitted last.
-    RunSubmittedAgain { run: Digest },
+    RunSubmittedAgain { run: RunId },
     /// More tasks of a run that was just submitted: a large plan does not have to fit one
     /// event.
     TasksAdded {
-        run: Digest,
+        run: RunId,
         /// The tasks, each after all that it needs.
         tasks: Vec<Arc<TaskSpec>>,
         /// The submitter; none if the coordinator's own machine asked.
@@ -52,7 +52,7 @@ pub enum Event {
     /// A worker got a lease on a task.
     LeaseGranted {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         worker: WorkerId,
         /// The new lease's fencing token, larger than any before.
         token: FencingToken,
@@ -69,27 +69,27 @@ pub enum Event {
     /// A checkpoint was stored from which the next attempt can continue.
     CheckpointSaved {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease under which the checkpoint was made.
         token: FencingToken,
         /// Digest of the checkpoint's manifest.
-        artifact: Digest,
+        artifact: ArtifactId,
         /// Number of steps done at the checkpoint.
         step: u64,
     },
     /// A task's result was accepted.
     TaskCommitted {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease whose result counts.
         token: FencingToken,
         /// Digest of the result's manifest.
-        artifact: Digest,
+        artifact: ArtifactId,
     },
     /// An attempt failed by the task's own fault.
     AttemptFailed {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease that ended.
         token: FencingToken,
         failure: Failure,
@@ -103,28 +103,28 @@ pub enum Event {
     /// A lease ended without the task's fault.
     LeaseReleased {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease that ended.
         token: FencingToken,
         why: Released,
     },
     /// A run was cancelled. Its tasks that no other run needs are cancelled.
-    RunCancelled { run: Digest },
+    RunCancelled { run: RunId },
     /// A run was paused. Its tasks that no other run needs are not handed out.
-    RunPaused { run: Digest },
+    RunPaused { run: RunId },
     /// A paused run was resumed.
-    RunResumed { run: Digest },
+    RunResumed { run: RunId },
     /// Tasks of a run were pruned. Tasks that another run needs go on.
     TasksPruned {
-        run: Digest,
+        run: RunId,
         /// Keys of the tasks.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// Results are lost or no longer valid. Their tasks are computed again; tasks under way
     /// that read one of these results are computed again once it is there.
     ResultsInvalidated {
         /// Keys of the tasks that made the results.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// A worker joined, or updated what it offers.
     WorkerJoined {

@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`digest`] | blake3 digests: names of files, artifacts and tasks |
+//! | [`id`] | names of tasks, runs and artifacts |
 //! | [`seed`] | named random streams: a pure function of (seed, purpose, step) |
 //! | [`stone`] | data sets, views, classes and the order of labels |
 //! | [`paper`] | what the paper printed: Table I, drift scores, SIFID, image counts |
@@ -37,6 +38,7 @@ pub mod differences;
 pub mod digest;
 pub mod event;
 pub mod experiment;
+pub mod id;
 pub mod lineage;
 pub mod overrides;
 pub mod paper;

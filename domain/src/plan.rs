@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{DIGEST_BYTES, Digest};
 use crate::experiment::{Experiment, Pick};
+use crate::id::{ArtifactId, RunId, TaskKey};
 use crate::resources::Resources;
 use crate::seed::Seed;
 use crate::stage::{Stage, StageKind};
@@ -33,9 +34,9 @@ pub use study::plan;
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// An existing artifact.
-    Artifact(Digest),
+    Artifact(ArtifactId),
     /// The result of a task.
-    Task(Digest),
+    Task(TaskKey),
 }
 
 /// One input of a task.
@@ -87,7 +88,7 @@ impl<'de> Deserialize<'de> for Inputs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// Digest of stage, version, parameters, inputs and seed.
-    pub key: Digest,
+    pub key: TaskKey,
     /// What the task is about, for people, for instance `SUR/IVa`. Not part of the key.
     pub subject: String,
     /// The stage with its parameters.
@@ -120,11 +121,11 @@ impl TaskSpec {
     }
 
     /// The key; [`Stage::identity`] says which parameters count.
-    fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> Digest {
+    fn key_of(stage: &Stage, version: u32, inputs: &Inputs, seed: Seed) -> TaskKey {
         match stage {
             // All of a command counts, and there may be a million of them.
-            Stage::Command(_) => Digest::of_json(&(stage.kind().name(), version, stage, inputs, seed)),
-            _ => Digest::of_json(&(stage.kind().name(), version, stage.identity(), inputs, seed)),
+            Stage::Command(_) => TaskKey(Digest::of_json(&(stage.kind().name(), version, stage, inputs, seed))),
+            _ => TaskKey(Digest::of_json(&(stage.kind().name(), version, stage.identity(), inputs, seed))),
         }
     }
 
@@ -134,7 +135,7 @@ impl TaskSpec {
     }
 
     /// Keys of the tasks whose results this one reads.
-    pub fn needs(&self) -> impl Iterator<Item = Digest> + '_ {
+    pub fn needs(&self) -> impl Iterator<Item = TaskKey> + '_ {
         self.inputs.iter().filter_map(|(_, input)| match input.from {
             Source::Task(key) => Some(key),
             Source::Artifact(_) => None,
@@ -201,15 +202,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The digest that names the plan: equal plans have equal digests.
-    pub fn digest(&self) -> Digest {
-        let keys: Vec<Digest> = self.tasks.iter().map(|task| task.key).collect();
-        Digest::of_json(&keys)
+    /// Names the run of the plan: equal plans are one run.
+    pub fn id(&self) -> RunId {
+        let keys: Vec<TaskKey> = self.tasks.iter().map(|task| task.key).collect();
+        RunId(Digest::of_json(&keys))
     }
 
     /// Computes the longest chain that begins with each task.
     fn weigh(&mut self) {
-        let mut longest_after: BTreeMap<Digest, u64> = BTreeMap::new();
+        let mut longest_after: BTreeMap<TaskKey, u64> = BTreeMap::new();
         let flops = cost::flops(self);
         for (task, flop) in self.tasks.iter_mut().zip(flops).rev() {
             let own = (flop / 1e6) as u64;

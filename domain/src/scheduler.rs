@@ -35,13 +35,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, Prefix};
+use crate::digest::Prefix;
+use crate::id::{RunId, TaskKey};
 use crate::registry::IdentityId;
 use crate::stage::StageKind;
 use crate::task::{FencingToken, Lease, Task, WorkerId};
 use ids::Ids;
 use queue::{Classes, Queues};
-use run::RunId;
+use run::RunIndex;
 
 /// Attempts that may fail by the task's own fault before the task is given up.
 pub const FAILURES_MAX: u32 = 3;
@@ -70,9 +71,9 @@ pub struct Scheduler {
     tasks: Vec<Entry>,
     ids: Ids,
     runs: Vec<Run>,
-    run_ids: BTreeMap<Digest, RunId>,
+    run_ids: BTreeMap<RunId, RunIndex>,
     /// Runs in the order of their last submission.
-    run_order: Vec<RunId>,
+    run_order: Vec<RunIndex>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: BTreeMap<FencingToken, Id>,
     /// The attempts that ended last, oldest end first.
@@ -95,7 +96,7 @@ struct Entry {
     needs: Box<[Id]>,
     dependents: Vec<Id>,
     /// The runs that include the task, also cancelled ones.
-    runs: Vec<RunId>,
+    runs: Vec<RunIndex>,
 }
 
 /// An attempt that has ended.
@@ -111,14 +112,14 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
-    pub fn task(&self, key: Digest) -> Result<&Task, Reject> {
+    pub fn task(&self, key: TaskKey) -> Result<&Task, Reject> {
         self.ids.get(&key).map(|id| &self.tasks[id as usize].task).ok_or(Reject::UnknownTask(key))
     }
 
     /// The tasks whose keys begin with `prefix`, in the order of their keys, except that keys
     /// with equal beginnings come in any order.
     pub fn tasks_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Task> {
-        let keys = prefix.range();
+        let keys = prefix.range(TaskKey);
         let near = self.ids.near(keys.clone()).map(|id| &self.tasks[id as usize].task);
         near.filter(move |task| keys.contains(&task.spec.key))
     }
@@ -137,13 +138,13 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Reject::UnknownRun`].
-    pub fn run(&self, run: Digest) -> Result<&Run, Reject> {
+    pub fn run(&self, run: RunId) -> Result<&Run, Reject> {
         self.run_ids.get(&run).map(|id| &self.runs[*id as usize]).ok_or(Reject::UnknownRun(run))
     }
 
     /// The runs whose digests begin with `prefix`, in the order of their digests.
     pub fn runs_beginning(&self, prefix: &Prefix) -> impl Iterator<Item = &Run> {
-        self.run_ids.range(prefix.range()).map(|(_, id)| &self.runs[*id as usize])
+        self.run_ids.range(prefix.range(RunId)).map(|(_, id)| &self.runs[*id as usize])
     }
 
     /// All runs, oldest submission first.
@@ -185,18 +186,18 @@ impl Scheduler {
     }
 
     /// The runs that include a task, also cancelled ones.
-    pub fn runs_of(&self, key: Digest) -> impl Iterator<Item = &Run> {
+    pub fn runs_of(&self, key: TaskKey) -> impl Iterator<Item = &Run> {
         let entry = self.ids.get(&key).map(|id| &self.tasks[id as usize]);
         entry.into_iter().flat_map(|entry| entry.runs.iter().map(|run| &self.runs[*run as usize]))
     }
 
     /// Whether a run that is not cancelled needs a task.
-    pub fn wants(&self, key: Digest) -> bool {
+    pub fn wants(&self, key: TaskKey) -> bool {
         self.ids.get(&key).is_some_and(|id| self.is_wanted(id))
     }
 
     /// The tasks that read a task's result.
-    pub fn dependents_of(&self, key: Digest) -> impl Iterator<Item = &Task> {
+    pub fn dependents_of(&self, key: TaskKey) -> impl Iterator<Item = &Task> {
         let entry = self.ids.get(&key).map(|id| &self.tasks[id as usize]);
         entry.into_iter().flat_map(|entry| entry.dependents.iter().map(|id| &self.tasks[*id as usize].task))
     }
@@ -238,7 +239,7 @@ impl Scheduler {
 
     /// The task of an attempt and the worker that holds the attempt, or held it if it is one of
     /// the last [`ENDED_MAX`] that ended.
-    pub fn holder(&self, token: FencingToken) -> Option<(Digest, &WorkerId)> {
+    pub fn holder(&self, token: FencingToken) -> Option<(TaskKey, &WorkerId)> {
         if let Some((task, lease)) = self.lease(token) {
             return Some((task.spec.key, &lease.worker));
         }
@@ -263,7 +264,7 @@ impl Scheduler {
     }
 
     /// The run on whose behalf a task is handed out.
-    fn active_run(&self, id: Id) -> Option<RunId> {
+    fn active_run(&self, id: Id) -> Option<RunIndex> {
         let active = self.tasks[id as usize].runs.iter().copied();
         let active = active.filter(|run| self.runs[*run as usize].phase == Phase::Active);
         active.min_by_key(|run| (std::cmp::Reverse(self.runs[*run as usize].priority), *run))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::id::{ArtifactId, RunId, TaskKey};
 use crate::plan::TaskSpec;
 use crate::resources::GpuPart;
 use crate::seed::Seed;
@@ -80,7 +80,7 @@ pub enum State {
         /// Fencing token of the lease whose result counts.
         token: FencingToken,
         /// Digest of the result's manifest.
-        artifact: Digest,
+        artifact: ArtifactId,
     },
     /// The task is given up: it will not be tried again unless somebody asks.
     Failed(Box<Failure>),
@@ -104,7 +104,7 @@ pub enum Released {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Digest of the checkpoint's manifest.
-    pub artifact: Digest,
+    pub artifact: ArtifactId,
     /// Number of steps done at the checkpoint.
     pub step: u64,
     /// The worker that made the checkpoint and has its files.
@@ -131,7 +131,7 @@ pub struct Task {
     /// The previous result, while the task is computed again. If the new result differs, what
     /// was made from the previous one is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub had: Option<Digest>,
+    pub had: Option<ArtifactId>,
 }
 
 impl Task {
@@ -144,7 +144,7 @@ impl Task {
     }
 
     /// The result's digest, if the task is committed.
-    pub fn artifact(&self) -> Option<Digest> {
+    pub fn artifact(&self) -> Option<ArtifactId> {
         match self.state {
             State::Committed { artifact, .. } => Some(artifact),
             _ => None,
@@ -166,7 +166,7 @@ impl Task {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     /// Key of the task.
-    pub task: Digest,
+    pub task: TaskKey,
     /// Fencing token of the attempt's lease.
     pub token: FencingToken,
     pub attempt: Attempt,
@@ -185,9 +185,9 @@ pub struct Grant {
     /// The parts of the worker's GPUs that the attempt has.
     pub gpus: Vec<GpuPart>,
     /// The checkpoint to continue from, as the digest of its manifest.
-    pub checkpoint: Option<Digest>,
+    pub checkpoint: Option<ArtifactId>,
     /// A run that wants the task, for people.
-    pub run: Option<Digest>,
+    pub run: Option<RunId>,
     /// Where the lease is in its task's trace, as W3C's trace context writes it; empty if
     /// nobody traces.
     pub traceparent: String,
@@ -199,7 +199,7 @@ pub struct GrantedInput {
     /// The name by which the stage knows the input.
     pub name: String,
     /// Digest of the input's manifest.
-    pub artifact: Digest,
+    pub artifact: ArtifactId,
     /// Paths of the files that are read; empty if all are.
     pub only: Vec<String>,
 }

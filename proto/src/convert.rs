@@ -1,10 +1,13 @@
 //! Wire to domain and back. Whatever decodes is valid: a field that is missing
 //! or out of range is refused by name.
 
+use std::str::FromStr;
+
 use std::collections::BTreeMap;
 
 use domain::artifact::Manifest;
-use domain::digest::Digest;
+use domain::digest::{Digest, InvalidDigest};
+use domain::id::{ArtifactId, TaskKey};
 use domain::resources::{self, Gpu, GpuPart, Offer};
 use domain::seed::Seed;
 use domain::stage::{Failure, FailureCode, Progress, Stage};
@@ -46,11 +49,11 @@ pub fn invalid(field: &'static str, problem: impl ToString) -> InvalidField {
     InvalidField { field, problem: problem.to_string() }
 }
 
-/// Reads a digest from its 64 digits.
+/// Reads a digest, or a name that is one, from its 64 digits.
 ///
 /// # Errors
 /// Names the field.
-pub fn digest(field: &'static str, text: &str) -> Result<Digest, InvalidField> {
+pub fn digest<T: FromStr<Err = InvalidDigest>>(field: &'static str, text: &str) -> Result<T, InvalidField> {
     text.parse().map_err(|error| invalid(field, error))
 }
 
@@ -92,7 +95,7 @@ pub fn plain(text: &str) -> String {
 ///
 /// # Errors
 /// If it tells of more attempts than a worker can have, or one is malformed.
-pub fn beat(heartbeat: v1::Heartbeat) -> Result<Vec<(Digest, FencingToken, Progress)>, InvalidField> {
+pub fn beat(heartbeat: v1::Heartbeat) -> Result<Vec<(TaskKey, FencingToken, Progress)>, InvalidField> {
     few("attempts", heartbeat.attempts.len(), BEAT_MAX)?;
     let progress = |attempt: v1::AttemptProgress| {
         let progress = Progress { done: attempt.done, total: attempt.total, note: plain(&attempt.note) };
@@ -129,11 +132,11 @@ pub fn failure(code: &str, message: &str) -> Failure {
 ///
 /// # Errors
 /// If it is no manifest, or not the one that the digest names.
-pub fn manifest(artifact: Digest, bytes: &[u8]) -> Result<Option<Manifest>, InvalidField> {
+pub fn manifest(artifact: ArtifactId, bytes: &[u8]) -> Result<Option<Manifest>, InvalidField> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    if Digest::of(bytes) != artifact {
+    if Digest::of(bytes) != artifact.0 {
         return Err(invalid("manifest", "is not the one that `artifact` names"));
     }
     Manifest::from_bytes(bytes).map(Some).map_err(|error| invalid("manifest", error))
@@ -232,6 +235,7 @@ impl TryFrom<v1::Lease> for Grant {
 
 #[cfg(test)]
 mod tests {
+    use domain::id::RunId;
     use domain::stage::StageKind;
     use proptest::prelude::*;
     use prost::Message as _;
@@ -240,7 +244,7 @@ mod tests {
 
     fn grant() -> Grant {
         Grant {
-            task: Digest::of(b"task"),
+            task: TaskKey(Digest::of(b"task")),
             token: FencingToken(3),
             attempt: Attempt(1),
             label: "report".to_owned(),
@@ -251,12 +255,12 @@ mod tests {
             seed: Seed(u64::MAX),
             inputs: vec![GrantedInput {
                 name: "results".to_owned(),
-                artifact: Digest::of(b"artifact"),
+                artifact: ArtifactId(Digest::of(b"artifact")),
                 only: vec!["a/b".to_owned()],
             }],
             gpus: vec![GpuPart { index: 1, milli: 500 }],
-            checkpoint: Some(Digest::of(b"checkpoint")),
-            run: Some(Digest::of(b"run")),
+            checkpoint: Some(ArtifactId(Digest::of(b"checkpoint"))),
+            run: Some(RunId(Digest::of(b"run"))),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         }
     }
@@ -332,10 +336,10 @@ mod tests {
     #[test]
     fn a_manifest_has_to_be_the_one_that_is_named() {
         let whole = Manifest::new(vec![]).unwrap();
-        assert_eq!(manifest(whole.digest(), &whole.to_bytes()), Ok(Some(whole.clone())));
-        assert_eq!(manifest(whole.digest(), &[]), Ok(None));
-        assert_eq!(manifest(Digest::of(b"other"), &whole.to_bytes()).unwrap_err().field, "manifest");
-        assert_eq!(manifest(Digest::of(b"{}"), b"{}").unwrap_err().field, "manifest");
+        assert_eq!(manifest(whole.id(), &whole.to_bytes()), Ok(Some(whole.clone())));
+        assert_eq!(manifest(whole.id(), &[]), Ok(None));
+        assert_eq!(manifest(ArtifactId(Digest::of(b"other")), &whole.to_bytes()).unwrap_err().field, "manifest");
+        assert_eq!(manifest(ArtifactId(Digest::of(b"{}")), b"{}").unwrap_err().field, "manifest");
     }
 
     proptest! {
@@ -367,7 +371,7 @@ mod tests {
 
         #[test]
         fn any_text_of_a_field_is_refused_or_what_it_says(text in any::<String>(), number in any::<u64>()) {
-            prop_assert!(digest("x", &text).map_or(true, |digest| digest.to_string() == text));
+            prop_assert!(digest("x", &text).map_or(true, |digest: Digest| digest.to_string() == text));
             prop_assert!(worker_id(&text).map_or(true, |id| id.0 == text));
             prop_assert!(token(number).map_or(number == 0, |token| token.0 == number));
             prop_assert_eq!(failure(&text, &text).message, text);
@@ -377,7 +381,7 @@ mod tests {
         fn any_manifest_is_refused_or_has_plain_paths_only(path in "\\PC{0,8}|(\\.|/|\\.\\.|a|b){1,5}", size in any::<u64>()) {
             let entry = serde_json::json!({ "path": path, "digest": Digest::of(b"x"), "size": size });
             let bytes = serde_json::json!([entry]).to_string().into_bytes();
-            if let Ok(Some(manifest)) = manifest(Digest::of(&bytes), &bytes) {
+            if let Ok(Some(manifest)) = manifest(ArtifactId(Digest::of(&bytes)), &bytes) {
                 for entry in manifest.entries() {
                     let parts = std::path::Path::new(&entry.path).components();
                     prop_assert!(parts.into_iter().all(|part| matches!(part, std::path::Component::Normal(_))));

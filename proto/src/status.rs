@@ -280,13 +280,14 @@ pub fn is_final(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use domain::digest::Digest;
+    use domain::id::TaskKey;
     use domain::task::FencingToken;
 
     use super::*;
 
     #[test]
     fn a_fenced_call_says_so_and_is_final() {
-        let reject = Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) };
+        let reject = Reject::Fenced { task: TaskKey(Digest::of(b"")), token: FencingToken(7) };
         let status = of_reject(reject);
         assert_eq!(status.code(), Code::Aborted);
         assert_eq!(reason(&status), Some(Reason::Fenced));
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn a_verdict_is_a_status() {
         assert!(of_verdict(&verdict(Ok(()))).is_ok());
-        let fenced = of_reject(Reject::Fenced { task: Digest::of(b""), token: FencingToken(7) });
+        let fenced = of_reject(Reject::Fenced { task: TaskKey(Digest::of(b"")), token: FencingToken(7) });
         let back = of_verdict(&verdict(Err(fenced.clone()))).unwrap_err();
         assert_eq!((back.code(), reason(&back), back.message()), (fenced.code(), reason(&fenced), fenced.message()));
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use domain::command::{self, Commands};
 use domain::digest::Digest;
 use domain::experiment::{Experiment, Scale};
+use domain::id::ArtifactId;
 use domain::overrides::{self, SpecFile};
 use domain::plan::{self, Data, RawClass};
 use domain::stage::Stage;
@@ -26,7 +27,7 @@ fn words() -> Vec<String> {
 /// Pictures of every class.
 fn data() -> Data {
     let artifact = Digest::of(b"pictures");
-    let raw = |place| RawClass::new(place, artifact, 40);
+    let raw = |place| RawClass::new(place, ArtifactId(artifact), 40);
     Data { classes: Data::folders().map(raw).collect(), ..Data::default() }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use domain::artifact::Manifest;
 use domain::digest::Digest;
+use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::resources::GpuPart;
 use domain::seed::Seed;
 use domain::stage::Stage;
@@ -51,7 +52,7 @@ messages! {
 fn grant() -> Grant {
     let digest = Digest::of(b"x");
     Grant {
-        task: digest,
+        task: TaskKey(digest),
         token: FencingToken(3),
         attempt: Attempt(1),
         label: "report".to_owned(),
@@ -60,10 +61,14 @@ fn grant() -> Grant {
         slots: 2,
         memory_mib: 3,
         seed: Seed(u64::MAX),
-        inputs: vec![GrantedInput { name: "results".to_owned(), artifact: digest, only: vec!["a/b".to_owned()] }],
+        inputs: vec![GrantedInput {
+            name: "results".to_owned(),
+            artifact: ArtifactId(digest),
+            only: vec!["a/b".to_owned()],
+        }],
         gpus: vec![GpuPart { index: 1, milli: 500 }],
-        checkpoint: Some(digest),
-        run: Some(digest),
+        checkpoint: Some(ArtifactId(digest)),
+        run: Some(RunId(digest)),
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     }
 }
@@ -142,10 +147,10 @@ fn any_greeting_is_refused_or_an_offer_in_plain_letters() {
 fn any_field_is_refused_or_what_it_says() {
     let execute = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        let digest = convert::digest("x", &text).map(|digest| assert_eq!(digest.to_string(), text));
+        let digest = convert::digest("x", &text).map(|digest: Digest| assert_eq!(digest.to_string(), text));
         let worker = convert::worker_id(&text).map(|id| assert_eq!(id.0, text));
         assert_eq!(convert::failure(&text, &text).message, text);
-        let manifest = convert::manifest(Digest::of(bytes), bytes).map(|manifest| manifest.is_some());
+        let manifest = convert::manifest(ArtifactId(Digest::of(bytes)), bytes).map(|manifest| manifest.is_some());
         format!("{digest:?} {worker:?} {manifest:?}")
     };
     Target { name: "fields", executions: 10_000, memory: MEMORY, corpus: valid(), words: vec![] }.run(execute);

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use domain::digest::Digest;
 use domain::experiment::{Experiment, Scale};
+use domain::id::ArtifactId;
 use domain::overrides;
 use domain::plan::{self, Data, RawClass};
 use domain::registry::Role;
@@ -223,7 +225,7 @@ impl Cluster {
         std::fs::create_dir_all(&pictures).unwrap();
         std::fs::write(pictures.join("0.png"), "not looked at").unwrap();
         let manifest = transfer::scan(&pictures).unwrap();
-        let data = data(manifest.digest());
+        let data = data(manifest.id());
         Transfer::new(self.channel()).push_many(&[(pictures, manifest)]).await.unwrap();
         let request = v1::SubmitRequest {
             experiment_json: serde_json::to_string(&experiment).unwrap(),
@@ -379,12 +381,12 @@ pub(crate) fn small() -> Experiment {
 }
 
 /// Every class has the same pictures; stages that compute nothing do not mind.
-pub(crate) fn data(artifact: domain::digest::Digest) -> Data {
+pub(crate) fn data(artifact: ArtifactId) -> Data {
     let raw = |place| RawClass::new(place, artifact, 1);
     Data { classes: Data::folders().map(raw).collect(), ..Data::default() }
 }
 
 /// Number of tasks of [`small`].
 pub(crate) fn tasks() -> usize {
-    plan::plan(&small(), &data(domain::digest::Digest::of(b""))).unwrap().tasks.len()
+    plan::plan(&small(), &data(ArtifactId(Digest::of(b"")))).unwrap().tasks.len()
 }

@@ -1,7 +1,7 @@
 //! Somebody's own programs, handed in.
 
 use domain::command::{CommandSpec, Commands};
-use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::channel::call;
 use proto::transfer::Transfer;
 use proto::v1;
@@ -26,7 +26,7 @@ pub(crate) async fn result(cluster: &Cluster, label: &str, path: &str) -> String
     let change = cluster.changes().await.into_iter().find(|change| change.label == label).unwrap();
     let request = call(v1::ExplainTaskRequest { task_key: change.task_key });
     let told = cluster.tasks().explain_task(request).await.unwrap().into_inner();
-    let digest: Digest = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let digest: ArtifactId = told.reasons[0].rsplit(' ').next().unwrap().parse().unwrap();
     let transfer = Transfer::new(cluster.channel());
     let manifest = transfer.manifest(digest).await.unwrap();
     let entry = manifest.entries().iter().find(|entry| entry.path == path).unwrap();

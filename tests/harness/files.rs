@@ -1,8 +1,8 @@
 //! Files to be sent and fetched.
 
+use domain::id::ArtifactId;
 use std::path::Path;
 
-use domain::digest::Digest;
 use proto::transfer::{self, Transfer};
 use tempfile::TempDir;
 
@@ -28,6 +28,6 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 /// Sends the files of a folder, and their list.
-pub(crate) async fn push(transfer: &Transfer, folder: &Path) -> Digest {
+pub(crate) async fn push(transfer: &Transfer, folder: &Path) -> ArtifactId {
     transfer.push(folder, &transfer::scan(folder).unwrap()).await.unwrap()
 }

@@ -4,6 +4,7 @@ use coordinator::history::{self, Row};
 use coordinator::journal::Journal;
 use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::plan::TaskSpec;
 use domain::scheduler::{Phase, Scheduler};
 use domain::stage::Stage;
@@ -57,12 +58,12 @@ impl Story {
     }
 
     /// The runs, submitted or not.
-    pub(crate) fn runs() -> [Digest; 2] {
-        [Digest::of(b"run 0"), Digest::of(b"run 1")]
+    pub(crate) fn runs() -> [RunId; 2] {
+        [b"run 0", b"run 1"].map(|name| RunId(Digest::of(name)))
     }
 
     /// The tasks of both.
-    pub(crate) fn tasks() -> impl Iterator<Item = Digest> {
+    pub(crate) fn tasks() -> impl Iterator<Item = TaskKey> {
         (0..TASKS * 3 / 2).map(|number| task(number).key)
     }
 
@@ -83,7 +84,7 @@ impl Story {
             let first = which * TASKS / 2;
             let tasks: Vec<TaskSpec> = (first..first + TASKS).map(task).collect();
             return Some(event(json!({ "event": "run_submitted", "run": run, "experiment": small(),
-                "data": data(Digest::of(b"")), "tasks": tasks })));
+                "data": data(ArtifactId(Digest::of(b""))), "tasks": tasks })));
         }
         if choice == 1 && self.scheduler.run(run).unwrap().phase != Phase::Cancelled {
             return Some(event(json!({ "event": "run_cancelled", "run": run })));
@@ -108,7 +109,7 @@ impl Story {
         }
     }
 
-    fn end(&mut self, task: Digest, token: FencingToken) -> Event {
+    fn end(&mut self, task: TaskKey, token: FencingToken) -> Event {
         match self.below(8) {
             choice @ (0 | 1) => event(json!({ "event": "lease_released", "task": task, "token": token,
                 "why": if choice == 0 { "lost" } else { "preempted" } })),

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, TaskKey};
 use domain::task::FencingToken;
 
 /// Follows the journal.
 #[derive(Default)]
 pub(super) struct Invariants {
-    committed: BTreeMap<Digest, FencingToken>,
-    newest: BTreeMap<Digest, FencingToken>,
+    committed: BTreeMap<TaskKey, FencingToken>,
+    newest: BTreeMap<TaskKey, FencingToken>,
     last_token: u64,
     told_token: u64,
     pub(super) commits: usize,
@@ -19,7 +19,7 @@ pub(super) struct Invariants {
 impl Invariants {
     /// Follows another history, the beginning of the one so far. What somebody was told
     /// to be granted stays granted: workers may still hold it.
-    pub(super) fn begin_again(&mut self, events: &[Event], stored: &BTreeSet<Digest>) {
+    pub(super) fn begin_again(&mut self, events: &[Event], stored: &BTreeSet<ArtifactId>) {
         *self = Self { told_token: self.told_token, ..Self::default() };
         events.iter().for_each(|event| self.journaled(event, stored));
         self.last_token = self.told_token.max(self.last_token);
@@ -31,7 +31,7 @@ impl Invariants {
     }
 
     /// Looks at an event that is on disk from now on.
-    pub(super) fn journaled(&mut self, event: &Event, stored: &BTreeSet<Digest>) {
+    pub(super) fn journaled(&mut self, event: &Event, stored: &BTreeSet<ArtifactId>) {
         match event {
             Event::LeaseGranted { task, token, .. } => {
                 assert!(token.0 > self.last_token, "fences grow");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::task::{FencingToken, Grant, WorkerId};
 use proto::v1;
 use tokio::sync::mpsc;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 /// What a worker does with one lease.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    pub(super) task: Digest,
+    pub(super) task: TaskKey,
     /// Steps left.
     pub(super) left: u64,
     pub(super) done: u64,

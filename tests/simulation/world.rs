@@ -11,6 +11,7 @@ use coordinator::sessions::Sessions;
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, TaskKey};
 use domain::plan::Plan;
 use domain::registry::Registry;
 use domain::resources::Offer;
@@ -55,11 +56,11 @@ const ENDLESS: Patience =
 #[derive(Clone)]
 enum Message {
     Open(WorkerId),
-    Beat(WorkerId, Vec<(Digest, FencingToken, Progress)>),
+    Beat(WorkerId, Vec<(TaskKey, FencingToken, Progress)>),
     Close(WorkerId, u64),
     Acquire(WorkerId, u64),
-    End(WorkerId, Digest, FencingToken, End),
-    Checkpoint(Digest, FencingToken, u64),
+    End(WorkerId, TaskKey, FencingToken, End),
+    Checkpoint(TaskKey, FencingToken, u64),
     Submit(usize),
     /// The second part of a submission.
     AddTasks(usize),
@@ -116,7 +117,7 @@ pub(super) struct World {
     acknowledged: u64,
     invariants: Invariants,
     /// Files that are stored.
-    stored: BTreeSet<Digest>,
+    stored: BTreeSet<ArtifactId>,
     /// On their way, by the time at which they arrive.
     network: BTreeMap<(u64, u64), Message>,
     sent: u64,
@@ -186,7 +187,7 @@ impl World {
                 (0..self.plans.len()).for_each(|run| self.send(Message::Submit(run)));
             }
         }
-        let tasks: BTreeSet<Digest> =
+        let tasks: BTreeSet<TaskKey> =
             self.plans.iter().flat_map(|plan| plan.tasks.iter().map(|task| task.key)).collect();
         assert_eq!(self.invariants.commits, tasks.len(), "one result for each task");
         let scheduler = &self.reactor.as_ref().unwrap().knowledge().scheduler;
@@ -199,7 +200,7 @@ impl World {
     fn is_done(&self) -> bool {
         let Some(reactor) = &self.reactor else { return false };
         let scheduler = &reactor.knowledge().scheduler;
-        let is_complete = |plan: &Plan| scheduler.run(plan.digest()).is_ok_and(|run| run.counts.is_complete());
+        let is_complete = |plan: &Plan| scheduler.run(plan.id()).is_ok_and(|run| run.counts.is_complete());
         self.plans.iter().all(is_complete)
     }
 
@@ -450,7 +451,7 @@ impl World {
                 Command::Requests(vec![request], reply)
             }
             Message::Checkpoint(task, token, step) => {
-                let artifact = Digest::of(&[task.as_bytes().as_slice(), &step.to_le_bytes()].concat());
+                let artifact = ArtifactId(Digest::of(&[task.0.as_bytes().as_slice(), &step.to_le_bytes()].concat()));
                 self.stored.insert(artifact);
                 request(Request::Checkpoint { task, token, artifact, step }, self, Owed::Nothing)
             }
@@ -458,17 +459,17 @@ impl World {
                 self.send(Message::AddTasks(run));
                 let plan = &self.plans[run];
                 let (first, rest) = plan.tasks.split_at(plan.tasks.len() / 2);
-                let (run, tasks, more, by) = (plan.digest(), first.to_vec(), rest.len(), None);
+                let (run, tasks, more, by) = (plan.id(), first.to_vec(), rest.len(), None);
                 let work = Work::Commands { commands: Commands::default().into() };
                 request(Request::Submit { work, run, tasks, more, priority: 0, by }, self, Owed::Nothing)
             }
             Message::AddTasks(run) => {
                 let plan = &self.plans[run];
                 let tasks = plan.tasks[plan.tasks.len() / 2..].to_vec();
-                request(Request::AddTasks { run: plan.digest(), tasks, by: None }, self, Owed::Nothing)
+                request(Request::AddTasks { run: plan.id(), tasks, by: None }, self, Owed::Nothing)
             }
-            Message::Pause(run) => request(Request::Pause { run: self.plans[run].digest() }, self, Owed::Nothing),
-            Message::Resume(run) => request(Request::Resume { run: self.plans[run].digest() }, self, Owed::Nothing),
+            Message::Pause(run) => request(Request::Pause { run: self.plans[run].id() }, self, Owed::Nothing),
+            Message::Resume(run) => request(Request::Resume { run: self.plans[run].id() }, self, Owed::Nothing),
             Message::Drain(worker) => request(Request::Drain { worker }, self, Owed::Nothing),
         }
     }
@@ -618,9 +619,9 @@ fn plan(number: usize, width: u64) -> Plan {
 
 /// How long a task takes.
 fn steps(grant: &Grant) -> u64 {
-    1 + u64::from(grant.task.as_bytes()[0]) % 12
+    1 + u64::from(grant.task.0.as_bytes()[0]) % 12
 }
 
-fn result_of(task: Digest) -> Digest {
-    Digest::of(&[task.as_bytes().as_slice(), b"result"].concat())
+fn result_of(task: TaskKey) -> ArtifactId {
+    ArtifactId(Digest::of(&[task.0.as_bytes().as_slice(), b"result"].concat()))
 }

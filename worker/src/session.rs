@@ -1,6 +1,7 @@
 //! The long-lived stream: heartbeats up, commands down. It is opened again
 //! whenever it breaks.
 
+use domain::id::TaskKey;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,14 +110,12 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
 
 fn beat(shared: &Shared) -> v1::SessionRequest {
     let attempt =
-        |(token, task, progress): (domain::task::FencingToken, domain::digest::Digest, domain::stage::Progress)| {
-            v1::AttemptProgress {
-                task_key: task.to_string(),
-                token: token.0,
-                done: progress.done,
-                total: progress.total,
-                note: progress.note,
-            }
+        |(token, task, progress): (domain::task::FencingToken, TaskKey, domain::stage::Progress)| v1::AttemptProgress {
+            task_key: task.to_string(),
+            token: token.0,
+            done: progress.done,
+            total: progress.total,
+            note: progress.note,
         };
     let attempts = shared.attempts().into_iter().map(attempt).collect();
     v1::SessionRequest { message: Some(Up::Heartbeat(v1::Heartbeat { attempts })) }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::stage::Progress;
 use domain::task::{FencingToken, Grant, WorkerId};
 use tokio::sync::{Notify, mpsc};
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 struct Running {
-    task: Digest,
+    task: TaskKey,
     slots: u32,
     progress: Progress,
     revoked: CancellationToken,
@@ -108,7 +108,7 @@ impl Shared {
     }
 
     /// All attempts that run, and how far each is.
-    pub(crate) fn attempts(&self) -> Vec<(FencingToken, Digest, Progress)> {
+    pub(crate) fn attempts(&self) -> Vec<(FencingToken, TaskKey, Progress)> {
         self.lock().iter().map(|(token, running)| (*token, running.task, running.progress.clone())).collect()
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::path_error::io_error;
 use proto::transfer::{Error, Transfer};
 use tokio::fs;
@@ -114,7 +115,7 @@ impl Store {
     pub(crate) async fn materialise(
         &self,
         transfer: &Transfer,
-        artifact: Digest,
+        artifact: ArtifactId,
         only: &[String],
         root: &Path,
     ) -> Result<(), Error> {
@@ -162,9 +163,9 @@ impl Store {
         self.lock().bytes
     }
 
-    async fn manifest(&self, transfer: &Transfer, artifact: Digest) -> Result<Manifest, Error> {
+    async fn manifest(&self, transfer: &Transfer, artifact: ArtifactId) -> Result<Manifest, Error> {
         let path = self.attempts.join(format!("manifest-{artifact}-{}", number()));
-        self.place(transfer, artifact, &path).await?;
+        self.place(transfer, artifact.0, &path).await?;
         let bytes = fs::read(&path).await.map_err(io_error("read", &path))?;
         fs::remove_file(&path).await.map_err(io_error("remove", &path))?;
         Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })

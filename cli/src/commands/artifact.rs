@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::artifact::Manifest;
-use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::channel::blob_call;
 use proto::transfer::Error;
 use proto::v1;
@@ -42,7 +42,7 @@ async fn ask<T, F: Future<Output = anyhow::Result<T>>>(at: &At, question: impl F
 
 async fn get(remote: &Remote, what: &str, path: Option<&str>, out: &Path) -> anyhow::Result<()> {
     let transfer = remote.transfer();
-    let artifact = match what.parse::<Digest>() {
+    let artifact = match what.parse::<ArtifactId>() {
         Ok(artifact) => artifact,
         Err(_) => report_of(remote, what).await?,
     };
@@ -51,7 +51,7 @@ async fn get(remote: &Remote, what: &str, path: Option<&str>, out: &Path) -> any
         Err(Error::NotAManifest { .. } | Error::TooLarge { .. }) => {
             std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
             let file = out.join(artifact.to_string());
-            transfer.get_file(artifact, &file).await.map_err(|error| remote.of_transfer(error))?;
+            transfer.get_file(artifact.0, &file).await.map_err(|error| remote.of_transfer(error))?;
             note!("{}", file.display());
             return Ok(());
         }
@@ -69,7 +69,7 @@ fn files(count: usize) -> String {
 }
 
 /// Finds the report of a run.
-async fn report_of(remote: &Remote, run: &str) -> anyhow::Result<Digest> {
+async fn report_of(remote: &Remote, run: &str) -> anyhow::Result<ArtifactId> {
     let status = remote.status(run).await?;
     let report = status.report_artifact.parse();
     report.map_err(|_| {

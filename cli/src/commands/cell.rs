@@ -1,8 +1,8 @@
 //! `lithogen cell explain`.
 
 use anyhow::Context;
-use domain::digest::Digest;
 use domain::experiment::Trials;
+use domain::id::ArtifactId;
 use domain::plan::{Source, TaskSpec};
 use domain::records::{ImageRef, Metrics, PatchesRecord, Record};
 use domain::results::Cell;
@@ -167,7 +167,7 @@ async fn run_of(
 }
 
 /// Which pictures a split puts where.
-async fn sides(remote: &Remote, patches: Digest) -> anyhow::Result<Sides> {
+async fn sides(remote: &Remote, patches: ArtifactId) -> anyhow::Result<Sides> {
     let text = remote.text(patches, PatchesRecord::FILE).await?;
     let record: PatchesRecord = serde_json::from_str(&text).context(PatchesRecord::FILE)?;
     let names = |images: Vec<ImageRef>| images.iter().map(|image| format!("{}/{}", image.class, image.file)).collect();

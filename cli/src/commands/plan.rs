@@ -42,7 +42,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
             })
             .collect();
         let document = serde_json::json!({
-            "schema_version": 1, "run_id": plan.digest(), "absent_weights": weights.absent, "tasks": tasks,
+            "schema_version": 1, "run_id": plan.id(), "absent_weights": weights.absent, "tasks": tasks,
         });
         out::line(serde_json::to_string_pretty(&document)?);
         return Ok(());

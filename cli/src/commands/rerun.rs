@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context;
-use domain::digest::Digest;
+use domain::id::ArtifactId;
 use domain::plan::{Source, TaskSpec};
 use domain::stage::{Cadence, Folder};
 use worker::child::protocol::{ORDER, Order};
@@ -29,7 +29,7 @@ pub async fn run(task: &TaskOf, folder: &Path) -> anyhow::Result<()> {
         let spec: TaskSpec =
             serde_json::from_str(&answer.spec_json).context("the coordinator does not tell the task")?;
         prepare(&remote, &spec, folder).await?;
-        let artifact: Digest = answer.artifact.parse().context("the task has no result yet to compare with")?;
+        let artifact: ArtifactId = answer.artifact.parse().context("the task has no result yet to compare with")?;
         remote.transfer().manifest(artifact).await.map_err(|error| remote.of_transfer(error))
     })
     .await?;

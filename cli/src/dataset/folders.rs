@@ -113,7 +113,7 @@ pub fn find(root: &Path) -> anyhow::Result<Found> {
                 )),
                 images => {
                     let images = u32::try_from(images).unwrap_or(u32::MAX);
-                    classes.push(RawClass::new((dataset, view, class), manifest.digest(), images));
+                    classes.push(RawClass::new((dataset, view, class), manifest.id(), images));
                     folders.push((folder, manifest));
                 }
             },
@@ -134,7 +134,7 @@ pub fn find(root: &Path) -> anyhow::Result<Found> {
         match own.is_dir().then(|| drawn(&own, manifest)).transpose() {
             Err(error) => problems.push(error.to_string()),
             Ok(Some(drawn)) if !drawn.entries().is_empty() => {
-                class.masks = Some(drawn.digest());
+                class.masks = Some(drawn.id());
                 masks.push((own, drawn));
             }
             Ok(_) => {}

@@ -386,7 +386,7 @@ fn problem(problem: gc::Problem) -> v1::ArtifactProblem {
         digest: problem.digest.to_string(),
         kind: kind.to_owned(),
         tasks: problem.tasks,
-        makers: problem.makers.iter().map(Digest::to_string).collect(),
+        makers: problem.makers.iter().map(ToString::to_string).collect(),
         why: problem.why,
     }
 }

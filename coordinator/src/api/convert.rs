@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::digest::Digest;
+use domain::id::ArtifactId;
 use domain::registry::IdentityId;
 use domain::scheduler::Counts;
 use domain::stage::{Failure, StageKind};
@@ -15,9 +15,9 @@ use crate::views::{AttemptView, Explanation, FailureView, RunState, RunView, Tas
 /// Most bytes of a reason or a difference.
 const LINE_MAX: usize = 2 * Failure::MESSAGE_MAX;
 
-/// A digest as text; empty if there is none.
-fn or_empty(digest: Option<Digest>) -> String {
-    digest.map_or_else(String::new, |digest| digest.to_string())
+/// The name of an artifact as text; empty if there is none.
+fn or_empty(artifact: Option<ArtifactId>) -> String {
+    artifact.map_or_else(String::new, |artifact| artifact.to_string())
 }
 
 /// Cuts lines that may quote other people's texts of any length.
@@ -178,6 +178,8 @@ impl From<Change> for v1::TaskChange {
 mod tests {
     use std::sync::Arc;
 
+    use domain::digest::Digest;
+    use domain::id::RunId;
     use domain::plan::TaskSpec;
     use domain::seed::Seed;
     use domain::stage::{FailureCode, Progress, Stage};
@@ -195,7 +197,7 @@ mod tests {
         let attempt = AttemptView { spec: spec(), worker: "hand".to_owned(), attempt: 5, progress: Some(progress) };
         let failure = Failure::new(FailureCode::InvalidInput, "no picture");
         let told = v1::RunStatus::from(RunView {
-            id: Digest::of(b"run"),
+            id: RunId(Digest::of(b"run")),
             state: RunState::Paused,
             title: "tiny".to_owned(),
             priority: -1,
@@ -205,7 +207,7 @@ mod tests {
             stages: BTreeMap::from([(StageKind::Report, counts)]),
             attempts: vec![attempt],
             failures: vec![FailureView { spec: spec(), failure, attempts: 7 }],
-            results: Some(Digest::of(b"results")),
+            results: Some(ArtifactId(Digest::of(b"results"))),
             report: None,
             workers: 8,
             attention: vec!["look".to_owned()],
@@ -225,7 +227,7 @@ mod tests {
         let failure = v1::TaskFailure { task_key, label, code, message, attempts: 7 };
         let stage = v1::StageStatus { stage: "report".to_owned(), tasks: 9, committed: 4, running: 3, failed: 2 };
         let expected = v1::RunStatus {
-            run_id: Digest::of(b"run").to_string(),
+            run_id: RunId(Digest::of(b"run")).to_string(),
             state: v1::RunState::Paused.into(),
             title: "tiny".to_owned(),
             tasks: 9,

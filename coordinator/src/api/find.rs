@@ -1,6 +1,6 @@
 //! Finding what a caller means by the beginning of an id, or by a name that is not unique.
 
-use domain::digest::Digest;
+use domain::id::RunId;
 use domain::task::{Task, WorkerId};
 use proto::status::{Reason, of_reject, status};
 use tonic::Status;
@@ -8,7 +8,7 @@ use tonic::Status;
 use crate::reactor::Knowledge;
 
 /// The run whose id begins with `text`; for an empty text, the run submitted last.
-pub(super) fn run(knowledge: &Knowledge, text: &str) -> Result<Digest, Status> {
+pub(super) fn run(knowledge: &Knowledge, text: &str) -> Result<RunId, Status> {
     let scheduler = &knowledge.scheduler;
     if text.is_empty() {
         let none = || status(Reason::UnknownRun, "there are no runs yet; submit one");

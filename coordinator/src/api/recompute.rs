@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::digest::Digest;
+use domain::id::{ArtifactId, TaskKey};
 use domain::plan::{Input, Source};
 use domain::scheduler::{Request, Scheduler};
 use domain::task::Task;
@@ -21,13 +21,13 @@ const NAMED: usize = 20;
 /// A result and its inputs.
 #[derive(Clone)]
 struct Made {
-    task: Digest,
+    task: TaskKey,
     label: String,
-    result: Digest,
+    result: ArtifactId,
     /// Artifacts given from outside, with the names of their inputs.
-    given: Vec<(String, Digest)>,
+    given: Vec<(String, ArtifactId)>,
     /// Keys of the tasks whose results this one reads.
-    read: Vec<Digest>,
+    read: Vec<TaskKey>,
 }
 
 /// Finds the tasks that have to run again and invalidates their results; with `dry_run`, only
@@ -46,7 +46,7 @@ pub(super) async fn recompute(
         task_keys.iter().map(|key| named(knowledge, key)).collect()
     };
     let named = driver.read(named).await??;
-    let mut again: BTreeMap<Digest, (Made, &str)> =
+    let mut again: BTreeMap<TaskKey, (Made, &str)> =
         named.into_iter().map(|made| (made.task, (made, "asked for"))).collect();
     if lost {
         let wanted = driver.read(|knowledge| wanted(&knowledge.scheduler)).await?;
@@ -56,7 +56,7 @@ pub(super) async fn recompute(
             }
         }
     }
-    let mut open: Vec<Digest> = again.keys().copied().collect();
+    let mut open: Vec<TaskKey> = again.keys().copied().collect();
     while let Some(task) = open.pop() {
         let made = again[&task].0.clone();
         for (name, artifact) in &made.given {
@@ -81,7 +81,7 @@ pub(super) async fn recompute(
             }
         }
     }
-    let keys: BTreeSet<Digest> = again.keys().copied().collect();
+    let keys: BTreeSet<TaskKey> = again.keys().copied().collect();
     let made_from = driver.read(move |knowledge| made_from(&knowledge.scheduler, &keys)).await?;
     let tasks = again.values().map(|(made, why)| v1::RecomputedTask {
         task_key: made.task.to_string(),
@@ -129,7 +129,7 @@ fn wanted(scheduler: &Scheduler) -> Vec<Made> {
 
 /// Whether all files of an artifact are stored, as far as can be said without reading their
 /// contents.
-async fn is_whole(blobs: &Blobs, artifact: Digest) -> Result<bool, Status> {
+async fn is_whole(blobs: &Blobs, artifact: ArtifactId) -> Result<bool, Status> {
     match blobs.first_missing_of(artifact).await {
         Ok(missing) => Ok(missing.is_none()),
         Err(Error::Unknown(_) | Error::Damaged { .. } | Error::NotAManifest { .. }) => Ok(false),
@@ -138,9 +138,9 @@ async fn is_whole(blobs: &Blobs, artifact: Digest) -> Result<bool, Status> {
 }
 
 /// Labels of the results that were made from these tasks, directly or through others.
-fn made_from(scheduler: &Scheduler, tasks: &BTreeSet<Digest>) -> Vec<String> {
+fn made_from(scheduler: &Scheduler, tasks: &BTreeSet<TaskKey>) -> Vec<String> {
     let mut seen = tasks.clone();
-    let mut open: Vec<Digest> = tasks.iter().copied().collect();
+    let mut open: Vec<TaskKey> = tasks.iter().copied().collect();
     let mut labels = vec![];
     while let Some(key) = open.pop() {
         for task in scheduler.dependents_of(key) {

@@ -5,8 +5,8 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use domain::command::{self, Commands};
-use domain::digest::Digest;
 use domain::experiment::Experiment;
+use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::plan::{self, Data, Plan, Source, TaskSpec};
 use domain::registry::{IdentityId, Role};
 use domain::scheduler::Request as SchedulerRequest;
@@ -63,7 +63,7 @@ impl Runs {
         Self { driver, blobs, background, kept_for_one, open_runs_of_one, deciding: tokio::sync::Mutex::default() }
     }
 
-    async fn find(&self, text: String) -> Result<Digest, Status> {
+    async fn find(&self, text: String) -> Result<RunId, Status> {
         self.driver.read(move |knowledge| find::run(knowledge, &text)).await?
     }
 
@@ -76,7 +76,7 @@ impl Runs {
 
     /// Checks that a submitter may hand in that much more. A submitter submits one run at a
     /// time.
-    async fn check_kept(&self, submitter: IdentityId, run: Digest, priority: i32, weight: u64) -> Result<(), Status> {
+    async fn check_kept(&self, submitter: IdentityId, run: RunId, priority: i32, weight: u64) -> Result<(), Status> {
         let (most, most_open) = (self.kept_for_one, self.open_runs_of_one);
         let name = submitter.clone();
         let read = move |knowledge: &Knowledge| {
@@ -113,7 +113,7 @@ impl Runs {
         }
     }
 
-    async fn status_of(&self, run: Digest) -> Result<v1::RunStatus, Status> {
+    async fn status_of(&self, run: RunId) -> Result<v1::RunStatus, Status> {
         let read = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(|found| RunView::of(knowledge, found));
         self.driver.read(read).await?.map(v1::RunStatus::from).map_err(of_reject)
     }
@@ -123,7 +123,7 @@ impl Runs {
 /// that are no longer in memory are read from the tables, page by page.
 async fn look(
     driver: &Handle,
-    run: Digest,
+    run: RunId,
     from: u64,
     status_only: bool,
 ) -> Result<(v1::WatchRunResponse, bool), Status> {
@@ -157,7 +157,7 @@ async fn look(
 }
 
 /// Whether nothing more can happen to a run by itself.
-async fn is_over(driver: &Handle, run: Digest) -> bool {
+async fn is_over(driver: &Handle, run: RunId) -> bool {
     let state = move |knowledge: &Knowledge| knowledge.scheduler.run(run).map(RunState::of);
     driver.read(state).await.is_ok_and(|state| state.is_ok_and(RunState::is_over))
 }
@@ -165,19 +165,19 @@ async fn is_over(driver: &Handle, run: Digest) -> bool {
 /// A submission that was parsed and planned.
 struct Planned {
     work: Work,
-    run: Digest,
+    run: RunId,
     plan: Plan,
     /// Weight of the submission in the limit on what is kept for its submitter.
     weight: u64,
     /// The artifacts that the plan starts from, each with the label of a task that reads it.
-    sources: BTreeMap<Digest, String>,
+    sources: BTreeMap<ArtifactId, String>,
 }
 
 impl Planned {
     fn new(request: &v1::SubmitRequest) -> Result<Self, Status> {
         let (work, plan) = parse_submission(request)?;
         let weight = work.weight() + plan.tasks.iter().map(TaskSpec::weight).sum::<u64>();
-        Ok(Self { work, run: plan.digest(), weight, sources: sources(&plan), plan })
+        Ok(Self { work, run: plan.id(), weight, sources: sources(&plan), plan })
     }
 }
 
@@ -197,7 +197,7 @@ fn parse_submission(request: &v1::SubmitRequest) -> Result<(Work, Plan), Invalid
     Ok((Work::Study { experiment: Box::new(experiment), data }, plan))
 }
 
-fn sources(plan: &Plan) -> BTreeMap<Digest, String> {
+fn sources(plan: &Plan) -> BTreeMap<ArtifactId, String> {
     let mut sources = BTreeMap::new();
     for task in &plan.tasks {
         for (name, input) in task.inputs.iter() {
@@ -329,7 +329,7 @@ impl RunService for Runs {
         }
         let run = self.find(run_id).await?;
         let find = |knowledge: &Knowledge, key: &String| Ok(find::task(knowledge, key)?.spec.key);
-        let named = move |knowledge: &Knowledge| -> Result<Vec<Digest>, Status> {
+        let named = move |knowledge: &Knowledge| -> Result<Vec<TaskKey>, Status> {
             task_keys.iter().map(|key| find(knowledge, key)).collect()
         };
         let tasks = self.driver.read(named).await??;

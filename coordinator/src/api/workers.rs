@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use domain::digest::Digest;
+use domain::id::{ArtifactId, TaskKey};
 use domain::resources::Offer;
 use domain::scheduler;
 use domain::task::{FencingToken, Released, WorkerId};
@@ -68,7 +68,7 @@ impl Workers {
     async fn ending(
         &self,
         attempt: v1::AttemptEnd,
-        whole: &mut BTreeMap<String, Digest>,
+        whole: &mut BTreeMap<String, ArtifactId>,
     ) -> Result<scheduler::Request, Status> {
         let (task, token) = lease(&attempt.task_key, attempt.token)?;
         match attempt.end {
@@ -93,7 +93,7 @@ impl Workers {
     }
 
     /// The digest of a complete artifact, whose manifest is stored first if it came along.
-    async fn stored(&self, artifact: &str, bytes: Vec<u8>) -> Result<Digest, Status> {
+    async fn stored(&self, artifact: &str, bytes: Vec<u8>) -> Result<ArtifactId, Status> {
         let artifact = digest("artifact", artifact)?;
         let manifest = convert::manifest(artifact, &bytes)?;
         let missing = match &manifest {
@@ -105,7 +105,7 @@ impl Workers {
             return Err(status(Reason::MissingBlob, problem));
         }
         if manifest.is_some() {
-            self.blobs.put_bytes(artifact, &bytes).await?;
+            self.blobs.put_bytes(artifact.0, &bytes).await?;
         }
         Ok(artifact)
     }
@@ -271,6 +271,6 @@ impl WorkerService for Workers {
     }
 }
 
-fn lease(task_key: &str, number: u64) -> Result<(Digest, FencingToken), InvalidField> {
+fn lease(task_key: &str, number: u64) -> Result<(TaskKey, FencingToken), InvalidField> {
     Ok((digest("task_key", task_key)?, token(number)?))
 }

@@ -26,6 +26,7 @@ use std::time::SystemTime;
 
 use domain::artifact::{MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
 use proto::path_error::{PathError, io_error};
 use proto::private;
@@ -94,8 +95,8 @@ pub enum Error {
     #[error("{} cannot be read: {problem}; it stays where it is", digest.short())]
     Unreadable { digest: Digest, problem: String },
     /// A stored blob is not a manifest.
-    #[error("{} is not a manifest: {problem}", digest.short())]
-    NotAManifest { digest: Digest, problem: String },
+    #[error("{} is not a manifest: {problem}", artifact.short())]
+    NotAManifest { artifact: ArtifactId, problem: String },
     /// A file operation failed.
     #[error(transparent)]
     Io(#[from] PathError),
@@ -311,9 +312,9 @@ impl Blobs {
     ///
     /// # Errors
     /// If the manifest cannot be read, or is not a manifest.
-    pub async fn first_missing_of(&self, artifact: Digest) -> Result<Option<Digest>, Error> {
-        if !self.has(artifact).await? {
-            return Ok(Some(artifact));
+    pub async fn first_missing_of(&self, artifact: ArtifactId) -> Result<Option<Digest>, Error> {
+        if !self.has(artifact.0).await? {
+            return Ok(Some(artifact.0));
         }
         self.first_missing(&self.manifest(artifact).await?).await
     }
@@ -421,7 +422,7 @@ impl Blobs {
         let mut reader = self.reader(digest).await?;
         let too_long = |size: u64| {
             let problem = format!("it has {size} bytes, and a list of files has at most {MANIFEST_MAX}");
-            Error::NotAManifest { digest, problem }
+            Error::NotAManifest { artifact: ArtifactId(digest), problem }
         };
         let (size, encoding) = (reader.size, reader.encoding);
         if size > encoding.stored_max(MANIFEST_MAX as u64) {
@@ -450,9 +451,9 @@ impl Blobs {
     ///
     /// # Errors
     /// If the blob is not stored, is damaged or is not a manifest.
-    pub async fn manifest(&self, digest: Digest) -> Result<Manifest, Error> {
-        let bytes = self.bytes(digest).await?;
-        Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { digest, problem: error.to_string() })
+    pub async fn manifest(&self, artifact: ArtifactId) -> Result<Manifest, Error> {
+        let bytes = self.bytes(artifact.0).await?;
+        Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
     }
 
     /// Reads a whole stored blob, and moves it to quarantine if its bytes do not match its

@@ -130,11 +130,11 @@ async fn an_artifact_is_whole_only_with_all_its_files() {
     let (_folder, blobs) = store().await;
     let file = Digest::of(b"late");
     let manifest = Manifest::new(vec![Entry { path: "a".to_owned(), digest: file, size: 4 }]).unwrap();
-    assert_eq!(blobs.first_missing_of(manifest.digest()).await.unwrap(), Some(manifest.digest()));
+    assert_eq!(blobs.first_missing_of(manifest.id()).await.unwrap(), Some(manifest.id().0));
     let artifact = put(&blobs, &manifest.to_bytes()).await;
-    assert_eq!(blobs.first_missing_of(artifact).await.unwrap(), Some(file));
+    assert_eq!(blobs.first_missing_of(ArtifactId(artifact)).await.unwrap(), Some(file));
     put(&blobs, b"late").await;
-    assert_eq!(blobs.first_missing_of(artifact).await.unwrap(), None);
+    assert_eq!(blobs.first_missing_of(ArtifactId(artifact)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_large_file_is_no_manifest_and_stays_where_it_is() {
     std::fs::File::create(&path).unwrap().set_len(1 << 43).unwrap();
     let packed = put(&blobs, &vec![0; MANIFEST_MAX + 1]).await;
     for large in [raw, packed] {
-        let refused = blobs.first_missing_of(large).await.unwrap_err();
+        let refused = blobs.first_missing_of(ArtifactId(large)).await.unwrap_err();
         assert!(matches!(refused, Error::NotAManifest { .. }), "{refused}");
         assert!(refused.to_string().contains("a list of files has at most 15728640"), "{refused}");
         assert!(blobs.has(large).await.unwrap());
@@ -464,7 +464,7 @@ async fn a_bucket_that_breaks_leaves_all_objects_where_they_are() {
             assert!(matches!(looked, Err(Error::Unreadable { .. } | Error::Bucket { .. })), "{mood:?}: {looked:?}");
         }
         for digest in digests {
-            let named = blobs.first_missing_of(digest).await;
+            let named = blobs.first_missing_of(ArtifactId(digest)).await;
             assert!(matches!(named, Err(Error::Unreadable { .. } | Error::Bucket { .. })), "{mood:?}: {named:?}");
             let suspected = blobs.suspect(digest).await;
             assert!(!matches!(suspected, Error::Damaged { .. }), "{mood:?}: {suspected:?}");

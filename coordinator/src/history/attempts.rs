@@ -1,6 +1,6 @@
 //! Attempts as the tables hold them, and the changes that people watch.
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::stage::Failure;
 use domain::task::FencingToken;
 use domain::text::cut;
@@ -11,7 +11,7 @@ pub struct Attempt {
     /// Fencing token of the attempt's lease.
     pub token: FencingToken,
     /// Key of the task.
-    pub task: Digest,
+    pub task: TaskKey,
     /// The task's stage and subject.
     pub label: String,
     /// The attempt's number, counted from 1.
@@ -48,7 +48,7 @@ pub struct Change {
     /// Milliseconds since 1970.
     pub at_ms: i64,
     /// Key of the task.
-    pub task: Digest,
+    pub task: TaskKey,
     /// The task's stage and subject.
     pub label: String,
     /// `running`, or the outcome of an attempt that ended.

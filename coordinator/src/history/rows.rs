@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::plan::TaskSpec;
 use domain::scheduler::{Phase, Run, Scheduler};
 use domain::task::{FencingToken, Released, Task};
@@ -18,7 +18,7 @@ pub enum Row {
     /// A task that is wanted, for the first time or again.
     Task {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Name of the task's stage.
         stage: String,
         /// The task's subject, for instance `SUR/IVa`.
@@ -27,25 +27,25 @@ pub enum Row {
     /// A run was submitted, for the first time or again. The rows of its tasks exist.
     Run {
         /// Digest of the run's plan.
-        run: Digest,
+        run: RunId,
         /// Milliseconds since 1970.
         at_ms: i64,
         /// Name of the preset, or of the first command.
         title: String,
         /// Keys of the run's tasks; empty if the tables have them already.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// More tasks of a run. Their rows exist.
     RunTasks {
         /// Digest of the run's plan.
-        run: Digest,
+        run: RunId,
         /// Keys of the added tasks.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// A run was cancelled.
     RunCancelled {
         /// Digest of the run's plan.
-        run: Digest,
+        run: RunId,
         /// Milliseconds since 1970.
         at_ms: i64,
     },
@@ -54,7 +54,7 @@ pub enum Row {
         /// Fencing token of the attempt's lease.
         token: FencingToken,
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// The attempt's number, counted from 1.
         attempt: u32,
         worker: String,
@@ -77,7 +77,7 @@ pub enum Row {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskEnd {
     /// Key of the task.
-    pub task: Digest,
+    pub task: TaskKey,
     /// Milliseconds since 1970.
     pub at_ms: i64,
     /// `succeeded`, `failed`, `cancelled` or `pruned`.
@@ -87,7 +87,7 @@ pub struct TaskEnd {
     /// Message of a failure.
     pub message: Option<String>,
     /// Digest of the result's manifest.
-    pub artifact: Option<Digest>,
+    pub artifact: Option<ArtifactId>,
     /// Number of leases granted for the task.
     pub attempts: u32,
     /// Attempts that failed through the task's own fault, since the task was last wanted.
@@ -103,7 +103,7 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         token,
         end: End { number, at_ms, outcome: outcome.to_owned(), code: None, message: None },
     };
-    let task_ended = |task: Digest, state| {
+    let task_ended = |task: TaskKey, state| {
         let known = scheduler.task(task).ok();
         TaskEnd {
             task,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use domain::digest::Digest;
+use domain::id::TaskKey;
 use domain::scheduler::Scheduler;
 use domain::task::FencingToken;
 
@@ -75,7 +75,7 @@ impl Tail {
     }
 
     /// The changes in memory from number `from` on whose tasks satisfy `about`.
-    pub fn since(&self, from: u64, about: impl Fn(Digest) -> bool) -> Vec<Change> {
+    pub fn since(&self, from: u64, about: impl Fn(TaskKey) -> bool) -> Vec<Change> {
         let begin = self.changes.partition_point(|change| change.number < from.max(self.first));
         self.changes.range(begin..).filter(|change| about(change.task)).cloned().collect()
     }

@@ -29,8 +29,8 @@ pub mod sqlite;
 
 use std::path::{Path, PathBuf};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{RunId, TaskKey};
 
 use crate::history::{Attempt, Change, Row};
 use mark::Refusal;
@@ -199,13 +199,13 @@ pub trait Tables: Send {
     ///
     /// # Errors
     /// If the tables cannot be read.
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error>;
+    fn changes(&mut self, run: RunId, from: u64, to: u64) -> Result<Vec<Change>, Error>;
 
     /// The attempts of a task, oldest first.
     ///
     /// # Errors
     /// If the tables cannot be read.
-    fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error>;
+    fn attempts(&mut self, task: TaskKey) -> Result<Vec<Attempt>, Error>;
 
     /// The attempts under way, oldest first.
     ///

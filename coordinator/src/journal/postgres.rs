@@ -10,8 +10,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{RunId, TaskKey};
 use domain::task::FencingToken;
 use postgres::config::SslMode;
 use postgres::error::SqlState;
@@ -418,12 +418,12 @@ impl PostgresTables {
 }
 
 impl Tables for PostgresTables {
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error> {
+    fn changes(&mut self, run: RunId, from: u64, to: u64) -> Result<Vec<Change>, Error> {
         let attempts = self.ask(sql::OF_RUN, &[&number(from), &number(to), &run.to_string()])?;
         Ok(history::changes(&attempts, from, to))
     }
 
-    fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error> {
+    fn attempts(&mut self, task: TaskKey) -> Result<Vec<Attempt>, Error> {
         self.ask(sql::OF_TASK, &[&task.to_string()])
     }
 
@@ -447,7 +447,7 @@ fn attempt(row: &postgres::Row) -> Result<Attempt, postgres::Error> {
     };
     Ok(Attempt {
         token: FencingToken(count(row.try_get(0)?)),
-        task: row.try_get::<_, DigestText>(1)?.0,
+        task: row.try_get::<_, KeyText>(1)?.0,
         label: format!("{stage} {subject}").trim_end().to_owned(),
         attempt: u32::try_from(row.try_get::<_, i64>(4)?).unwrap_or(u32::MAX),
         worker: row.try_get(5)?,
@@ -457,10 +457,10 @@ fn attempt(row: &postgres::Row) -> Result<Attempt, postgres::Error> {
     })
 }
 
-/// A digest stored in a text column.
-struct DigestText(Digest);
+/// The key of a task, stored in a text column.
+struct KeyText(TaskKey);
 
-impl<'a> postgres::types::FromSql<'a> for DigestText {
+impl<'a> postgres::types::FromSql<'a> for KeyText {
     fn from_sql(kind: &postgres::types::Type, raw: &'a [u8]) -> Result<Self, super::Cause> {
         Ok(Self(<&str>::from_sql(kind, raw)?.parse()?))
     }

@@ -7,8 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use domain::digest::Digest;
 use domain::event::Event;
+use domain::id::{RunId, TaskKey};
 use domain::scheduler::Scheduler;
 use domain::task::FencingToken;
 use rusqlite::config::DbConfig;
@@ -409,12 +409,12 @@ impl SqliteTables {
 }
 
 impl Tables for SqliteTables {
-    fn changes(&mut self, run: Digest, from: u64, to: u64) -> Result<Vec<Change>, Error> {
+    fn changes(&mut self, run: RunId, from: u64, to: u64) -> Result<Vec<Change>, Error> {
         let attempts = self.ask(sql::OF_RUN, params![from, to, run.to_string()])?;
         Ok(history::changes(&attempts, from, to))
     }
 
-    fn attempts(&mut self, task: Digest) -> Result<Vec<Attempt>, Error> {
+    fn attempts(&mut self, task: TaskKey) -> Result<Vec<Attempt>, Error> {
         self.ask(sql::OF_TASK, [task.to_string()])
     }
 

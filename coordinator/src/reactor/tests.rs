@@ -2,6 +2,8 @@
 //! nothing else is sent.
 
 use domain::command::{self, CommandSpec};
+use domain::digest::Digest;
+use domain::id::{RunId, TaskKey};
 use domain::plan::Plan;
 use domain::stage::StageKind;
 use domain::work::Work;
@@ -95,7 +97,7 @@ impl Desk {
         (Command::Acquire { worker: id(worker), request: 1, max: 1, until, reply }, answer)
     }
 
-    fn token(&self, task: Digest) -> FencingToken {
+    fn token(&self, task: TaskKey) -> FencingToken {
         let task = self.reactor.knowledge().scheduler.task(task).unwrap();
         task.lease().unwrap().token
     }
@@ -118,7 +120,7 @@ fn request(request: Request) -> (Command, Answer<Vec<Result<(), Reject>>>) {
 
 fn submit(plan: &Plan) -> Command {
     let work = Work::Commands { commands: command::Commands::default().into() };
-    let (run, tasks) = (plan.digest(), plan.tasks.clone());
+    let (run, tasks) = (plan.id(), plan.tasks.clone());
     request(Request::Submit { work, run, tasks, more: 0, priority: 0, by: None }).0
 }
 
@@ -152,7 +154,7 @@ fn work_that_comes_is_handed_out_in_the_same_turn_and_told_once_it_is_written() 
     assert_eq!(names(&batch.events), ["submitted", "granted"]);
     assert!(matches!(grants.try_recv(), Err(TryRecvError::Empty)), "nobody learns what is not on disk");
     assert!(desk.reactor.answer(batch), "watchers have something to look at");
-    let tasks: Vec<Digest> = grants.try_recv().unwrap().unwrap().iter().map(|grant| grant.task).collect();
+    let tasks: Vec<TaskKey> = grants.try_recv().unwrap().unwrap().iter().map(|grant| grant.task).collect();
     assert_eq!(tasks, [plan.tasks[0].key]);
     assert_eq!(heard(&mut ears), []);
     let idle = desk.turn(vec![]);
@@ -162,7 +164,7 @@ fn work_that_comes_is_handed_out_in_the_same_turn_and_told_once_it_is_written() 
 #[test]
 fn a_batch_that_is_not_written_answers_nobody() {
     let mut desk = Desk::new();
-    let (command, mut answer) = request(Request::Cancel { run: Digest::of(b"none") });
+    let (command, mut answer) = request(Request::Cancel { run: RunId(Digest::of(b"none")) });
     drop(desk.turn(vec![command]));
     assert!(matches!(answer.try_recv(), Err(TryRecvError::Closed)));
 }
@@ -175,7 +177,7 @@ fn a_cancelled_run_is_told_to_the_worker_that_runs_it_and_to_no_other() {
     let (call, _grants) = desk.acquire("a");
     desk.take(vec![submit(&plan), call]);
     let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
-    let (command, mut answer) = request(Request::Cancel { run: plan.digest() });
+    let (command, mut answer) = request(Request::Cancel { run: plan.id() });
     assert_eq!(names(&desk.take(vec![command])), ["cancelled"]);
     assert_eq!(answer.try_recv().unwrap(), [Ok(())]);
     let stop = v1::StopAttempt { task_key: task.to_string(), token: token.0 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::differences::{Study, differences};
-use domain::digest::Digest;
+use domain::id::{ArtifactId, RunId};
 use domain::registry::IdentityId;
 use domain::scheduler::{Counts, Phase, Run};
 use domain::stage::{Stage, StageKind};
@@ -62,8 +62,7 @@ impl RunState {
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunView {
-    /// Digest of the run's plan.
-    pub id: Digest,
+    pub id: RunId,
     pub state: RunState,
     /// Name of the preset, or of the first command.
     pub title: String,
@@ -82,9 +81,9 @@ pub struct RunView {
     /// Tasks that failed, the first hundred; `counts` has all.
     pub failures: Vec<FailureView>,
     /// Digest of the artifact with the results of a study, once it exists.
-    pub results: Option<Digest>,
+    pub results: Option<ArtifactId>,
     /// Digest of the artifact with the report of a study, once it exists.
-    pub report: Option<Digest>,
+    pub report: Option<ArtifactId>,
     /// Number of connected workers.
     pub workers: u32,
     /// What needs somebody's attention, one matter a line.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::digest::Digest;
+use domain::id::ArtifactId;
 use domain::plan::TaskSpec;
 use domain::scheduler::explain::Comparison;
 use domain::scheduler::{Reject, Run};
@@ -25,7 +25,7 @@ pub struct TaskView {
     /// Name of the worker that runs it; none if nobody does.
     pub worker: Option<String>,
     /// Digest of its result.
-    pub artifact: Option<Digest>,
+    pub artifact: Option<ArtifactId>,
 }
 
 impl TaskView {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::experiment::Scale;
+use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::overrides;
 use domain::plan::{self, Data, Plan, RawClass};
 use domain::registry::{IdentityId, Registry};
@@ -44,8 +45,8 @@ impl Desk {
         }
     }
 
-    fn submit(&mut self, (work, plan): (Work, Plan)) -> Digest {
-        let (run, by) = (plan.digest(), Some(IdentityId("somebody-1".to_owned())));
+    fn submit(&mut self, (work, plan): (Work, Plan)) -> RunId {
+        let (run, by) = (plan.id(), Some(IdentityId("somebody-1".to_owned())));
         Request::submission(work, plan, 7, by).for_each(|part| self.decide(part));
         run
     }
@@ -61,32 +62,32 @@ impl Desk {
     }
 
     /// What call number `request` of the worker is granted.
-    fn acquire(&mut self, worker: &WorkerId, request: u64) -> Vec<(Digest, FencingToken)> {
+    fn acquire(&mut self, worker: &WorkerId, request: u64) -> Vec<(TaskKey, FencingToken)> {
         self.decide(Request::Acquire { worker: worker.clone(), request, max: 256 });
         let leases = self.knowledge.scheduler.leases_for(worker, request);
         leases.map(|(task, lease)| (task.spec.key, lease.token)).collect()
     }
 
-    fn commit(&mut self, (task, token): (Digest, FencingToken)) {
+    fn commit(&mut self, (task, token): (TaskKey, FencingToken)) {
         self.decide(Request::Commit { task, token, artifact: result_of(task) });
     }
 
-    fn fail(&mut self, (task, token): (Digest, FencingToken)) {
+    fn fail(&mut self, (task, token): (TaskKey, FencingToken)) {
         let failure = Failure::new(FailureCode::InvalidInput, "no picture");
         self.decide(Request::Fail { task, token, failure });
     }
 
-    fn view(&self, run: Digest) -> RunView {
+    fn view(&self, run: RunId) -> RunView {
         RunView::of(&self.knowledge, self.knowledge.scheduler.run(run).unwrap())
     }
 
-    fn page(&self, run: Digest, state: &str, from: usize) -> TaskPage {
+    fn page(&self, run: RunId, state: &str, from: usize) -> TaskPage {
         TaskPage::of(&self.knowledge, self.knowledge.scheduler.run(run).unwrap(), state, from)
     }
 }
 
-fn result_of(task: Digest) -> Digest {
-    Digest::of(task.to_string().as_bytes())
+fn result_of(task: TaskKey) -> ArtifactId {
+    ArtifactId(Digest::of(task.to_string().as_bytes()))
 }
 
 /// Some commands, of which none needs another.
@@ -100,7 +101,7 @@ fn commands(count: u64) -> (Work, Plan) {
 
 fn study(set: &str) -> (Work, Plan) {
     let experiment = overrides::resolve(Scale::Smoke, None, &["tl.folds=1".to_owned(), set.to_owned()]).unwrap();
-    let raw = |place| RawClass::new(place, Digest::of(b"pictures"), 1);
+    let raw = |place| RawClass::new(place, ArtifactId(Digest::of(b"pictures")), 1);
     let data = Data { classes: Data::folders().map(raw).collect(), ..Data::default() };
     let plan = plan::plan(&experiment, &data).unwrap();
     (Work::Study { experiment: Box::new(experiment), data }, plan)

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Plan, TaskSpec};
-use crate::digest::Digest;
 use crate::experiment::{
     DdpmMethod, DdpmTraining, Network, Patch, Sinddm, Stem, Swin2srTraining, Swin2srVariant, UpscaleMethod,
 };
+use crate::id::TaskKey;
 use crate::stage::Stage;
 use crate::stone::CLASSES;
 
@@ -21,7 +21,7 @@ pub fn flops(plan: &Plan) -> Vec<f64> {
 }
 
 /// The tasks of a plan, by their keys.
-type Made<'a> = BTreeMap<Digest, &'a TaskSpec>;
+type Made<'a> = BTreeMap<TaskKey, &'a TaskSpec>;
 
 fn flop(task: &TaskSpec, made: &Made<'_>) -> f64 {
     const MOVING_PICTURES: f64 = 5e9;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::experiment::{PICTURES_MAX, Pick};
+use crate::id::ArtifactId;
 use crate::paper;
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, Dataset, View};
@@ -18,13 +19,13 @@ pub struct RawClass {
     pub view: View,
     pub class: Class,
     /// Digest of the folder as an artifact.
-    pub artifact: Digest,
+    pub artifact: ArtifactId,
     /// Number of pictures in the folder.
     pub images: u32,
     /// Digest of an artifact with masks of the stone for some of the pictures: `<file
     /// stem>.png`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub masks: Option<Digest>,
+    pub masks: Option<ArtifactId>,
     /// Number of the stone in each picture, by file name; a picture that is not named shows a
     /// stone of its own. Only equality of the numbers matters: names of stones or patients are
     /// not kept.
@@ -34,7 +35,7 @@ pub struct RawClass {
 
 impl RawClass {
     /// A folder without masks, whose stones are not known.
-    pub fn new((dataset, view, class): (Dataset, View, Class), artifact: Digest, images: u32) -> Self {
+    pub fn new((dataset, view, class): (Dataset, View, Class), artifact: ArtifactId, images: u32) -> Self {
         Self { dataset, view, class, artifact, images, masks: None, stones: BTreeMap::new() }
     }
 
@@ -65,7 +66,7 @@ pub struct Data {
     pub stand_in: Option<String>,
     /// Published weights, each as an artifact with the file [`WEIGHTS_FILE`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub weights: BTreeMap<Pretrained, Digest>,
+    pub weights: BTreeMap<Pretrained, ArtifactId>,
     /// Which of the weights came from a file that is not the published one.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unpublished: BTreeSet<Pretrained>,
@@ -154,15 +155,15 @@ impl Data {
     pub fn of_the_paper() -> Self {
         let raw = |(dataset, view, class)| {
             let images = paper::image_count(dataset, view, class).unwrap_or(0);
-            RawClass::new((dataset, view, class), Digest::of_json(&(dataset, view, class)), images)
+            RawClass::new((dataset, view, class), ArtifactId(Digest::of_json(&(dataset, view, class))), images)
         };
         let weights = Pretrained::ALL.map(|which| (which, Self::unknown(which))).into();
         Self { classes: Self::folders().map(raw).collect(), stand_in: None, weights, unpublished: BTreeSet::new() }
     }
 
     /// A digest that stands for missing weights, for planning.
-    pub fn unknown(which: Pretrained) -> Digest {
-        Digest::of_json(&which)
+    pub fn unknown(which: Pretrained) -> ArtifactId {
+        ArtifactId(Digest::of_json(&which))
     }
 
     /// Why results on these data are not comparable with the paper's.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Data, Input, Missing, Plan, Source, TaskSpec, WEIGHTS_FILE, lineage, stand_ins};
-use crate::digest::Digest;
 use crate::experiment::{
     Canvas, DdpmModels, DdpmSampling, DriftReference, Experiment, HeadStart, Mix, MultiImage, PatchSource, Whiten,
 };
+use crate::id::TaskKey;
 use crate::pretrained::Pretrained;
 use crate::records::{
     DriftRecord, HeatmapRecord, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord, SifidRecord, SinddmRecord,
@@ -70,7 +70,7 @@ struct Study<'a> {
     seed: Seed,
     plan: Plan,
     /// The keys of its tasks.
-    known: BTreeSet<Digest>,
+    known: BTreeSet<TaskKey>,
     /// The records of how results came about, which `aggregate` reads.
     records: InputMap,
 }
@@ -88,15 +88,15 @@ type InputMap = BTreeMap<InputName, Input>;
 /// and those that it drew.
 struct Drawn {
     model: Model,
-    real: Digest,
-    synthetic: Digest,
+    real: TaskKey,
+    synthetic: TaskKey,
 }
 
-fn all_of(task: Digest) -> Input {
+fn all_of(task: TaskKey) -> Input {
     Input { from: Source::Task(task), only: vec![] }
 }
 
-fn only(task: Digest, files: &[&str]) -> Input {
+fn only(task: TaskKey, files: &[&str]) -> Input {
     Input { from: Source::Task(task), only: files.iter().map(|file| (*file).to_owned()).collect() }
 }
 
@@ -124,18 +124,18 @@ fn records(stage: &Stage) -> Option<&'static [&'static str]> {
 }
 
 /// The results of tasks of one class each, named by it.
-fn by_class(name: fn(Option<Class>) -> InputName, tasks: &[(Class, Digest)]) -> InputMap {
+fn by_class(name: fn(Option<Class>) -> InputName, tasks: &[(Class, TaskKey)]) -> InputMap {
     tasks.iter().map(|(class, task)| (name(Some(*class)), all_of(*task))).collect()
 }
 
 /// What is compared with each other.
-fn pair(real: Digest, synthetic: Digest) -> InputMap {
+fn pair(real: TaskKey, synthetic: TaskKey) -> InputMap {
     InputMap::from([(InputName::Real(None), all_of(real)), (InputName::Synthetic(None), all_of(synthetic))])
 }
 
 impl Study<'_> {
     /// Adds a task; its random numbers are told apart by `stream`.
-    fn add(&mut self, subject: Subject, stage: Stage, inputs: InputMap, stream: &str) -> Digest {
+    fn add(&mut self, subject: Subject, stage: Stage, inputs: InputMap, stream: &str) -> TaskKey {
         let seed = self.seed.derive(&format!("{} {stream}", stage.kind().name()), 0);
         let inputs = inputs.into_iter().map(|(name, input)| (name.to_string(), input)).collect();
         let task = TaskSpec::new(subject.to_string(), stage, inputs, seed);
@@ -150,7 +150,7 @@ impl Study<'_> {
         key
     }
 
-    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<Digest, Missing> {
+    fn ingest(&mut self, dataset: Dataset, view: View) -> Result<TaskKey, Missing> {
         let stage = Stage::Ingest(Ingest {
             dataset,
             view,
@@ -171,7 +171,7 @@ impl Study<'_> {
 
     /// Brings pictures of one class to the frame that its diffusion model learns: those
     /// chosen, or all.
-    fn pad(&mut self, view: View, class: Class, choice: Option<Choice>) -> Result<Digest, Missing> {
+    fn pad(&mut self, view: View, class: Class, choice: Option<Choice>) -> Result<TaskKey, Missing> {
         let sinddm = &self.experiment.sinddm;
         let raw = self.data.get(Dataset::A, view, class)?;
         let stage = Stage::Pad(Canvases {
@@ -219,7 +219,7 @@ impl Study<'_> {
         &mut self,
         view: View,
         report: &mut Report,
-    ) -> Result<(Vec<(Class, Digest)>, Vec<(Class, Digest)>), Missing> {
+    ) -> Result<(Vec<(Class, TaskKey)>, Vec<(Class, TaskKey)>), Missing> {
         let experiment = self.experiment;
         let (mut real, mut samples) = (vec![], vec![]);
         for class in Dataset::A.classes() {
@@ -236,7 +236,7 @@ impl Study<'_> {
             report.pictures.insert(name, only(sample, &["sheet.png"]));
         }
         let network = self.upscaler(view, &real)?;
-        let enlarge = |(class, sample): (Class, Digest)| {
+        let enlarge = |(class, sample): (Class, TaskKey)| {
             let mut inputs = InputMap::from([(InputName::Samples, all_of(sample))]);
             inputs.extend(network.clone());
             let stage = Stage::Upscale { upscale: experiment.upscale.clone() };
@@ -247,7 +247,7 @@ impl Study<'_> {
     }
 
     /// What enlarges the samples of a view, as an input of that; none for filters.
-    fn upscaler(&mut self, view: View, real: &[(Class, Digest)]) -> Result<InputMap, Missing> {
+    fn upscaler(&mut self, view: View, real: &[(Class, TaskKey)]) -> Result<InputMap, Missing> {
         let upscale = &self.experiment.upscale;
         if !upscale.is_trained() {
             return self.with_weights(InputMap::new(), upscale.pretrained());
@@ -266,7 +266,7 @@ impl Study<'_> {
         &mut self,
         view: View,
         class: Class,
-        pad: Digest,
+        pad: TaskKey,
         report: &mut Report,
     ) -> Result<InputMap, Missing> {
         let sinddm = match self.experiment.pad.target {
@@ -311,13 +311,13 @@ impl Study<'_> {
     fn evaluate(
         &mut self,
         view: View,
-        real: &[(Class, Digest)],
-        synthetic: &[(Class, Digest)],
+        real: &[(Class, TaskKey)],
+        synthetic: &[(Class, TaskKey)],
         report: &mut Report,
     ) -> Result<(), Missing> {
         let experiment = self.experiment;
         let mosaic = self.mosaic();
-        let both = |real: &[(Class, Digest)]| {
+        let both = |real: &[(Class, TaskKey)]| {
             let mut inputs = by_class(InputName::Real, real);
             inputs.extend(by_class(InputName::Synthetic, synthetic));
             inputs
@@ -325,7 +325,7 @@ impl Study<'_> {
         let reference = match experiment.drift.reference {
             DriftReference::SinddmTrain => real.to_vec(),
             DriftReference::AllA => {
-                let all = |(class, _): &(Class, Digest)| Ok((*class, self.pad(view, *class, None)?));
+                let all = |(class, _): &(Class, TaskKey)| Ok((*class, self.pad(view, *class, None)?));
                 real.iter().map(all).collect::<Result<_, Missing>>()?
             }
         };
@@ -365,7 +365,7 @@ impl Study<'_> {
     }
 
     /// The networks of compared systems of one view, evaluated as SinDDM's are.
-    fn compare(&mut self, view: View, real: &[(Class, Digest)], report: &mut Report) -> Result<(), Missing> {
+    fn compare(&mut self, view: View, real: &[(Class, TaskKey)], report: &mut Report) -> Result<(), Missing> {
         let Experiment { drift, heatmap, sifid, .. } = self.experiment;
         for system in System::COMPARED {
             let networks = match system {
@@ -395,7 +395,7 @@ impl Study<'_> {
     }
 
     /// Trains the plain diffusion models of one view and draws from them.
-    fn ddpm(&mut self, view: View, real: &[(Class, Digest)]) -> Vec<Drawn> {
+    fn ddpm(&mut self, view: View, real: &[(Class, TaskKey)]) -> Vec<Drawn> {
         let ddpm = &self.experiment.ddpm;
         let samples = ddpm.sampling.per_class_view;
         let models: Vec<(Model, InputMap, u32)> = match ddpm.models {
@@ -404,7 +404,7 @@ impl Study<'_> {
                 vec![(Model::View(view), by_class(InputName::Pad, real), samples * real.len() as u32)]
             }
             DdpmModels::PerClassView => {
-                let one = |(class, pad): &(Class, Digest)| {
+                let one = |(class, pad): &(Class, TaskKey)| {
                     (Model::Class(view, *class), InputMap::from([(InputName::Pad(None), all_of(*pad))]), samples)
                 };
                 real.iter().map(one).collect()
@@ -439,15 +439,15 @@ impl Study<'_> {
         dataset: Dataset,
         view: View,
         split: Split,
-        ingest: Digest,
-    ) -> Result<Digest, Missing> {
+        ingest: TaskKey,
+    ) -> Result<TaskKey, Missing> {
         let mut inputs = self.raw_inputs(dataset, view)?;
         inputs.insert(InputName::Ingest, all_of(ingest));
         let stage = self.patches_stage(dataset, view, split);
         Ok(self.add(Subject::Split(dataset, view, split), stage, inputs, &format!("{dataset} {view}")))
     }
 
-    fn patches_of_synthetic(&mut self, view: View, split: Split, synthetic: &[(Class, Digest)]) -> Digest {
+    fn patches_of_synthetic(&mut self, view: View, split: Split, synthetic: &[(Class, TaskKey)]) -> TaskKey {
         let inputs = by_class(InputName::Synthetic, synthetic);
         let stage = self.patches_stage(Dataset::B, view, split);
         self.add(Subject::Split(Dataset::B, view, split), stage, inputs, &format!("B {view}"))
@@ -457,7 +457,7 @@ impl Study<'_> {
     fn classify(
         &mut self,
         trial: Trial,
-        patches: impl Fn(Dataset) -> Digest,
+        patches: impl Fn(Dataset) -> TaskKey,
         report: &mut Report,
     ) -> Result<(), Missing> {
         let mut models = BTreeMap::new();

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::experiment::{DdpmModels, MultiImage, PatchSource, Protocol};
+use crate::id::{ArtifactId, TaskKey};
 use crate::pretrained::Pretrained;
 use crate::stone::{Class, View};
 
@@ -80,7 +81,7 @@ fn keys_and_names_of_planned_tasks_are_those_of_the_released_form() {
         format!(
             "{name}: {} tasks, keys {}, names {}\n",
             names.len(),
-            short(plan.digest()),
+            short(plan.id().0),
             short(Digest::of_json(&names))
         )
     };
@@ -90,7 +91,7 @@ fn keys_and_names_of_planned_tasks_are_those_of_the_released_form() {
 
 #[test]
 fn a_key_changes_with_what_determines_the_result_and_with_nothing_else() {
-    let keys = |experiment: &Experiment| -> BTreeMap<String, Digest> {
+    let keys = |experiment: &Experiment| -> BTreeMap<String, TaskKey> {
         let plan = plan(experiment, &Data::of_the_paper()).unwrap();
         plan.tasks.iter().map(|task| (task.label(), task.key)).collect()
     };
@@ -173,7 +174,7 @@ fn each_picture_may_have_a_model_of_its_own() {
 fn masks_and_stones_change_the_tasks_that_use_them_and_no_others() {
     let plan_of = |data: &Data| plan(&Experiment::default(), data).unwrap();
     let (before, mut data) = (paper_plan(), Data::of_the_paper());
-    data.classes[0].masks = Some(Digest::of(b"masks"));
+    data.classes[0].masks = Some(ArtifactId(Digest::of(b"masks")));
     data.classes[0].stones = [("1.png", 0), ("2.png", 0), ("3.png", 1)].map(|(name, n)| (name.to_owned(), n)).into();
     let json = serde_json::to_value(&data).unwrap();
     assert_eq!(serde_json::from_value::<Data>(json).unwrap(), data);
@@ -184,7 +185,7 @@ fn masks_and_stones_change_the_tasks_that_use_them_and_no_others() {
     for label in ["ingest A/SUR", "patches A/SUR split 0 fold 0"] {
         let task = of(&after, label);
         let masks = task.inputs.get(&format!("masks.{class}")).map(|input| input.from);
-        assert_eq!(masks, Some(Source::Artifact(Digest::of(b"masks"))));
+        assert_eq!(masks, Some(Source::Artifact(ArtifactId(Digest::of(b"masks")))));
         assert_ne!(task.key, of(&before, label).key);
     }
     // Of the generators, the one whose pictures the stones are of.
@@ -227,12 +228,12 @@ fn a_generator_depends_on_its_own_pictures_and_knobs_alone() {
         |it, _| it.sinddm.micro_batch = Some(2),
         |it, _| it.upscale.training.lr = 0.5,
         // A class of C.
-        |_, data| data.classes.last_mut().unwrap().artifact = Digest::of(b"other"),
+        |_, data| data.classes.last_mut().unwrap().artifact = ArtifactId(Digest::of(b"other")),
     ];
     for (number, change) in same.into_iter().enumerate() {
         assert_eq!(keys(change), base, "change {number}");
     }
-    let other_class = keys(|_, data| data.classes[0].artifact = Digest::of(b"other"));
+    let other_class = keys(|_, data| data.classes[0].artifact = ArtifactId(Digest::of(b"other")));
     let changed: Vec<&String> = base.keys().filter(|label| other_class[*label] != base[*label]).collect();
     assert_eq!(changed, ["pad SUR/IVa", "sinddm.sample SUR/IVa", "sinddm.train SUR/IVa", "upscale SUR/IVa"]);
 }
@@ -304,7 +305,7 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
     let text = include_str!("keys.txt");
     let mut computed = String::new();
     let mut listed = BTreeSet::new();
-    let mut bases: BTreeMap<Vec<String>, BTreeSet<Digest>> = BTreeMap::new();
+    let mut bases: BTreeMap<Vec<String>, BTreeSet<TaskKey>> = BTreeMap::new();
     for line in text.lines() {
         if line.starts_with('#') {
             computed += &format!("{line}\n");
@@ -331,7 +332,7 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
         let first = pinned.tasks.iter().find(|task| task.stage.kind().name() == stage).unwrap();
         computed += &format!("key of {}: {}\n", first.label(), first.key);
     }
-    computed += &format!("key of the plan: {}\n", pinned.digest());
+    computed += &format!("key of the plan: {}\n", pinned.id());
     let knobs: BTreeSet<String> = crate::experiment::knobs::all().map(|knob| knob.name.to_owned()).collect();
     assert_eq!(listed, knobs, "keys.txt lists each knob");
     assert!(computed == text, "keys.txt is not what is computed:\n{computed}");
@@ -380,7 +381,7 @@ fn a_network_of_ones_own_is_trained_once_a_view_and_enlarges_all_its_samples() {
 fn tasks_read_the_weights_that_they_start_from_and_no_others() {
     let of_the_paper = Data::of_the_paper();
     let plan_of = |experiment: &Experiment| plan(experiment, &of_the_paper).unwrap();
-    let reads = |plan: &Plan| -> BTreeMap<String, Digest> {
+    let reads = |plan: &Plan| -> BTreeMap<String, ArtifactId> {
         let read = plan.tasks.iter().filter_map(|task| match task.inputs.get("weights")?.from {
             Source::Artifact(artifact) => Some((task.label(), artifact)),
             Source::Task(_) => None,

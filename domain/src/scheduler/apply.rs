@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::run::RunId;
+use super::run::RunIndex;
 use super::worker::Worker;
 use super::{ENDED_MAX, Ended, Entry, Id, Phase, Run, Scheduler};
-use crate::digest::Digest;
 use crate::event::Event;
+use crate::id::{RunId, TaskKey};
 use crate::plan::TaskSpec;
 use crate::registry::IdentityId;
 use crate::stage::Failure;
@@ -164,8 +164,8 @@ impl Scheduler {
         }
     }
 
-    fn begin_run(&mut self, run: Digest, work: &Work, priority: i32, by: Option<&IdentityId>) -> RunId {
-        let id = *self.run_ids.entry(run).or_insert(self.runs.len() as RunId);
+    fn begin_run(&mut self, run: RunId, work: &Work, priority: i32, by: Option<&IdentityId>) -> RunIndex {
+        let id = *self.run_ids.entry(run).or_insert(self.runs.len() as RunIndex);
         if id as usize == self.runs.len() {
             self.runs.push(Run { by: by.cloned(), ..Run::new(run, Arc::new(work.clone())) });
         }
@@ -187,14 +187,14 @@ impl Scheduler {
     }
 
     /// Makes a run the one that was submitted last.
-    fn put_last(&mut self, run: RunId) {
+    fn put_last(&mut self, run: RunIndex) {
         self.run_order.retain(|known| *known != run);
         self.run_order.push(run);
     }
 
     /// Adds tasks to a run, and gives those that ended without a result a new chance. Their
     /// specs are replaced by the new ones, since how a task is computed is not part of its key.
-    fn add_tasks(&mut self, run: RunId, specs: &[Arc<TaskSpec>]) {
+    fn add_tasks(&mut self, run: RunIndex, specs: &[Arc<TaskSpec>]) {
         let mut before = self.tasks.last().map(|entry| entry.task.spec.clone());
         for spec in specs {
             // A journal has arguments for each task of an array.
@@ -273,7 +273,7 @@ impl Scheduler {
 
     /// Takes results back. Tasks that read one of them wait for it again, including leased
     /// ones.
-    fn invalidate(&mut self, tasks: &[Digest]) {
+    fn invalidate(&mut self, tasks: &[TaskKey]) {
         let mut taken_back = vec![];
         for id in tasks.iter().filter_map(|task| self.ids.get(task)) {
             let task = &mut self.tasks[id as usize].task;
@@ -325,7 +325,7 @@ impl Scheduler {
         self.set_state(id, state);
     }
 
-    fn set_phase(&mut self, run: Digest, phase: Phase) {
+    fn set_phase(&mut self, run: RunId, phase: Phase) {
         let Some(run) = self.run_ids.get(&run).copied() else { return };
         self.runs[run as usize].phase = phase;
         for id in self.runs[run as usize].tasks.clone() {

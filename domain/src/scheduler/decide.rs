@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::queue::Picking;
-use super::run::RunId;
+use super::run::RunIndex;
 use super::worker::Worker;
 use super::{FAILURES_MAX, FAST_FAILURES_MAX, FAST_MS, Id, LOSSES_MAX, Phase, Reject, Request, Scheduler};
-use crate::digest::Digest;
 use crate::event::Event;
+use crate::id::{RunId, TaskKey};
 use crate::plan::TaskSpec;
 use crate::stage::{Failure, FailureCode};
 use crate::task::{Attempt, FencingToken, Lease, Released, State, Task, WorkerId};
@@ -148,13 +148,13 @@ impl Scheduler {
     }
 
     /// Whether a run has a task.
-    fn has(&self, run: Digest, key: Digest) -> bool {
+    fn has(&self, run: RunId, key: TaskKey) -> bool {
         let run = self.run_ids.get(&run);
         self.ids.get(&key).is_some_and(|id| run.is_some_and(|run| self.tasks[id as usize].runs.contains(run)))
     }
 
     /// Checks tasks that are added after the tasks that the run has.
-    fn check_plan(&self, run: Digest, tasks: &[TaskSpec]) -> Result<(), Reject> {
+    fn check_plan(&self, run: RunId, tasks: &[TaskSpec]) -> Result<(), Reject> {
         let mut seen = BTreeSet::new();
         for task in tasks {
             let reject = |problem| Err(Reject::InvalidPlan { task: task.key, problem });
@@ -176,13 +176,13 @@ impl Scheduler {
 
     /// The tasks that can be pruned among the given ones and those that need them: open ones
     /// that no other run wants.
-    fn prunable(&self, run: Digest, tasks: &[Digest]) -> Result<Vec<Digest>, Reject> {
+    fn prunable(&self, run: RunId, tasks: &[TaskKey]) -> Result<Vec<TaskKey>, Reject> {
         let run = *self.run_ids.get(&run).ok_or(Reject::UnknownRun(run))?;
         let named = tasks.iter().map(|key| self.ids.get(key).ok_or(Reject::UnknownTask(*key)));
         let mut next = named.collect::<Result<VecDeque<Id>, _>>()?;
         let mut seen = BTreeSet::new();
         let mut open = vec![];
-        let elsewhere = |other: &RunId| *other != run && self.runs[*other as usize].phase != Phase::Cancelled;
+        let elsewhere = |other: &RunIndex| *other != run && self.runs[*other as usize].phase != Phase::Cancelled;
         while let Some(id) = next.pop_front() {
             let entry = &self.tasks[id as usize];
             if seen.insert(id) && entry.task.is_open() && entry.runs.contains(&run) && !entry.runs.iter().any(elsewhere)
@@ -259,7 +259,7 @@ impl Scheduler {
 /// The event that invalidates the results of these tasks; empty if there are no tasks.
 fn invalidated<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Vec<Event> {
     let made = tasks.into_iter().filter(|task| task.artifact().is_some());
-    let tasks: BTreeSet<Digest> = made.map(|task| task.spec.key).collect();
+    let tasks: BTreeSet<TaskKey> = made.map(|task| task.spec.key).collect();
     if tasks.is_empty() { vec![] } else { vec![Event::ResultsInvalidated { tasks: tasks.into_iter().collect() }] }
 }
 

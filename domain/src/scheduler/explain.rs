@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Counts, Entry, Id, Phase, Reject, Scheduler, Worker};
-use crate::digest::Digest;
+use crate::id::TaskKey;
 use crate::plan::{Input, Source, TaskSpec};
 use crate::task::{State, Task, WorkerId};
 
@@ -30,7 +30,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
-    pub fn reasons(&self, key: Digest) -> Result<Vec<String>, Reject> {
+    pub fn reasons(&self, key: TaskKey) -> Result<Vec<String>, Reject> {
         let id = self.ids.get(&key).ok_or(Reject::UnknownTask(key))?;
         let entry = &self.tasks[id as usize];
         let task = &entry.task;
@@ -71,7 +71,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Reject::UnknownTask`].
-    pub fn comparison(&self, key: Digest) -> Result<Comparison, Reject> {
+    pub fn comparison(&self, key: TaskKey) -> Result<Comparison, Reject> {
         let id = self.ids.get(&key).ok_or(Reject::UnknownTask(key))?;
         let (spec, mut comparison) = (&self.tasks[id as usize].task.spec, Comparison::default());
         let is_like_it = |other: &&Arc<TaskSpec>| is_of_the_same(other, spec);
@@ -184,7 +184,7 @@ fn is_of_the_same(one: &TaskSpec, other: &TaskSpec) -> bool {
 }
 
 /// The keys of the tasks that made an input before and now, if these are two.
-fn both_made(before: Option<&Input>, after: &Input) -> Option<(Digest, Digest)> {
+fn both_made(before: Option<&Input>, after: &Input) -> Option<(TaskKey, TaskKey)> {
     match (before?.from, after.from) {
         (Source::Task(old), Source::Task(new)) if old != new => Some((old, new)),
         _ => None,
@@ -197,7 +197,7 @@ pub struct Comparison {
     /// Pairs of an earlier and a later task, nearest first.
     pairs: Vec<(Arc<TaskSpec>, Arc<TaskSpec>)>,
     /// The keys of all pairs but the first.
-    followed: BTreeSet<(Digest, Digest)>,
+    followed: BTreeSet<(TaskKey, TaskKey)>,
 }
 
 impl Comparison {
@@ -269,13 +269,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use crate::command::{self, CommandSpec, Commands};
+    use crate::id::TaskKey;
     use crate::resources::{Offer, Resources};
     use crate::scheduler::{Request, Scheduler};
     use crate::stage::{Failure, FailureCode, StageKind};
     use crate::task::WorkerId;
     use crate::work::Work;
 
-    fn submit(scheduler: &mut Scheduler, argument: &str, resources: Resources) -> [crate::digest::Digest; 2] {
+    fn submit(scheduler: &mut Scheduler, argument: &str, resources: Resources) -> [TaskKey; 2] {
         let spec = |name: &str, inputs: BTreeMap<String, String>| CommandSpec {
             name: name.to_owned(),
             argv: vec!["echo".to_owned(), if name == "make" { argument.to_owned() } else { String::new() }],

@@ -10,12 +10,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::RangeInclusive;
 
 use crate::digest::Digest;
+use crate::id::TaskKey;
 use crate::plan::TaskSpec;
 
 /// The position of each task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ids {
-    places: HashMap<Digest, u32, BuildHasherDefault<First8>>,
+    places: HashMap<TaskKey, u32, BuildHasherDefault<First8>>,
     /// Positions by the first eight bytes of the key, for lookups by prefix.
     order: BTreeSet<(u64, u32)>,
     /// Positions by the first eight bytes of a digest of stage and subject, for finding earlier
@@ -24,13 +25,13 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn get(&self, key: &Digest) -> Option<u32> {
+    pub(super) fn get(&self, key: &TaskKey) -> Option<u32> {
         self.places.get(key).copied()
     }
 
     /// Positions of all tasks whose keys lie in a range; a few others may be among them.
-    pub(super) fn near(&self, keys: RangeInclusive<Digest>) -> impl Iterator<Item = u32> {
-        let places = (head(keys.start()), u32::MIN)..=(head(keys.end()), u32::MAX);
+    pub(super) fn near(&self, keys: RangeInclusive<TaskKey>) -> impl Iterator<Item = u32> {
+        let places = (head(&keys.start().0), u32::MIN)..=(head(&keys.end().0), u32::MAX);
         self.order.range(places).map(|(_, id)| *id)
     }
 
@@ -42,7 +43,7 @@ impl Ids {
 
     pub(super) fn insert(&mut self, spec: &TaskSpec, id: u32) {
         self.places.insert(spec.key, id);
-        self.order.insert((head(&spec.key), id));
+        self.order.insert((head(&spec.key.0), id));
         self.labels.insert((label(spec), id));
     }
 

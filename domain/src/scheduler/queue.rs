@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use super::run::RunId;
+use super::run::RunIndex;
 use super::{Id, Scheduler, Worker};
 use crate::plan::TaskSpec;
 use crate::resources::{Free, GpuPart, Offer, Resources};
@@ -58,9 +58,9 @@ impl Classes {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Queues {
     /// Queues by run and class: longest chain first, then in the order of submission.
-    queues: BTreeMap<(RunId, u32), BTreeSet<Place>>,
+    queues: BTreeMap<(RunIndex, u32), BTreeSet<Place>>,
     /// The queue position of each task.
-    places: BTreeMap<Id, (RunId, u32, u64)>,
+    places: BTreeMap<Id, (RunIndex, u32, u64)>,
 }
 
 type Place = (Reverse<u64>, Id);
@@ -71,13 +71,13 @@ impl Queues {
     }
 
     /// Any task that is handed out on behalf of a run.
-    pub(super) fn first_of(&self, run: RunId) -> Option<Id> {
+    pub(super) fn first_of(&self, run: RunIndex) -> Option<Id> {
         let (_, queue) = self.queues.range((run, u32::MIN)..=(run, u32::MAX)).next()?;
         queue.first().map(|(_, id)| *id)
     }
 
     /// Moves a task to the queue of a run, or removes it from its queue.
-    pub(super) fn put(&mut self, id: Id, run: Option<RunId>, class: u32, chain_mflop: u64) {
+    pub(super) fn put(&mut self, id: Id, run: Option<RunIndex>, class: u32, chain_mflop: u64) {
         let wanted = run.map(|run| (run, class, chain_mflop));
         let before = match wanted {
             Some(place) => self.places.insert(id, place),
@@ -109,7 +109,7 @@ pub(super) struct Picking<'a> {
     free: Free,
     picked: BTreeSet<Id>,
     /// Number of tasks picked on behalf of each run.
-    shares: BTreeMap<RunId, usize>,
+    shares: BTreeMap<RunIndex, usize>,
     /// The first task of each queue that the worker could take one from, the best on top.
     /// Picking a task can only move other tasks of its run further back.
     heads: BinaryHeap<Reverse<Head>>,
@@ -122,7 +122,7 @@ struct Head {
     priority: Reverse<i32>,
     under_way: usize,
     place: Place,
-    run: RunId,
+    run: RunIndex,
     class: u32,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Picking<'a> {
     }
 
     /// The first task of a queue with its current order.
-    fn head(&self, run: RunId, class: u32) -> Option<Head> {
+    fn head(&self, run: RunIndex, class: u32) -> Option<Head> {
         let place = self.choose(self.scheduler.queues.queues.get(&(run, class))?, class)?;
         let known = &self.scheduler.runs[run as usize];
         let under_way = known.counts.leased + self.shares.get(&run).copied().unwrap_or(0);

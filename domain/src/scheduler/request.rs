@@ -1,6 +1,6 @@
 //! Requests to the scheduler, and why a request is refused.
 
-use crate::digest::Digest;
+use crate::id::{ArtifactId, RunId, TaskKey};
 use crate::plan::{Plan, TaskSpec};
 use crate::registry::IdentityId;
 use crate::resources::Offer;
@@ -16,7 +16,7 @@ pub enum Request {
     Submit {
         work: Work,
         /// Digest of the run's plan.
-        run: Digest,
+        run: RunId,
         /// The first tasks of the run, each after all that it needs.
         tasks: Vec<TaskSpec>,
         /// Number of tasks that follow.
@@ -28,28 +28,28 @@ pub enum Request {
     },
     /// Adds tasks to a run that is being submitted.
     AddTasks {
-        run: Digest,
+        run: RunId,
         /// The tasks, each after all that it needs.
         tasks: Vec<TaskSpec>,
         /// The submitter; none if the coordinator's own machine asks.
         by: Option<IdentityId>,
     },
     /// Cancels a run.
-    Cancel { run: Digest },
+    Cancel { run: RunId },
     /// Pauses a run: workers hand back what they run of it.
-    Pause { run: Digest },
+    Pause { run: RunId },
     /// Resumes a paused run.
-    Resume { run: Digest },
+    Resume { run: RunId },
     /// Prunes tasks of a run, for a sweep or a person.
     Prune {
-        run: Digest,
+        run: RunId,
         /// Keys of the tasks; all tasks that need them are pruned too.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// Invalidates results that are lost or no longer trusted: their tasks are computed again.
     Invalidate {
         /// Keys of the tasks that made the results.
-        tasks: Vec<Digest>,
+        tasks: Vec<TaskKey>,
     },
     /// Adds a worker, or updates what a worker offers.
     Join {
@@ -78,27 +78,27 @@ pub enum Request {
     /// stored.
     Checkpoint {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease.
         token: FencingToken,
         /// Digest of the checkpoint's manifest.
-        artifact: Digest,
+        artifact: ArtifactId,
         /// Number of steps done at the checkpoint.
         step: u64,
     },
     /// Commits the result of an attempt. Its files are already stored.
     Commit {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease.
         token: FencingToken,
         /// Digest of the result's manifest.
-        artifact: Digest,
+        artifact: ArtifactId,
     },
     /// Reports the failure of an attempt.
     Fail {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease.
         token: FencingToken,
         failure: Failure,
@@ -106,7 +106,7 @@ pub enum Request {
     /// Gives back a lease, or reports that its worker has lost it.
     Release {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease.
         token: FencingToken,
         why: Released,
@@ -123,7 +123,7 @@ impl Request {
 
     /// The requests that submit a plan part by part. Each is decided after the one before.
     pub fn submission(work: Work, plan: Plan, priority: i32, by: Option<IdentityId>) -> impl Iterator<Item = Self> {
-        let run = plan.digest();
+        let run = plan.id();
         let mut tasks = plan.tasks.into_iter().peekable();
         let mut head = Some(work);
         std::iter::from_fn(move || {
@@ -150,13 +150,13 @@ impl Request {
 pub enum Reject {
     /// No task has that key.
     #[error("unknown task {}", .0.short())]
-    UnknownTask(Digest),
+    UnknownTask(TaskKey),
     /// No run has that digest.
     #[error("unknown run {}", .0.short())]
-    UnknownRun(Digest),
+    UnknownRun(RunId),
     /// The run was cancelled while it was being submitted.
     #[error("run {} was cancelled meanwhile; submit it again", .0.short())]
-    Cancelled(Digest),
+    Cancelled(RunId),
     /// No worker has that id.
     #[error("unknown worker {0}: it has no session, or has been silent for too long")]
     UnknownWorker(WorkerId),
@@ -164,7 +164,7 @@ pub enum Reject {
     #[error("lease {token} of task {} is over", task.short())]
     Fenced {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         /// Fencing token of the lease.
         token: FencingToken,
     },
@@ -172,7 +172,7 @@ pub enum Reject {
     #[error("task {} of the plan is not consistent: {problem}", task.short())]
     InvalidPlan {
         /// Key of the task.
-        task: Digest,
+        task: TaskKey,
         problem: &'static str,
     },
 }

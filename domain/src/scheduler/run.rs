@@ -6,20 +6,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Id;
-use crate::digest::Digest;
+use crate::id::RunId;
 use crate::registry::IdentityId;
 use crate::stage::StageKind;
 use crate::task::{State, Task};
 use crate::work::Work;
 
 /// Index of a run; runs are never removed.
-pub(super) type RunId = u32;
+pub(super) type RunIndex = u32;
 
 /// One submission of some work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Digest of the run's plan.
-    pub id: Digest,
+    pub id: RunId,
     pub work: Arc<Work>,
     /// Whether the run is active, paused or cancelled.
     pub phase: Phase,
@@ -57,7 +57,7 @@ pub enum Phase {
 }
 
 impl Run {
-    pub(super) fn new(id: Digest, work: Arc<Work>) -> Self {
+    pub(super) fn new(id: RunId, work: Arc<Work>) -> Self {
         Self {
             id,
             work,

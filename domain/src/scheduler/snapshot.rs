@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::run::{Phase, Run, RunId};
+use super::run::{Phase, Run, RunIndex};
 use super::worker::Worker;
 use super::{Ended, Id, Scheduler};
-use crate::digest::Digest;
+use crate::id::{RunId, TaskKey};
 use crate::registry::IdentityId;
 use crate::resources::Offer;
 use crate::task::{FencingToken, Task, WorkerId};
@@ -18,9 +18,9 @@ use crate::work::Work;
 /// thrown away: the events say the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
-    tasks: Vec<(Task, Vec<RunId>)>,
+    tasks: Vec<(Task, Vec<RunIndex>)>,
     runs: Vec<RunData>,
-    run_order: Vec<RunId>,
+    run_order: Vec<RunIndex>,
     workers: Vec<(WorkerId, WorkerData)>,
     last_token: u64,
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct Snapshot {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct RunData {
-    id: Digest,
+    id: RunId,
     work: Arc<Work>,
     phase: Phase,
     priority: i32,
@@ -51,7 +51,7 @@ struct WorkerData {
     quarantined: Option<String>,
     leases: BTreeSet<FencingToken>,
     last_request: u64,
-    fast_failures: BTreeSet<Digest>,
+    fast_failures: BTreeSet<TaskKey>,
     has: VecDeque<Id>,
 }
 
@@ -113,10 +113,10 @@ impl TryFrom<Snapshot> for Scheduler {
             (run.phase, run.priority, run.cached, run.tasks) = (data.phase, data.priority, data.cached, data.tasks);
             run.by = data.by;
             missing.push(data.missing);
-            scheduler.run_ids.insert(run.id, scheduler.runs.len() as RunId);
+            scheduler.run_ids.insert(run.id, scheduler.runs.len() as RunIndex);
             scheduler.runs.push(run);
         }
-        let run_known = |run: &RunId| (*run as usize) < scheduler.runs.len();
+        let run_known = |run: &RunIndex| (*run as usize) < scheduler.runs.len();
         if !snapshot.run_order.iter().chain(snapshot.tasks.iter().flat_map(|(_, runs)| runs)).all(run_known) {
             return Err(InvalidSnapshot("run"));
         }

@@ -5,8 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::{self, CommandSpec, Commands};
+use crate::digest::Digest;
 use crate::event::Event;
 use crate::experiment::Experiment;
+use crate::id::{ArtifactId, RunId, TaskKey};
 use crate::plan::{self, Data, Plan};
 use crate::registry::IdentityId;
 use crate::resources::{Gpu, Offer, Resources};
@@ -23,7 +25,7 @@ struct World {
     now_ms: i64,
 }
 
-type Held = (Digest, FencingToken);
+type Held = (TaskKey, FencingToken);
 
 fn id(worker: &str) -> WorkerId {
     WorkerId(worker.to_owned())
@@ -80,12 +82,12 @@ impl World {
         self.request(Request::Join { worker: id(worker), name: worker.to_owned(), offer }).unwrap();
     }
 
-    fn submit(&mut self) -> Digest {
+    fn submit(&mut self) -> RunId {
         self.submit_plan(Self::small_study(), 0)
     }
 
-    fn submit_plan(&mut self, plan: Plan, priority: i32) -> Digest {
-        let run = plan.digest();
+    fn submit_plan(&mut self, plan: Plan, priority: i32) -> RunId {
+        let run = plan.id();
         let work = Work::Study { experiment: Box::default(), data: Data::of_the_paper() };
         for part in Request::submission(work, plan, priority, None) {
             self.request(part).unwrap();
@@ -113,10 +115,10 @@ impl World {
     }
 
     fn commit_other(&mut self, (task, token): Held, result: &[u8]) -> Result<usize, Reject> {
-        self.request(Request::Commit { task, token, artifact: Digest::of(result) })
+        self.request(Request::Commit { task, token, artifact: ArtifactId(Digest::of(result)) })
     }
 
-    fn invalidate(&mut self, task: Digest) -> Result<usize, Reject> {
+    fn invalidate(&mut self, task: TaskKey) -> Result<usize, Reject> {
         self.request(Request::Invalidate { tasks: vec![task] })
     }
 
@@ -128,7 +130,7 @@ impl World {
         self.request(Request::Release { task, token, why })
     }
 
-    fn counts(&self, run: Digest) -> Counts {
+    fn counts(&self, run: RunId) -> Counts {
         self.scheduler.run(run).unwrap().counts
     }
 
@@ -163,7 +165,7 @@ fn commit_with_an_old_token_is_fenced() {
     let fenced = Err(Reject::Fenced { task: old.0, token: old.1 });
     assert_eq!(world.commit(old), fenced);
     let (task, token) = old;
-    let checkpoint = Request::Checkpoint { task, token, artifact: Digest::of(b"old"), step: 9 };
+    let checkpoint = Request::Checkpoint { task, token, artifact: ArtifactId(Digest::of(b"old")), step: 9 };
     assert_eq!(world.request(checkpoint), fenced);
     assert_eq!(world.commit(new), Ok(1));
     assert_eq!(world.commit(old), fenced);
@@ -220,7 +222,7 @@ fn what_ended_without_a_result_is_computed_as_the_newest_submission_asks() {
     };
     let (wide, narrow) = (study(None), study(Some(4)));
     // How many pictures go through the network at once is no part of a key.
-    assert_eq!(wide.digest(), narrow.digest());
+    assert_eq!(wide.id(), narrow.id());
     let mut world = World::with(&["a"], 1);
     world.submit_plan(wide, 0);
     let is_training = |world: &World, lease: Held| match &world.scheduler.task(lease.0).unwrap().spec.stage {
@@ -297,7 +299,7 @@ fn a_task_that_gets_further_does_not_kill_its_workers() {
     for step in 0..3 * u64::from(LOSSES_MAX) {
         let lease = world.acquire("a").unwrap();
         let (task, token) = lease;
-        let artifact = Digest::of(&step.to_le_bytes());
+        let artifact = ArtifactId(Digest::of(&step.to_le_bytes()));
         world.request(Request::Checkpoint { task, token, artifact, step }).unwrap();
         assert_eq!(world.scheduler.task(task).unwrap().checkpoint.as_ref().unwrap().artifact, artifact);
         world.release(lease, Released::Lost).unwrap();
@@ -372,7 +374,7 @@ fn a_paused_run_waits_and_what_it_shares_goes_on() {
 fn what_a_search_drops_is_pruned_unless_another_run_needs_it() {
     let mut world = World::with(&["a"], 1);
     let plan = plain(3, Resources::default());
-    let keys: Vec<Digest> = plan.tasks.iter().map(|task| task.key).collect();
+    let keys: Vec<TaskKey> = plan.tasks.iter().map(|task| task.key).collect();
     let run = world.submit_plan(plan.clone(), 0);
     let mut part = plan;
     part.tasks.truncate(1);
@@ -531,7 +533,7 @@ fn a_result_is_committed_again_only_with_the_same_files() {
     let State::Committed { artifact, .. } = world.scheduler.task(task).unwrap().state else { panic!("no result") };
     let mut commit = |artifact| world.request(Request::Commit { task, token, artifact });
     assert_eq!(commit(artifact), Ok(0));
-    assert_eq!(commit(Digest::of(b"other files")), Err(Reject::Fenced { task, token }));
+    assert_eq!(commit(ArtifactId(Digest::of(b"other files"))), Err(Reject::Fenced { task, token }));
 }
 
 #[test]
@@ -567,9 +569,9 @@ fn a_call_for_work_is_given_no_more_than_fits_a_message() {
 }
 
 /// A run of five tasks in parts of two.
-fn in_parts() -> (Digest, Vec<Request>) {
+fn in_parts() -> (RunId, Vec<Request>) {
     let plan = plain(5, Resources::default());
-    let run = plan.digest();
+    let run = plan.id();
     let mut parts = plan
         .tasks
         .chunks(2)
@@ -647,7 +649,7 @@ fn all_that_somebody_hands_in_is_kept_for_them_also_again_and_in_parts() {
 fn what_needs_a_dropped_task_is_dropped_too() {
     let mut world = World::with(&["a"], 1);
     let plan = chain();
-    let keys: Vec<Digest> = plan.tasks.iter().map(|task| task.key).collect();
+    let keys: Vec<TaskKey> = plan.tasks.iter().map(|task| task.key).collect();
     let run = world.submit_plan(plan, 0);
     world.request(Request::Prune { run, tasks: vec![keys[1], keys[1]] }).unwrap();
     assert_eq!((world.counts(run).pruned, world.counts(run).ready), (2, 1));
@@ -777,7 +779,7 @@ proptest! {
                 (6, Some(lease)) => drop(world.release(lease, Released::Preempted)),
                 (7, Some(lease)) => held.retain(|other| *other != lease),
                 (8, Some((task, token))) => {
-                    let artifact = Digest::of(&[pick as u8]);
+                    let artifact = ArtifactId(Digest::of(&[pick as u8]));
                     drop(world.request(Request::Checkpoint { task, token, artifact, step: pick as u64 }));
                 }
                 (9, _) => drop(world.request(Request::Leave { worker: id(names[pick]) })),

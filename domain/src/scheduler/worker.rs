@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::Id;
 use super::queue::Classes;
-use crate::digest::Digest;
+use crate::id::TaskKey;
 use crate::resources::{Free, GpuPart, Offer, Resources};
 use crate::task::FencingToken;
 
@@ -27,7 +27,7 @@ pub struct Worker {
     /// Number of the worker's last call that was answered with leases.
     pub(super) last_request: u64,
     /// Tasks that failed fast on the worker since its last success.
-    pub(super) fast_failures: BTreeSet<Digest>,
+    pub(super) fast_failures: BTreeSet<TaskKey>,
     /// Tasks whose results the worker made or fetched, oldest first.
     pub(super) has: VecDeque<Id>,
     /// The unused part of the worker's offer.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use domain::artifact::{InvalidManifest, Manifest};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use tokio::task::{JoinError, JoinSet};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -64,7 +65,7 @@ pub enum Error {
     Manifest(#[from] InvalidManifest),
     /// A stored manifest does not decode.
     #[error("{} is not a manifest: {problem}", artifact.short())]
-    NotAManifest { artifact: Digest, problem: String },
+    NotAManifest { artifact: ArtifactId, problem: String },
     /// A file is too large to be held in memory.
     #[error("{} is larger than {most} bytes, which is the most that is taken into memory", digest.short())]
     TooLarge {

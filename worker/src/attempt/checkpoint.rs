@@ -35,7 +35,7 @@ impl Attempt<'_> {
         let message = v1::SaveCheckpointRequest {
             task_key: self.grant.task.to_string(),
             token: self.grant.token.0,
-            artifact: manifest.digest().to_string(),
+            artifact: manifest.id().to_string(),
             manifest: manifest.to_bytes(),
             step,
         };

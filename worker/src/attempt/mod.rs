@@ -242,6 +242,7 @@ fn of_transfer(error: &transfer::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use domain::digest::Digest;
+    use domain::id::TaskKey;
     use domain::resources::Gpu;
     use domain::seed::Seed;
     use domain::stage::StageKind;
@@ -251,7 +252,7 @@ mod tests {
 
     fn grant() -> Grant {
         Grant {
-            task: Digest::of(b"task"),
+            task: TaskKey(Digest::of(b"task")),
             token: FencingToken(1),
             attempt: Attempt(1),
             label: "report".to_owned(),

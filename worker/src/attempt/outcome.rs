@@ -82,7 +82,7 @@ impl Attempt<'_> {
     async fn send(&self, outcome: &Outcome) -> Result<(), Status> {
         let end = match outcome {
             Outcome::Done(manifest) => {
-                End::Succeeded(v1::Succeeded { artifact: manifest.digest().to_string(), manifest: manifest.to_bytes() })
+                End::Succeeded(v1::Succeeded { artifact: manifest.id().to_string(), manifest: manifest.to_bytes() })
             }
             Outcome::Failed(failure) => {
                 End::Failed(v1::Failed { code: failure.code.name().to_owned(), message: failure.message.clone() })

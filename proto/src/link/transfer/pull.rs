@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use domain::artifact::{Entry, MANIFEST_MAX, Manifest};
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use tokio::fs;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -25,8 +26,8 @@ impl Transfer {
     ///
     /// # Errors
     /// If it is not stored or not a manifest.
-    pub async fn manifest(&self, artifact: Digest) -> Result<Manifest, Error> {
-        let bytes = self.bytes_up_to(artifact, MANIFEST_MAX as u64).await?;
+    pub async fn manifest(&self, artifact: ArtifactId) -> Result<Manifest, Error> {
+        let bytes = self.bytes_up_to(artifact.0, MANIFEST_MAX as u64).await?;
         Manifest::from_bytes(&bytes).map_err(|error| Error::NotAManifest { artifact, problem: error.to_string() })
     }
 
@@ -164,7 +165,7 @@ impl Transfer {
     ///
     /// # Errors
     /// As [`Transfer::get_file`].
-    pub async fn pull(&self, artifact: Digest, only: &[String], root: &Path) -> Result<Manifest, Error> {
+    pub async fn pull(&self, artifact: ArtifactId, only: &[String], root: &Path) -> Result<Manifest, Error> {
         let manifest = self.manifest(artifact).await?;
         let wanted = |entry: &&Entry| only.is_empty() || only.contains(&entry.path);
         fs::create_dir_all(root).await.map_err(io_error("create", root))?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use domain::artifact::Manifest;
 use domain::digest::Digest;
+use domain::id::ArtifactId;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,9 +73,9 @@ impl Transfer {
     ///
     /// # Errors
     /// If a file cannot be read, was changed meanwhile, or cannot be stored.
-    pub async fn push(&self, root: &Path, manifest: &Manifest) -> Result<Digest, Error> {
+    pub async fn push(&self, root: &Path, manifest: &Manifest) -> Result<ArtifactId, Error> {
         self.push_many(&[(root.to_owned(), manifest.clone())]).await?;
-        Ok(manifest.digest())
+        Ok(manifest.id())
     }
 
     /// Stores what is missing of several folders.
@@ -83,13 +84,13 @@ impl Transfer {
     /// As [`Transfer::push`].
     pub async fn push_many(&self, folders: &[(PathBuf, Manifest)]) -> Result<(), Error> {
         let files = folders.iter().flat_map(|(root, manifest)| files_of(root, manifest));
-        let manifests = folders.iter().map(|(_, manifest)| manifest.digest());
+        let manifests = folders.iter().map(|(_, manifest)| manifest.id().0);
         let missing = self.missing(files.clone().map(|(_, digest)| digest).chain(manifests)).await?;
         self.put_missing(files, &missing).await?;
         // A manifest is stored after its files, so that one that exists is whole.
         for (_, manifest) in folders {
-            if missing.contains(&manifest.digest()) {
-                self.put(Source::Bytes(manifest.to_bytes().into()), manifest.digest()).await?;
+            if missing.contains(&manifest.id().0) {
+                self.put(Source::Bytes(manifest.to_bytes().into()), manifest.id().0).await?;
             }
         }
         Ok(())
