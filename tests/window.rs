@@ -220,11 +220,23 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
     worker.drain().await;
 }
 
+#[test]
+#[cfg_attr(not(promtool), ignore = "needs LITHOGEN_TEST_PROMTOOL: the path of promtool (apt install prometheus)")]
+fn promtool_finds_nothing_wrong_with_the_configuration_of_prometheus() {
+    let config = workspace().join("deploy/prometheus/prometheus.yml");
+    let checked = promtool().args(["check", "config", "--lint-fatal"]).arg(config).output().unwrap();
+    let said = [checked.stdout, checked.stderr].concat();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+fn promtool() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("LITHOGEN_TEST_PROMTOOL").unwrap())
+}
+
 /// Asks promtool about metrics.
 fn is_right(text: &str) {
     use std::io::Write;
-    let promtool = std::env::var_os("LITHOGEN_TEST_PROMTOOL").unwrap();
-    let mut checking = std::process::Command::new(promtool)
+    let mut checking = promtool()
         .args(["check", "metrics"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())

@@ -328,7 +328,7 @@ fn commands_shown_to_people_parse() {
 #[test]
 fn the_readme_names_every_file() {
     let readme = read("README.md");
-    for folder in ["", "systemd", "slurm", "container"] {
+    for folder in ["", "systemd", "slurm", "container", "prometheus"] {
         for entry in fs::read_dir(deploy().join(folder)).expect("a folder") {
             let path = entry.expect("an entry").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
