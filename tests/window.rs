@@ -202,8 +202,19 @@ async fn all_metrics_are_there_after_some_work_and_no_others() {
     assert_eq!(plain(http, "/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(plain(http, "/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(plain(http, "/").await.0, 404);
+    run_in(folder.path(), "artifact gc").is_done();
+    shows(http, "/metrics", 200, &format!("lithogen_store_bytes {}\n", stored(folder.path()))).await;
     running.signal("INT");
     running.end().is_done();
+}
+
+/// Bytes of the files that a coordinator with this state folder has stored.
+fn stored(state: &Path) -> u64 {
+    let entries = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let folders = entries(&state.join("blobs")).into_iter().filter(|path| path.file_name().unwrap().len() == 2);
+    let files: Vec<_> = folders.flat_map(|folder| entries(&folder)).collect();
+    assert!(!files.is_empty());
+    files.iter().map(|file| file.metadata().unwrap().len()).sum()
 }
 
 #[tokio::test]

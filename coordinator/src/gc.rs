@@ -21,6 +21,7 @@ use domain::scheduler::Scheduler;
 use crate::blobs::upload::GIVEN_UP;
 use crate::blobs::{self, Blobs, Looked, Stored};
 use crate::driver::{Gone, Handle};
+use crate::telemetry;
 
 /// Blobs removed at a time, while nobody can ask for any.
 const BATCH: usize = 64;
@@ -126,18 +127,31 @@ pub async fn collect(driver: &Handle, blobs: &Blobs, grace: Duration, dry_run: b
     for batch in unused.chunks(BATCH) {
         removed.extend(if dry_run { batch.to_vec() } else { blobs.remove(batch, since).await? });
     }
-    let bytes = |blobs: &[Stored]| blobs.iter().map(|blob| blob.size).sum::<u64>();
     let kept_files = (listed.len() - removed.len()) as u64;
     let kept_bytes = bytes(&listed) - bytes(&removed);
+    if !dry_run {
+        telemetry::stored(kept_bytes);
+    }
     let removed_uploads = blobs.remove_uploads(since, dry_run)?;
     Ok(Collected { removed, removed_uploads, kept_files, kept_bytes })
 }
 
-/// Removes abandoned uploads from time to time; errors are logged.
+fn bytes(blobs: &[Stored]) -> u64 {
+    blobs.iter().map(|blob| blob.size).sum()
+}
+
+/// Removes abandoned uploads from time to time, and counts what is stored if anybody may look;
+/// errors are logged.
 pub async fn keep_tidy(blobs: Blobs) {
     let mut every = tokio::time::interval(TIDY_EVERY);
     loop {
         every.tick().await;
+        if telemetry::is_counting() {
+            match blobs.list().await {
+                Ok(listed) => telemetry::stored(bytes(&listed)),
+                Err(error) => tracing::warn!(%error, "what is stored could not be counted"),
+            }
+        }
         let blobs = blobs.clone();
         let since = SystemTime::now().checked_sub(GIVEN_UP).unwrap_or(SystemTime::UNIX_EPOCH);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || blobs.remove_uploads(since, false)).await {
@@ -154,7 +168,7 @@ pub async fn repeat(driver: Handle, blobs: Blobs, period: Duration) {
         let Some(_turn) = blobs.upkeep() else { continue };
         match collect(&driver, &blobs, GRACE, false).await {
             Ok(collected) => {
-                let bytes: u64 = collected.removed.iter().map(|blob| blob.size).sum();
+                let bytes = bytes(&collected.removed);
                 tracing::info!(files = collected.removed.len(), bytes, "garbage collected");
             }
             Err(error) => tracing::error!(%error, "garbage could not be collected"),

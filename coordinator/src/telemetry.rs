@@ -29,6 +29,7 @@ const HANDLING: &str = "lithogen_grpc_server_handling_seconds";
 const TASKS: &str = "lithogen_tasks";
 const WORKERS: &str = "lithogen_workers";
 const HEARTBEAT: &str = "lithogen_worker_last_heartbeat_timestamp_seconds";
+const STORE_BYTES: &str = "lithogen_store_bytes";
 const FREE: &str = "lithogen_state_free_bytes";
 const BUILD: &str = "lithogen_build_info";
 
@@ -101,6 +102,13 @@ pub const METRICS: &[Metric] = &[
         help: "Bytes of artifacts that came in and went out, as they were sent.",
     },
     Metric {
+        name: STORE_BYTES,
+        kind: Kind::Gauge,
+        unit: Unit::Bytes,
+        labels: &[],
+        help: "Bytes of all stored files as they lie there, counted at the start, every hour and at collections.",
+    },
+    Metric {
         name: FREE,
         kind: Kind::Gauge,
         unit: Unit::Bytes,
@@ -125,6 +133,11 @@ pub const METRICS: &[Metric] = &[
 
 /// Whether this process has a recorder, as all coordinators in it share theirs.
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything is counted.
+pub(crate) fn is_counting() -> bool {
+    IS_COUNTING.load(Ordering::Relaxed)
+}
 
 /// Begins to count. Creates the series that are still zero, so that their first change counts
 /// as one.
@@ -169,7 +182,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// The countable outcomes of an event that the scheduler is about to apply.
     pub(crate) fn before(&mut self, event: &Event, rows: &[Row], scheduler: &Scheduler, at_ms: i64) -> Vec<Happened> {
-        if !IS_COUNTING.load(Ordering::Relaxed) {
+        if !is_counting() {
             return vec![];
         }
         match event {
@@ -193,7 +206,7 @@ impl Meter {
 
     /// Notes which tasks are ready, of those that an event that was applied may have made so.
     pub(crate) fn after(&mut self, event: &Event, scheduler: &Scheduler, at_ms: i64) {
-        if !IS_COUNTING.load(Ordering::Relaxed) {
+        if !is_counting() {
             return;
         }
         let is_ready = |task: TaskKey| scheduler.task(task).is_ok_and(|task| task.state == State::Ready);
@@ -265,6 +278,11 @@ pub(crate) fn came_in(bytes: usize) {
 /// Counts bytes of a download.
 pub(crate) fn went_out(bytes: usize) {
     counter!(ARTIFACT_BYTES, "direction" => "out").increment(bytes as u64);
+}
+
+/// Notes how many bytes the blob store holds.
+pub(crate) fn stored(bytes: u64) {
+    gauge!(STORE_BYTES).set(bytes as f64);
 }
 
 /// Notes how long a call took until its answer began. Only methods of the table in `access` are
