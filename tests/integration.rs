@@ -30,6 +30,7 @@ mod standby;
 mod strangers;
 mod submissions;
 mod tidy;
+mod traces;
 mod versions;
 mod window;
 mod wire;

@@ -14,6 +14,7 @@
 //! | [`progress`] | bars and lines while a study runs |
 //! | [`table`] | results as text |
 //! | [`out`] | standard output and error: what terminals are let see |
+//! | `traces` | traces, for a receiver that the environment names |
 //! | [`units`] | sizes and times as people write them |
 //! | [`exit`] | exit codes |
 
@@ -34,13 +35,19 @@ pub mod progress;
 pub mod remote;
 pub mod spec;
 pub mod table;
+mod traces;
 pub mod units;
 pub mod weights;
 
 use std::process::ExitCode;
 
 use args::{Cli, Command, LogFormat};
-use tracing_subscriber::EnvFilter;
+use traces::Traces;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
 /// Runs one command; what went wrong is on standard error.
 pub fn run(cli: Cli) -> ExitCode {
@@ -52,8 +59,13 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let filter = EnvFilter::try_from_env("LITHOGEN_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,lithogen_cli={level},coordinator={level},worker={level}")));
-    start_logs(filter, log_format(&cli.command));
-    match dispatch(cli) {
+    let traces = Traces::start(&cli.command);
+    start_logs(filter, log_format(&cli.command), traces.as_ref().ok().and_then(Option::as_ref));
+    let traces = traces.unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    });
+    let code = match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit::code_of(&error);
@@ -62,7 +74,11 @@ pub fn run(cli: Cli) -> ExitCode {
             }
             ExitCode::from(code)
         }
+    };
+    if let Some(traces) = traces {
+        traces.end();
     }
+    code
 }
 
 /// What looks after workers speaks to people, also where workers do not.
@@ -74,22 +90,31 @@ fn log_format(command: &Command) -> LogFormat {
     }
 }
 
-fn start_logs(filter: EnvFilter, format: LogFormat) {
-    let logs = tracing_subscriber::fmt()
-        // Complaining where nobody reads would panic in the midst of a call.
-        .log_internal_errors(false);
+/// Logs for people have none of our spans. JSON has all of them, whatever it has of events, and
+/// so have traces.
+fn start_logs(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) {
+    let traced = registry().with(traces.map(|traces| traces.layer().with_filter(filter_fn(is_our_span))));
+    // Complaining where nobody reads would panic in the midst of a call.
+    let logs = fmt::layer().log_internal_errors(false);
     match format {
-        LogFormat::Text => logs
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .with_target(false)
-            .init(),
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let logs = logs.with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+            traced.with(logs.with_filter(filter.and(filter_fn(|metadata| !is_our_span(metadata))))).init();
+        }
         LogFormat::Json => {
-            logs.with_env_filter(out::with_notes(filter)).json().flatten_event(true).with_writer(|| out::Lines).init();
+            let logs = logs.json().flatten_event(true).with_writer(|| out::Lines);
+            traced.with(logs.with_filter(out::with_notes(filter).or(filter_fn(is_our_span)))).init();
             out::write_json();
         }
     }
+}
+
+fn is_our_span(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target().split("::").next().unwrap_or_default();
+    metadata.is_span()
+        && *metadata.level() <= Level::INFO
+        && ["coordinator", "worker", "lithogen_cli"].contains(&target)
 }
 
 /// The chain of causes on one line, each said once.

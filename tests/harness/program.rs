@@ -52,6 +52,7 @@ pub(crate) fn lithogen<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) 
     {
         command.env_remove(format!("LITHOGEN_{name}"));
     }
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_SERVICE_NAME");
     command.args(arguments).stdin(Stdio::null());
     command
 }
