@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use domain::event::Event;
 use domain::id::{ArtifactId, TaskKey};
+use domain::runner::event::Event;
 use proto::v1::RunState;
 
 use crate::harness::dice::Dice;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::command::{self, CommandSpec, Commands};
 use domain::id::TaskKey;
 use domain::resources::{Gpu, Resources};
+use domain::runner::command::{self, CommandSpec, Commands};
 use proto::channel::call;
 use proto::v1;
 use serde_json::json;

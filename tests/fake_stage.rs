@@ -17,7 +17,7 @@ use std::process::exit;
 use std::time::Duration;
 
 use domain::digest::Digest;
-use domain::stage::{Folder, Monitor, Progress};
+use domain::study::stage::{Folder, Monitor, Progress};
 use worker::child::protocol::{ORDER, Order};
 use worker::child::speaker::Speaker;
 use worker::reaper::GUARD;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use domain::command::CommandSpec;
 use domain::digest::Digest;
-use domain::event::Event;
+use domain::runner::command::CommandSpec;
+use domain::runner::event::Event;
 use proto::channel::call;
 use proto::v1;
 

@@ -11,12 +11,12 @@ use coordinator::journal::postgres::Server;
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Error, Journal, Sqlite, Tables, backup, recover};
 use coordinator::{Config, driver};
-use domain::command::{self, CommandSpec, Commands};
-use domain::event::Event;
 use domain::id::{RunId, TaskKey};
-use domain::registry::{Request, Role};
-use domain::scheduler::Scheduler;
-use domain::work::Work;
+use domain::runner::command::{self, CommandSpec, Commands};
+use domain::runner::event::Event;
+use domain::runner::registry::{Request, Role};
+use domain::runner::scheduler::Scheduler;
+use domain::runner::work::Work;
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
@@ -366,10 +366,10 @@ fn recovering_keeps_what_can_be_read_and_says_what_is_lost() {
     // No lease of before, lost or not, has the number of one that comes.
     let mut scheduler = Scheduler::default();
     all.iter().for_each(|(_, event)| scheduler.apply(event));
-    let before = serde_json::to_value(domain::scheduler::snapshot::Snapshot::from(&scheduler)).unwrap();
+    let before = serde_json::to_value(domain::runner::scheduler::snapshot::Snapshot::from(&scheduler)).unwrap();
     let mut scheduler = Scheduler::default();
     kept.iter().map(|(_, event)| event).chain([&noted]).for_each(|event| scheduler.apply(event));
-    let after = serde_json::to_value(domain::scheduler::snapshot::Snapshot::from(&scheduler)).unwrap();
+    let after = serde_json::to_value(domain::runner::scheduler::snapshot::Snapshot::from(&scheduler)).unwrap();
     assert!(after["last_token"].as_u64() >= before["last_token"].as_u64());
 
     let again = run_in(state, "journal recover");

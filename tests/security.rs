@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use domain::registry::Role;
+use domain::runner::registry::Role;
 use proto::channel::{Credentials, call, connect};
 use proto::identity::{self, Identity};
 use proto::join_token::{Fingerprint, JoinToken, Secret};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use coordinator::journal::Location;
 use coordinator::journal::postgres::Server;
-use domain::registry::Role;
+use domain::runner::registry::Role;
 use proto::channel::call;
 use proto::v1;
 use proto::v1::run_service_client::RunServiceClient;

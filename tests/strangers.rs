@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coordinator::config::{Limits, Share};
-use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
 use domain::id::ArtifactId;
-use domain::registry::Role;
+use domain::runner::command::{CommandSpec, Commands};
+use domain::runner::registry::Role;
 use proto::channel::{Credentials, blob_call, call, connect, handshake};
 use proto::codec::SmallBuffers;
 use proto::identity::{self, Identity};

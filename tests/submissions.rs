@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::command::{CommandSpec, Commands};
 use domain::digest::Digest;
-use domain::experiment::Experiment;
 use domain::id::ArtifactId;
+use domain::runner::command::{CommandSpec, Commands};
+use domain::study::experiment::Experiment;
 use proto::channel::call;
 use proto::status::of_verdict;
 use proto::transfer::{self, Transfer};

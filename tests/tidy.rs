@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use domain::experiment::Scale;
-use domain::overrides::{self, SpecFile};
+use domain::study::experiment::Scale;
+use domain::study::overrides::{self, SpecFile};
 use serde_json::Value;
 use spdx::{Expression, Licensee, ParseMode};
 

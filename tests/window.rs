@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coordinator::telemetry::METRICS;
-use domain::overrides;
-use domain::registry::Role;
+use domain::runner::registry::Role;
+use domain::study::overrides;
 use proto::channel::call;
 use proto::join_token::{JoinToken, Secret};
 use proto::tls::{self, Trust};
@@ -166,7 +166,8 @@ async fn scraped(folder: &std::path::Path) -> (Running, SocketAddr, String) {
     assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
     worker.drain().await;
     // Another study that needs some of the same results.
-    let experiment = overrides::resolve(domain::experiment::Scale::Smoke, None, &["tl.folds=2".to_owned()]).unwrap();
+    let experiment =
+        overrides::resolve(domain::study::experiment::Scale::Smoke, None, &["tl.folds=2".to_owned()]).unwrap();
     let known = cluster.status().await.run_id;
     let pictures = proto::transfer::scan(&cluster.path("pictures")).unwrap();
     let request = v1::SubmitRequest {

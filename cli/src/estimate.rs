@@ -1,8 +1,8 @@
 //! What a study costs: arithmetic, time and memory, as far as can be told before.
 
-use domain::experiment::Experiment;
-use domain::plan::{Plan, cost};
 use domain::resources::CPU_MEMORY_BYTES;
+use domain::study::experiment::Experiment;
+use domain::study::plan::{Plan, cost};
 
 /// Floating-point operations per second that one core reaches on these stages,
 /// measured on two cores of a server with AVX-512 (docs/benchmarks.md).

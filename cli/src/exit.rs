@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 
 /// Something went wrong.
 pub const ERROR: u8 = 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use domain::stage::StageKind;
+use domain::study::stage::StageKind;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use proto::v1;
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::artifact::Manifest;
-use domain::command::{self, Commands};
-use domain::experiment::Experiment;
 use domain::id::ArtifactId;
-use domain::plan::Data;
-use domain::records::Record;
-use domain::results::Results;
+use domain::runner::command::{self, Commands};
+use domain::study::experiment::Experiment;
+use domain::study::plan::Data;
+use domain::study::records::Record;
+use domain::study::results::Results;
 use proto::channel::{blob_call, call, socket_path};
 use proto::status::{Reason, reason, refused};
 use proto::transfer::{Transfer, entry, scan};

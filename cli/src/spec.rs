@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::command::Commands;
-use domain::experiment::Experiment;
-use domain::overrides::{self, SpecFile};
+use domain::runner::command::Commands;
+use domain::study::experiment::Experiment;
+use domain::study::overrides::{self, SpecFile};
 
 use crate::args::Spec;
 use crate::dataset::folders::{self, Found};

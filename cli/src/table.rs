@@ -1,8 +1,8 @@
 //! Results as text on a terminal.
 
 use comfy_table::{Cell, CellAlignment, presets};
-use domain::results::{Gate, Results, Verdict};
-use domain::stone::View;
+use domain::study::results::{Gate, Results, Verdict};
+use domain::study::stone::View;
 use report::format::passing;
 use report::tables::{self, Align, Heading, Table};
 
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn results_look_like_this() {
-        let example = include_str!("../../domain/src/results/example.json");
+        let example = include_str!("../../domain/src/study/results/example.json");
         let results: Results = serde_json::from_str(example).unwrap();
         assert_eq!(text(&results), include_str!("table/example.txt"));
         assert_eq!(tally(&results), "1 EQUIVALENT · 18 CONSISTENT · 1 HIGHER · 6 LOWER");

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use domain::artifact::{Entry, Manifest};
 use domain::digest::Digest;
-use domain::experiment::Experiment;
 use domain::id::ArtifactId;
-use domain::plan::{Data, WEIGHTS_FILE};
-use domain::pretrained::Pretrained;
+use domain::study::experiment::Experiment;
+use domain::study::plan::{Data, WEIGHTS_FILE};
+use domain::study::pretrained::Pretrained;
 use proto::{private, transfer};
 use serde::{Deserialize, Serialize};
 

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use domain::experiment::Sinddm;
+use domain::study::experiment::Sinddm;
 use serde_json::{Value, json};
 
 const LITHOGEN: &str = env!("CARGO_BIN_EXE_lithogen");

@@ -62,7 +62,7 @@ fn every_command_in_the_documentation_is_one() {
 fn ledger() -> String {
     let mut table =
         "| knob | the paper | read as | because | its words also allow |\n|---|---|---|---|---|\n".to_owned();
-    for entry in domain::experiment::knobs::ledger() {
+    for entry in domain::study::experiment::knobs::ledger() {
         let (knob, default) = (entry.knob, &entry.default);
         if let (Some(section), Some(paper), Some(reason), Some(alternatives)) =
             (entry.section, entry.paper, entry.reason, entry.alternatives)

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use domain::experiment::Sinddm;
+use domain::study::experiment::Sinddm;
 use serde_json::json;
 
 fn lithogen(arguments: &[&str], folder: &Path) -> Output {

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use coordinator::history::{self, Row};
 use coordinator::journal::{Journal, Sqlite};
 use domain::digest::Digest;
-use domain::event::Event;
-use domain::scheduler::Scheduler;
-use domain::stage::Stage;
+use domain::runner::event::Event;
+use domain::runner::scheduler::Scheduler;
+use domain::study::stage::Stage;
 use serde_json::{Value, json};
 
 /// Tasks in all.
@@ -119,8 +119,10 @@ fn run() -> Event {
             "inputs": {}, "seed": 1 })
     };
     let tasks: Vec<Value> = (1..=TASKS).map(task).collect();
-    event(json!({ "event": "run_submitted", "run": key(0), "experiment": domain::experiment::Experiment::default(),
-        "data": { "classes": [], "stand_in": null }, "tasks": tasks }))
+    event(
+        json!({ "event": "run_submitted", "run": key(0), "experiment": domain::study::experiment::Experiment::default(),
+        "data": { "classes": [], "stand_in": null }, "tasks": tasks }),
+    )
 }
 
 fn grant(number: u64) -> Event {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use domain::registry::{IdentityId, Role};
-use domain::task::WorkerId;
+use domain::runner::registry::{IdentityId, Role};
+use domain::runner::task::WorkerId;
 use proto::status::{Reason, status};
 use tonic::Status;
 

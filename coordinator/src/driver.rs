@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::id::TaskKey;
-use domain::registry;
 use domain::resources::Offer;
-use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
-use domain::scheduler::{Reject, Request};
-use domain::stage::Progress;
-use domain::task::{FencingToken, Grant, WorkerId};
+use domain::runner::registry;
+use domain::runner::scheduler::snapshot::Snapshot as SchedulerSnapshot;
+use domain::runner::scheduler::{Reject, Request};
+use domain::runner::task::{FencingToken, Grant, WorkerId};
+use domain::study::stage::Progress;
 use proto::clock::now_ms;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use domain::digest::Digest;
 use domain::id::{ArtifactId, TaskKey};
-use domain::plan::Source;
-use domain::scheduler::Scheduler;
+use domain::runner::scheduler::Scheduler;
+use domain::study::plan::Source;
 
 use crate::blobs::upload::GIVEN_UP;
 use crate::blobs::{self, Blobs, Looked, Stored};

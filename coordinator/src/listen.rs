@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use domain::registry::IdentityId;
+use domain::runner::registry::IdentityId;
 use proto::channel::Stream;
 use proto::clock::now_ms;
 use proto::tls;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use domain::id::TaskKey;
-use domain::task::FencingToken;
+use domain::runner::task::FencingToken;
 
 use crate::room;
 

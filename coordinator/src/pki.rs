@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::digest::Digest;
-use domain::registry::{Certificate, IdentityId};
+use domain::runner::registry::{Certificate, IdentityId};
 use proto::clock::now_ms;
 use proto::join_token::Fingerprint;
 use proto::private;

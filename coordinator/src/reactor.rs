@@ -8,14 +8,14 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use domain::event::Event;
 use domain::id::TaskKey;
-use domain::plan::{Input, Source};
-use domain::registry::{self, Registry};
 use domain::resources::Offer;
-use domain::scheduler::{Phase, Reject, Request, Scheduler};
-use domain::stage::Progress;
-use domain::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, WorkerId};
+use domain::runner::event::Event;
+use domain::runner::registry::{self, Registry};
+use domain::runner::scheduler::{Phase, Reject, Request, Scheduler};
+use domain::runner::task::{FencingToken, Grant, GrantedInput, Lease, Released, Task, WorkerId};
+use domain::study::plan::{Input, Source};
+use domain::study::stage::Progress;
 use tokio::sync::oneshot;
 
 use crate::config::Patience;

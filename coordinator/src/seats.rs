@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::registry::IdentityId;
+use domain::runner::registry::IdentityId;
 use proto::status::{Reason, status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
@@ -204,7 +204,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use domain::registry::Role;
+    use domain::runner::registry::Role;
     use futures_util::FutureExt;
     use tokio::task::unconstrained;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use domain::id::TaskKey;
-use domain::stage::Progress;
-use domain::task::{FencingToken, WorkerId};
+use domain::runner::task::{FencingToken, WorkerId};
+use domain::study::stage::Progress;
 use proto::v1;
 use proto::v1::session_response::Message;
 use tokio::sync::mpsc;

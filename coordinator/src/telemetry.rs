@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::event::Event;
 use domain::id::TaskKey;
-use domain::scheduler::{Counts, Scheduler};
-use domain::stage::{FailureCode, StageKind};
-use domain::task::State;
+use domain::runner::event::Event;
+use domain::runner::scheduler::{Counts, Scheduler};
+use domain::runner::task::State;
+use domain::study::stage::{FailureCode, StageKind};
 use metrics::{Unit, counter, gauge, histogram};
 use proto::window::{Kind, Metric};
 

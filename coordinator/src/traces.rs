@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use domain::id::{RunId, TaskKey};
-use domain::task::{FencingToken, Lease, Task};
+use domain::runner::task::{FencingToken, Lease, Task};
 use proto::trace::{TRACEPARENT, place, put_below};
 use tracing::field::{Empty, display};
 use tracing::{Span, info_span};

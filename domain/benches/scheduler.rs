@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
-use domain::event::Event;
 use domain::id::{ArtifactId, TaskKey};
 use domain::resources::Offer;
-use domain::scheduler::snapshot::Snapshot;
-use domain::scheduler::{Request, Scheduler};
-use domain::stage::StageKind;
-use domain::task::WorkerId;
-use domain::work::Work;
+use domain::runner::command::{self, CommandSpec, Commands};
+use domain::runner::event::Event;
+use domain::runner::scheduler::snapshot::Snapshot;
+use domain::runner::scheduler::{Request, Scheduler};
+use domain::runner::task::WorkerId;
+use domain::runner::work::Work;
+use domain::study::stage::StageKind;
 
 /// Workers that ask in turn.
 const WORKERS: usize = 16;

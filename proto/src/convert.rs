@@ -9,9 +9,9 @@ use domain::artifact::Manifest;
 use domain::digest::{Digest, InvalidDigest};
 use domain::id::{ArtifactId, TaskKey};
 use domain::resources::{self, Gpu, GpuPart, Offer};
+use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Progress, Stage};
-use domain::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
+use domain::study::stage::{Failure, FailureCode, Progress, Stage};
 use domain::text::cut;
 use serde_json::from_str;
 
@@ -236,7 +236,7 @@ impl TryFrom<v1::Lease> for Grant {
 #[cfg(test)]
 mod tests {
     use domain::id::RunId;
-    use domain::stage::StageKind;
+    use domain::study::stage::StageKind;
     use proptest::prelude::*;
     use prost::Message as _;
 

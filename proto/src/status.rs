@@ -5,8 +5,8 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use domain::registry;
-use domain::scheduler::Reject;
+use domain::runner::registry;
+use domain::runner::scheduler::Reject;
 use domain::text::cut;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -281,7 +281,7 @@ pub fn is_final(status: &Status) -> bool {
 mod tests {
     use domain::digest::Digest;
     use domain::id::TaskKey;
-    use domain::task::FencingToken;
+    use domain::runner::task::FencingToken;
 
     use super::*;
 

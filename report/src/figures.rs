@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use domain::experiment::DriftMethod;
-use domain::results::{Cell, DriftScore, ModelTraining, Results};
-use domain::stone::View;
+use domain::study::experiment::DriftMethod;
+use domain::study::results::{Cell, DriftScore, ModelTraining, Results};
+use domain::study::stone::View;
 
 use crate::format::{self, significant};
 

@@ -1,6 +1,6 @@
 //! Numbers as people read them. A dash stands for a number that does not exist.
 
-use domain::results::{Cell, Results};
+use domain::study::results::{Cell, Results};
 
 const DASH: &str = "–";
 

@@ -9,7 +9,7 @@
 //! | [`figures`] | charts as inline SVG |
 //! | [`page`] | the page that shows all of it |
 
-use domain::results::Results;
+use domain::study::results::Results;
 
 pub mod figures;
 pub mod format;

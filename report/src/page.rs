@@ -2,13 +2,13 @@
 //! escapes all text; only the charts are markup, and they escape their own.
 
 use askama::Template;
-use domain::audit::{self, Finding};
-use domain::experiment::StdOver;
-use domain::results::{
+use domain::study::audit::{self, Finding};
+use domain::study::experiment::StdOver;
+use domain::study::results::{
     Cell, Claim, ClaimVerdict, DriftScore, Enlarging, Gate, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
     Verdict,
 };
-use domain::stone::{Class, Dataset, View};
+use domain::study::stone::{Class, Dataset, View};
 
 use crate::{figures, format, tables};
 

@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use domain::experiment::{Correction, Protocol};
-use domain::results::{Cell, Results};
+use domain::study::experiment::{Correction, Protocol};
+use domain::study::results::{Cell, Results};
 
 use crate::format::{by_others, count, interval, ours, passing, plus_minus, signed, verdict, yes_no};
 

@@ -1,12 +1,12 @@
 use domain::digest::Digest;
-use domain::experiment::{Correction, Varied};
-use domain::paper::{self, Printed};
-use domain::results::{
+use domain::study::experiment::{Correction, Varied};
+use domain::study::paper::{self, Printed};
+use domain::study::results::{
     Cell, Claim, ClassAccuracy, ComparedScore, DriftScore, Enlarging, Evidence, Fault, Generator, HeatmapScore,
     LossCurve, ModelTraining, Nearness, SifidScore, Verdict, Votes,
 };
-use domain::stone::{Class, Dataset, View};
-use domain::system::System;
+use domain::study::stone::{Class, Dataset, View};
+use domain::study::system::System;
 
 use super::*;
 use crate::page::{Map, Milestones, Samples};
@@ -62,13 +62,13 @@ fn results(stand_ins: &[&str]) -> Results {
     };
     let cells = Cell::of_table_1(cell);
     Results {
-        schema_version: domain::results::SCHEMA_VERSION,
+        schema_version: domain::study::results::SCHEMA_VERSION,
         scale: "tiny".to_owned(),
         seed: 3407,
         comparable,
         stand_ins: stand_ins.iter().map(|reason| (*reason).to_owned()).collect(),
         readings: vec![],
-        protocol: domain::experiment::Protocol::RepeatedCv,
+        protocol: domain::study::experiment::Protocol::RepeatedCv,
         others: vec![],
         repeats: 2,
         folds: 2,
@@ -363,7 +363,7 @@ fn less_drift_is_no_fault_and_absent_scores_have_their_reason() {
 
 /// The document that `domain` keeps as an example, with most that results can hold.
 fn example() -> Results {
-    serde_json::from_str(include_str!("../../domain/src/results/example.json")).unwrap()
+    serde_json::from_str(include_str!("../../domain/src/study/results/example.json")).unwrap()
 }
 
 /// The example as it would be on other data, with text that looks like markup.

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use domain::experiment::{Features, Fit, Precision, Sampling, Sinddm};
-use domain::records::SifidRecord;
 use domain::resources::CPU_MEMORY_BYTES;
 use domain::seed::Seed;
-use domain::stage::{EvaluateSifid, Folder, Unwatched};
+use domain::study::experiment::{Features, Fit, Precision, Sampling, Sinddm};
+use domain::study::records::SifidRecord;
+use domain::study::stage::{EvaluateSifid, Folder, Unwatched};
 use science::files;
 use science::stages::{Attempt, sifid, sinddm_sample, sinddm_train};
 use serde_json::Value;

@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use domain::experiment::Sinddm;
 use domain::resources::CPU_MEMORY_BYTES;
 use domain::seed::Seed;
-use domain::stage::{Folder, Monitor, Progress};
+use domain::study::experiment::Sinddm;
+use domain::study::stage::{Folder, Monitor, Progress};
 use image::RgbImage;
 use science::stages::{Attempt, sinddm_train};
 

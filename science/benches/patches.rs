@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use domain::experiment::{Patch, Pick};
 use domain::seed::Seed;
-use domain::stage::{Choice, Folder, Ingest, Patches, Stage, Unwatched};
-use domain::stone::{Dataset, View};
-use domain::trial::Split;
+use domain::study::experiment::{Patch, Pick};
+use domain::study::stage::{Choice, Folder, Ingest, Patches, Stage, Unwatched};
+use domain::study::stone::{Dataset, View};
+use domain::study::trial::Split;
 use image::ImageFormat;
 use rayon::prelude::*;
 use science::data::{batch, phantom, picture};

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::{Precision, Sinddm};
 use domain::seed::Seed;
+use domain::study::experiment::{Precision, Sinddm};
 use science::models::sinddm::SinDdm;
 use science::training::optimizer::NamedOptimizer;
 use science::training::precision;

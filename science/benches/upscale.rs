@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::seed::Seed;
-use domain::stage::Unwatched;
+use domain::study::stage::Unwatched;
 use image::RgbImage;
 use science::data::batch;
 use science::models::swin2sr::script::{Script, Tiling};

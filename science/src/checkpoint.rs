@@ -10,9 +10,9 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use domain::digest::Digest;
-use domain::records::{Misfit, Record};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
+use domain::study::records::{Misfit, Record};
+use domain::study::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -237,7 +237,7 @@ fn of_folder(root: &Path) -> Result<Digest, Failure> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use domain::stage::{InputName, Progress, Unwatched};
+    use domain::study::stage::{InputName, Progress, Unwatched};
 
     use super::*;
     use crate::weights::Array;
@@ -440,7 +440,8 @@ pub(crate) mod tests {
         let fits = || resume(&stage(), 7, "stone");
         assert_eq!(fits(), (Some((5, state())), "going on from the checkpoint of step 5".to_owned()));
 
-        let longer = Stage::SinddmTrain { sinddm: domain::experiment::Sinddm { steps: 9, ..Default::default() } };
+        let longer =
+            Stage::SinddmTrain { sinddm: domain::study::experiment::Sinddm { steps: 9, ..Default::default() } };
         let other = "it belongs to another configuration: ";
         refused(resume(&longer, 7, "stone"), &format!("{other}parameters.sinddm.steps is 120001 there and 9 here"));
         refused(resume(&stage(), 8, "stone"), &format!("{other}seed is 7 there and 8 here"));

@@ -3,7 +3,7 @@
 
 use burn::tensor::Device;
 
-use domain::records::Determinism;
+use domain::study::records::Determinism;
 
 /// A kind of processor that this build may or may not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use domain::records::Record;
-use domain::stage::{Failure, FailureCode};
+use domain::study::records::Record;
+use domain::study::stage::{Failure, FailureCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use domain::stage::{Monitor, Progress};
+use domain::study::stage::{Monitor, Progress};
 
 /// The time between progress reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);

@@ -16,13 +16,13 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use domain::experiment::{DdpmTraining, Sampling, Sinddm, Swin2srTraining};
-use domain::records::{
+use domain::seed::Seed;
+use domain::study::experiment::{DdpmTraining, Sampling, Sinddm, Swin2srTraining};
+use domain::study::records::{
     DdpmRecord, DriftRecord, HeatmapRecord, ImageList, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord,
     SifidRecord, SinddmRecord, Swin2srRecord, UpscaleRecord,
 };
-use domain::seed::Seed;
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use mutate::Target;
 use science::data::patchset::PatchSet;

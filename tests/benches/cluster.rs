@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coordinator::Config;
-use domain::command::{CommandSpec, Commands};
-use domain::stage::Cadence;
+use domain::runner::command::{CommandSpec, Commands};
+use domain::study::stage::Cadence;
 use proto::channel::{Credentials, blob_call, call, connect};
 use proto::v1;
 use proto::v1::run_service_client::RunServiceClient;

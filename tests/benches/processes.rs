@@ -11,7 +11,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use domain::command::CommandSpec;
+use domain::runner::command::CommandSpec;
 use proto::channel::{Credentials, blob_call, call, connect};
 use proto::identity::Identity;
 use proto::v1;

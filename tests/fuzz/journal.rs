@@ -4,10 +4,10 @@ use std::path::Path;
 
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Journal, Sqlite};
-use domain::event::Event;
-use domain::registry::Registry;
-use domain::scheduler::Scheduler;
-use domain::scheduler::snapshot::Snapshot as State;
+use domain::runner::event::Event;
+use domain::runner::registry::Registry;
+use domain::runner::scheduler::Scheduler;
+use domain::runner::scheduler::snapshot::Snapshot as State;
 use serde_json::Value;
 
 use super::MEMORY;

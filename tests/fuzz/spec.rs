@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use domain::command::{self, Commands};
 use domain::digest::Digest;
-use domain::experiment::{Experiment, Scale};
 use domain::id::ArtifactId;
-use domain::overrides::{self, SpecFile};
-use domain::plan::{self, Data, RawClass};
-use domain::stage::Stage;
+use domain::runner::command::{self, Commands};
+use domain::study::experiment::{Experiment, Scale};
+use domain::study::overrides::{self, SpecFile};
+use domain::study::plan::{self, Data, RawClass};
+use domain::study::stage::Stage;
 
 use super::MEMORY;
 use crate::mutate::Target;

@@ -7,9 +7,9 @@ use domain::artifact::Manifest;
 use domain::digest::Digest;
 use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::resources::GpuPart;
+use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput};
 use domain::seed::Seed;
-use domain::stage::Stage;
-use domain::task::{Attempt, FencingToken, Grant, GrantedInput};
+use domain::study::stage::Stage;
 use prost::Message;
 use proto::{convert, v1};
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
-use domain::experiment::{Experiment, Scale};
 use domain::id::ArtifactId;
-use domain::overrides;
-use domain::plan::{self, Data, RawClass};
-use domain::registry::Role;
-use domain::stage::StageKind;
+use domain::runner::registry::Role;
+use domain::study::experiment::{Experiment, Scale};
+use domain::study::overrides;
+use domain::study::plan::{self, Data, RawClass};
+use domain::study::stage::StageKind;
 use proto::channel::{Credentials, call};
 use proto::join_token::{JoinToken, Secret};
 use proto::transfer::{self, Transfer};
@@ -326,7 +326,7 @@ impl Cluster {
             state: self.path(name),
             cache_bytes: worker::config::CACHE_BYTES,
             grace: Duration::from_secs(30),
-            cadence: domain::stage::Cadence::default(),
+            cadence: domain::study::stage::Cadence::default(),
             pass_env: vec![],
             in_process: None,
             program: Program {

@@ -1,7 +1,7 @@
 //! Somebody's own programs, handed in.
 
-use domain::command::{CommandSpec, Commands};
 use domain::id::ArtifactId;
+use domain::runner::command::{CommandSpec, Commands};
 use proto::channel::call;
 use proto::transfer::Transfer;
 use proto::v1;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use coordinator::journal::{Journal, Sqlite};
-use domain::event::Event;
+use domain::runner::event::Event;
 use tempfile::TempDir;
 
 use super::cluster::Cluster;

@@ -3,12 +3,12 @@
 use coordinator::history::{self, Row};
 use coordinator::journal::Journal;
 use domain::digest::Digest;
-use domain::event::Event;
 use domain::id::{ArtifactId, RunId, TaskKey};
-use domain::plan::TaskSpec;
-use domain::scheduler::{Phase, Scheduler};
-use domain::stage::Stage;
-use domain::task::{FencingToken, State, Task};
+use domain::runner::event::Event;
+use domain::runner::scheduler::{Phase, Scheduler};
+use domain::runner::task::{FencingToken, State, Task};
+use domain::study::plan::TaskSpec;
+use domain::study::stage::Stage;
 use serde_json::{Value, json};
 
 use super::cluster::{data, small};

@@ -3,8 +3,8 @@
 use coordinator::history::{self, Change, Tail};
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{self, Journal};
-use domain::scheduler::Scheduler;
-use domain::task::State;
+use domain::runner::scheduler::Scheduler;
+use domain::runner::task::State;
 use rusqlite::types::ValueRef;
 
 use super::{events, open};

@@ -9,7 +9,7 @@ use coordinator::journal::leader::{Candidacy, Candidate};
 use coordinator::journal::postgres::Server;
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{Error, Journal};
-use domain::event::Event;
+use domain::runner::event::Event;
 use postgres::SimpleQueryMessage;
 
 use super::{conformance, events};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use coordinator::journal::{Error, Journal, Sqlite};
-use domain::task::State;
+use domain::runner::task::State;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 /// All that can be read of the journal in a folder.
-fn read(path: &Path) -> Result<Vec<(i64, domain::event::Event)>, Error> {
+fn read(path: &Path) -> Result<Vec<(i64, domain::runner::event::Event)>, Error> {
     let mut journal = Sqlite::open(path)?;
     let mut events = vec![];
     journal.replay(0, &mut |_, at_ms, event| events.push((at_ms, event)))?;
@@ -64,7 +64,7 @@ fn a_journal_of_the_first_form_is_brought_up_to_date() {
 fn a_journal_of_the_released_program_opens_with_all_its_tasks() {
     let (_folder, path) = folder();
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/journal/released.sqlite"), &path).unwrap();
-    let mut scheduler = domain::scheduler::Scheduler::default();
+    let mut scheduler = domain::runner::scheduler::Scheduler::default();
     let events = read(&path).unwrap();
     events.iter().for_each(|(_, event)| scheduler.apply(event));
     scheduler.check();
@@ -120,7 +120,7 @@ fn a_torn_write_ahead_log_leaves_whole_batches() {
         let granted = Connection::open(&path)
             .and_then(|file| file.query_row("SELECT COUNT(*) FROM attempts", [], |row| row.get::<_, usize>(0)));
         let leases =
-            read.iter().filter(|(_, event)| matches!(event, domain::event::Event::LeaseGranted { .. })).count();
+            read.iter().filter(|(_, event)| matches!(event, domain::runner::event::Event::LeaseGranted { .. })).count();
         assert!(granted.is_ok_and(|granted| granted == leases) || read.is_empty());
     }
     assert_eq!(seen, story.events.len());

@@ -5,7 +5,7 @@ mod database;
 mod file;
 
 use coordinator::journal::{Journal, Sqlite};
-use domain::event::Event;
+use domain::runner::event::Event;
 
 /// Opens the journal in a folder.
 fn open(folder: &std::path::Path) -> Sqlite {

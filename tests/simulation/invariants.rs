@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::event::Event;
 use domain::id::{ArtifactId, TaskKey};
-use domain::task::FencingToken;
+use domain::runner::event::Event;
+use domain::runner::task::FencingToken;
 
 /// Follows the journal.
 #[derive(Default)]

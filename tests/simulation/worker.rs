@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::id::TaskKey;
-use domain::task::{FencingToken, Grant, WorkerId};
+use domain::runner::task::{FencingToken, Grant, WorkerId};
 use proto::v1;
 use tokio::sync::mpsc;
 

@@ -14,7 +14,7 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use domain::stage::{Command, Failure, FailureCode, Folder};
+use domain::study::stage::{Command, Failure, FailureCode, Folder};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 

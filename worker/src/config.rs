@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::resources::Offer;
-use domain::stage::{Cadence, Failure};
-use domain::task::Grant;
+use domain::runner::task::Grant;
+use domain::study::stage::{Cadence, Failure};
 use proto::clock::since_1970;
 use proto::join_token::JoinToken;
 

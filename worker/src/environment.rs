@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use domain::task::Grant;
+use domain::runner::task::Grant;
 use proto::trace;
 use tracing::Span;
 

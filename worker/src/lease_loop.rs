@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::task::Grant;
+use domain::runner::task::Grant;
 use proto::channel::CALL_DEADLINE;
 use proto::convert::LEASES_MAX;
 use proto::v1;

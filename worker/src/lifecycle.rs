@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::task::WorkerId;
+use domain::runner::task::WorkerId;
 use proto::channel::Credentials;
 use proto::path_error::io_error;
 use proto::private;

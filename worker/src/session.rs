@@ -110,12 +110,14 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
 
 fn beat(shared: &Shared) -> v1::SessionRequest {
     let attempt =
-        |(token, task, progress): (domain::task::FencingToken, TaskKey, domain::stage::Progress)| v1::AttemptProgress {
-            task_key: task.to_string(),
-            token: token.0,
-            done: progress.done,
-            total: progress.total,
-            note: progress.note,
+        |(token, task, progress): (domain::runner::task::FencingToken, TaskKey, domain::study::stage::Progress)| {
+            v1::AttemptProgress {
+                task_key: task.to_string(),
+                token: token.0,
+                done: progress.done,
+                total: progress.total,
+                note: progress.note,
+            }
         };
     let attempts = shared.attempts().into_iter().map(attempt).collect();
     v1::SessionRequest { message: Some(Up::Heartbeat(v1::Heartbeat { attempts })) }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::id::TaskKey;
-use domain::stage::Progress;
-use domain::task::{FencingToken, Grant, WorkerId};
+use domain::runner::task::{FencingToken, Grant, WorkerId};
+use domain::study::stage::Progress;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;

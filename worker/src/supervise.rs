@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 use tokio::time::Instant;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use domain::task::{Grant, WorkerId};
+use domain::runner::task::{Grant, WorkerId};
 use metrics::{Unit, counter, gauge, histogram};
 use proto::trace::put_below;
 use proto::window::{Kind, Metric};

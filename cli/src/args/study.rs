@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::experiment::Scale;
+use domain::study::experiment::Scale;
 
 use super::{Remote, RunOf, State, WeightsPlace};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::registry::Role;
+use domain::runner::registry::Role;
 
 use super::{Remote, State, Status};
 

@@ -20,7 +20,7 @@ mod verbs {
     use std::path::PathBuf;
 
     use clap::{Args, Subcommand};
-    use domain::pretrained::Pretrained;
+    use domain::study::pretrained::Pretrained;
 
     use super::WeightsPlace;
     use crate::args::State;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use domain::resources;
-use domain::stage::{Failure, FailureCode, Folder};
+use domain::study::stage::{Failure, FailureCode, Folder};
 use proto::trace::{self, put_below};
 use science::device::Kind;
 use tracing::field::Empty;

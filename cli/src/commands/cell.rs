@@ -1,14 +1,14 @@
 //! `lithogen cell explain`.
 
 use anyhow::Context;
-use domain::experiment::Trials;
 use domain::id::ArtifactId;
-use domain::plan::{Source, TaskSpec};
-use domain::records::{ImageRef, Metrics, PatchesRecord, Record};
-use domain::results::Cell;
-use domain::stage::{InputName, StageKind, Subject};
-use domain::stone::Dataset;
-use domain::trial::Trial;
+use domain::study::experiment::Trials;
+use domain::study::plan::{Source, TaskSpec};
+use domain::study::records::{ImageRef, Metrics, PatchesRecord, Record};
+use domain::study::results::Cell;
+use domain::study::stage::{InputName, StageKind, Subject};
+use domain::study::stone::Dataset;
+use domain::study::trial::Trial;
 use proto::v1;
 use report::format;
 use serde::Serialize;

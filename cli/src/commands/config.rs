@@ -1,8 +1,8 @@
 //! `lithogen config`.
 
-use domain::command::Commands;
-use domain::experiment::knobs;
-use domain::results::Results;
+use domain::runner::command::Commands;
+use domain::study::experiment::knobs;
+use domain::study::results::Results;
 
 use crate::args::{Config, ConfigCommand, SchemaOf};
 use crate::out;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::command::{CommandSpec, Commands};
+use domain::runner::command::{CommandSpec, Commands};
 use proto::clock::since_1970;
 
 use crate::args::Exec;

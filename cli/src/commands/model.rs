@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::experiment::Sampling;
-use domain::records::{Record, SinddmRecord};
 use domain::seed::Seed;
+use domain::study::experiment::Sampling;
+use domain::study::records::{Record, SinddmRecord};
 use science::data::picture;
 use science::data::pyramid::Pyramid;
 use science::device::Kind;

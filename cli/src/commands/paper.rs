@@ -1,6 +1,6 @@
 //! `lithogen paper audit`.
 
-use domain::audit;
+use domain::study::audit;
 use serde_json::json;
 
 use crate::args::PaperCommand;

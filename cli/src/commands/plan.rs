@@ -1,10 +1,10 @@
 //! `lithogen plan`.
 
-use domain::experiment::{Experiment, MultiImage, Trials};
-use domain::overrides;
-use domain::plan::{self, Data, cost};
-use domain::stone::View;
-use domain::trial::Training;
+use domain::study::experiment::{Experiment, MultiImage, Trials};
+use domain::study::overrides;
+use domain::study::plan::{self, Data, cost};
+use domain::study::stone::View;
+use domain::study::trial::Training;
 
 use crate::args::Plan;
 use crate::dataset::folders;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::experiment::Experiment;
-use domain::overrides;
-use domain::plan;
-use domain::results::Results;
+use domain::study::experiment::Experiment;
+use domain::study::overrides;
+use domain::study::plan;
+use domain::study::results::Results;
 use proto::v1;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

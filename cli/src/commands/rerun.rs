@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use domain::id::ArtifactId;
-use domain::plan::{Source, TaskSpec};
-use domain::stage::{Cadence, Folder};
+use domain::study::plan::{Source, TaskSpec};
+use domain::study::stage::{Cadence, Folder};
 use worker::child::protocol::{ORDER, Order};
 
 use crate::args::TaskOf;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use domain::experiment::Experiment;
-use domain::overrides;
+use domain::study::experiment::Experiment;
+use domain::study::overrides;
 use proto::v1::RunStatus;
 
 use crate::args::Submit;

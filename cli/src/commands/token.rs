@@ -1,6 +1,6 @@
 //! `lithogen token`.
 
-use domain::registry::Role;
+use domain::runner::registry::Role;
 use proto::channel::call;
 use proto::clock::now_ms;
 use proto::join_token::{JoinToken, Secret};

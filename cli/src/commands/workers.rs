@@ -145,7 +145,7 @@ async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::Ident
 /// Workers with their identities, then identities without a worker.
 fn rows(workers: Vec<v1::Worker>, identities: Vec<v1::Identity>) -> Vec<Row> {
     let owns = |identity: &v1::Identity, worker: &v1::Worker| {
-        domain::registry::IdentityId(identity.id.clone()).owns(&worker.id)
+        domain::runner::registry::IdentityId(identity.id.clone()).owns(&worker.id)
     };
     let alone: Vec<v1::Identity> =
         identities.iter().filter(|identity| !workers.iter().any(|worker| owns(identity, worker))).cloned().collect();

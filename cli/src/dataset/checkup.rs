@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use domain::experiment::Experiment;
-use domain::paper;
-use domain::plan::{self, Data};
 use domain::seed::Seed;
-use domain::stage::{Failure, Ingest, Monitor, Patches, Stage};
-use domain::stone::{Class, Dataset, View};
+use domain::study::experiment::Experiment;
+use domain::study::paper;
+use domain::study::plan::{self, Data};
+use domain::study::stage::{Failure, Ingest, Monitor, Patches, Stage};
+use domain::study::stone::{Class, Dataset, View};
 use science::data::checkup::{Look, alike};
 use science::data::split::{self, Role};
 use science::data::{batch, picture};
@@ -404,7 +404,7 @@ impl Findings {
 struct Telling<'a>(&'a mut dyn FnMut(u64, u64));
 
 impl Monitor for Telling<'_> {
-    fn progress(&mut self, progress: domain::stage::Progress) {
+    fn progress(&mut self, progress: domain::study::stage::Progress) {
         (self.0)(progress.done, progress.total);
     }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use domain::artifact::Manifest;
 use domain::digest::Digest;
-use domain::paper;
-use domain::plan::{Data, RawClass};
-use domain::stone::{Class, Dataset, View};
+use domain::study::paper;
+use domain::study::plan::{Data, RawClass};
+use domain::study::stone::{Class, Dataset, View};
 use proto::transfer;
 use serde::Deserialize;
 

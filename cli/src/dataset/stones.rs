@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use csv::{StringRecord, Trim};
-use domain::stone::{Class, Dataset, View};
+use domain::study::stone::{Class, Dataset, View};
 
 /// Columns that may name the stone, the one that keeps most pictures together first.
 const IDS: [&str; 3] = ["patient_or_stone_id", "patient_id", "stone_id"];

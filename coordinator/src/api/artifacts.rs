@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::digest::Digest;
-use domain::registry::IdentityId;
+use domain::runner::registry::IdentityId;
 use proto::convert::{digest, invalid};
 use proto::encoding::{Check, Encoding};
 use proto::status::{Reason, again_in, reason, status};

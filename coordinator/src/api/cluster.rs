@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use domain::scheduler;
-use domain::task::WorkerId;
+use domain::runner::scheduler;
+use domain::runner::task::WorkerId;
 use proto::status::of_reject;
 use proto::v1;
 use proto::v1::cluster_service_server::ClusterService;

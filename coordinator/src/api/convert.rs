@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::id::ArtifactId;
-use domain::registry::IdentityId;
-use domain::scheduler::Counts;
-use domain::stage::{Failure, StageKind};
+use domain::runner::registry::IdentityId;
+use domain::runner::scheduler::Counts;
+use domain::study::stage::{Failure, StageKind};
 use domain::text::cut;
 use proto::v1;
 
@@ -180,9 +180,9 @@ mod tests {
 
     use domain::digest::Digest;
     use domain::id::RunId;
-    use domain::plan::TaskSpec;
     use domain::seed::Seed;
-    use domain::stage::{FailureCode, Progress, Stage};
+    use domain::study::plan::TaskSpec;
+    use domain::study::stage::{FailureCode, Progress, Stage};
 
     use super::*;
 

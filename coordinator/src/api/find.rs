@@ -1,7 +1,7 @@
 //! Finding what a caller means by the beginning of an id, or by a name that is not unique.
 
 use domain::id::RunId;
-use domain::task::{Task, WorkerId};
+use domain::runner::task::{Task, WorkerId};
 use proto::status::{Reason, of_reject, status};
 use tonic::Status;
 

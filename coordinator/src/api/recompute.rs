@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::id::{ArtifactId, TaskKey};
-use domain::plan::{Input, Source};
-use domain::scheduler::{Request, Scheduler};
-use domain::task::Task;
+use domain::runner::scheduler::{Request, Scheduler};
+use domain::runner::task::Task;
+use domain::study::plan::{Input, Source};
 use proto::status::{Reason, of_reject, status};
 use proto::v1;
 use tonic::Status;

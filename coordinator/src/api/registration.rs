@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::digest::Digest;
-use domain::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
+use domain::runner::registry::{Identity, IdentityId, Registry, Reject, Request as RegistryRequest, Role, Token};
 use proto::clock::now_ms;
 use proto::convert::{InvalidField, digest, invalid};
 use proto::join_token::Secret;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use domain::id::{ArtifactId, TaskKey};
 use domain::resources::Offer;
-use domain::scheduler;
-use domain::task::{FencingToken, Released, WorkerId};
+use domain::runner::scheduler;
+use domain::runner::task::{FencingToken, Released, WorkerId};
 use proto::convert::{self, InvalidField, LEASES_MAX, digest, invalid, plain, token, worker_id};
 use proto::status::{Reason, of_reject, status, verdict};
 use proto::v1;

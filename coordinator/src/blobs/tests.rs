@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use domain::artifact::Entry;
-use domain::registry::IdentityId;
+use domain::runner::registry::IdentityId;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;

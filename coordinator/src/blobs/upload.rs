@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use domain::digest::Digest;
-use domain::registry::IdentityId;
+use domain::runner::registry::IdentityId;
 use proto::encoding::{Check, CheckError, Encoding, Invalid};
 use proto::path_error::io_error;
 

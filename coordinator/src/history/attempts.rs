@@ -1,8 +1,8 @@
 //! Attempts as the tables hold them, and the changes that people watch.
 
 use domain::id::TaskKey;
-use domain::stage::Failure;
-use domain::task::FencingToken;
+use domain::runner::task::FencingToken;
+use domain::study::stage::Failure;
 use domain::text::cut;
 
 /// One leased execution of a task, as stored in the tables.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::event::Event;
 use domain::id::{ArtifactId, RunId, TaskKey};
-use domain::plan::TaskSpec;
-use domain::scheduler::{Phase, Run, Scheduler};
-use domain::task::{FencingToken, Released, Task};
+use domain::runner::event::Event;
+use domain::runner::scheduler::{Phase, Run, Scheduler};
+use domain::runner::task::{FencingToken, Released, Task};
+use domain::study::plan::TaskSpec;
 
 use super::attempts::End;
 

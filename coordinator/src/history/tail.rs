@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use domain::id::TaskKey;
-use domain::scheduler::Scheduler;
-use domain::task::FencingToken;
+use domain::runner::scheduler::Scheduler;
+use domain::runner::task::FencingToken;
 
 use super::attempts::{Attempt, Change};
 use super::rows::Row;

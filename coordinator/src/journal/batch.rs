@@ -1,6 +1,6 @@
 //! The stored form of events: one batch per transaction.
 
-use domain::event::Event;
+use domain::runner::event::Event;
 
 use super::Error;
 

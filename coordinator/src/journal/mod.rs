@@ -29,8 +29,8 @@ pub mod sqlite;
 
 use std::path::{Path, PathBuf};
 
-use domain::event::Event;
 use domain::id::{RunId, TaskKey};
+use domain::runner::event::Event;
 
 use crate::history::{Attempt, Change, Row};
 use mark::Refusal;

@@ -10,9 +10,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use domain::event::Event;
 use domain::id::{RunId, TaskKey};
-use domain::task::FencingToken;
+use domain::runner::event::Event;
+use domain::runner::task::FencingToken;
 use postgres::config::SslMode;
 use postgres::error::SqlState;
 use postgres::types::ToSql;

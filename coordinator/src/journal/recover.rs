@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use domain::event::Event;
-use domain::scheduler::Scheduler;
+use domain::runner::event::Event;
+use domain::runner::scheduler::Scheduler;
 use proto::clock::now_ms;
 
 use super::leader::{Candidacy, Candidate};

@@ -1,9 +1,9 @@
 //! The state that follows from a journal: that of its newest snapshot, and all events since.
 
-use domain::event::Event;
-use domain::registry::Registry;
-use domain::scheduler::Scheduler;
-use domain::scheduler::snapshot::Snapshot as SchedulerSnapshot;
+use domain::runner::event::Event;
+use domain::runner::registry::Registry;
+use domain::runner::scheduler::Scheduler;
+use domain::runner::scheduler::snapshot::Snapshot as SchedulerSnapshot;
 
 use super::{Error, Journal};
 

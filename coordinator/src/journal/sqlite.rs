@@ -7,10 +7,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use domain::event::Event;
 use domain::id::{RunId, TaskKey};
-use domain::scheduler::Scheduler;
-use domain::task::FencingToken;
+use domain::runner::event::Event;
+use domain::runner::scheduler::Scheduler;
+use domain::runner::task::FencingToken;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, ToSql, Transaction, params};
 

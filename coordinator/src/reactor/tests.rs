@@ -1,12 +1,12 @@
 //! Examples of single turns: the events that follow, the messages that workers get, and that
 //! nothing else is sent.
 
-use domain::command::{self, CommandSpec};
 use domain::digest::Digest;
 use domain::id::{RunId, TaskKey};
-use domain::plan::Plan;
-use domain::stage::StageKind;
-use domain::work::Work;
+use domain::runner::command::{self, CommandSpec};
+use domain::runner::work::Work;
+use domain::study::plan::Plan;
+use domain::study::stage::StageKind;
 use proto::v1;
 use proto::v1::session_response::Message;
 use tokio::sync::mpsc;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::differences::{Study, differences};
 use domain::id::{ArtifactId, RunId};
-use domain::registry::IdentityId;
-use domain::scheduler::{Counts, Phase, Run};
-use domain::stage::{Stage, StageKind};
-use domain::task::Task;
-use domain::work::Work;
+use domain::runner::registry::IdentityId;
+use domain::runner::scheduler::{Counts, Phase, Run};
+use domain::runner::task::Task;
+use domain::runner::work::Work;
+use domain::study::differences::{Study, differences};
+use domain::study::stage::{Stage, StageKind};
 
 use super::tasks::{AttemptView, FailureView};
 use crate::reactor::Knowledge;

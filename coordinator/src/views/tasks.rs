@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use domain::id::ArtifactId;
-use domain::plan::TaskSpec;
-use domain::scheduler::explain::Comparison;
-use domain::scheduler::{Reject, Run};
-use domain::stage::{Failure, Progress};
-use domain::task::{Lease, State, Task, WorkerId};
+use domain::runner::scheduler::explain::Comparison;
+use domain::runner::scheduler::{Reject, Run};
+use domain::runner::task::{Lease, State, Task, WorkerId};
+use domain::study::plan::TaskSpec;
+use domain::study::stage::{Failure, Progress};
 
 use crate::reactor::Knowledge;
 

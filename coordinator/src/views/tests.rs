@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use domain::command::{self, CommandSpec, Commands};
 use domain::digest::Digest;
-use domain::experiment::Scale;
 use domain::id::{ArtifactId, RunId, TaskKey};
-use domain::overrides;
-use domain::plan::{self, Data, Plan, RawClass};
-use domain::registry::{IdentityId, Registry};
 use domain::resources::Offer;
-use domain::scheduler::{Counts, Request, Scheduler};
-use domain::stage::{Failure, FailureCode, Progress, StageKind};
-use domain::task::{FencingToken, WorkerId};
-use domain::work::Work;
+use domain::runner::command::{self, CommandSpec, Commands};
+use domain::runner::registry::{IdentityId, Registry};
+use domain::runner::scheduler::{Counts, Request, Scheduler};
+use domain::runner::task::{FencingToken, WorkerId};
+use domain::runner::work::Work;
+use domain::study::experiment::Scale;
+use domain::study::overrides;
+use domain::study::plan::{self, Data, Plan, RawClass};
+use domain::study::stage::{Failure, FailureCode, Progress, StageKind};
 use tokio::sync::mpsc;
 
 use super::*;

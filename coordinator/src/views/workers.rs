@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use domain::resources::Gpu;
-use domain::task::WorkerId;
+use domain::runner::task::WorkerId;
 
 use super::tasks::AttemptView;
 use crate::reactor::Knowledge;

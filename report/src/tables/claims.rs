@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use domain::experiment::Protocol;
-use domain::paper::ClaimKind;
-use domain::results::{Claim, FalseClaim, LEVEL, Results};
+use domain::study::experiment::Protocol;
+use domain::study::paper::ClaimKind;
+use domain::study::results::{Claim, FalseClaim, LEVEL, Results};
 
 use super::Align::{self, Left, Right};
 use super::csv::{csv, high, low, number};

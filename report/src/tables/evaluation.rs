@@ -1,7 +1,7 @@
 //! The evaluation of the synthetic pictures, for people.
 
-use domain::experiment::DriftMethod;
-use domain::results::{ComparedScore, DriftScore, Results, SifidScore};
+use domain::study::experiment::DriftMethod;
+use domain::study::results::{ComparedScore, DriftScore, Results, SifidScore};
 
 use super::Align::{Left, Right};
 use super::{Table, TableColumn};

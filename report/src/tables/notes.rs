@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::experiment::{Correction, Varied};
-use domain::results::{Cell, Results};
-use domain::stone::View;
+use domain::study::experiment::{Correction, Varied};
+use domain::study::results::{Cell, Results};
+use domain::study::stone::View;
 
 use crate::format::{count, passing};
 

@@ -1,7 +1,7 @@
 //! Scores of the synthetic pictures as comma-separated values.
 
-use domain::experiment::DriftMethod;
-use domain::results::{ComparedScore, DriftScore, HeatmapScore, Results, SifidScore};
+use domain::study::experiment::DriftMethod;
+use domain::study::results::{ComparedScore, DriftScore, HeatmapScore, Results, SifidScore};
 
 use super::csv::{csv, high, low, number};
 

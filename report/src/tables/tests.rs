@@ -1,11 +1,11 @@
-use domain::experiment::{DriftMethod, StdOver, Varied};
-use domain::paper::{Printed, Row};
-use domain::results::{
+use domain::study::experiment::{DriftMethod, StdOver, Varied};
+use domain::study::paper::{Printed, Row};
+use domain::study::results::{
     Claim, ComparedScore, DriftScore, Evidence, HeatmapScore, Leak, OtherTable, SCHEMA_VERSION, SifidScore, Untested,
     Verdict, Votes,
 };
-use domain::stone::{Class, Dataset, View};
-use domain::system::System;
+use domain::study::stone::{Class, Dataset, View};
+use domain::study::system::System;
 
 use super::*;
 use crate::format::p_value;

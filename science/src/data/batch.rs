@@ -1,6 +1,6 @@
 //! The same work on many pictures, in parallel and bounded memory.
 
-use domain::stage::{Failure, FailureCode, Monitor, Progress};
+use domain::study::stage::{Failure, FailureCode, Monitor, Progress};
 use rayon::prelude::*;
 
 /// Applies `work` to every item and returns the results in the order of the
@@ -51,7 +51,7 @@ pub fn map_at_most<T: Sync, R: Send>(
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::Unwatched;
+    use domain::study::stage::Unwatched;
 
     use super::*;
 

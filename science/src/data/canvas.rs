@@ -2,9 +2,9 @@
 //! compared with (ALGORITHM 1, 2.1). One place makes both, so that real and synthetic
 //! pictures have one frame.
 
-use domain::experiment::{Anchor, Fill, Oversize, Pad};
-use domain::records::SinddmRecord;
-use domain::stage::Mosaic;
+use domain::study::experiment::{Anchor, Fill, Oversize, Pad};
+use domain::study::records::SinddmRecord;
+use domain::study::stage::Mosaic;
 use image::{Rgb, RgbImage, imageops};
 
 use super::resize::{Filter, resize};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::RgbImage;
 
 use super::foreground::grey;
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn copies_of_another_size_and_type_look_alike_and_other_stones_do_not() {
         let root = tempfile::tempdir().unwrap();
-        let phantom = domain::experiment::Phantom { size_a: [160, 120], size_c: [80, 60], share: 0.2 };
+        let phantom = domain::study::experiment::Phantom { size_a: [160, 120], size_c: [80, 60], share: 0.2 };
         phantom::draw(&phantom, Seed(1), root.path(), &mut |_, _| {}).unwrap();
         let class = root.path().join("raw/A/SUR/Ia");
         let files = super::super::picture::files(&class).unwrap();

@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 
-use domain::records::{PadRecord, Record, UpscaleRecord};
-use domain::stage::{Failure, Folder, InputName, Mosaic};
-use domain::stone::{Class, Dataset};
+use domain::study::records::{PadRecord, Record, UpscaleRecord};
+use domain::study::stage::{Failure, Folder, InputName, Mosaic};
+use domain::study::stone::{Class, Dataset};
 use image::{RgbImage, imageops};
 
 use super::canvas;
@@ -105,9 +105,9 @@ mod tests {
     use std::fs;
 
     use burn::tensor::Device;
-    use domain::experiment::{Features, Fill, Fit, MultiImage, Pad, Pairing, Sinddm, Upscale, UpscaleMethod};
     use domain::seed::Seed;
-    use domain::stage::{
+    use domain::study::experiment::{Features, Fill, Fit, MultiImage, Pad, Pairing, Sinddm, Upscale, UpscaleMethod};
+    use domain::study::stage::{
         Canvases, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Seen, Stage, Unwatched, picture_path,
     };
     use image::Rgb;
@@ -116,7 +116,7 @@ mod tests {
     use crate::data::picture::save_png;
     use crate::data::pyramid::{Pyramid, learnt};
     use crate::stages::{self, Attempt};
-    use domain::records::{DriftRecord, HeatmapRecord, SifidRecord};
+    use domain::study::records::{DriftRecord, HeatmapRecord, SifidRecord};
 
     fn run(folder: &Folder, stage: Stage) {
         let (monitor, device) = (&mut Unwatched, &Device::flex());

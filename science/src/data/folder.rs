@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::RgbImage;
 
 use super::picture;

@@ -2,12 +2,12 @@
 //! plausible size on a dark background, as given real pictures do.
 //!
 //! Nothing here is learnt or tuned to a data set. Each picture is measured, and its limits
-//! follow from what the real ones measure: see [`domain::records::gate`].
+//! follow from what the real ones measure: see [`domain::study::records::gate`].
 
 use std::collections::BTreeMap;
 
-use domain::records::gate::{Limits, Traits};
-use domain::results::Fault;
+use domain::study::records::gate::{Limits, Traits};
+use domain::study::results::Fault;
 use image::RgbImage;
 
 use super::foreground::{self, Mask};
@@ -93,7 +93,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use domain::seed::Seed;
-    use domain::stone::{Class, Dataset, View};
+    use domain::study::stone::{Class, Dataset, View};
     use image::{Rgb, imageops};
 
     use super::*;

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::RgbImage;
 use serde_json::json;
 

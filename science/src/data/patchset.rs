@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use domain::experiment::{Validation, Whiten};
 use domain::seed::Seed;
-use domain::stage::Failure;
-use domain::stone::CLASSES;
+use domain::study::experiment::{Validation, Whiten};
+use domain::study::stage::Failure;
+use domain::study::stone::CLASSES;
 use mmap_guard::FileData;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;

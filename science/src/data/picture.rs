@@ -7,8 +7,8 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use domain::digest::Digest;
-use domain::experiment::SIDE_MAX;
-use domain::stage::Failure;
+use domain::study::experiment::SIDE_MAX;
+use domain::study::stage::Failure;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
 use image::{
@@ -259,7 +259,7 @@ pub fn contact_sheet<'a>(images: impl IntoIterator<Item = &'a RgbImage>, columns
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::FailureCode;
+    use domain::study::stage::FailureCode;
     use image::{Rgba, RgbaImage};
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Pictures at several scales, for SinDDM (ALGORITHM 2.1, 2.7).
 
-use domain::experiment::{Geometry, LossPool, MultiImage, RescaleLoss, Sinddm};
-use domain::stage::{Failure, Mosaic};
+use domain::study::experiment::{Geometry, LossPool, MultiImage, RescaleLoss, Sinddm};
+use domain::study::stage::{Failure, Mosaic};
 use image::RgbImage;
 
 use super::canvas;

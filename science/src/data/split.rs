@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use domain::experiment::Pick;
 use domain::seed::Seed;
-use domain::stage::Choice;
-use domain::stone::Class;
+use domain::study::experiment::Pick;
+use domain::study::stage::Choice;
+use domain::study::stone::Class;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 

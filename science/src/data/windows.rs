@@ -1,7 +1,7 @@
 //! Places for patches in one picture: windows on an adaptive grid that show
 //! stone, spread as far apart as can be (ALGORITHM 6, step 4).
 
-use domain::experiment::PatchMethod;
+use domain::study::experiment::PatchMethod;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use domain::experiment::Sampling;
-use domain::records::{Record, SinddmRecord};
-use domain::stage::Failure;
+use domain::study::experiment::Sampling;
+use domain::study::records::{Record, SinddmRecord};
+use domain::study::stage::Failure;
 
 use super::guide::Guide;
 use super::sampler::Sampler;

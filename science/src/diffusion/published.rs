@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use domain::experiment::{Geometry, Sinddm};
-use domain::records::{Determinism, Misfit, Record, SinddmRecord};
-use domain::stage::{Failure, FailureCode};
+use domain::study::experiment::{Geometry, Sinddm};
+use domain::study::records::{Determinism, Misfit, Record, SinddmRecord};
+use domain::study::stage::{Failure, FailureCode};
 
 use super::schedule::Schedule;
 use crate::weights::pickle::Pickle;
@@ -68,7 +68,7 @@ pub fn import(
     let sinddm = Sinddm { finest: finest.into(), timesteps, dim, scale_factor, coarsest, ..Sinddm::default() };
     let unfit = |misfit: Misfit| Failure::invalid_input(format!("the checkpoint cannot be sampled from: {misfit}"));
     // Before anything is made of what the shapes only claim.
-    domain::records::sinddm(&sinddm).map_err(unfit)?;
+    domain::study::records::sinddm(&sinddm).map_err(unfit)?;
     if scales.checked_mul(timesteps as usize) != Some(gammas.values.len()) {
         return Err(missing("gammas for each scale and time"));
     }

@@ -2,8 +2,8 @@
 //! can stop between any two steps (ALGORITHM 2.6).
 
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::Sampling;
 use domain::seed::Seed;
+use domain::study::experiment::Sampling;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,8 +1,8 @@
 //! Finished samples of any diffusion model.
 
 use burn::tensor::{Device, Tensor};
-use domain::records::{Record, SamplesRecord};
-use domain::stage::{Failure, FailureCode, Folder, picture_path};
+use domain::study::records::{Record, SamplesRecord};
+use domain::study::stage::{Failure, FailureCode, Folder, picture_path};
 use image::RgbImage;
 
 use crate::data::gate::Gate;

@@ -5,8 +5,8 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::DdpmTraining;
 use domain::seed::Seed;
+use domain::study::experiment::DdpmTraining;
 
 use crate::layers::activation::{gelu, silu, softmax};
 use crate::layers::conv::{Conv2d, bare_conv, conv};

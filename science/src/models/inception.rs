@@ -9,7 +9,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::seed::Seed;
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::RgbImage;
 
 use crate::data::tensors;

@@ -12,9 +12,9 @@ use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
-use domain::experiment::Network;
-use domain::pretrained::Pretrained;
-use domain::stage::Failure;
+use domain::study::experiment::Network;
+use domain::study::pretrained::Pretrained;
+use domain::study::stage::Failure;
 use pytorch_reader::DType;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;

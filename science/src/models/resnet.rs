@@ -4,10 +4,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::{HeadStart, Network, Stem};
 use domain::seed::Seed;
-use domain::stage::Failure;
-use domain::stone::CLASSES;
+use domain::study::experiment::{HeadStart, Network, Stem};
+use domain::study::stage::Failure;
+use domain::study::stone::CLASSES;
 use rand_chacha::ChaCha8Rng;
 
 use crate::layers::activation::{Relu, relu};

@@ -19,9 +19,9 @@ use std::path::Path;
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use domain::experiment::Swin2srTraining;
-use domain::records::{Record, Swin2srRecord};
-use domain::stage::Failure;
+use domain::study::experiment::Swin2srTraining;
+use domain::study::records::{Record, Swin2srRecord};
+use domain::study::stage::Failure;
 use serde::{Deserialize, Serialize};
 
 use self::head::Head;

@@ -1,7 +1,7 @@
 //! Properties of pictures and their drift against deepchecks.
 
-use domain::paper::DRIFT_PROPERTIES;
-use domain::stats::distance::{earth_movers, kolmogorov_smirnov};
+use domain::study::paper::DRIFT_PROPERTIES;
+use domain::study::stats::distance::{earth_movers, kolmogorov_smirnov};
 use serde_json::Value;
 
 use super::*;

@@ -2,8 +2,8 @@
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Sgd, SgdConfig};
-use domain::experiment::{Network, Stem};
-use domain::stone::CLASSES;
+use domain::study::experiment::{Network, Stem};
+use domain::study::stone::CLASSES;
 use serde_json::Value;
 
 use super::*;

@@ -1,8 +1,8 @@
 //! SinDDM against the reference: every case that is in the folder.
 
 use burn::module::Module;
-use domain::experiment::{Fit, RescaleLoss, Sampling, Sinddm, shrunk};
 use domain::seed::Seed;
+use domain::study::experiment::{Fit, RescaleLoss, Sampling, Sinddm, shrunk};
 use image::RgbImage;
 use serde_json::{Value, json as value};
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use serde_json::Value;
 
 use super::*;

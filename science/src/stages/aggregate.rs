@@ -12,23 +12,23 @@ mod trainings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::experiment::{DriftMethod, StdOver, Trials};
-use domain::paper;
-use domain::records::{
+use domain::seed::Seed;
+use domain::study::experiment::{DriftMethod, StdOver, Trials};
+use domain::study::paper;
+use domain::study::records::{
     Absent, DriftRecord, HeatmapRecord, Metrics, PadRecord, PropertyDrift, Record, SamplesRecord, SifidRecord,
 };
-use domain::results::{
+use domain::study::results::{
     Claim, ComparedScore, DriftScore, Evidence, Gate, Generator, HeatmapScore, LEVEL, OtherTable, Results,
     SCHEMA_VERSION, Scores, SifidScore, Verdict,
 };
-use domain::seed::Seed;
-use domain::stage::{Aggregate, Failure, FailureCode, Folder, InputName, StageKind, Subject};
-use domain::stats::distance::{earth_movers, kolmogorov_smirnov, resampled};
-use domain::stats::kolmogorov::{ks_probability, ks_probability_below};
-use domain::stats::{mean, quantile, sample_std};
-use domain::stone::{Dataset, View};
-use domain::system::{Model, System};
-use domain::trial::{Training, Trial};
+use domain::study::stage::{Aggregate, Failure, FailureCode, Folder, InputName, StageKind, Subject};
+use domain::study::stats::distance::{earth_movers, kolmogorov_smirnov, resampled};
+use domain::study::stats::kolmogorov::{ks_probability, ks_probability_below};
+use domain::study::stats::{mean, quantile, sample_std};
+use domain::study::stone::{Dataset, View};
+use domain::study::system::{Model, System};
+use domain::study::trial::{Training, Trial};
 use serde_json::Value;
 
 use self::table::Table;

@@ -6,12 +6,12 @@ use burn::module::Module;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, Sgd, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::{Init, Mix, Select};
-use domain::plan::WEIGHTS_FILE;
-use domain::records::{Metrics, PatchesRecord, Record};
 use domain::seed::Seed;
-use domain::stage::{ClassifyTrain, Failure, FailureCode, InputName, Stage};
-use domain::stone::CLASSES;
+use domain::study::experiment::{Init, Mix, Select};
+use domain::study::plan::WEIGHTS_FILE;
+use domain::study::records::{Metrics, PatchesRecord, Record};
+use domain::study::stage::{ClassifyTrain, Failure, FailureCode, InputName, Stage};
+use domain::study::stone::CLASSES;
 
 use self::log::Log;
 use super::Attempt;

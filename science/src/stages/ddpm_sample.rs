@@ -2,9 +2,9 @@
 //! with fewer steps Song et al., ICLR 2021).
 
 use burn::tensor::{Tensor, TensorData};
-use domain::experiment::{DdpmMethod, DdpmSampling};
-use domain::records::{DdpmRecord, Record};
-use domain::stage::{Failure, InputName, Stage};
+use domain::study::experiment::{DdpmMethod, DdpmSampling};
+use domain::study::records::{DdpmRecord, Record};
+use domain::study::stage::{Failure, InputName, Stage};
 use image::RgbImage;
 
 use super::Attempt;
@@ -156,7 +156,7 @@ mod tests {
 
     use burn::tensor::Device;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Monitor, Unwatched};
+    use domain::study::stage::{Folder, Monitor, Unwatched};
 
     use super::super::ddpm_train;
     use super::*;

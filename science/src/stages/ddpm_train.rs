@@ -5,11 +5,11 @@ use std::thread;
 use burn::module::Module;
 use burn::optim::{Adam, GradientsParams};
 use burn::tensor::{Tensor, TensorData};
-use domain::experiment::DdpmTraining;
-use domain::records::{DdpmRecord, PadRecord, Record};
 use domain::seed::Seed;
-use domain::stage::{Failure, Folder, InputName, Stage, picture_path};
-use domain::stone::Dataset;
+use domain::study::experiment::DdpmTraining;
+use domain::study::records::{DdpmRecord, PadRecord, Record};
+use domain::study::stage::{Failure, Folder, InputName, Stage, picture_path};
+use domain::study::stone::Dataset;
 use image::{RgbImage, imageops};
 
 use super::Attempt;
@@ -152,7 +152,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use burn::tensor::Device;
-    use domain::stage::{FailureCode, Monitor, Unwatched};
+    use domain::study::stage::{FailureCode, Monitor, Unwatched};
 
     use super::*;
     use crate::checkpoint::tests::changes_nothing;

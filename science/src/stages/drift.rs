@@ -1,13 +1,13 @@
 //! `evaluate.drift`: whether simple properties of synthetic pictures are
 //! distributed as those of the real ones (ALGORITHM 4.1), in one frame.
 
-use domain::experiment::{DriftPath, UpscaleMethod};
-use domain::paper::DRIFT_PROPERTIES;
-use domain::records::{DriftRecord, PropertyDrift, Record};
 use domain::seed::Seed;
-use domain::stage::{EvaluateDrift, Failure, Seen};
-use domain::stats::distance::{VALUES_MIN, earth_movers, kolmogorov_smirnov};
-use domain::stats::kolmogorov::ks_quantile;
+use domain::study::experiment::{DriftPath, UpscaleMethod};
+use domain::study::paper::DRIFT_PROPERTIES;
+use domain::study::records::{DriftRecord, PropertyDrift, Record};
+use domain::study::stage::{EvaluateDrift, Failure, Seen};
+use domain::study::stats::distance::{VALUES_MIN, earth_movers, kolmogorov_smirnov};
+use domain::study::stats::kolmogorov::ks_quantile;
 use image::{Rgb, RgbImage};
 
 use super::Attempt;
@@ -17,7 +17,7 @@ use crate::data::resize::{Filter, resize};
 use crate::files;
 use crate::random;
 
-/// Runs the stage; see [`domain::stage::Stage::EvaluateDrift`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::EvaluateDrift`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if a class has no pictures or one cannot be opened.
@@ -110,7 +110,7 @@ pub fn properties(image: &RgbImage) -> [f64; 5] {
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::{Folder, InputName, Unwatched, picture_path};
+    use domain::study::stage::{Folder, InputName, Unwatched, picture_path};
 
     use super::*;
     use crate::data::picture::save_png;

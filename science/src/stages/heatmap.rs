@@ -1,9 +1,9 @@
 //! `evaluate.heatmap`: where the mean real and the mean synthetic picture are
 //! bright (ALGORITHM 4.2), in one frame and at one size.
 
-use domain::experiment::HeatmapSize;
-use domain::records::{HeatmapRecord, Record};
-use domain::stage::{EvaluateHeatmap, Failure};
+use domain::study::experiment::HeatmapSize;
+use domain::study::records::{HeatmapRecord, Record};
+use domain::study::stage::{EvaluateHeatmap, Failure};
 use image::{GrayImage, Rgb, RgbImage};
 
 use super::Attempt;
@@ -17,7 +17,7 @@ use crate::files;
 /// Colours of the maps from dark to bright, evenly spaced.
 const COLORS: [[u8; 3]; 6] = [[0, 0, 6], [74, 12, 107], [165, 44, 96], [229, 92, 48], [251, 165, 10], [252, 253, 191]];
 
-/// Runs the stage; see [`domain::stage::Stage::EvaluateHeatmap`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::EvaluateHeatmap`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if a class has no pictures or one cannot be opened.
@@ -85,15 +85,15 @@ fn colored(levels: &[u8], (width, height): (u32, u32)) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use domain::paper::DRIFT_PROPERTIES;
     use domain::seed::Seed;
-    use domain::stage::{EvaluateDrift, Folder, InputName, Stage, Unwatched, picture_path};
-    use domain::stone::Dataset;
+    use domain::study::paper::DRIFT_PROPERTIES;
+    use domain::study::stage::{EvaluateDrift, Folder, InputName, Stage, Unwatched, picture_path};
+    use domain::study::stone::Dataset;
     use image::Luma;
 
     use super::*;
     use crate::data::picture::open_rgb8;
-    use domain::records::{Absent, DriftRecord};
+    use domain::study::records::{Absent, DriftRecord};
 
     #[test]
     fn equal_pictures_neither_differ_nor_drift() {
@@ -123,8 +123,10 @@ mod tests {
         assert_eq!((record.n_real, record.n_synthetic), (12, 24));
         assert_eq!(record.properties.len(), DRIFT_PROPERTIES.len());
         assert!(record.properties.iter().all(|property| property.ks == Some(0.0) && property.emd == Some(0.0)));
-        std::fs::remove_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
-        std::fs::create_dir_all(folder.input(InputName::Real(Some(domain::stone::Class::Va))).join("images")).unwrap();
+        std::fs::remove_dir_all(folder.input(InputName::Real(Some(domain::study::stone::Class::Va))).join("images"))
+            .unwrap();
+        std::fs::create_dir_all(folder.input(InputName::Real(Some(domain::study::stone::Class::Va))).join("images"))
+            .unwrap();
         run_it(Stage::EvaluateHeatmap(EvaluateHeatmap::default())).unwrap();
         let path = folder.output(HeatmapRecord::FILE);
         let Absent { absent } = serde_json::from_value(files::value(&path).unwrap()).unwrap();

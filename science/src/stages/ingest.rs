@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use domain::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
-use domain::stage::{Failure, Ingest, InputName};
-use domain::stone::Class;
+use domain::study::records::{IDS_PER_CLASS, ImageList, ImageRecord, Record};
+use domain::study::stage::{Failure, Ingest, InputName};
+use domain::study::stone::Class;
 
 use super::Attempt;
 use crate::data::split::{self, Role};
@@ -27,7 +27,7 @@ struct Found {
 /// Damaged pictures that a message lists by name.
 const LISTED: usize = 10;
 
-/// Runs the stage; see [`domain::stage::Stage::Ingest`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::Ingest`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if a class has no or too few images or more than can be numbered, if
@@ -123,10 +123,10 @@ mod tests {
     use std::fs;
 
     use burn::tensor::Device;
-    use domain::experiment::Pick;
     use domain::seed::Seed;
-    use domain::stage::{Choice, FailureCode, Folder, Stage, Unwatched};
-    use domain::stone::{Dataset, View};
+    use domain::study::experiment::Pick;
+    use domain::study::stage::{Choice, FailureCode, Folder, Stage, Unwatched};
+    use domain::study::stone::{Dataset, View};
     use image::{Rgb, RgbImage};
 
     use super::*;

@@ -1,5 +1,5 @@
 //! Stages, one per file. Each reads its inputs, does its work and leaves its
-//! outputs in the attempt's folder; see [`domain::stage::Stage`] for the names.
+//! outputs in the attempt's folder; see [`domain::study::stage::Stage`] for the names.
 
 pub mod aggregate;
 pub mod classify_train;
@@ -18,9 +18,9 @@ pub mod swin2sr_train;
 pub mod upscale;
 
 use burn::tensor::Device;
-use domain::records::{Absent, DriftRecord, HeatmapRecord, Record, SifidRecord};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, Monitor, Stage};
+use domain::study::records::{Absent, DriftRecord, HeatmapRecord, Record, SifidRecord};
+use domain::study::stage::{Failure, FailureCode, Folder, Monitor, Stage};
 
 use crate::files;
 
@@ -87,8 +87,8 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use domain::experiment::Features;
-    use domain::stage::{EvaluateSifid, InputName, Unwatched};
+    use domain::study::experiment::Features;
+    use domain::study::stage::{EvaluateSifid, InputName, Unwatched};
     use image::RgbImage;
 
     use super::*;

@@ -3,16 +3,16 @@
 
 use std::path::PathBuf;
 
-use domain::experiment::Canvas as Size;
-use domain::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
-use domain::stage::{Canvases, Failure, InputName, picture_path};
-use domain::stone::Dataset;
+use domain::study::experiment::Canvas as Size;
+use domain::study::records::{IDS_PER_CLASS, ImageRef, PadRecord, Record};
+use domain::study::stage::{Canvases, Failure, InputName, picture_path};
+use domain::study::stone::Dataset;
 
 use super::Attempt;
 use crate::data::{batch, canvas, picture, split};
 use crate::files;
 
-/// Runs the stage; see [`domain::stage::Stage::Pad`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::Pad`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if the class has too few images or one cannot be opened.
@@ -73,10 +73,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use burn::tensor::Device;
-    use domain::experiment::{Fill, Pad, Pick};
     use domain::seed::Seed;
-    use domain::stage::{Choice, Folder, Unwatched};
-    use domain::stone::Class;
+    use domain::study::experiment::{Fill, Pad, Pick};
+    use domain::study::stage::{Choice, Folder, Unwatched};
+    use domain::study::stone::Class;
     use image::{Luma, Rgb, RgbImage};
 
     use super::*;
@@ -116,7 +116,8 @@ mod tests {
         assert_eq!(files, ["cmyk.jpg", "deep.png", "glass.png", "palette.png", "rotated.jpg"]);
         // Ia is the fifth class of A.
         assert_eq!((record.images[2].id, record.places[2]), (4 * IDS_PER_CLASS + 2, [4, 5, 17, 9]));
-        let sinddm = domain::experiment::Sinddm { finest: [26, 20].into(), coarsest: Some(12), ..Default::default() };
+        let sinddm =
+            domain::study::experiment::Sinddm { finest: [26, 20].into(), coarsest: Some(12), ..Default::default() };
         assert_eq!(crate::data::pyramid::Pyramid::new(&canvases, &sinddm).unwrap().scales[0].images.len(), 5);
         // By a rule, the canvas holds the largest picture, turned as a person sees it.
         let auto: Pad = serde_json::from_str(r#"{"target": "auto_max"}"#).unwrap();

@@ -4,11 +4,11 @@
 
 use std::path::PathBuf;
 
-use domain::records::{ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord, Record};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode, Folder, InputName, Patches};
-use domain::stone::{Class, Dataset};
-use domain::trial::Split;
+use domain::study::records::{ClassPatches, IDS_PER_CLASS, ImageList, ImageRecord, ImageRef, PatchesRecord, Record};
+use domain::study::stage::{Failure, FailureCode, Folder, InputName, Patches};
+use domain::study::stone::{Class, Dataset};
+use domain::study::trial::Split;
 use image::{Rgb, RgbImage, imageops};
 use rand::seq::SliceRandom;
 use report::tables::csv_of;
@@ -91,7 +91,7 @@ struct Cut {
     pixels: String,
 }
 
-/// Runs the stage; see [`domain::stage::Stage::Patches`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::Patches`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if a class has too few images to split, if no image of a

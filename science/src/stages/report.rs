@@ -2,9 +2,9 @@
 
 mod pictures;
 
-use domain::records::Record;
-use domain::results::Results;
-use domain::stage::{Failure, FailureCode, InputName};
+use domain::study::records::Record;
+use domain::study::results::Results;
+use domain::study::stage::{Failure, FailureCode, InputName};
 
 use super::Attempt;
 use crate::files;

@@ -7,10 +7,10 @@
 //! one resolution.
 
 use burn::tensor::{Device, Tensor};
-use domain::experiment::{Features, Pairing, SifidRule, SifidSize};
-use domain::plan::WEIGHTS_FILE;
-use domain::records::{Record, SifidRecord};
-use domain::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName};
+use domain::study::experiment::{Features, Pairing, SifidRule, SifidSize};
+use domain::study::plan::WEIGHTS_FILE;
+use domain::study::records::{Record, SifidRecord};
+use domain::study::stage::{EvaluateSifid, Failure, FailureCode, Folder, InputName};
 use image::RgbImage;
 use nalgebra::DMatrix;
 use rayon::prelude::*;
@@ -123,7 +123,7 @@ mod tests {
 
     use burn::tensor::Device;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Unwatched, picture_path};
+    use domain::study::stage::{Folder, Unwatched, picture_path};
 
     use super::*;
     use crate::data::picture;

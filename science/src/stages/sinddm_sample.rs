@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use domain::experiment::Sampling;
-use domain::records::gate::Traits;
-use domain::stage::{Failure, Folder, InputName, Stage};
+use domain::study::experiment::Sampling;
+use domain::study::records::gate::Traits;
+use domain::study::stage::{Failure, Folder, InputName, Stage};
 use image::RgbImage;
 
 use super::Attempt;
@@ -196,11 +196,11 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::Device;
-    use domain::records::gate::Traits;
-    use domain::records::{Record, SamplesRecord, SinddmRecord};
-    use domain::results::Fault;
     use domain::seed::Seed;
-    use domain::stage::{Folder, Monitor, Unwatched, picture_path};
+    use domain::study::records::gate::Traits;
+    use domain::study::records::{Record, SamplesRecord, SinddmRecord};
+    use domain::study::results::Fault;
+    use domain::study::stage::{Folder, Monitor, Unwatched, picture_path};
 
     use super::super::sinddm_train;
     use super::*;

@@ -7,11 +7,11 @@ use std::thread;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use domain::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
-use domain::records::gate::Traits;
-use domain::records::{PadRecord, Record, SinddmRecord};
 use domain::seed::Seed;
-use domain::stage::{Failure, InputName, Stage, milestone_path, picture_path};
+use domain::study::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
+use domain::study::records::gate::Traits;
+use domain::study::records::{PadRecord, Record, SinddmRecord};
+use domain::study::stage::{Failure, InputName, Stage, milestone_path, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -287,9 +287,9 @@ pub(crate) mod tests {
     use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};
     use crate::training::optimizer::NamedOptimizer;
     use burn::optim::SgdConfig;
-    use domain::experiment::Precision;
-    use domain::records::Determinism;
-    use domain::stage::{FailureCode, Folder, Monitor, Unwatched};
+    use domain::study::experiment::Precision;
+    use domain::study::records::Determinism;
+    use domain::study::stage::{FailureCode, Folder, Monitor, Unwatched};
 
     /// Small enough for a test.
     pub(crate) fn small() -> Sinddm {

@@ -6,12 +6,12 @@ use std::thread;
 use burn::module::Module;
 use burn::optim::{Adam, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use domain::experiment::{Reduction, Swin2srTraining};
-use domain::records::{PadRecord, Record, Swin2srRecord};
-use domain::results::Nearness;
 use domain::seed::Seed;
-use domain::stage::{Failure, Folder, InputName, Stage};
-use domain::stone::Dataset;
+use domain::study::experiment::{Reduction, Swin2srTraining};
+use domain::study::records::{PadRecord, Record, Swin2srRecord};
+use domain::study::results::Nearness;
+use domain::study::stage::{Failure, Folder, InputName, Stage};
+use domain::study::stone::Dataset;
 use image::{Rgb, RgbImage, imageops};
 
 use super::Attempt;
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::changes_nothing;
     use crate::data::picture;
-    use domain::stage::{FailureCode, Monitor, Unwatched, picture_path};
+    use domain::study::stage::{FailureCode, Monitor, Unwatched, picture_path};
 
     pub(crate) fn small() -> Swin2srTraining {
         Swin2srTraining {

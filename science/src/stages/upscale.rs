@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use domain::experiment::SIDE_MAX;
-use domain::experiment::{Swin2srVariant, Upscale, UpscaleMethod};
-use domain::plan::WEIGHTS_FILE;
-use domain::records::{Record, UpscaleRecord};
-use domain::stage::{Failure, Folder, InputName, picture_path};
+use domain::study::experiment::SIDE_MAX;
+use domain::study::experiment::{Swin2srVariant, Upscale, UpscaleMethod};
+use domain::study::plan::WEIGHTS_FILE;
+use domain::study::records::{Record, UpscaleRecord};
+use domain::study::stage::{Failure, Folder, InputName, picture_path};
 use image::RgbImage;
 
 use super::Attempt;
@@ -24,7 +24,7 @@ use crate::weights;
 /// 264×200 in the network for compressed pictures; the others were not measured.
 const PIXEL_BYTES: u64 = 8600;
 
-/// Runs the stage; see [`domain::stage::Stage::Upscale`] for inputs and outputs.
+/// Runs the stage; see [`domain::study::stage::Stage::Upscale`] for inputs and outputs.
 ///
 /// # Errors
 /// `InvalidInput` if there is no sample or one cannot be opened, or if the weights
@@ -128,9 +128,9 @@ fn at_once(samples: &[(usize, PathBuf)], upscale: &Upscale, attempt: &Attempt<'_
 
 #[cfg(test)]
 mod tests {
-    use domain::experiment::UpscaleWeights;
     use domain::seed::Seed;
-    use domain::stage::Unwatched;
+    use domain::study::experiment::UpscaleWeights;
+    use domain::study::stage::Unwatched;
     use image::Rgb;
 
     use super::super::swin2sr_train;

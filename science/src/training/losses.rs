@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use burn::tensor::Tensor;
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 
 use crate::weights::{Array, Arrays};
 

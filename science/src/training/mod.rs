@@ -21,8 +21,8 @@ use std::thread::Scope;
 
 use burn::module::Module;
 use burn::optim::Adam;
-use domain::records::Record;
-use domain::stage::{Failure, FailureCode, Folder};
+use domain::study::records::Record;
+use domain::study::stage::{Failure, FailureCode, Folder};
 use serde::Serialize;
 
 use self::losses::Losses;

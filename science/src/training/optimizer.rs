@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{AdamConfig, DynState, GradientsParams, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Tensor, TensorData};
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 
 use crate::weights::{Array, Arrays, Trail, take};
 

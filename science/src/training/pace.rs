@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use domain::stage::Progress;
+use domain::study::stage::Progress;
 
 use crate::progress::Pause;
 

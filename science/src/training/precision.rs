@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor};
-use domain::experiment::Precision;
+use domain::study::experiment::Precision;
 
 /// The network with its weights in other numbers: a copy, whose gradients are
 /// known by the same parameters.

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 use std::rc::Rc;
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use zip::ZipArchive;
 
 /// The largest file that is looked at: the largest published one has a tenth of it.

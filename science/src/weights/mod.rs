@@ -18,7 +18,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use domain::seed::Seed;
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 use image::RgbImage;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 
 use super::guard;

@@ -1,6 +1,6 @@
 //! Takes away what an attempt leaves to go on from.
 
-use domain::stage::Folder;
+use domain::study::stage::Folder;
 use proto::channel::call;
 use proto::transfer::{self, Error};
 use proto::v1;

@@ -1,6 +1,6 @@
 //! What an attempt needs before its program starts.
 
-use domain::stage::Stage;
+use domain::study::stage::Stage;
 use proto::path_error::io_error;
 use proto::status::is_final;
 use proto::transfer::Error;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use domain::artifact::Manifest;
 use domain::resources::{GpuPart, Offer, Resources, Unfit, WHOLE_GPU};
-use domain::stage::{Failure, FailureCode, Folder, Stage};
-use domain::task::Grant;
+use domain::runner::task::Grant;
+use domain::study::stage::{Failure, FailureCode, Folder, Stage};
 use proto::backoff::Backoff;
 use proto::status::is_final;
 use proto::transfer::{self, Transfer};
@@ -244,9 +244,9 @@ mod tests {
     use domain::digest::Digest;
     use domain::id::TaskKey;
     use domain::resources::Gpu;
+    use domain::runner::task::{Attempt, FencingToken};
     use domain::seed::Seed;
-    use domain::stage::StageKind;
-    use domain::task::{Attempt, FencingToken};
+    use domain::study::stage::StageKind;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! How an attempt ended, told to the coordinator.
 
 use domain::artifact::Manifest;
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 use proto::status::{Reason, is_final, reason};
 use proto::v1;
 use proto::v1::attempt_end::End;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::process::Command;
 

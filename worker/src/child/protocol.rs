@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use domain::seed::Seed;
-use domain::stage::{Cadence, Progress, Stage};
+use domain::study::stage::{Cadence, Progress, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Name of the order's file.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use domain::stage::{Cadence, Failure, Monitor, Progress};
+use domain::study::stage::{Cadence, Failure, Monitor, Progress};
 
 use super::protocol::{FAILURE, Line, STOP};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use domain::pretrained::Pretrained;
+use domain::study::pretrained::Pretrained;
 use proto::backoff::{Backoff, Tries};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::redirect::Policy;

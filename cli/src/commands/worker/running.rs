@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::stage::{Cadence, StageKind};
+use domain::study::stage::{Cadence, StageKind};
 use proto::status::{Reason, reason};
 use science::device::Kind;
 use tokio_util::sync::CancellationToken;

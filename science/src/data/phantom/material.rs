@@ -3,7 +3,7 @@
 //! subtypes. Colours of different minerals overlap once each stone's own cast
 //! is applied; texture has to tell them apart.
 
-use domain::stone::{Class, View};
+use domain::study::stone::{Class, View};
 
 use super::noise::{cell, fractal, hash, unit, value};
 

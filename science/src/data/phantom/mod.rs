@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use domain::experiment::Phantom;
-use domain::paper;
 use domain::seed::Seed;
-use domain::stage::Failure;
-use domain::stone::{Class, Dataset, View};
+use domain::study::experiment::Phantom;
+use domain::study::paper;
+use domain::study::stage::Failure;
+use domain::study::stone::{Class, Dataset, View};
 use image::RgbImage;
 use rayon::prelude::*;
 
@@ -170,7 +170,7 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
-    use domain::stage::FailureCode;
+    use domain::study::stage::FailureCode;
 
     use super::*;
     use crate::data::foreground::Mask;

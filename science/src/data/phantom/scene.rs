@@ -1,6 +1,6 @@
 //! One picture: a stone, its light, its surroundings and the camera.
 
-use domain::stone::{Class, Dataset, View};
+use domain::study::stone::{Class, Dataset, View};
 use image::RgbImage;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

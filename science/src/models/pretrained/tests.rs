@@ -226,7 +226,7 @@ fn empty_cut_off_and_foreign_files_are_refused_by_name() {
     let view = safetensors::tensor::TensorView::new(Dtype::F16, vec![2], &[0; 4]).unwrap();
     let half = safetensors::serialize([("a", view)], None).unwrap();
     assert!(refusal(arrays(&put(&folder, &half))).contains("tensor a is of type F16"));
-    assert_eq!(arrays(&folder.path().join("nowhere")).unwrap_err().code, domain::stage::FailureCode::Storage);
+    assert_eq!(arrays(&folder.path().join("nowhere")).unwrap_err().code, domain::study::stage::FailureCode::Storage);
 }
 
 #[test]

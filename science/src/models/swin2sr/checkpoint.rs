@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use domain::stage::{Failure, FailureCode};
+use domain::study::stage::{Failure, FailureCode};
 
 use super::{Swin2Sr, Swin2SrConfig, Variant};
 use crate::weights::{self, Array, Arrays, torch};

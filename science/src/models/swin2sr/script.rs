@@ -2,7 +2,7 @@
 //! (ALGORITHM 3.4).
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use domain::stage::Failure;
+use domain::study::stage::Failure;
 use image::RgbImage;
 
 use super::{Enlarged, SCALE, Swin2Sr};

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::lineage::Lineage;
-use domain::records::{ImageRef, PadRecord, PatchesRecord};
-use domain::stage::{Aggregate, Failure, Folder, InputName, StageKind, Subject};
-use domain::stone::{Dataset, View};
-use domain::system::Model;
-use domain::trial::{Split, Training, Trial};
+use domain::study::lineage::Lineage;
+use domain::study::records::{ImageRef, PadRecord, PatchesRecord};
+use domain::study::stage::{Aggregate, Failure, Folder, InputName, StageKind, Subject};
+use domain::study::stone::{Dataset, View};
+use domain::study::system::Model;
+use domain::study::trial::{Split, Training, Trial};
 
 use super::read_if_there;
 

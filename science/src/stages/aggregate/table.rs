@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use domain::experiment::{Trials, Varied};
-use domain::paper::{Printed, Row};
-use domain::records::Metrics;
-use domain::results::{Cell, ClassAccuracy, Gate, Generator, LEVEL, Leak, Untested, Verdict, Votes};
 use domain::seed::Seed;
-use domain::stage::Aggregate;
-use domain::stats::estimate::Estimate;
-use domain::stats::{bootstrap, mean, sample_std};
-use domain::stone::{Class, Dataset, View};
-use domain::trial::{Training, Trial};
+use domain::study::experiment::{Trials, Varied};
+use domain::study::paper::{Printed, Row};
+use domain::study::records::Metrics;
+use domain::study::results::{Cell, ClassAccuracy, Gate, Generator, LEVEL, Leak, Untested, Verdict, Votes};
+use domain::study::stage::Aggregate;
+use domain::study::stats::estimate::Estimate;
+use domain::study::stats::{bootstrap, mean, sample_std};
+use domain::study::stone::{Class, Dataset, View};
+use domain::study::trial::{Training, Trial};
 
 use super::leaks::Pictures;
 use super::{RESAMPLES, Trained};

@@ -2,17 +2,17 @@ mod leaks;
 
 use std::fs;
 
-use domain::experiment::{Correction, Protocol, Varied};
-use domain::lineage::Lineage;
-use domain::paper::FirstStep;
-use domain::records::gate::Limits;
-use domain::records::{ImageOutcome, PropertyDrift};
-use domain::results::{Fault, Untested};
 use domain::seed::Seed;
-use domain::stage::{InputName, Stage, Unwatched};
-use domain::stats::classification;
-use domain::stats::distance::kolmogorov_smirnov;
-use domain::stone::{CLASSES, Class};
+use domain::study::experiment::{Correction, Protocol, Varied};
+use domain::study::lineage::Lineage;
+use domain::study::paper::FirstStep;
+use domain::study::records::gate::Limits;
+use domain::study::records::{ImageOutcome, PropertyDrift};
+use domain::study::results::{Fault, Untested};
+use domain::study::stage::{InputName, Stage, Unwatched};
+use domain::study::stats::classification;
+use domain::study::stats::distance::kolmogorov_smirnov;
+use domain::study::stone::{CLASSES, Class};
 use image::RgbImage;
 use serde_json::json;
 use tempfile::TempDir;
@@ -135,7 +135,7 @@ fn study() -> TempDir {
                 passed: vec![index > 1, true],
                 faults: if index > 1 { [].into() } else { [(0, vec![Fault::Empty, Fault::Size])].into() },
                 draws: if index > 0 { vec![] } else { vec![10, 2] },
-                determinism: domain::records::Determinism::Bitwise,
+                determinism: domain::study::records::Determinism::Bitwise,
             };
             let samples_path =
                 folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("samples.json");
@@ -182,7 +182,7 @@ fn losses_and_scores_of_trainings_reach_the_results() {
         files::write_bytes(&folder.inputs().join(name).join("loss.csv"), csv.as_bytes()).unwrap();
     };
     let diffusion = json!({
-        "sinddm": domain::experiment::Sinddm::default(), "sizes": [[4, 3], [8, 6]], "scale_factor": 2.0,
+        "sinddm": domain::study::experiment::Sinddm::default(), "sizes": [[4, 3], [8, 6]], "scale_factor": 2.0,
         "rescale_losses": [0.5], "sampling_steps": [10, 4], "parameters": 9, "final_loss": 0.25,
         "loss_by_scale": { "0": 0.5, "1": 0.125 }, "determinism": "bitwise",
     });
@@ -190,12 +190,12 @@ fn losses_and_scores_of_trainings_reach_the_results() {
     leave("sinddm.train.SEC.IVa.picture.0", &diffusion, "step,scale,loss\n0,0,0.5\n");
     leave("sinddm.train.SEC.IVa.picture.1", &diffusion, "step,scale,loss\n0,0,0.75\n");
     let plain = json!({
-        "training": domain::experiment::DdpmTraining::default(), "images": 48, "parameters": 9, "final_loss": 0.0625,
+        "training": domain::study::experiment::DdpmTraining::default(), "images": 48, "parameters": 9, "final_loss": 0.0625,
         "determinism": "bitwise",
     });
     leave("ddpm.train.SEC", &plain, "step,scale,loss\n0,0,0.0625\n");
     let swin = json!({
-        "training": domain::experiment::Swin2srTraining::default(), "images": 42, "parameters": 9, "final_loss": 0.125,
+        "training": domain::study::experiment::Swin2srTraining::default(), "images": 42, "parameters": 9, "final_loss": 0.125,
         "held_out": 0, "ours": { "psnr": null, "ssim": null }, "bicubic": { "psnr": 30.5, "ssim": 0.875 },
         "determinism": "bitwise",
     });
@@ -258,7 +258,7 @@ fn a_finished_study_fills_every_cell_in_the_papers_order() {
     assert!((last.difference.unwrap() - (52.5 - 80.76)).abs() < 1e-9);
     assert_eq!((last.within_printed_std, results.cells[0].within_printed_std), (Some(false), Some(false)));
     // Eighteen trainings of the same accuracies, each against another mean.
-    let p = |cell: &domain::results::Cell| (cell.p.unwrap(), cell.p_adjusted.unwrap());
+    let p = |cell: &domain::study::results::Cell| (cell.p.unwrap(), cell.p_adjusted.unwrap());
     let smallest = results.cells.iter().map(p).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     assert!((smallest.1 / smallest.0 - 18.0).abs() < 1e-9, "{smallest:?}");
     assert!(results.cells.iter().all(|cell| cell.p_adjusted >= cell.p && cell.detectable_difference.is_some()));

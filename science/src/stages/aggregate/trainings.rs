@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use domain::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
-use domain::results::{Enlarging, LossCurve, ModelTraining};
-use domain::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject};
-use domain::stone::View;
-use domain::system::Model;
+use domain::study::records::{DdpmRecord, Record, SinddmRecord, Swin2srRecord};
+use domain::study::results::{Enlarging, LossCurve, ModelTraining};
+use domain::study::stage::{Failure, FailureCode, Folder, InputName, StageKind, Subject};
+use domain::study::stone::View;
+use domain::study::system::Model;
 
 use crate::files;
 use crate::training::losses;

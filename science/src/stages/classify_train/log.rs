@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
-use domain::experiment::Select;
-use domain::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress};
+use domain::study::experiment::Select;
+use domain::study::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress};
 
 use super::{batches, learning_rate};
 use crate::weights::{Array, Arrays};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use domain::records::{ImageOutcome, Metrics, PatchesRecord};
-use domain::stage::ClassifyTrain;
-use domain::stats::classification::Confusion;
-use domain::stone::CLASSES;
+use domain::study::records::{ImageOutcome, Metrics, PatchesRecord};
+use domain::study::stage::ClassifyTrain;
+use domain::study::stats::classification::Confusion;
+use domain::study::stone::CLASSES;
 
 use super::log::Log;
 use crate::data::patchset::PatchSet;

@@ -1,11 +1,11 @@
 use std::path::Path;
 
-use domain::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
-use domain::records::{ClassPatches, Metrics};
 use domain::seed::Seed;
-use domain::stage::{Folder, InputName, Monitor, Unwatched};
-use domain::stone::{Dataset, View};
-use domain::trial::Split;
+use domain::study::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
+use domain::study::records::{ClassPatches, Metrics};
+use domain::study::stage::{Folder, InputName, Monitor, Unwatched};
+use domain::study::stone::{Dataset, View};
+use domain::study::trial::Split;
 
 use super::*;
 use crate::checkpoint::tests::{Notes, changes_nothing, follows_from_its_seed, threads_change_nothing};

@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use burn::tensor::Device;
-use domain::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
-use domain::records::{ImageList, PatchesRecord, Record};
-use domain::stage::{Choice, Folder, Ingest, InputName, Stage, Unwatched, picture_path};
-use domain::stone::View;
+use domain::study::experiment::{Fill, Pad, Patch, PatchMethod, Pick};
+use domain::study::records::{ImageList, PatchesRecord, Record};
+use domain::study::stage::{Choice, Folder, Ingest, InputName, Stage, Unwatched, picture_path};
+use domain::study::stone::View;
 use image::Rgb;
 use safetensors::SafeTensors;
 

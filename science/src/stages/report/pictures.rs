@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::stage::{Failure, Folder, InputName, milestone_path};
-use domain::stone::{Class, Dataset, View};
-use domain::system::{Model, System};
+use domain::study::stage::{Failure, Folder, InputName, milestone_path};
+use domain::study::stone::{Class, Dataset, View};
+use domain::study::system::{Model, System};
 use image::{RgbImage, imageops};
 use report::page::{Map, Milestones, Pictures, Samples};
 

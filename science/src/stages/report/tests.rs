@@ -2,9 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use domain::seed::Seed;
-use domain::stage::{Folder, Stage, Unwatched, milestone_path};
-use domain::stone::{Dataset, View};
-use domain::system::{Model, System};
+use domain::study::stage::{Folder, Stage, Unwatched, milestone_path};
+use domain::study::stone::{Dataset, View};
+use domain::study::system::{Model, System};
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ fn picture(tint: [f32; 3]) -> RgbImage {
 fn study() -> TempDir {
     let root = TempDir::new().unwrap();
     let folder = Folder::new(root.path());
-    let results = include_bytes!("../../../../domain/src/results/example.json");
+    let results = include_bytes!("../../../../domain/src/study/results/example.json");
     files::write_bytes(&folder.inputs().join("results").join("results.json"), results).unwrap();
     let save = |path: &Path, tint| {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-use domain::records::{ImageRef, PatchesRecord};
+use domain::study::records::{ImageRef, PatchesRecord};
 
 use super::*;
 
@@ -8,10 +8,10 @@ use super::*;
 fn with_pictures() -> (TempDir, Aggregate) {
     let root = study();
     let folder = Folder::new(root.path());
-    let mut experiment = domain::experiment::Experiment::default();
+    let mut experiment = domain::study::experiment::Experiment::default();
     (experiment.tl.repeats, experiment.tl.folds) = (2, 2);
-    let plan = domain::plan::plan(&experiment, &domain::plan::Data::of_the_paper()).unwrap();
-    let lineage = domain::plan::lineage(&plan.tasks);
+    let plan = domain::study::plan::plan(&experiment, &domain::study::plan::Data::of_the_paper()).unwrap();
+    let lineage = domain::study::plan::lineage(&plan.tasks);
     for task in &plan.tasks {
         let input = folder.inputs().join(task.label().replace([' ', '/'], "."));
         let image = |class: Class, id: u32, digest: String| ImageRef { class, id, file: format!("{id}.png"), digest };
@@ -58,7 +58,7 @@ fn a_test_picture_among_those_of_a_generator_refuses_the_cells_that_it_leaks_int
 
     // Picture 1 of A/SUR/IVa is tested in fold 1.
     let path = root.path().join("inputs/pad.SUR.IVa/pad.json");
-    let mut record: domain::records::PadRecord = files::read(&path).unwrap();
+    let mut record: domain::study::records::PadRecord = files::read(&path).unwrap();
     record.images[0].digest = "A SUR IVa 1".to_owned();
     files::write(&path, &record).unwrap();
     let results = aggregate(root.path(), &params).unwrap();
