@@ -27,7 +27,14 @@ pub mod window;
 pub use link::{address, backoff, channel, encoding, identity, join_token, peer, tls, transfer};
 
 /// Messages, clients and servers, generated from `lithogen/v1`.
-#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated"
+)]
 pub mod v1 {
     tonic::include_proto!("lithogen.v1");
 }

@@ -15,52 +15,55 @@ fn claims(cells: &[Cell], comparable: bool) -> Vec<Claim> {
     Claim::all(&Evidence { cells, votes: &Votes::new(), margin: 2.0, scores: None, comparable })
 }
 
+/// A cell with a number in every place.
+fn cell(row: &paper::Row, second: Option<Dataset>, printed: Printed, comparable: bool) -> Cell {
+    let tested_on = second.map_or_else(|| row.first.datasets(), |second| vec![second]);
+    let mean = if second.is_some() { 81.0 - f64::from(row.row) } else { 70.0 + row.accuracy_1.mean / 10.0 };
+    let classes = |label: usize| {
+        let mut classes: Vec<Class> = tested_on.iter().map(|dataset| dataset.classes()[label]).collect();
+        classes.dedup();
+        classes
+    };
+    Cell {
+        mean: Some(mean),
+        std: Some(3.25),
+        n: if row.row == 3 { 3 } else { 4 },
+        n_asked: 4,
+        std_over_classes: Some(11.0),
+        per_class: (0..6)
+            .map(|label| ClassAccuracy {
+                label: label as u8,
+                classes: classes(label),
+                mean: mean - 18.0 + 7.0 * label as f64,
+            })
+            .collect(),
+        runs: vec![mean; 4],
+        run_names: ["r0 f0", "r0 f1", "r1 f0", "r1 f1"].map(str::to_owned).to_vec(),
+        missing: if row.row == 3 { vec!["r1 f1".to_owned()] } else { Vec::new() },
+        std_pooled: Some(12.0),
+        image_accuracy: Some(mean + 5.0),
+        image_accuracy_by_score: Some(mean + 6.0),
+        image_interval: Some([mean - 4.0, mean + 12.0]),
+        macro_f1: Some(mean - 1.0),
+        train_images: 160.0,
+        test_images: 40.0,
+        interval: Some([mean - 5.0, mean + 5.0]),
+        detectable_difference: Some(6.5),
+        equivalence_std: Some(1.25),
+        within_printed_std: Some((mean - printed.mean).abs() <= printed.std),
+        difference: Some(mean - printed.mean),
+        p_equivalent: comparable.then_some(0.4),
+        verdict: Verdict::within(comparable, mean, printed),
+        passing: row.rests_on(second, Dataset::B).then_some(0.84),
+        ..Cell::blank(row, second, printed)
+    }
+}
+
 /// Results with a number in every place.
+#[expect(clippy::too_many_lines, reason = "one value, written out")]
 fn results(stand_ins: &[&str]) -> Results {
     let comparable = stand_ins.is_empty();
-    let cell = |row: &paper::Row, second: Option<Dataset>, printed: Printed| {
-        let tested_on = second.map_or_else(|| row.first.datasets(), |second| vec![second]);
-        let mean = if second.is_some() { 81.0 - f64::from(row.row) } else { 70.0 + row.accuracy_1.mean / 10.0 };
-        let classes = |label: usize| {
-            let mut classes: Vec<Class> = tested_on.iter().map(|dataset| dataset.classes()[label]).collect();
-            classes.dedup();
-            classes
-        };
-        Cell {
-            mean: Some(mean),
-            std: Some(3.25),
-            n: if row.row == 3 { 3 } else { 4 },
-            n_asked: 4,
-            std_over_classes: Some(11.0),
-            per_class: (0..6)
-                .map(|label| ClassAccuracy {
-                    label: label as u8,
-                    classes: classes(label),
-                    mean: mean - 18.0 + 7.0 * label as f64,
-                })
-                .collect(),
-            runs: vec![mean; 4],
-            run_names: ["r0 f0", "r0 f1", "r1 f0", "r1 f1"].map(str::to_owned).to_vec(),
-            missing: if row.row == 3 { vec!["r1 f1".to_owned()] } else { Vec::new() },
-            std_pooled: Some(12.0),
-            image_accuracy: Some(mean + 5.0),
-            image_accuracy_by_score: Some(mean + 6.0),
-            image_interval: Some([mean - 4.0, mean + 12.0]),
-            macro_f1: Some(mean - 1.0),
-            train_images: 160.0,
-            test_images: 40.0,
-            interval: Some([mean - 5.0, mean + 5.0]),
-            detectable_difference: Some(6.5),
-            equivalence_std: Some(1.25),
-            within_printed_std: Some((mean - printed.mean).abs() <= printed.std),
-            difference: Some(mean - printed.mean),
-            p_equivalent: comparable.then_some(0.4),
-            verdict: Verdict::within(comparable, mean, printed),
-            passing: row.rests_on(second, Dataset::B).then_some(0.84),
-            ..Cell::blank(row, second, printed)
-        }
-    };
-    let cells = Cell::of_table_1(cell);
+    let cells = Cell::of_table_1(|row, second, printed| cell(row, second, printed, comparable));
     Results {
         schema_version: domain::study::results::SCHEMA_VERSION,
         scale: "tiny".to_owned(),

@@ -98,6 +98,7 @@ pub struct TaskEnd {
 
 /// The changes of the tables that follow from an event. Call this before the scheduler applies
 /// the event.
+#[expect(clippy::too_many_lines, reason = "a table of arms, each of which fits the eye")]
 pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Vec<Row> {
     let ended = |token: FencingToken, outcome: &str| Row::Ended {
         token,

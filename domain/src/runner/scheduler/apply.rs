@@ -16,6 +16,7 @@ use crate::text::cut;
 
 impl Scheduler {
     /// Applies an event.
+    #[expect(clippy::too_many_lines, reason = "a table of arms, each of which fits the eye")]
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::RunSubmitted { run, work, tasks, more, priority, by } => {

@@ -26,6 +26,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Why the request is refused.
+    #[expect(clippy::too_many_lines, reason = "a table of arms, each of which fits the eye")]
     pub fn decide(&self, now_ms: i64, request: Request) -> Result<Vec<Event>, Reject> {
         match request {
             Request::Submit { work, run, tasks, more, priority, by } => {
