@@ -4,11 +4,12 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 use crate::study::stone::{Class, Dataset, View};
 
 /// A method that learns from pictures and draws new ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "lowercase")]
 pub enum System {
     /// The study's own: diffusion over scales of few pictures.
@@ -19,7 +20,9 @@ pub enum System {
 
 impl System {
     /// The systems that SinDDM is compared with, where a study asks for them.
-    pub const COMPARED: [System; 1] = [System::Ddpm];
+    pub fn compared() -> impl Iterator<Item = System> {
+        System::VARIANTS.iter().copied().filter(|system| *system != System::Sinddm)
+    }
 
     /// The name that the field knows it by.
     pub const fn name(self) -> &'static str {

@@ -318,8 +318,7 @@ fn passed(record: &SamplesRecord) -> Option<u32> {
 /// The scores of the networks of compared systems: one of a view, or one of each class.
 fn compared(folder: &Folder) -> Result<Vec<ComparedScore>, Failure> {
     let mut scores = Vec::new();
-    for (system, model) in System::COMPARED
-        .into_iter()
+    for (system, model) in System::compared()
         .flat_map(|system| View::ALL.into_iter().flat_map(Model::of_view).map(move |model| (system, model)))
     {
         let of = |name: fn(System, Model) -> InputName| name(system, model);

@@ -367,7 +367,7 @@ impl Study<'_> {
     /// The networks of compared systems of one view, evaluated as SinDDM's are.
     fn compare(&mut self, view: View, real: &[(Class, TaskKey)], report: &mut Report) -> Result<(), Missing> {
         let Experiment { drift, heatmap, sifid, .. } = self.experiment;
-        for system in System::COMPARED {
+        for system in System::compared() {
             let networks = match system {
                 System::Ddpm => self.ddpm(view, real),
                 // Not compared with itself.
