@@ -72,10 +72,15 @@ fn keys_and_names_of_planned_tasks_are_those_of_the_released_form() {
         ("drift from all pictures", |it| it.drift.reference = crate::study::experiment::DriftReference::AllA),
         ("other protocols", |it| it.tl.protocol = vec![Protocol::FixedSplit, Protocol::Resplit]),
     ];
+    let mut planned = BTreeSet::from([StageKind::Command]);
     let line = |(name, change): (&str, Change)| {
         let mut experiment = Experiment::default();
         change(&mut experiment);
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        for task in &plan.tasks {
+            planned.insert(task.stage.kind());
+            assert_eq!(serde_json::to_value(&task.stage).unwrap()["stage"], task.stage.kind().name());
+        }
         let names: Vec<_> = plan.tasks.iter().map(|task| (task.label(), &task.inputs)).collect();
         let short = |digest: Digest| digest.to_string()[..12].to_owned();
         format!(
@@ -86,6 +91,7 @@ fn keys_and_names_of_planned_tasks_are_those_of_the_released_form() {
         )
     };
     let computed: String = changes.into_iter().map(line).collect();
+    assert_eq!(planned, StageKind::ALL.iter().copied().collect(), "a stage is in none of these plans");
     assert!(computed == include_str!("released.txt"), "released.txt is not what is computed:\n{computed}");
 }
 
@@ -303,6 +309,9 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
     let resolve =
         |sets: &[String]| crate::study::overrides::resolve(crate::study::experiment::Scale::Paper, None, sets).unwrap();
     let plan_of = |sets: &[String]| plan(&resolve(sets), &Data::of_the_paper()).unwrap();
+    let ledger = crate::study::experiment::knobs::ledger();
+    let execution: BTreeSet<&str> =
+        ledger.iter().filter(|entry| entry.kind == "execution").map(|entry| entry.knob).collect();
     let text = include_str!("keys.txt");
     let mut computed = String::new();
     let mut listed = BTreeSet::new();
@@ -326,6 +335,8 @@ fn each_knob_rekeys_the_tasks_that_depend_on_it_and_no_others() {
         let rekeyed = counts.into_iter().filter(|(_, new, _)| *new > 0);
         let rekeyed: Vec<String> = rekeyed.map(|(stage, new, all)| format!("{stage} {new}/{all}")).collect();
         let rekeyed = if rekeyed.is_empty() { "nothing".to_owned() } else { rekeyed.join(", ") };
+        let is_read = rekeyed != "nothing" || execution.contains(knob);
+        assert!(is_read, "{knob} = {other} re-keys nothing: no stage has it among its parameters");
         computed += &format!("{knob} | {with} | {other} | {rekeyed}\n");
     }
     let pinned = paper_plan();

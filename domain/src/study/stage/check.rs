@@ -3,7 +3,9 @@
 
 use crate::study::experiment::range::{FINEST_MAX, SIDE_MAX, size, within};
 use crate::study::experiment::{Experiment, Finest, Init, InvalidKnob, Patch};
-use crate::study::stage::{Aggregate, Choice, Mosaic, Seen, Stage};
+use crate::study::stage::{
+    Aggregate, Choice, ClassifyTrain, EvaluateDrift, EvaluateHeatmap, EvaluateSifid, Mosaic, Seen, Stage,
+};
 use crate::study::trial::Split;
 
 /// Most folds of one dealing of images.
@@ -34,15 +36,15 @@ impl Stage {
                 knobs(|spec| spec.upscale.training = training.clone())
             }
             Stage::Upscale { upscale } => knobs(|spec| spec.upscale = upscale.clone()),
-            Stage::EvaluateDrift(drift) => {
-                knobs(|spec| spec.drift.margin = drift.margin)?;
-                drift.seen.map_or(Ok(()), seen)?;
-                mosaic(drift.mosaic)
+            Stage::EvaluateDrift(EvaluateDrift { path: _, margin, seen, mosaic }) => {
+                knobs(|spec| spec.drift.margin = *margin)?;
+                seen.map_or(Ok(()), self::seen)?;
+                self::mosaic(*mosaic)
             }
-            Stage::EvaluateHeatmap(heatmap) => mosaic(heatmap.mosaic),
-            Stage::EvaluateSifid(sifid) => {
-                knobs(|spec| (spec.sifid.block, spec.sifid.size) = (sifid.block, sifid.size))?;
-                mosaic(sifid.mosaic)
+            Stage::EvaluateHeatmap(EvaluateHeatmap { size: _, mosaic }) => self::mosaic(*mosaic),
+            Stage::EvaluateSifid(EvaluateSifid { features: _, block, pairing: _, size, mosaic }) => {
+                knobs(|spec| (spec.sifid.block, spec.sifid.size) = (*block, *size))?;
+                self::mosaic(*mosaic)
             }
             Stage::Patches(patches) => {
                 split(patches.split)?;
@@ -53,14 +55,7 @@ impl Stage {
                     spec.pad = patches.pad.clone().unwrap_or_default();
                 })
             }
-            Stage::ClassifyTrain(classify) => knobs(|spec| {
-                let tl = &mut spec.tl;
-                tl.init = classify.init.filter(|_| classify.network.is_resnet50()).unwrap_or(Init::Random);
-                tl.network = classify.network.clone();
-                (tl.batch, tl.epochs, tl.lr) = (classify.batch, [classify.epochs; 2], [classify.lr; 2]);
-                (tl.momentum, tl.lr_step, tl.lr_gamma) = (classify.momentum, classify.lr_step, classify.lr_gamma);
-                (tl.val_fraction, tl.select) = (classify.val_fraction, classify.select);
-            }),
+            Stage::ClassifyTrain(training) => classify(training),
             Stage::Aggregate(aggregate) => totals(aggregate),
             Stage::Report | Stage::Command(_) => Ok(()),
         }
@@ -92,6 +87,38 @@ fn split(split: Split) -> Result<(), InvalidKnob> {
     within("split.fold", split.fold, 0..=split.folds - 1)
 }
 
+/// Names every parameter, so that none is added without a word on its range.
+fn classify(training: &ClassifyTrain) -> Result<(), InvalidKnob> {
+    let ClassifyTrain {
+        datasets: _,
+        network,
+        init,
+        head: _,
+        order: _,
+        mix: _,
+        whiten: _,
+        batch,
+        epochs,
+        lr,
+        momentum,
+        lr_step,
+        lr_gamma,
+        augment: _,
+        blur: _,
+        val_fraction,
+        val: _,
+        select,
+    } = training;
+    knobs(|spec| {
+        let tl = &mut spec.tl;
+        tl.init = init.filter(|_| network.is_resnet50()).unwrap_or(Init::Random);
+        tl.network = network.clone();
+        (tl.batch, tl.epochs, tl.lr) = (*batch, [*epochs; 2], [*lr; 2]);
+        (tl.momentum, tl.lr_step, tl.lr_gamma) = (*momentum, *lr_step, *lr_gamma);
+        (tl.val_fraction, tl.select) = (*val_fraction, *select);
+    })
+}
+
 fn totals(aggregate: &Aggregate) -> Result<(), InvalidKnob> {
     for trials in &aggregate.trials {
         within("rounds.repeats", trials.repeats, 1..=1000)?;
@@ -108,7 +135,7 @@ fn totals(aggregate: &Aggregate) -> Result<(), InvalidKnob> {
 mod tests {
     use super::*;
     use crate::study::experiment::{DdpmTraining, Sampling, Sifid, SifidSize, Sinddm, Swin2srTraining, Upscale};
-    use crate::study::stage::{EvaluateDrift, EvaluateSifid, Patches};
+    use crate::study::stage::Patches;
     use crate::study::stone::{Dataset, View};
 
     #[test]
