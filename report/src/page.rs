@@ -5,10 +5,11 @@ use askama::Template;
 use domain::study::audit::{self, Finding};
 use domain::study::experiment::StdOver;
 use domain::study::results::{
-    Cell, Claim, ClaimVerdict, DriftScore, Enlarging, Gate, HeatmapScore, ModelTraining, Nearness, Results, SifidScore,
-    Verdict,
+    Cell, Claim, ClaimVerdict, ComparedScore, DriftScore, Enlarging, Gate, HeatmapScore, ModelTraining, Nearness,
+    Results, SifidScore, Verdict,
 };
 use domain::study::stone::{Class, Dataset, View};
+use domain::study::system::System;
 
 use crate::{figures, format, tables};
 
@@ -68,6 +69,15 @@ struct Page<'a> {
     audit: Vec<Finding>,
     notes: Vec<String>,
     views: Vec<Half<'a>>,
+    compared: Vec<Compared<'a>>,
+}
+
+/// The scores of a system beside SinDDM.
+struct Compared<'a> {
+    title: &'static str,
+    /// What its networks are, and what they are scored against.
+    about: &'static str,
+    scores: Vec<&'a ComparedScore>,
 }
 
 /// The number of cells that got one verdict.
@@ -219,6 +229,7 @@ pub fn render(results: &Results, pictures: &Pictures) -> Result<String, askama::
         audit: audit::findings(),
         notes: tables::notes(results),
         views: View::ALL.into_iter().map(|view| half(results, pictures, view)).collect(),
+        compared: compared(results),
     };
     page.render()
 }
@@ -343,6 +354,23 @@ fn half<'a>(results: &'a Results, pictures: &'a Pictures, view: View) -> Half<'a
             .find_map(|training| training.enlarging.as_ref().map(enlarged)),
         milestones: pictures.milestones.iter().filter(|of| of.view == view).map(learning).collect(),
     }
+}
+
+/// The systems beside SinDDM that have scores.
+fn compared(results: &Results) -> Vec<Compared<'_>> {
+    let of = |system| {
+        let (title, about) = match system {
+            System::Ddpm => (
+                "Plain diffusion models",
+                "U-Nets after Ho et al. (2020), trained in this study on the same pictures brought to squares, and \
+                 scored against these squares.",
+            ),
+            System::Sinddm => return None,
+        };
+        let scores: Vec<&ComparedScore> = results.compared.iter().filter(|score| score.system == system).collect();
+        (!scores.is_empty()).then_some(Compared { title, about, scores })
+    };
+    System::compared().filter_map(of).collect()
 }
 
 fn trained(training: &ModelTraining) -> Trained {
