@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory, Parser};
+use domain::study::results::Results;
 use lithogen_cli::args::Cli;
+use serde_json::Value;
 
 /// The README and all that it leads to, by path.
 fn pages() -> Vec<(PathBuf, String)> {
@@ -103,4 +105,24 @@ fn every_command_has_its_place_in_the_documentation() {
     for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
         assert!(all.contains(&format!("`lithogen {}", command.get_name())), "no page tells of {}", command.get_name());
     }
+}
+
+/// The names of all fields in a schema.
+fn fields<'a>(schema: &'a Value, found: &mut BTreeSet<&'a str>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        found.extend(properties.keys().map(String::as_str));
+    }
+    let parts =
+        schema.as_object().into_iter().flat_map(|parts| parts.values()).chain(schema.as_array().into_iter().flatten());
+    parts.for_each(|part| fields(part, found));
+}
+
+#[test]
+fn every_field_of_the_results_has_its_place_in_the_documentation() {
+    let schema = serde_json::to_value(schemars::schema_for!(Results)).unwrap();
+    let mut known = BTreeSet::new();
+    fields(&schema, &mut known);
+    let (_, page) = pages().into_iter().find(|(path, _)| path.ends_with("cli.md")).unwrap();
+    let untold: Vec<&&str> = known.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(known.len() > 100 && untold.is_empty(), "docs/cli.md tells nothing of {untold:?}");
 }

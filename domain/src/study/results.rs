@@ -565,6 +565,10 @@ pub struct Generator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     /// A document of this version with a value in almost every place.
@@ -575,6 +579,49 @@ mod tests {
         let results: Results = serde_json::from_str(EXAMPLE).unwrap();
         assert_eq!(results.schema_version, SCHEMA_VERSION);
         assert_eq!(serde_json::to_string_pretty(&results).unwrap(), EXAMPLE.trim_end());
+    }
+
+    /// The schemas of the document and of all that it holds, by name.
+    fn forms(schema: &Value) -> impl Iterator<Item = (&str, &Value)> {
+        let parts = schema["$defs"].as_object().unwrap().iter().map(|(name, form)| (name.as_str(), form));
+        std::iter::once(("Results", schema)).chain(parts).filter(|(_, form)| form["properties"].is_object())
+    }
+
+    /// Adds the names of what has a value in a part of a document, as `Cell.mean`.
+    fn filled(schema: &Value, name: &str, form: &Value, part: &Value, found: &mut BTreeSet<String>) {
+        if let Some(name) = form["$ref"].as_str().and_then(|way| way.strip_prefix("#/$defs/")) {
+            return filled(schema, name, &schema["$defs"][name], part, found);
+        }
+        form["anyOf"].as_array().into_iter().flatten().for_each(|form| filled(schema, name, form, part, found));
+        part.as_array().into_iter().flatten().for_each(|part| filled(schema, name, &form["items"], part, found));
+        for (field, form) in form["properties"].as_object().into_iter().flatten() {
+            if part.get(field).is_some_and(|value| !value.is_null()) {
+                found.insert(format!("{name}.{field}"));
+                filled(schema, name, form, &part[field], found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_has_a_value_in_the_example_and_is_listed_and_new_ones_may_be_absent() {
+        let schema = serde_json::to_value(schemars::schema_for!(Results)).unwrap();
+        let (mut all, mut found, mut lines) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (name, form) in forms(&schema) {
+            let required = form["required"].as_array().map_or(&[][..], Vec::as_slice);
+            let mark = |field: &str| if required.contains(&field.into()) { "" } else { "?" };
+            let fields: BTreeSet<&str> = form["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            all.extend(fields.iter().map(|field| format!("{name}.{field}")));
+            let marked = fields.iter().map(|field| format!("{field}{}", mark(field)));
+            lines.insert(format!("{name}: {}\n", marked.collect::<Vec<_>>().join(", ")));
+        }
+        let listed = String::from_iter(lines);
+        filled(&schema, "Results", &schema, &serde_json::from_str(EXAMPLE).unwrap(), &mut found);
+        assert_eq!(all.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "example.json lacks these");
+        assert!(
+            listed == include_str!("results/fields.txt"),
+            "the fields of results changed: raise the version of the stage `aggregate`, mind that documents of before \
+             lack a new field (`?`), and let fields.txt be\n{listed}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 mod leaks;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use domain::seed::Seed;
@@ -270,6 +271,30 @@ fn a_finished_study_fills_every_cell_in_the_papers_order() {
     assert!(low < 50.0 && high > 50.0 && low >= 0.0 && high <= 100.0);
     // Six recalls of four runs: 23 at 50 or the ones that grow.
     assert!(last.std_pooled.unwrap() > last.std.unwrap());
+}
+
+#[test]
+fn a_field_that_a_cell_may_have_is_filled_by_some_study() {
+    let filled = |cells: Value| -> BTreeSet<String> {
+        let is_filled = |value: &Value| !value.is_null() && *value != json!([]);
+        let cells = serde_json::from_value::<Vec<BTreeMap<String, Value>>>(cells).unwrap().into_iter().flatten();
+        cells.filter(|(_, value)| is_filled(value)).map(|(name, _)| name).collect()
+    };
+    let root = study();
+    let inputs = Folder::new(root.path()).inputs();
+    for gone in ["B.r0.f0", "C.r0.f0", "C.r0.f1", "C.r1.f0"] {
+        fs::remove_dir_all(inputs.join(format!("classify.SUR.{gone}"))).unwrap();
+    }
+    let path = inputs.join("classify.SUR.B.r0.f1/metrics.json");
+    let mut record: Metrics = files::read(&path).unwrap();
+    record.confusion[2] = vec![0; CLASSES];
+    files::write(&path, &record).unwrap();
+    let cells = filled(serde_json::to_value(aggregate(root.path(), &params(&[])).unwrap().cells).unwrap());
+    let example: Value =
+        serde_json::from_str(include_str!("../../../../domain/src/study/results/example.json")).unwrap();
+    let lacking: Vec<String> = filled(example["cells"].clone()).difference(&cells).cloned().collect();
+    // Tests of leaks have a study with one.
+    assert_eq!(lacking, ["leaks"]);
 }
 
 #[test]
