@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use domain::seed::Seed;
+use domain::seed::Seed;
 use domain::study::experiment::{DdpmTraining, Sampling, Sinddm, Swin2srTraining};
 use domain::study::records::{
     DdpmRecord, DriftRecord, HeatmapRecord, ImageList, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord,
     SifidRecord, SinddmRecord, Swin2srRecord, UpscaleRecord,
 };
+use domain::study::results::Results;
 use domain::study::stage::Failure;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use mutate::Target;
@@ -252,6 +254,14 @@ fn diffusion() -> Value {
     })
 }
 
+/// A document of results with one entry of each kind.
+fn results() -> Value {
+    let mut results: Value = serde_json::from_str(include_str!("../../domain/src/study/results/example.json")).unwrap();
+    let lists = results.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut);
+    lists.for_each(|list| list.truncate(1));
+    results
+}
+
 /// Reads a record and says what came of it.
 type Reader = fn(&Path) -> String;
 
@@ -313,12 +323,15 @@ fn kinds() -> Vec<(Value, Reader)> {
             "right": 0.5 }], "confusion": vec![[1; 6]; 6], "labels": vec![["Ia"]; 6] }),
             read::<Metrics>,
         ),
+        (results(), read::<Results>),
     ]
 }
 
 #[test]
 fn any_record_is_refused_or_read() {
     let kinds = kinds();
+    let records = include_str!("../../domain/src/study/records/check.rs").matches("\nimpl Record for ").count();
+    assert_eq!(kinds.len(), records, "a record is missing here");
     let scratch = Scratch::new("record.json");
     for (record, read) in &kinds {
         assert_eq!(read(scratch.with(&serde_json::to_vec(record).unwrap())), "read", "{record}");

@@ -84,15 +84,23 @@ fn or_absent(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
     use std::path::{Path, PathBuf};
 
     use domain::study::experiment::Features;
-    use domain::study::stage::{EvaluateSifid, InputName, Unwatched};
+    use domain::study::stage::{EvaluateSifid, InputName, StageKind, Unwatched};
     use image::RgbImage;
 
     use super::*;
     use crate::data::picture::save_png;
+
+    /// The files of all stages.
+    fn stages() -> impl Iterator<Item = PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages");
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file() && !path.ends_with("mod.rs"))
+    }
 
     /// Tells whether a stage names anything of this folder but what all are given.
     fn borrows(source: &str) -> bool {
@@ -102,13 +110,19 @@ mod tests {
 
     #[test]
     fn no_stage_imports_another() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages");
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let stages = files.filter(|path| path.is_file() && !path.ends_with("mod.rs"));
         let (borrowing, others): (Vec<PathBuf>, Vec<PathBuf>) =
-            stages.partition(|path| borrows(&fs::read_to_string(path).unwrap()));
+            stages().partition(|path| borrows(&fs::read_to_string(path).unwrap()));
         assert!(borrowing.is_empty() && others.len() > 10, "{borrowing:?}");
         assert!(borrows("use super::{Attempt, pad};") && borrows("use crate::stages::pad;"));
+    }
+
+    #[test]
+    fn the_stages_that_leave_checkpoints_are_those_that_say_so() {
+        let leaving = stages().filter(|path| fs::read_to_string(path).unwrap().contains("Checkpoints::new("));
+        let leaving: BTreeSet<String> =
+            leaving.map(|path| path.file_stem().unwrap().to_str().unwrap().replace('_', ".")).collect();
+        let told = StageKind::ALL.iter().filter(|kind| kind.leaves_checkpoints());
+        assert_eq!(leaving, told.map(|kind| kind.name().to_owned()).collect());
     }
 
     #[test]
