@@ -10,6 +10,7 @@
 //! | `FAKE_HUNGRY` | asks for more memory than there is |
 //! | `FAKE_KILLED` | dies as one dies that the kernel kills |
 //! | `FAKE_DEAF` | at the gate, goes on talking whatever it is told |
+//! | `FAKE_SAYS` | says this line on standard output when it comes to the gate |
 //! | `FAKE_STOPPED` | a folder: leaves a file there when it is told to stop |
 
 use std::path::{Path, PathBuf};
@@ -38,8 +39,11 @@ fn main() {
         return write(&folder, &text);
     }
     if let Ok(gate) = std::env::var("FAKE_GATE") {
-        let progress = |note: &str| Progress { done: 1, total: 2, note: note.to_owned() };
+        let progress = |note: &str| Progress { done: 1, total: 2, note: note.to_owned(), ..Progress::default() };
         speaker.progress(progress("at the gate"));
+        if let Ok(line) = std::env::var("FAKE_SAYS") {
+            println!("{line}");
+        }
         let deaf = std::env::var_os("FAKE_DEAF").is_some();
         while !Path::new(&gate).exists() {
             if deaf {

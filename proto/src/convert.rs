@@ -98,7 +98,12 @@ pub fn plain(text: &str) -> String {
 pub fn beat(heartbeat: v1::Heartbeat) -> Result<Vec<(TaskKey, FencingToken, Progress)>, InvalidField> {
     few("attempts", heartbeat.attempts.len(), BEAT_MAX)?;
     let progress = |attempt: v1::AttemptProgress| {
-        let progress = Progress { done: attempt.done, total: attempt.total, note: plain(&attempt.note) };
+        let progress = Progress {
+            done: attempt.done,
+            total: attempt.total,
+            note: plain(&attempt.note),
+            values: attempt.values.into(),
+        };
         Ok((digest("task_key", &attempt.task_key)?, token(attempt.token)?, progress))
     };
     heartbeat.attempts.into_iter().map(progress).collect()
@@ -324,6 +329,24 @@ mod tests {
         let ended = |count| ends(v1::EndAttemptsRequest { attempts: vec![v1::AttemptEnd::default(); count] });
         assert_eq!(ended(256).unwrap().len(), 256);
         assert_eq!(ended(257).unwrap_err().field, "attempts");
+    }
+
+    #[test]
+    fn of_values_only_those_are_kept_that_are_finite_few_and_plainly_named() {
+        let kept = |values: Vec<(String, f64)>| {
+            let task_key = Digest::of(b"").to_string();
+            let values = values.into_iter().collect();
+            let attempt = v1::AttemptProgress { task_key, token: 1, values, ..Default::default() };
+            let mut told = beat(v1::Heartbeat { attempts: vec![attempt] }).unwrap();
+            BTreeMap::from(told.remove(0).2.values)
+        };
+        let odd = ["", "a b", "\u{1b}[2J", &"x".repeat(1 << 20)].map(|name| (name.to_owned(), 1.0));
+        let endless = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|value| (format!("{value}"), value));
+        let loss = [("loss".to_owned(), 0.5)];
+        assert_eq!(kept([&odd[..], &endless, &loss].concat()), loss.into());
+        let many = |count: u32| (0..count).map(|number| (format!("{number:05}"), f64::from(number))).collect();
+        assert_eq!(kept(many(10_000)), kept(many(16)));
+        assert_eq!(kept(many(16)).len(), 16);
     }
 
     #[test]

@@ -47,7 +47,12 @@ impl<'a> Watch<'a> {
     /// Tells how far the work is, if a report is due.
     pub fn report(&mut self, note: impl Display) {
         if self.pause.is_over(self.done == self.total) {
-            self.monitor.progress(Progress { done: self.done, total: self.total, note: note.to_string() });
+            self.monitor.progress(Progress {
+                done: self.done,
+                total: self.total,
+                note: note.to_string(),
+                ..Progress::default()
+            });
         }
     }
 }

@@ -8,8 +8,9 @@ use domain::digest::Digest;
 use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::resources::GpuPart;
 use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput};
+use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput};
 use domain::seed::Seed;
-use domain::study::stage::Stage;
+use domain::study::stage::{Progress, Stage};
 use prost::Message;
 use proto::{convert, v1};
 
@@ -84,12 +85,26 @@ fn hello() -> v1::Hello {
     }
 }
 
+fn heartbeat() -> v1::Heartbeat {
+    let values = [("loss", 0.5), ("lr", f64::MAX)].map(|(name, value)| (name.to_owned(), value));
+    let attempt = v1::AttemptProgress {
+        task_key: Digest::of(b"x").to_string(),
+        token: 3,
+        done: 1,
+        total: 2,
+        note: "half".to_owned(),
+        values: values.into(),
+    };
+    v1::Heartbeat { attempts: vec![attempt] }
+}
+
 /// Every kind of field, so that what is spliced from one message fits another.
 fn valid() -> Vec<Vec<u8>> {
     let manifest = Manifest::new(vec![]).unwrap();
     vec![
         v1::Lease::from(grant()).encode_to_vec(),
         hello().encode_to_vec(),
+        heartbeat().encode_to_vec(),
         v1::AcquireLeasesResponse { leases: vec![v1::Lease::from(grant())] }.encode_to_vec(),
         manifest.to_bytes(),
         Digest::of(b"x").to_string().into_bytes(),
@@ -141,6 +156,22 @@ fn any_greeting_is_refused_or_an_offer_in_plain_letters() {
     };
     let corpus = vec![hello().encode_to_vec()];
     Target { name: "greeting", executions: 10_000, memory: MEMORY, corpus, words: vec![] }.run(execute);
+}
+
+#[test]
+fn any_heartbeat_is_refused_or_tells_what_json_can() {
+    let execute = |bytes: &[u8]| {
+        let heartbeat = v1::Heartbeat::decode(bytes).map_err(|error| error.to_string())?;
+        let told = convert::beat(heartbeat).map_err(|error| error.to_string())?;
+        for (_, _, progress) in &told {
+            let again: Progress = serde_json::from_str(&serde_json::to_string(progress).unwrap()).unwrap();
+            assert_eq!(again, *progress);
+        }
+        Ok(format!("{} attempts", told.len().min(3)))
+    };
+    let corpus = vec![heartbeat().encode_to_vec()];
+    Target { name: "heartbeat", executions: 10_000, memory: MEMORY, corpus, words: vec![] }
+        .run(|bytes| execute(bytes).unwrap_or_else(|refused: String| refused));
 }
 
 #[test]

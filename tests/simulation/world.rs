@@ -315,7 +315,7 @@ impl World {
             }
         }
         if self.clock.is_multiple_of(100) {
-            let progress = |done| Progress { done, total: 0, note: String::new() };
+            let progress = |done| Progress { done, ..Progress::default() };
             let beat = self.workers[place].attempts.iter();
             let beat = beat.map(|(token, attempt)| (attempt.task, *token, progress(attempt.done))).collect();
             messages.push(Message::Beat(id.clone(), beat));

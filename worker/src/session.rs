@@ -117,6 +117,7 @@ fn beat(shared: &Shared) -> v1::SessionRequest {
                 done: progress.done,
                 total: progress.total,
                 note: progress.note,
+                values: progress.values.into(),
             }
         };
     let attempts = shared.attempts().into_iter().map(attempt).collect();

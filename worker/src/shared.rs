@@ -80,7 +80,7 @@ impl Shared {
     pub(crate) fn begin(&self, grant: &Grant) -> Listed<'_> {
         let (task, token, slots) = (grant.task, grant.token, grant.slots);
         let (revoked, preempted) = (CancellationToken::new(), CancellationToken::new());
-        let progress = Progress { done: 0, total: 0, note: String::new() };
+        let progress = Progress::default();
         let running = Running { task, slots, progress, revoked: revoked.clone(), preempted: preempted.clone() };
         self.lock().insert(token, running);
         Listed { shared: self, token, revoked, preempted }

@@ -76,8 +76,7 @@ fn stages(stages: BTreeMap<StageKind, Counts>) -> Vec<v1::StageStatus> {
 
 impl From<AttemptView> for v1::RunningAttempt {
     fn from(attempt: AttemptView) -> Self {
-        let (done, total, note) =
-            attempt.progress.map(|progress| (progress.done, progress.total, progress.note)).unwrap_or_default();
+        let Progress { done, total, note, values } = attempt.progress.unwrap_or_default();
         Self {
             task_key: attempt.spec.key.to_string(),
             label: attempt.spec.label(),
@@ -86,6 +85,7 @@ impl From<AttemptView> for v1::RunningAttempt {
             done,
             total,
             note,
+            values: values.into(),
         }
     }
 }
@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn a_run_is_told_with_its_attempts_and_failures() {
         let counts = Counts { total: 9, committed: 4, leased: 3, failed: 2, pruned: 1, ..Counts::default() };
-        let progress = Progress { done: 1, total: 2, note: "half".to_owned() };
+        let progress =
+            Progress { done: 1, total: 2, note: "half".to_owned(), values: [("loss", 0.5)].into_iter().collect() };
         let attempt = AttemptView { spec: spec(), worker: "hand".to_owned(), attempt: 5, progress: Some(progress) };
         let failure = Failure::new(FailureCode::InvalidInput, "no picture");
         let told = v1::RunStatus::from(RunView {
@@ -222,6 +223,7 @@ mod tests {
             done: 1,
             total: 2,
             note: "half".to_owned(),
+            values: BTreeMap::from([("loss".to_owned(), 0.5)]),
         };
         let (code, message) = ("invalid_input".to_owned(), "no picture".to_owned());
         let failure = v1::TaskFailure { task_key, label, code, message, attempts: 7 };

@@ -202,7 +202,7 @@ fn a_beat_under_a_lease_that_is_over_is_told_to_stop() {
     let (call, _grants) = desk.acquire("a");
     desk.take(vec![submit(&plan), call]);
     let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
-    let progress = Progress { done: 0, total: 1, note: String::new() };
+    let progress = Progress { total: 1, ..Progress::default() };
     let beat = |token| Command::Beat(id("a"), vec![(task, token, progress.clone())]);
     assert_eq!(desk.take(vec![beat(token)]), []);
     assert_eq!(heard(&mut ears), []);

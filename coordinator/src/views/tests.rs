@@ -115,7 +115,7 @@ fn a_run_shows_what_is_under_way_and_what_has_failed() {
     let leases = desk.acquire(&worker, 1);
     desk.commit(leases[0]);
     desk.fail(leases[1]);
-    let progress = Progress { done: 3, total: 9, note: "loss 0.5".to_owned() };
+    let progress = Progress { done: 3, total: 9, note: "loss 0.5".to_owned(), ..Progress::default() };
     let (to_worker, _heard) = mpsc::channel(1);
     desk.knowledge.sessions.open(worker.clone(), to_worker, desk.began);
     let beat = BTreeMap::from([(leases[2].1, progress.clone())]);

@@ -26,10 +26,12 @@ mod attempt;
 mod check;
 mod kind;
 mod names;
+mod values;
 
 pub use attempt::{Cadence, Failure, FailureCode, Folder, Monitor, Progress, Unwatched};
 pub use kind::UnknownStage;
 pub use names::{InputName, Subject, milestone_path, picture_path};
+pub use values::Values;
 
 /// One kind of work with everything that it depends on, inputs and seed aside.
 ///

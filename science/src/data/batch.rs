@@ -44,7 +44,7 @@ pub fn map_at_most<T: Sync, R: Send>(
             results.push(result?);
         }
         let done = results.len() as u64;
-        monitor.progress(Progress { done, total, note: format!("{what} {done}/{total}") });
+        monitor.progress(Progress { done, total, note: format!("{what} {done}/{total}"), ..Progress::default() });
     }
     Ok(results)
 }

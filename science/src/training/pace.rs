@@ -28,7 +28,7 @@ impl Pace {
             return None;
         }
         let note = note(done, total, self.batch, done - self.first, self.began.elapsed(), losses);
-        Some(Progress { done: u64::from(done), total: u64::from(total), note })
+        Some(Progress { done: u64::from(done), total: u64::from(total), note, ..Progress::default() })
     }
 }
 

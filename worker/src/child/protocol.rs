@@ -61,14 +61,19 @@ mod tests {
 
     #[test]
     fn lines_and_orders_have_the_forms_that_programs_rely_on() {
-        let progress = Progress { done: 1, total: 2, note: "half".into() };
+        let half = Progress { done: 1, total: 2, note: "half".into(), ..Progress::default() };
+        let values = [("lr", 1e-3), ("loss", 0.1)].into_iter().collect();
+        let with_values = Progress { values, ..half.clone() };
         for (line, text) in [
-            (Line::Progress(progress), r#"{"done":1,"total":2,"note":"half"}"#),
+            (Line::Progress(half), r#"{"done":1,"total":2,"note":"half"}"#),
+            (Line::Progress(with_values), r#"{"done":1,"total":2,"note":"half","values":{"lr":0.001,"loss":0.1}}"#),
             (Line::Checkpoint { checkpoint: 40 }, r#"{"checkpoint":40}"#),
         ] {
             assert_eq!(serde_json::to_string(&line).unwrap(), text);
             assert_eq!(serde_json::from_str::<Line>(text).unwrap(), line);
         }
+        let hostile = r#"{"done":1,"total":2,"note":"half","values":{"a b":1,"loss":1e400}}"#;
+        assert!(serde_json::from_str::<Line>(hostile).is_err());
         let seed = serde_json::to_string(&Seed(7)).unwrap();
         let plain = format!(r#"{{"stage":{{"stage":"report"}},"seed":{seed}}}"#);
         assert_eq!(serde_json::from_str::<Order>(&plain).unwrap().checkpoint, Cadence::default());

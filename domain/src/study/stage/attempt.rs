@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::InputName;
+use super::{InputName, Values};
 use crate::text::cut;
 
 /// The folder of one attempt: `inputs/<name>/…` and `checkpoint/…` to read,
@@ -95,7 +95,7 @@ impl Cadence {
 }
 
 /// How far an attempt is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Steps done.
     pub done: u64,
@@ -103,6 +103,9 @@ pub struct Progress {
     pub total: u64,
     /// What a person wants to know, for instance `epoch 3/4 loss 0.81`.
     pub note: String,
+    /// The newest numbers behind the note, for programs.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub values: Values,
 }
 
 /// The attempt's line to whoever runs it.

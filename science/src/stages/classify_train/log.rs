@@ -163,7 +163,7 @@ impl Log {
         let nothing_yet = self.losses.len() <= epoch * self.steps_per_epoch();
         let loss = self.mean(epoch - usize::from(nothing_yet && epoch > 0));
         let note = format!("epoch {}/{} loss {loss:.2}", epoch + 1, self.epochs);
-        monitor.progress(Progress { done: u64::from(done), total: u64::from(total), note });
+        monitor.progress(Progress { done: u64::from(done), total: u64::from(total), note, ..Progress::default() });
     }
 
     /// One line per epoch.
