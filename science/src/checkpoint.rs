@@ -249,6 +249,7 @@ pub(crate) mod tests {
         pub(crate) stop_at: Option<u64>,
         pub(crate) checkpoints: Vec<u64>,
         pub(crate) log: Vec<String>,
+        pub(crate) progress: Vec<Progress>,
         stopping: bool,
     }
 
@@ -259,7 +260,9 @@ pub(crate) mod tests {
     }
 
     impl Monitor for Notes {
-        fn progress(&mut self, _: Progress) {}
+        fn progress(&mut self, progress: Progress) {
+            self.progress.push(progress);
+        }
 
         fn stopping(&self) -> bool {
             self.stopping

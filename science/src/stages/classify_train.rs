@@ -77,7 +77,6 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
             net = sgd.step(lr, net, gradients);
 
             log.push(loss.inner(), lr)?;
-            log.report(attempt.monitor);
             if log.epoch_is_over() {
                 log.read(lr)?;
                 let scores = predict(&net.valid(), &validation, &normalisation, attempt.device)?;
@@ -86,6 +85,7 @@ pub fn run(classify: &ClassifyTrain, attempt: Attempt<'_>) -> Result<(), Failure
                     best = Some(weights::collect(&net.valid()));
                 }
             }
+            log.report(lr, attempt.monitor);
         }
         Ok::<_, Failure>(net)
     })?;

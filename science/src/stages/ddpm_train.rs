@@ -75,7 +75,7 @@ pub fn run(training: &DdpmTraining, attempt: Attempt<'_>) -> Result<(), Failure>
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
                 losses.read(LR, training.lr, checkpoints.last())?;
-                if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
+                if let Some(progress) = pace.progress(done, training.steps, training.lr, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
             }

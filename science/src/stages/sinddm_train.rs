@@ -89,7 +89,7 @@ pub fn run(sinddm: &Sinddm, mut attempt: Attempt<'_>) -> Result<(), Failure> {
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == sinddm.steps {
                 losses.read(LR, lr, checkpoints.last())?;
-                if let Some(progress) = pace.progress(done, sinddm.steps, &losses.by_scale()) {
+                if let Some(progress) = pace.progress(done, sinddm.steps, lr, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
             }

@@ -72,7 +72,7 @@ pub fn run(size: [u32; 2], training: &Swin2srTraining, attempt: Attempt<'_>) -> 
             let done = step + 1;
             if losses.unread() == READ_EVERY || done == training.steps {
                 losses.read(LR, lr, checkpoints.last())?;
-                if let Some(progress) = pace.progress(done, training.steps, &losses.by_scale()) {
+                if let Some(progress) = pace.progress(done, training.steps, lr, &losses.by_scale()) {
                     attempt.monitor.progress(progress);
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use domain::study::stage::Progress;
+use domain::study::stage::{Progress, Values};
 
 use crate::progress::Pause;
 
@@ -22,14 +22,23 @@ impl Pace {
         Self { began: Instant::now(), first: steps.start, batch, pause: Pause::start() }
     }
 
-    /// The report when so many steps are done; `None` if the last report was just now.
-    pub fn progress(&mut self, done: u32, total: u32, losses: &BTreeMap<usize, f64>) -> Option<Progress> {
+    /// The report when so many steps are done, the last of them at the learning rate `lr`;
+    /// `None` if the last report was just now.
+    pub fn progress(&mut self, done: u32, total: u32, lr: f64, losses: &BTreeMap<usize, f64>) -> Option<Progress> {
         if !self.pause.is_over(done >= total) {
             return None;
         }
         let note = note(done, total, self.batch, done - self.first, self.began.elapsed(), losses);
-        Some(Progress { done: u64::from(done), total: u64::from(total), note, ..Progress::default() })
+        Some(Progress { done: u64::from(done), total: u64::from(total), note, values: values(lr, losses) })
     }
+}
+
+/// The learning rate, the loss as the mean over all scales, and that of each if there are several.
+fn values(lr: f64, losses: &BTreeMap<usize, f64>) -> Values {
+    let mean = losses.values().sum::<f64>() / losses.len() as f64;
+    let by_scale = losses.iter().filter(|_| losses.len() > 1);
+    let by_scale = by_scale.map(|(scale, loss)| (format!("loss_scale_{scale}"), *loss));
+    [("lr".to_owned(), lr), ("loss".to_owned(), mean)].into_iter().chain(by_scale).collect()
 }
 
 fn note(done: u32, total: u32, batch: u32, own: u32, elapsed: Duration, losses: &BTreeMap<usize, f64>) -> String {
@@ -59,7 +68,18 @@ mod tests {
     #[test]
     fn the_last_step_is_always_told() {
         let mut pace = Pace::new(&(0..10), 4);
-        assert_eq!(pace.progress(5, 10, &BTreeMap::new()), None);
-        assert_eq!(pace.progress(10, 10, &BTreeMap::new()).unwrap().done, 10);
+        assert_eq!(pace.progress(5, 10, 0.1, &BTreeMap::new()), None);
+        assert_eq!(pace.progress(10, 10, 0.1, &BTreeMap::new()).unwrap().done, 10);
+    }
+
+    #[test]
+    fn the_numbers_of_the_note_are_told_by_name() {
+        let told = |losses: &[(usize, f64)]| {
+            let mut pace = Pace::new(&(0..10), 4);
+            pace.progress(10, 10, 0.1, &losses.iter().copied().collect()).unwrap().values
+        };
+        assert_eq!(told(&[(0, 0.5)]), Values::from_iter([("lr", 0.1), ("loss", 0.5)]));
+        let scales = [("lr", 0.1), ("loss", 0.375), ("loss_scale_0", 0.5), ("loss_scale_1", 0.25)];
+        assert_eq!(told(&[(0, 0.5), (1, 0.25)]), Values::from_iter(scales));
     }
 }

@@ -152,18 +152,27 @@ impl Log {
         sum / patches.max(1) as f64
     }
 
-    /// Tells how far the training is, if the last report was not just now.
-    pub(super) fn report(&mut self, monitor: &mut dyn Monitor) {
-        let (done, total) = (self.steps(), self.total());
-        if self.reported.elapsed() < REPORT_EVERY && done < total {
-            return;
+    /// Tells how far the training is, whose newest step was at the learning rate `lr`, if the
+    /// last report was not just now or an epoch was closed by that step.
+    pub(super) fn report(&mut self, lr: f64, monitor: &mut dyn Monitor) {
+        let is_closed = self.steps() as usize == self.recognised.len() * self.steps_per_epoch();
+        if is_closed || self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            monitor.progress(self.progress(lr));
         }
-        self.reported = Instant::now();
-        let epoch = (done as usize - 1) / self.steps_per_epoch();
+    }
+
+    fn progress(&self, lr: f64) -> Progress {
+        let done = self.steps();
+        let epoch = (done as usize).saturating_sub(1) / self.steps_per_epoch();
         let nothing_yet = self.losses.len() <= epoch * self.steps_per_epoch();
-        let loss = self.mean(epoch - usize::from(nothing_yet && epoch > 0));
-        let note = format!("epoch {}/{} loss {loss:.2}", epoch + 1, self.epochs);
-        monitor.progress(Progress { done: u64::from(done), total: u64::from(total), note, ..Progress::default() });
+        let loss = (!self.losses.is_empty()).then(|| self.mean(epoch - usize::from(nothing_yet && epoch > 0)));
+        let told = loss.map_or_else(String::new, |loss| format!(" loss {loss:.2}"));
+        let note = format!("epoch {}/{}{told}", epoch + 1, self.epochs);
+        let validated = self.recognised.len().checked_sub(1).and_then(|newest| self.validated(newest));
+        let values = [("lr", Some(lr)), ("loss", loss), ("val_accuracy", validated)];
+        let values = values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        Progress { done: u64::from(done), total: u64::from(self.total()), note, values }
     }
 
     /// One line per epoch.

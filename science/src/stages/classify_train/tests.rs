@@ -1,9 +1,7 @@
 use std::path::Path;
 
 use domain::seed::Seed;
-use domain::study::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
-use domain::study::records::{ClassPatches, Metrics};
-use domain::study::stage::{Folder, InputName, Monitor, Unwatched};
+use domain::study::stage::{Folder, InputName, Monitor, Progress, Unwatched};
 use domain::study::stone::{Dataset, View};
 use domain::study::trial::Split;
 
@@ -320,4 +318,20 @@ fn the_log_has_a_line_for_each_epoch() {
     assert_eq!(notes.log.len(), 2);
     assert!(notes.log[0].starts_with("epoch 1/2 lr 0.05 loss 1."), "{:?}", notes.log);
     assert!(notes.log[1].contains(" validation "), "{:?}", notes.log);
+}
+
+#[test]
+fn the_end_of_each_epoch_is_told_in_numbers() {
+    let root = tempfile::tempdir().unwrap();
+    let mut notes = Notes::default();
+    let folder = train(&ClassifyTrain { lr_step: 1, ..small() }, 7, root.path(), &mut notes).unwrap();
+    let csv = std::fs::read_to_string(folder.output("epochs.csv")).unwrap();
+    for (epoch, line) in csv.lines().skip(1).enumerate() {
+        let numbers: Vec<f64> = line.split(',').map(|number| number.parse().unwrap()).collect();
+        let names = ["lr", "loss", "val_accuracy"];
+        let values = names.into_iter().zip(numbers[1..].iter().copied()).collect();
+        let note = format!("epoch {}/2 loss {:.2}", epoch + 1, numbers[2]);
+        let told = Progress { done: 6 * (epoch as u64 + 1), total: 12, note, values };
+        assert!(notes.progress.contains(&told), "{told:?} in {:?}", notes.progress);
+    }
 }
