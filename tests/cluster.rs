@@ -8,7 +8,7 @@ use proto::channel::call;
 use proto::v1;
 
 use crate::harness::cluster::{Cluster, tasks};
-use crate::harness::program::processes_about;
+use crate::harness::program::{processes_about, run};
 use crate::harness::{PATIENCE, eventually};
 
 /// Opens a gate that stages wait at.
@@ -159,6 +159,25 @@ async fn a_child_that_does_not_listen_is_killed() {
     assert!(!children().is_empty());
     cluster.runs().cancel_run(call(v1::CancelRunRequest { run_id, ..Default::default() })).await.unwrap();
     eventually("no child is left", PATIENCE, || children().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_numbers_that_a_child_tells_are_shown_while_it_runs() {
+    let cluster = Cluster::start().await;
+    cluster.submit().await;
+    let never = cluster.path("never");
+    let line = r#"{"done":1,"total":4,"note":"quarter","values":{"lr":1e-3,"loss":0.5,"not plain":1}}"#;
+    let _worker = cluster.worker("one", &[("FAKE_GATE", &never), ("FAKE_SAYS", Path::new(line))]);
+    let told = |status: &v1::RunStatus| status.attempts.iter().filter(|attempt| attempt.note == "quarter").count() == 2;
+    let status = cluster.until("both children have told their numbers", told).await;
+    let values = [("lr", 1e-3), ("loss", 0.5)].map(|(name, value)| (name.to_owned(), value));
+    assert!(status.attempts.iter().all(|attempt| attempt.values == values.clone().into()), "{status:?}");
+    let status = run(["status", "--json", "--coordinator", cluster.url()]).json();
+    for attempt in status["workers"][0]["attempts"].as_array().unwrap() {
+        assert_eq!(attempt["values"], serde_json::json!({ "loss": 0.5, "lr": 1e-3 }), "{status}");
+        assert_eq!((&attempt["done"], &attempt["total"], &attempt["note"]), (&1.into(), &4.into(), &"quarter".into()));
+    }
+    assert_eq!(status["workers"][0]["attempts"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ pub async fn run(args: &Status) -> anyhow::Result<()> {
             serde_json::json!({
                 "id": worker.id, "name": worker.name, "connected": worker.connected, "slots": worker.slots,
                 "running": worker.running.iter().map(|attempt| &attempt.label).collect::<Vec<_>>(),
+                "attempts": worker.running.iter().map(attempt).collect::<Vec<_>>(),
             })
         };
         let run = |run: &v1::RunStatus| {
@@ -73,6 +74,14 @@ async fn fetch(remote: Remote) -> anyhow::Result<(Vec<v1::Worker>, Vec<v1::RunSt
     let workers = workers.map_err(|status| remote.explain(&status))?;
     let runs = remote.runs().list_runs(call(v1::ListRunsRequest {})).await.map_err(|status| remote.explain(&status))?;
     Ok((workers.into_inner().workers, runs.into_inner().runs))
+}
+
+/// A running attempt and how far it is, in `--json`.
+pub fn attempt(attempt: &v1::RunningAttempt) -> serde_json::Value {
+    serde_json::json!({
+        "task": attempt.task_key, "label": attempt.label, "worker": attempt.worker, "attempt": attempt.attempt,
+        "done": attempt.done, "total": attempt.total, "note": attempt.note, "values": attempt.values,
+    })
 }
 
 /// The state of a run in a word.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::channel::blob_call;
 use proto::v1;
 
-use super::status::state;
+use super::status::{attempt, state};
 use crate::args::{RunOf, Watch};
 use crate::exit::{self, Problem};
 use crate::local;
@@ -155,6 +155,7 @@ fn json(status: &v1::RunStatus, changes: &[v1::TaskChange]) -> serde_json::Value
     serde_json::json!({
         "schema_version": 1, "run_id": status.run_id, "state": state(status), "tasks": status.tasks,
         "committed": status.committed, "failed": status.failed, "running": status.running,
-        "attention": status.attention, "changes": changes.iter().map(change).collect::<Vec<_>>(),
+        "attention": status.attention, "attempts": status.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "changes": changes.iter().map(change).collect::<Vec<_>>(),
     })
 }
