@@ -8,7 +8,6 @@ use domain::digest::Digest;
 use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::resources::GpuPart;
 use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput};
-use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput};
 use domain::seed::Seed;
 use domain::study::stage::{Progress, Stage};
 use prost::Message;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::id::ArtifactId;
 use domain::runner::registry::IdentityId;
 use domain::runner::scheduler::Counts;
-use domain::study::stage::{Failure, StageKind};
+use domain::study::stage::{Failure, Progress, StageKind};
 use domain::text::cut;
 use proto::v1;
 
@@ -182,7 +182,7 @@ mod tests {
     use domain::id::RunId;
     use domain::seed::Seed;
     use domain::study::plan::TaskSpec;
-    use domain::study::stage::{FailureCode, Progress, Stage};
+    use domain::study::stage::{FailureCode, Stage};
 
     use super::*;
 
