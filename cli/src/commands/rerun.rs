@@ -37,11 +37,11 @@ pub async fn run(task: &TaskOf, folder: &Path) -> anyhow::Result<()> {
     let (_, ours) = look(&Folder::new(folder).outputs())?;
     let differs = theirs.entries().iter().filter(|entry| !ours.entries().contains(entry));
     let differs: Vec<&str> = differs.map(|entry| entry.path.as_str()).collect();
-    if ours.digest() == theirs.digest() {
-        out::line(format_args!("the same bytes: {}", ours.digest()));
+    if ours.id() == theirs.id() {
+        out::line(format_args!("the same bytes: {}", ours.id()));
         return Ok(());
     }
-    let message = format!("other bytes than those of {}: {}", theirs.digest(), differs.join(", "));
+    let message = format!("other bytes than those of {}: {}", theirs.id(), differs.join(", "));
     Err(Problem::new(exit::ERROR, message).into())
 }
 
