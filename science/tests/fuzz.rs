@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use domain::seed::Seed;
-use domain::seed::Seed;
 use domain::study::experiment::{DdpmTraining, Sampling, Sinddm, Swin2srTraining};
 use domain::study::records::{
     DdpmRecord, DriftRecord, HeatmapRecord, ImageList, Metrics, PadRecord, PatchesRecord, Record, SamplesRecord,

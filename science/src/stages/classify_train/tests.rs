@@ -1,6 +1,8 @@
 use std::path::Path;
 
 use domain::seed::Seed;
+use domain::study::experiment::{HeadStart, LabelOrder, Network, Stem, Validation, Whiten};
+use domain::study::records::{ClassPatches, Metrics};
 use domain::study::stage::{Folder, InputName, Monitor, Progress, Unwatched};
 use domain::study::stone::{Dataset, View};
 use domain::study::trial::Split;
