@@ -9,6 +9,7 @@ use domain::runner::event::Event;
 use domain::runner::scheduler::{Phase, Run, Scheduler};
 use domain::runner::task::{FencingToken, Released, Task};
 use domain::study::plan::TaskSpec;
+use domain::study::stage::Failure;
 
 use super::attempts::End;
 
@@ -98,30 +99,8 @@ pub struct TaskEnd {
 
 /// The changes of the tables that follow from an event. Call this before the scheduler applies
 /// the event.
-#[expect(clippy::too_many_lines, reason = "a table of arms, each of which fits the eye")]
 pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Vec<Row> {
-    let ended = |token: FencingToken, outcome: &str| Row::Ended {
-        token,
-        end: End { number, at_ms, outcome: outcome.to_owned(), code: None, message: None },
-    };
-    let task_ended = |task: TaskKey, state| {
-        let known = scheduler.task(task).ok();
-        TaskEnd {
-            task,
-            at_ms,
-            state,
-            code: None,
-            message: None,
-            artifact: None,
-            attempts: known.map_or(0, |task| task.attempts),
-            failures: known.map_or(0, |task| task.failures),
-            losses: known.map_or(0, |task| task.losses),
-        }
-    };
-    let closed = |task: &Task, state| {
-        let lease = task.lease().map(|lease| ended(lease.token, state));
-        lease.into_iter().chain([Row::TaskEnded(task_ended(task.spec.key, state))])
-    };
+    let moment = Moment { number, at_ms, scheduler };
     match event {
         Event::RunSubmitted { run, work, tasks, .. } => {
             let keys = tasks.iter().map(|spec| spec.key).collect();
@@ -144,55 +123,23 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
             vec![Row::Granted { token: *token, task: *task, attempt, worker, number, at_ms }]
         }
         Event::TaskCommitted { task, token, artifact } => {
-            let end = TaskEnd { artifact: Some(*artifact), ..task_ended(*task, "succeeded") };
-            vec![ended(*token, "succeeded"), Row::TaskEnded(end)]
+            let end = TaskEnd { artifact: Some(*artifact), ..moment.task_ended(*task, "succeeded") };
+            vec![moment.ended(*token, "succeeded"), Row::TaskEnded(end)]
         }
-        Event::AttemptFailed { task, token, failure, last, .. } => {
-            let outcome = if *last { "failed" } else { "retrying" };
-            let (code, message) = (Some(failure.code.name()), Some(stored(&failure.message)));
-            let end = End {
-                number,
-                at_ms,
-                outcome: outcome.to_owned(),
-                code: code.map(str::to_owned),
-                message: message.clone(),
-            };
-            let mut rows = vec![Row::Ended { token: *token, end }];
-            if *last {
-                let end = task_ended(*task, "failed");
-                rows.push(Row::TaskEnded(TaskEnd { code, message, failures: end.failures + 1, ..end }));
-            }
-            rows
-        }
+        Event::AttemptFailed { task, token, failure, last, .. } => moment.failed(*task, *token, failure, *last),
         Event::LeaseReleased { token, why, .. } => {
             let outcome = match why {
                 Released::Lost => "lost",
                 Released::Preempted => "preempted",
             };
-            vec![ended(*token, outcome)]
+            vec![moment.ended(*token, outcome)]
         }
-        Event::RunCancelled { run } => {
-            let Ok(cancelled) = scheduler.run(*run) else { return vec![] };
-            let is_wanted =
-                |key| scheduler.runs_of(key).any(|other| other.id != *run && other.phase != Phase::Cancelled);
-            let open = scheduler.tasks_of(cancelled).filter(|task| task.is_open() && !is_wanted(task.spec.key));
-            let closed = open.flat_map(|task| closed(task, "cancelled"));
-            [Row::RunCancelled { run: *run, at_ms }].into_iter().chain(closed).collect()
-        }
+        Event::RunCancelled { run } => scheduler.run(*run).map_or_else(|_| vec![], |run| moment.cancelled(run)),
         Event::TasksPruned { tasks, .. } => {
             let tasks = tasks.iter().filter_map(|key| scheduler.task(*key).ok());
-            tasks.flat_map(|task| closed(task, "pruned")).collect()
+            tasks.flat_map(|task| moment.closed(task, "pruned")).collect()
         }
-        Event::ResultsInvalidated { tasks } => {
-            let reopened = tasks.iter().filter_map(|key| scheduler.task(*key).ok()).map(|task| match task.spec.key {
-                key if scheduler.wants(key) => open(&task.spec),
-                key => Row::TaskEnded(task_ended(key, "cancelled")),
-            });
-            let cut_off = tasks.iter().flat_map(|key| scheduler.dependents_of(*key)).filter_map(Task::lease);
-            let cut_off: BTreeMap<FencingToken, Row> =
-                cut_off.map(|lease| (lease.token, ended(lease.token, "preempted"))).collect();
-            reopened.chain(cut_off.into_values()).collect()
-        }
+        Event::ResultsInvalidated { tasks } => moment.invalidated(tasks),
         Event::CheckpointSaved { .. }
         | Event::RunPaused { .. }
         | Event::RunResumed { .. }
@@ -203,6 +150,88 @@ pub fn rows(number: u64, at_ms: i64, event: &Event, scheduler: &Scheduler) -> Ve
         | Event::WorkerReadmitted { .. }
         | Event::HistoryLost { .. }
         | Event::Registry(_) => vec![],
+    }
+}
+
+/// When an event happens, and to what.
+struct Moment<'a> {
+    /// Number of the event.
+    number: u64,
+    /// Milliseconds since 1970.
+    at_ms: i64,
+    /// The state before the event.
+    scheduler: &'a Scheduler,
+}
+
+impl Moment<'_> {
+    /// The end of an attempt that did not fail.
+    fn ended(&self, token: FencingToken, outcome: &str) -> Row {
+        let Self { number, at_ms, .. } = *self;
+        Row::Ended { token, end: End { number, at_ms, outcome: outcome.to_owned(), code: None, message: None } }
+    }
+
+    /// The end of a task that did not fail and has no result.
+    fn task_ended(&self, task: TaskKey, state: &'static str) -> TaskEnd {
+        let known = self.scheduler.task(task).ok();
+        TaskEnd {
+            task,
+            at_ms: self.at_ms,
+            state,
+            code: None,
+            message: None,
+            artifact: None,
+            attempts: known.map_or(0, |task| task.attempts),
+            failures: known.map_or(0, |task| task.failures),
+            losses: known.map_or(0, |task| task.losses),
+        }
+    }
+
+    /// The end of a task, and of its attempt under way.
+    fn closed(&self, task: &Task, state: &'static str) -> impl Iterator<Item = Row> + use<> {
+        let attempt = task.lease().map(|lease| self.ended(lease.token, state));
+        attempt.into_iter().chain([Row::TaskEnded(self.task_ended(task.spec.key, state))])
+    }
+
+    /// The failure of an attempt; with `last`, the task fails as well.
+    fn failed(&self, task: TaskKey, token: FencingToken, failure: &Failure, last: bool) -> Vec<Row> {
+        let (code, message) = (failure.code.name(), stored(&failure.message));
+        let end = End {
+            number: self.number,
+            at_ms: self.at_ms,
+            outcome: if last { "failed" } else { "retrying" }.to_owned(),
+            code: Some(code.to_owned()),
+            message: Some(message.clone()),
+        };
+        let mut rows = vec![Row::Ended { token, end }];
+        if last {
+            let end = self.task_ended(task, "failed");
+            let (code, message, failures) = (Some(code), Some(message), end.failures + 1);
+            rows.push(Row::TaskEnded(TaskEnd { code, message, failures, ..end }));
+        }
+        rows
+    }
+
+    /// The end of a run and of those of its tasks that no other run wants.
+    fn cancelled(&self, run: &Run) -> Vec<Row> {
+        let scheduler = self.scheduler;
+        let is_wanted = |key| scheduler.runs_of(key).any(|other| other.id != run.id && other.phase != Phase::Cancelled);
+        let open = scheduler.tasks_of(run).filter(|task| task.is_open() && !is_wanted(task.spec.key));
+        let closed = open.flat_map(|task| self.closed(task, "cancelled"));
+        [Row::RunCancelled { run: run.id, at_ms: self.at_ms }].into_iter().chain(closed).collect()
+    }
+
+    /// The new beginning of tasks whose results are gone, and the end of attempts that read
+    /// them.
+    fn invalidated(&self, tasks: &[TaskKey]) -> Vec<Row> {
+        let scheduler = self.scheduler;
+        let reopened = tasks.iter().filter_map(|key| scheduler.task(*key).ok()).map(|task| match task.spec.key {
+            key if scheduler.wants(key) => open(&task.spec),
+            key => Row::TaskEnded(self.task_ended(key, "cancelled")),
+        });
+        let cut_off = tasks.iter().flat_map(|key| scheduler.dependents_of(*key)).filter_map(Task::lease);
+        let cut_off: BTreeMap<FencingToken, Row> =
+            cut_off.map(|lease| (lease.token, self.ended(lease.token, "preempted"))).collect();
+        reopened.chain(cut_off.into_values()).collect()
     }
 }
 
