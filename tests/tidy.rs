@@ -277,3 +277,14 @@ fn imports_within_a_crate_form_no_circle() {
     ]);
     assert_eq!(circles(&planted), [": a -> b", ": b -> a"]);
 }
+
+/// What the api alone knows, another face of the coordinator need not know.
+#[test]
+fn the_coordinator_knows_messages_of_the_wire_in_its_api_only() {
+    let modules = modules("coordinator");
+    let knowing = modules.iter().filter(|(_, code)| code.contains("proto::v1")).map(|(name, _)| name.join("/"));
+    // The server serves the services by their names.
+    let (api, others): (Vec<String>, Vec<String>) = knowing.partition(|name| name.starts_with("api/"));
+    assert!(!api.is_empty());
+    assert_eq!(others, ["server"]);
+}

@@ -7,12 +7,23 @@ use std::time::{Duration, Instant};
 use domain::id::TaskKey;
 use domain::runner::task::{FencingToken, WorkerId};
 use domain::study::stage::Progress;
-use proto::v1;
-use proto::v1::session_response::Message;
 use tokio::sync::mpsc;
+use tonic::Status;
 
-/// The channel of messages to a connected worker.
-pub type ToWorker = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
+/// What a connected worker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The lease is over: the worker ends the attempt and forgets its result.
+    Stop { task: TaskKey, token: FencingToken },
+    /// The worker hands the lease back, with a checkpoint.
+    Preempt { task: TaskKey, token: FencingToken },
+    /// The worker takes no more work, ends what it runs, and leaves.
+    Drain,
+}
+
+/// The channel of messages to a connected worker. A worker that breaks the protocol is told an
+/// error instead.
+pub type ToWorker = mpsc::Sender<Result<Message, Status>>;
 
 /// The connection state of one worker.
 #[derive(Debug)]
@@ -145,24 +156,24 @@ impl Session {
 
     /// Tells the worker that a lease is over.
     pub fn stop(&self, task: TaskKey, token: FencingToken) {
-        self.send(Message::StopAttempt(v1::StopAttempt { task_key: task.to_string(), token: token.0 }));
+        self.send(Message::Stop { task, token });
     }
 
     /// Asks the worker to hand a lease back.
     pub fn preempt(&self, task: TaskKey, token: FencingToken) {
-        self.send(Message::PreemptAttempt(v1::PreemptAttempt { task_key: task.to_string(), token: token.0 }));
+        self.send(Message::Preempt { task, token });
     }
 
     /// Asks the worker to leave once it has ended what it runs.
     pub fn drain(&self) {
-        self.send(Message::Drain(v1::Drain {}));
+        self.send(Message::Drain);
     }
 
     /// Sends a message without waiting: a worker that does not read its stream loses messages,
     /// and what matters is repeated at the next heartbeat.
     fn send(&self, message: Message) {
         if let Link::Up(commands) = &self.link {
-            let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(message) }));
+            let _ = commands.try_send(Ok(message));
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use coordinator::sessions::Message;
 use domain::id::TaskKey;
 use domain::runner::task::{FencingToken, Grant, WorkerId};
-use proto::v1;
 use tokio::sync::mpsc;
 
 /// What a worker does with one lease.
@@ -30,7 +30,7 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     /// The number of its connection, while it has one.
     pub(super) connection: Option<u64>,
-    pub(super) commands: Option<mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>>,
+    pub(super) commands: Option<mpsc::Receiver<Result<Message, tonic::Status>>>,
     pub(super) attempts: BTreeMap<FencingToken, Attempt>,
     pub(super) request: u64,
     /// Whether a call for work is out.
@@ -67,17 +67,16 @@ impl Worker {
 
     /// Hears the coordinator's commands.
     pub(super) fn listen(&mut self) {
-        use v1::session_response::Message;
         let Some(commands) = &mut self.commands else { return };
-        while let Ok(Ok(v1::SessionResponse { message: Some(message) })) = commands.try_recv() {
+        while let Ok(Ok(message)) = commands.try_recv() {
             match message {
-                Message::StopAttempt(stop) => drop(self.attempts.remove(&FencingToken(stop.token))),
-                Message::PreemptAttempt(preempt) => {
-                    if let Some(attempt) = self.attempts.get_mut(&FencingToken(preempt.token)) {
+                Message::Stop { token, .. } => drop(self.attempts.remove(&token)),
+                Message::Preempt { token, .. } => {
+                    if let Some(attempt) = self.attempts.get_mut(&token) {
                         attempt.end.get_or_insert(End::HandedBack);
                     }
                 }
-                Message::Welcome(_) | Message::Drain(_) => {}
+                Message::Drain => {}
             }
         }
     }

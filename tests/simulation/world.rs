@@ -7,7 +7,7 @@ use coordinator::config::Patience;
 use coordinator::history::Tail;
 use coordinator::journal::mark::Refusal;
 use coordinator::reactor::{Command, Knowledge, Now, Reactor};
-use coordinator::sessions::Sessions;
+use coordinator::sessions::{self, Sessions};
 use domain::digest::Digest;
 use domain::id::{ArtifactId, TaskKey};
 use domain::resources::Offer;
@@ -74,7 +74,7 @@ type Decided = oneshot::Receiver<Vec<Result<(), Reject>>>;
 
 /// Something that the coordinator owes an answer to.
 enum Owed {
-    Number(WorkerId, oneshot::Receiver<u64>, mpsc::Receiver<Result<proto::v1::SessionResponse, tonic::Status>>),
+    Number(WorkerId, oneshot::Receiver<u64>, mpsc::Receiver<Result<sessions::Message, tonic::Status>>),
     Grants(WorkerId, u64, oneshot::Receiver<Result<Vec<Grant>, Reject>>),
     End(WorkerId, FencingToken, Decided),
     Nothing(Decided),

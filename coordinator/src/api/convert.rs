@@ -1,4 +1,4 @@
-//! Views and history as messages.
+//! Views, history and what workers are told, as messages of the wire.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use domain::text::cut;
 use proto::v1;
 
 use crate::history::{Attempt, Change, changes};
+use crate::sessions::Message;
 use crate::views::{AttemptView, Explanation, FailureView, RunState, RunView, TaskPage, TaskView, WorkerView};
 
 /// Most bytes of a reason or a difference.
@@ -171,6 +172,22 @@ impl From<Change> for v1::TaskChange {
             seconds: change.seconds,
             message: change.message,
         }
+    }
+}
+
+impl From<Message> for v1::SessionResponse {
+    fn from(message: Message) -> Self {
+        use v1::session_response::Message as Told;
+        let message = match message {
+            Message::Stop { task, token } => {
+                Told::StopAttempt(v1::StopAttempt { task_key: task.to_string(), token: token.0 })
+            }
+            Message::Preempt { task, token } => {
+                Told::PreemptAttempt(v1::PreemptAttempt { task_key: task.to_string(), token: token.0 })
+            }
+            Message::Drain => Told::Drain(v1::Drain {}),
+        };
+        Self { message: Some(message) }
     }
 }
 

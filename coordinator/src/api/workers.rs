@@ -15,8 +15,8 @@ use proto::v1::attempt_end::End;
 use proto::v1::session_request::Message;
 use proto::v1::worker_service_server::WorkerService;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Caller;
@@ -26,6 +26,7 @@ use crate::blobs::Blobs;
 use crate::driver::{Gone, Handle};
 use crate::logs::Logs;
 use crate::reactor::Knowledge;
+use crate::sessions::ToWorker;
 
 /// Messages that may wait for a worker that does not read.
 const COMMANDS: usize = 64;
@@ -150,13 +151,13 @@ impl WorkerService for Workers {
             // What an administrator said of it counts for more than what it says.
             offer.labels.extend(self.driver.read(known).await?.unwrap_or_default());
         }
-        let (commands, outgoing) = mpsc::channel(COMMANDS);
+        let (commands, outgoing): (ToWorker, _) = mpsc::channel(COMMANDS);
         let welcome = v1::session_response::Message::Welcome(v1::Welcome {
             heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        // The channel is empty: there is room.
-        let _ = commands.try_send(Ok(v1::SessionResponse { message: Some(welcome) }));
+        let welcome = tokio_stream::once(Ok(v1::SessionResponse { message: Some(welcome) }));
+        let outgoing = ReceiverStream::new(outgoing).map(|message| message.map(v1::SessionResponse::from));
         // The stream ends when the driver lets go of the worker, so nobody else holds on to it.
         let to_worker = commands.downgrade();
         let number = self.driver.open(worker.clone(), name, offer, commands).await?;
@@ -188,7 +189,7 @@ impl WorkerService for Workers {
             // A driver that has ended knows of no sessions.
             let _ = driver.close(worker, number).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Ok(Response::new(Box::pin(welcome.chain(outgoing))))
     }
 
     async fn acquire_leases(

@@ -7,12 +7,11 @@ use domain::runner::command::{self, CommandSpec};
 use domain::runner::work::Work;
 use domain::study::plan::Plan;
 use domain::study::stage::StageKind;
-use proto::v1;
-use proto::v1::session_response::Message;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::sessions::Message;
 
 const PATIENCE: Patience = Patience {
     heartbeat: Duration::from_secs(2),
@@ -21,7 +20,7 @@ const PATIENCE: Patience = Patience {
     worth_waiting: 200,
 };
 
-type Heard = mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>;
+type Heard = mpsc::Receiver<Result<Message, tonic::Status>>;
 
 type Answer<T> = oneshot::Receiver<T>;
 
@@ -126,7 +125,7 @@ fn submit(plan: &Plan) -> Command {
 
 /// All messages to a worker that were not taken yet.
 fn heard(heard: &mut Heard) -> Vec<Message> {
-    std::iter::from_fn(|| heard.try_recv().ok()).map(|response| response.unwrap().message.unwrap()).collect()
+    std::iter::from_fn(|| heard.try_recv().ok()).map(Result::unwrap).collect()
 }
 
 fn names(events: &[Event]) -> Vec<&'static str> {
@@ -180,8 +179,7 @@ fn a_cancelled_run_is_told_to_the_worker_that_runs_it_and_to_no_other() {
     let (command, mut answer) = request(Request::Cancel { run: plan.id() });
     assert_eq!(names(&desk.take(vec![command])), ["cancelled"]);
     assert_eq!(answer.try_recv().unwrap(), [Ok(())]);
-    let stop = v1::StopAttempt { task_key: task.to_string(), token: token.0 };
-    assert_eq!(heard(&mut busy), [Message::StopAttempt(stop)]);
+    assert_eq!(heard(&mut busy), [Message::Stop { task, token }]);
     assert_eq!(heard(&mut idle), []);
 }
 
@@ -191,7 +189,7 @@ fn a_worker_that_is_drained_hears_of_it_once() {
     let ((_, mut drained), (_, mut other)) = (desk.open("a"), desk.open("b"));
     let command = request(Request::Drain { worker: id("a") }).0;
     assert_eq!(names(&desk.take(vec![command])), ["draining"]);
-    assert_eq!(heard(&mut drained), [Message::Drain(v1::Drain {})]);
+    assert_eq!(heard(&mut drained), [Message::Drain]);
     assert_eq!(heard(&mut other), []);
 }
 
@@ -208,7 +206,7 @@ fn a_beat_under_a_lease_that_is_over_is_told_to_stop() {
     assert_eq!(heard(&mut ears), []);
     let old = FencingToken(token.0 + 1);
     assert_eq!(desk.take(vec![beat(old)]), []);
-    assert_eq!(heard(&mut ears), [Message::StopAttempt(v1::StopAttempt { task_key: task.to_string(), token: old.0 })]);
+    assert_eq!(heard(&mut ears), [Message::Stop { task, token: old }]);
 }
 
 #[test]
