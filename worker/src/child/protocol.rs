@@ -66,7 +66,7 @@ mod tests {
         let with_values = Progress { values, ..half.clone() };
         for (line, text) in [
             (Line::Progress(half), r#"{"done":1,"total":2,"note":"half"}"#),
-            (Line::Progress(with_values), r#"{"done":1,"total":2,"note":"half","values":{"lr":0.001,"loss":0.1}}"#),
+            (Line::Progress(with_values), r#"{"done":1,"total":2,"note":"half","values":{"loss":0.1,"lr":0.001}}"#),
             (Line::Checkpoint { checkpoint: 40 }, r#"{"checkpoint":40}"#),
         ] {
             assert_eq!(serde_json::to_string(&line).unwrap(), text);
