@@ -181,6 +181,9 @@ fn modules(krate: &str) -> BTreeMap<Vec<String>, String> {
                 open.push(path);
                 continue;
             }
+            if path.extension().is_none_or(|ending| ending != "rs") {
+                continue;
+            }
             let inner = path.strip_prefix(&root).unwrap().with_extension("");
             let mut name: Vec<String> = inner.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
             name.pop_if(|last| ["lib", "main", "mod"].contains(&last.as_str()));
