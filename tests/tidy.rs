@@ -216,6 +216,7 @@ fn named(own: &[String], code: &str) -> Vec<Vec<String>> {
         let path = code[start..].split(|letter| !is_path(letter)).next().unwrap();
         // What follows a path that ends in `::` is a group, of a glob or of names.
         let group = code[start + path.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+        assert!(!group.is_some_and(|group| group.contains('{')), "a group within a group: {path}{{{group:?}");
         for last in group.unwrap_or_default().split(',').map(str::trim) {
             let mut full = own.to_vec();
             for part in format!("{path}{last}").split("::").filter(|part| !part.is_empty()) {
@@ -285,7 +286,10 @@ fn imports_within_a_crate_form_no_circle() {
 #[test]
 fn the_coordinator_knows_messages_of_the_wire_in_its_api_only() {
     let modules = modules("coordinator");
-    let knowing = modules.iter().filter(|(_, code)| code.contains("proto::v1")).map(|(name, _)| name.join("/"));
+    let groups = |code: &str| code.split("proto::{").skip(1).any(|rest| rest.split('}').next().unwrap().contains("v1"));
+    assert!(groups("use proto::{channel, v1};") && !groups("use proto::{channel, window};"));
+    let knows = |code: &str| code.contains("proto::v1") || groups(code);
+    let knowing = modules.iter().filter(|(_, code)| knows(code)).map(|(name, _)| name.join("/"));
     // The server serves the services by their names.
     let (api, others): (Vec<String>, Vec<String>) = knowing.partition(|name| name.starts_with("api/"));
     assert!(!api.is_empty());

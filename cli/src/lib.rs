@@ -104,7 +104,9 @@ fn start_logs(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) {
         }
         LogFormat::Json => {
             let logs = logs.json().flatten_event(true).with_writer(|| out::Lines);
-            traced.with(logs.with_filter(out::with_notes(filter).or(filter_fn(is_our_span)))).init();
+            // Nothing is logged within the spans that a coordinator keeps of tasks.
+            let spans = filter_fn(|metadata| is_our_span(metadata) && metadata.target() != "coordinator::traces");
+            traced.with(logs.with_filter(out::with_notes(filter).or(spans))).init();
             out::write_json();
         }
     }

@@ -42,7 +42,8 @@ impl Traces {
     /// If the environment cannot be followed.
     pub(crate) fn start(command: &Command) -> anyhow::Result<Option<Self>> {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_off = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        let says = |name: &str, word: &str| std::env::var(name).is_ok_and(|value| value.eq_ignore_ascii_case(word));
+        let is_off = says("OTEL_SDK_DISABLED", "true") || says("OTEL_TRACES_EXPORTER", "none");
         let Some(service) = service(command).filter(|_| !is_off && ENDPOINTS.into_iter().any(is_set)) else {
             return Ok(None);
         };

@@ -218,7 +218,16 @@ impl Caller {
     /// # Errors
     /// If the caller may not make it; the message says which role may.
     pub(crate) fn check(&self, method: &str) -> Result<Load, Status> {
-        let (_, allowed, load) = listed(method).unwrap_or(("", ADMINS, Load::Small));
+        let Some((_, allowed, load)) = listed(method) else {
+            return self.check_role(ADMINS, method).map(|()| Load::Small).map_err(|refused| match self {
+                // Another role would not help a program of another version.
+                Self::Joined { .. } => {
+                    let problem = format!("this coordinator has no call {method}; use a program of its version");
+                    status(Reason::Incompatible, problem)
+                }
+                _ => refused,
+            });
+        };
         self.check_role(allowed, method).map(|()| load)
     }
 
@@ -308,6 +317,14 @@ mod tests {
         ] {
             assert_eq!([&worker, &submitter, &viewer, &admin].map(|caller| may(caller, method)), who, "{method}");
         }
+    }
+
+    #[test]
+    fn a_call_of_another_version_is_no_question_of_roles() {
+        let refused = joined(Role::Viewer).check("/lithogen.v1.ExperimentService/GetRun").unwrap_err();
+        assert_eq!(reason(&refused), Some(Reason::Incompatible));
+        let refused = Caller::Nameless.check("/lithogen.v1.ExperimentService/GetRun").unwrap_err();
+        assert_eq!(reason(&refused), Some(Reason::Who));
     }
 
     #[test]

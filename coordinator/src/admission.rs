@@ -10,12 +10,13 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::Instrument;
 
 use crate::access::{Caller, Load, Peer, metric_name};
 use crate::config::Limits;
 use crate::intake::{Answer, Intake};
 use crate::seats::{Hall, Seat};
-use crate::telemetry;
+use crate::{telemetry, traces};
 
 /// Checks roles and takes seats in front of all services.
 #[derive(Clone, Debug)]
@@ -86,7 +87,8 @@ where
         Box::pin(async move {
             let response = match guard.admit(&peer, checked, request).await {
                 Ok((request, seat)) => {
-                    let response = inner.call(request).await?;
+                    let span = traces::of_call(&request);
+                    let response = inner.call(request).instrument(span).await?;
                     response.map(|body| Body::new(Answer { body, _seat: seat }))
                 }
                 Err(refused) => refused.into_http(),

@@ -146,16 +146,16 @@ pub async fn keep_tidy(blobs: Blobs) {
     let mut every = tokio::time::interval(TIDY_EVERY);
     loop {
         every.tick().await;
+        let since = SystemTime::now().checked_sub(GIVEN_UP).unwrap_or(SystemTime::UNIX_EPOCH);
+        let uploads = blobs.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || uploads.remove_uploads(since, false)).await {
+            tracing::warn!(%error, "uploads that were given up stay");
+        }
         if telemetry::is_counting() {
             match blobs.list().await {
                 Ok(listed) => telemetry::stored(bytes(&listed)),
                 Err(error) => tracing::warn!(%error, "what is stored could not be counted"),
             }
-        }
-        let blobs = blobs.clone();
-        let since = SystemTime::now().checked_sub(GIVEN_UP).unwrap_or(SystemTime::UNIX_EPOCH);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || blobs.remove_uploads(since, false)).await {
-            tracing::warn!(%error, "uploads that were given up stay");
         }
     }
 }

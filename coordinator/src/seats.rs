@@ -207,7 +207,6 @@ mod tests {
     use domain::runner::registry::Role;
     use futures_util::FutureExt;
     use tokio::task::unconstrained;
-
     use tonic::Code;
 
     use super::*;

@@ -34,7 +34,6 @@ use crate::logs::{self, Logs};
 use crate::pki::{self, Pki};
 use crate::seats::Hall;
 use crate::standby::{self, Turn};
-use crate::traces;
 use crate::window::{self, View};
 
 /// Why the coordinator could not start or continue.
@@ -259,7 +258,7 @@ impl Core {
             // Streams live as long as their clients; they have to be told.
             router.serve_with_incoming_shutdown(incoming, self.background.closed())
         };
-        let known = serve(channel::server().trace_fn(traces::of_call), incoming.known);
+        let known = serve(channel::server(), incoming.known);
         let strangers = serve(channel::server_for_strangers(), incoming.strangers);
         let stop = async {
             shutdown.await;

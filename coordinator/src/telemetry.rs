@@ -204,7 +204,7 @@ impl Meter {
         }
     }
 
-    /// Notes which tasks are ready, of those that an event that was applied may have made so.
+    /// Notes which tasks are ready, of those that an applied event may have made ready or not.
     pub(crate) fn after(&mut self, event: &Event, scheduler: &Scheduler, at_ms: i64) {
         if !is_counting() {
             return;
@@ -213,6 +213,8 @@ impl Meter {
         let mut look = |task: TaskKey| {
             if is_ready(task) {
                 self.ready.entry(task).or_insert(at_ms);
+            } else {
+                self.ready.remove(&task);
             }
         };
         match event {
@@ -223,10 +225,17 @@ impl Meter {
                 scheduler.dependents_of(*task).for_each(|dependent| look(dependent.spec.key));
             }
             Event::AttemptFailed { task, .. } | Event::LeaseReleased { task, .. } => look(*task),
-            Event::RunCancelled { .. } | Event::TasksPruned { .. } => self.ready.retain(|task, _| is_ready(*task)),
+            Event::RunCancelled { run } => {
+                let run = scheduler.run(*run).into_iter();
+                run.flat_map(|run| scheduler.tasks_of(run)).for_each(|task| look(task.spec.key));
+            }
+            // What needs a task that was pruned was not ready.
+            Event::TasksPruned { tasks, .. } => tasks.iter().for_each(|task| look(*task)),
             Event::ResultsInvalidated { tasks } => {
-                tasks.iter().for_each(|task| look(*task));
-                self.ready.retain(|task, _| is_ready(*task));
+                for task in tasks {
+                    look(*task);
+                    scheduler.dependents_of(*task).for_each(|dependent| look(dependent.spec.key));
+                }
             }
             _ => {}
         }

@@ -71,9 +71,9 @@ fn finish(span: Option<Span>, outcome: &str) {
     }
 }
 
-/// The span of a call that decides about an attempt, in the trace that the call names. Other
-/// calls are too many to be spans: files and logs go by thousands.
-pub(crate) fn of_call(request: &http::Request<()>) -> Span {
+/// The span of an admitted call that decides about an attempt, in the trace that the call
+/// names. Other calls are too many to be spans: files and logs go by thousands.
+pub(crate) fn of_call<T>(request: &http::Request<T>) -> Span {
     let Some(place) = request.headers().get(TRACEPARENT).and_then(|place| place.to_str().ok()) else {
         return Span::none();
     };

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use domain::seed::Seed;
 use domain::study::experiment::{Network, Whiten};
@@ -21,6 +20,7 @@ use image::{Rgb, RgbImage};
 use science::data::augment::Augmentation;
 use science::data::packed::{self, Row};
 use science::data::patchset::PatchSet;
+use science::layers::activation::log_softmax;
 use science::models::resnet::ResNet;
 use science::training::optimizer::NamedOptimizer;
 use science::{device, random, weights};

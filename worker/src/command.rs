@@ -4,10 +4,9 @@
 //! and leaves its outputs in `$LITHOGEN_OUTPUTS`; what it prints becomes
 //! `stdout.txt` there. That and what it says on standard error is the attempt's
 //! log, as far as [`crate::said`] keeps it. Of the worker's environment it has what
-//! is passed on to all, and what the command says. It finds its task and attempt there, as
-//! [`environment`] says. An element of an array finds
-//! `$LITHOGEN_INDEX` and, of lines, `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM,
-//! and SIGKILL when its time is over.
+//! is passed on to all, what the command says, and its task and attempt (see
+//! [`environment`]). An element of an array finds `$LITHOGEN_INDEX` and, of lines,
+//! `$LITHOGEN_LINE`. Told to stop, it gets SIGTERM, and SIGKILL when its time is over.
 
 use std::fs::File;
 use std::io;
@@ -58,7 +57,7 @@ pub(crate) async fn run(
         .args(arguments)
         .current_dir(&work)
         .envs(command.environment.iter())
-        // Last: which GPUs it has is not its own choice.
+        // After its own: its GPUs, its task and its place in a trace are not its choice.
         .envs(environment.iter().cloned())
         .env("LITHOGEN_INPUTS", folder.root().join("inputs"))
         .env("LITHOGEN_OUTPUTS", folder.outputs())

@@ -1,10 +1,10 @@
 //! The long-lived stream: heartbeats up, commands down. It is opened again
 //! whenever it breaks.
 
-use domain::id::TaskKey;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::id::TaskKey;
 use proto::backoff::Backoff;
 use proto::convert::token;
 use proto::status::{is_final, refused};

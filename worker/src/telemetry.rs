@@ -90,7 +90,8 @@ pub(crate) fn span(worker: &WorkerId, grant: &Grant) -> Span {
     let trial = grant.label.strip_prefix(stage).unwrap_or(&grant.label).trim_start();
     let span = info_span!(
         parent: None, "attempt", run = grant.run.map(display), trial, stage, task = %grant.task,
-        attempt = grant.attempt.0, worker = %worker, token = grant.token.0, outcome = Empty
+        attempt = grant.attempt.0, worker = %worker, token = grant.token.0, outcome = Empty,
+        otel.status_code = Empty
     );
     put_below(&span, &grant.traceparent);
     span
@@ -100,7 +101,11 @@ pub(crate) fn span(worker: &WorkerId, grant: &Grant) -> Span {
 pub(crate) fn ended(grant: &Grant, outcome: &'static str, took: Duration) {
     let op = grant.stage.kind().name();
     let device_class = if grant.gpus.is_empty() { "cpu" } else { "gpu" };
-    Span::current().record("outcome", outcome);
+    let span = Span::current();
+    span.record("outcome", outcome);
+    if outcome == "failed" {
+        span.record("otel.status_code", "ERROR");
+    }
     counter!(ATTEMPTS, "op" => op, "outcome" => outcome).increment(1);
     histogram!(DURATION, "op" => op, "device_class" => device_class, "outcome" => outcome).record(took);
 }

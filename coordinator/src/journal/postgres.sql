@@ -15,7 +15,7 @@ CREATE TABLE batches (
     first BIGINT PRIMARY KEY, -- number of the first event; they count from 1
     last BIGINT NOT NULL,     -- number of the last
     at_ms BIGINT NOT NULL,    -- since 1970, when they were decided
-    events TEXT NOT NULL,     -- JSON array of domain::event::Event
+    events TEXT NOT NULL,     -- JSON array of domain::runner::event::Event
     digest BYTEA NOT NULL     -- blake3 of the above
 );
 CREATE INDEX batches_last ON batches (last);

@@ -3,7 +3,7 @@ CREATE TABLE batches (
     first INTEGER PRIMARY KEY, -- number of the first event; they count from 1
     last INTEGER NOT NULL,     -- number of the last
     at_ms INTEGER NOT NULL,    -- since 1970, when they were decided
-    events TEXT NOT NULL,      -- JSON array of domain::event::Event
+    events TEXT NOT NULL,      -- JSON array of domain::runner::event::Event
     digest BLOB NOT NULL       -- blake3 of the above
 ) STRICT;
 CREATE TABLE snapshots (

@@ -6,9 +6,9 @@
 //! | `tasks` | a task, an attempt under way, and why a task is in its state |
 //! | `workers` | a worker with what it offers and runs |
 //!
-//! A view is made on the driver's thread, so making one takes a bounded number of steps: it
-//! shares the specs of tasks instead of composing text of them. Whoever shows it makes the text
-//! elsewhere.
+//! A view is made on the driver's thread, so making one takes a bounded number of steps, or for
+//! workers one for each that is connected: it shares the specs of tasks instead of composing
+//! text of them. Whoever shows it makes the text elsewhere.
 
 mod runs;
 mod tasks;

@@ -80,8 +80,8 @@ pub fn preset(scale: Scale) -> &'static str {
 ///
 /// # Examples
 /// ```
-/// use domain::experiment::Scale;
-/// let spec = domain::overrides::resolve(Scale::Tiny, None, &["tl.repeats=3".to_owned()]).unwrap();
+/// use domain::study::experiment::Scale;
+/// let spec = domain::study::overrides::resolve(Scale::Tiny, None, &["tl.repeats=3".to_owned()]).unwrap();
 /// assert_eq!(spec.tl.repeats, 3);
 /// ```
 pub fn resolve(scale: Scale, file: Option<SpecFile<'_>>, sets: &[String]) -> Result<Experiment, Error> {

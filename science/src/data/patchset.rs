@@ -70,7 +70,7 @@ pub struct Normalisation(Norm);
 enum Norm {
     /// Moments of each data set.
     Sets(Vec<Moments>),
-    /// Each patch by its own.
+    /// Each patch is normalised by its own moments.
     Own,
 }
 

@@ -1,6 +1,6 @@
 //! Finished samples of any diffusion model.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use domain::study::records::{Record, SamplesRecord};
 use domain::study::stage::{Failure, FailureCode, Folder, picture_path};
 use image::RgbImage;
@@ -16,8 +16,8 @@ const SHEET: (u32, u32) = (5, 132);
 ///
 /// # Errors
 /// [`FailureCode::NotANumber`] if one of them is none; names the samples.
-pub fn check(x: &Tensor<4>, numbers: &[u64]) -> Result<(), Failure> {
-    if x.to_data().iter::<f32>().all(f32::is_finite) {
+pub fn check(values: &[f32], numbers: &[u64]) -> Result<(), Failure> {
+    if values.iter().all(|value| value.is_finite()) {
         return Ok(());
     }
     let message = format!("samples {numbers:?} are not numbers: the model is not usable");

@@ -13,7 +13,7 @@ pub fn spatial_mean(x: Tensor<4>) -> Tensor<2> {
     x.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)
 }
 
-/// The largest of 3×3 values, every other pixel.
+/// A layer that takes the largest of 3×3 values at every other pixel.
 pub fn pool(padding: usize) -> MaxPool2d {
     let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
     MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(padding).init()

@@ -42,7 +42,7 @@ const MEAN: [f32; 3] = [0.4488, 0.4371, 0.4040];
 /// Width of the network that turns distances into attention.
 const POSITION_WIDTH: usize = 512;
 
-/// The largest factor of a cosine.
+/// The largest number that a cosine is multiplied by.
 const SHARPEST: f64 = 100.0;
 
 /// One of the three published networks, which differ in what follows the body. They are named

@@ -71,8 +71,8 @@ pub fn run(sampling: &DdpmSampling, attempt: Attempt<'_>) -> Result<(), Failure>
             watch.report(format_args!("sample {}/{}", images.len(), all.len()));
         }
         if let Some(x) = x {
-            samples::check(&x, numbers)?;
             let values: Vec<f32> = x.into_data().iter::<f32>().collect();
+            samples::check(&values, numbers)?;
             let size = [training.size; 2];
             images.extend(values.chunks_exact(3 * side * side).map(|sample| tensors::to_image(sample, size)));
         }

@@ -74,7 +74,7 @@ pub fn run(sampling: &Sampling, reject_empty: bool, attempt: Attempt<'_>) -> Res
             if watch.done > done
                 && let Some(canvas) = canvas.take()
             {
-                samples::check(&canvas.x, &batch.numbers)?;
+                samples::check(&canvas.x.to_data().iter().collect::<Vec<f32>>(), &batch.numbers)?;
                 let newest = sampler.pictures(&canvas).into_iter().map(|image| Sample { draws: round + 1, image });
                 drawn.extend(batch.numbers.iter().copied().zip(newest));
             }

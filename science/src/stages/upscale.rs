@@ -107,8 +107,8 @@ fn published(variant: Swin2srVariant) -> Swin2SrConfig {
 }
 
 /// The number of pictures that are enlarged at once: on a processor as many as there are
-/// threads and room for: one picture keeps two cores busy and leaves others idle. A GPU is busy
-/// with one.
+/// threads and room for, since one picture keeps two cores busy and leaves others idle. A GPU
+/// is busy with one.
 fn at_once(samples: &[(usize, PathBuf)], upscale: &Upscale, attempt: &Attempt<'_>) -> Result<usize, Failure> {
     if *attempt.device != Device::flex() {
         return Ok(1);

@@ -33,10 +33,11 @@ impl Pace {
     }
 }
 
-/// The learning rate, the loss as the mean over all scales, and that of each if there are several.
+/// The learning rate, the loss as the mean over all scales, and that of each if there are
+/// several, as far as there is room.
 fn values(lr: f64, losses: &BTreeMap<usize, f64>) -> Values {
     let mean = losses.values().sum::<f64>() / losses.len() as f64;
-    let by_scale = losses.iter().filter(|_| losses.len() > 1);
+    let by_scale = losses.iter().filter(|_| losses.len() > 1).take(Values::MAX - 2);
     let by_scale = by_scale.map(|(scale, loss)| (format!("loss_scale_{scale}"), *loss));
     [("lr".to_owned(), lr), ("loss".to_owned(), mean)].into_iter().chain(by_scale).collect()
 }

@@ -12,7 +12,7 @@
 ///
 /// # Examples
 /// ```
-/// use domain::stats::kolmogorov::ks_probability;
+/// use domain::study::stats::kolmogorov::ks_probability;
 /// // Of the six orders of two and two values, two part the samples.
 /// assert!((ks_probability(2, 2, 0.5) - 4.0 / 6.0).abs() < 1e-12);
 /// ```

@@ -17,7 +17,7 @@ pub(super) struct Point {
     pub(super) angle: f32,
 }
 
-/// The sight at a point.
+/// The surface as it is seen at a point.
 pub(super) struct Look {
     /// Height in texture units.
     pub(super) height: f32,

@@ -1,25 +1,20 @@
 //! What one training has shown so far, step by step and epoch by epoch.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 use domain::study::experiment::Select;
 use domain::study::stage::{ClassifyTrain, Failure, FailureCode, Monitor, Progress};
 
 use super::{batches, learning_rate};
+use crate::progress::Pause;
+use crate::training::READ_EVERY;
 use crate::weights::{Array, Arrays};
-
-/// Steps between readings of the loss: each waits for the device.
-const READ_EVERY: usize = 10;
-
-/// Time between progress reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 /// The numbers that a training has shown so far.
 pub(super) struct Log {
     epochs: u32,
-    /// Patches of each step of an epoch.
+    /// The number of patches of each step of an epoch.
     sizes: Vec<usize>,
     /// The number of validation patches.
     validation: usize,
@@ -27,9 +22,9 @@ pub(super) struct Log {
     losses: Vec<f32>,
     /// Losses of the newest steps, still on the device.
     unread: Vec<Tensor<1>>,
-    /// Validation patches recognised after each epoch.
+    /// How many validation patches are recognised after each epoch.
     recognised: Vec<usize>,
-    reported: Instant,
+    pause: Pause,
 }
 
 impl Log {
@@ -43,7 +38,7 @@ impl Log {
             losses: Vec::new(),
             unread: Vec::new(),
             recognised: Vec::new(),
-            reported: Instant::now(),
+            pause: Pause::start(),
         }
     }
 
@@ -93,7 +88,7 @@ impl Log {
     /// Adds the loss of a step; reads it, and those before, now and then.
     ///
     /// # Errors
-    /// As [`Log::read`].
+    /// Those of [`Log::read`].
     pub(super) fn push(&mut self, loss: Tensor<1>, lr: f64) -> Result<(), Failure> {
         self.unread.push(loss);
         if self.unread.len() >= READ_EVERY { self.read(lr) } else { Ok(()) }
@@ -134,17 +129,17 @@ impl Log {
         }
     }
 
-    /// Share of validation patches recognised after an epoch.
+    /// The share of validation patches that are recognised after an epoch.
     pub(super) fn validated(&self, epoch: usize) -> Option<f64> {
         accuracy(*self.recognised.get(epoch)?, self.validation)
     }
 
-    /// Mean loss of the last epoch.
+    /// The mean loss of the last epoch.
     pub(super) fn last_mean(&self) -> f64 {
         self.mean(self.recognised.len().saturating_sub(1))
     }
 
-    /// Mean loss of what is here of an epoch.
+    /// The mean of those losses of an epoch that are here.
     fn mean(&self, epoch: usize) -> f64 {
         let losses = self.losses.iter().skip(epoch * self.sizes.len()).zip(&self.sizes);
         let (sum, patches) = losses
@@ -156,8 +151,7 @@ impl Log {
     /// last report was not just now or an epoch was closed by that step.
     pub(super) fn report(&mut self, lr: f64, monitor: &mut dyn Monitor) {
         let is_closed = self.steps() as usize == self.recognised.len() * self.steps_per_epoch();
-        if is_closed || self.reported.elapsed() >= REPORT_EVERY {
-            self.reported = Instant::now();
+        if self.pause.is_over(is_closed) {
             monitor.progress(self.progress(lr));
         }
     }
@@ -175,7 +169,7 @@ impl Log {
         Progress { done: u64::from(done), total: u64::from(self.total()), note, values }
     }
 
-    /// One line per epoch.
+    /// The text of `epochs.csv`, with one line for each epoch.
     pub(super) fn csv(&self, classify: &ClassifyTrain) -> String {
         let mut text = String::from("epoch,lr,loss,val_accuracy\n");
         for epoch in 0..self.recognised.len() {
