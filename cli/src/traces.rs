@@ -47,6 +47,19 @@ impl Traces {
         let Some(service) = service(command).filter(|_| !is_off && ENDPOINTS.into_iter().any(is_set)) else {
             return Ok(None);
         };
+        let wrong = ENDPOINTS.into_iter().filter(|name| is_set(name)).find_map(|name| {
+            let value = std::env::var(name).unwrap_or_default();
+            (!value.starts_with("http://")).then_some((name, value))
+        });
+        match wrong {
+            // The worker of an attempt says it for all of them.
+            Some(_) if service == ATTEMPT => return Ok(None),
+            Some((name, value)) => anyhow::bail!(
+                "traces are not exported: {name} is {value:?}, expected http://HOST:PORT; https is not built in, so let \
+                 a collector on this machine encrypt and hand on what it is sent"
+            ),
+            None => {}
+        }
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("traces").enable_all().build()?;
         let _entered = runtime.enter();
         let exporter = SpanExporter::builder().with_tonic().with_retry_policy(RetryPolicy::disabled());

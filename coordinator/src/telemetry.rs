@@ -106,7 +106,8 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         unit: Unit::Bytes,
         labels: &[],
-        help: "Bytes of all stored files as they lie there, counted at the start, every hour and at collections.",
+        help: "Bytes of all stored files as they lie there, counted at the start, every hour and at collections; \
+               of a bucket, each count is a listing.",
     },
     Metric {
         name: FREE,
