@@ -273,5 +273,5 @@ fn a_receiver_that_cannot_be_meant_is_told_of_and_hinders_nothing() {
     let mut running = Running::start_with(words, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")]);
     running.hear("^C ends it");
     running.signal("INT");
-    running.end().says(0, &["traces are not exported", "TLS"]);
+    running.end().says(0, &["traces are not exported", "expected http://HOST:PORT"]);
 }
