@@ -146,7 +146,8 @@ async fn an_attempt_is_spoken_for_by_its_holder_alone_also_when_it_has_ended() {
     assert_eq!((refused.code(), reason(&refused)), (Code::Aborted, Some(Reason::Fenced)));
     let refused = holder.append((first.0, second.1 + 1), 0, "never granted\n").await.unwrap_err();
     assert_eq!(reason(&refused), Some(Reason::Fenced));
-    assert_eq!(log(&cluster, &leases[0].label, false).await, "mine\nlate\nlater\n");
+    let label = format!("command {}", leases[0].subject);
+    assert_eq!(log(&cluster, &label, false).await, "mine\nlate\nlater\n");
 }
 
 /// `released.sqlite` was left by an older program.

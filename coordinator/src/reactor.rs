@@ -338,7 +338,7 @@ impl Reactor {
                 task: task.spec.key,
                 token: lease.token,
                 attempt: lease.attempt,
-                label: task.spec.label(),
+                subject: task.spec.subject.clone(),
                 stage: task.spec.stage.clone(),
                 version: task.spec.version,
                 slots: task.spec.resources.slots,

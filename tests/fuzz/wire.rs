@@ -55,7 +55,7 @@ fn grant() -> Grant {
         task: TaskKey(digest),
         token: FencingToken(3),
         attempt: Attempt(1),
-        label: "report".to_owned(),
+        subject: "all".to_owned(),
         stage: Stage::Report,
         version: 1,
         slots: 2,

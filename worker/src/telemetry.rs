@@ -86,11 +86,9 @@ pub(crate) fn begin() {
 
 /// The span of an attempt, below that of its lease.
 pub(crate) fn span(worker: &WorkerId, grant: &Grant) -> Span {
-    let stage = grant.stage.kind().name();
-    let trial = grant.label.strip_prefix(stage).unwrap_or(&grant.label).trim_start();
     let span = info_span!(
-        parent: None, "attempt", run = grant.run.map(display), trial, stage, task = %grant.task,
-        attempt = grant.attempt.0, worker = %worker, token = grant.token.0, outcome = Empty,
+        parent: None, "attempt", run = grant.run.map(display), trial = grant.subject, stage = grant.stage.kind().name(),
+        task = %grant.task, attempt = grant.attempt.0, worker = %worker, token = grant.token.0, outcome = Empty,
         otel.status_code = Empty
     );
     put_below(&span, &grant.traceparent);

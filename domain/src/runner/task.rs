@@ -170,8 +170,8 @@ pub struct Grant {
     /// Fencing token of the attempt's lease.
     pub token: FencingToken,
     pub attempt: Attempt,
-    /// Stage and subject, for people.
-    pub label: String,
+    /// What the task is about, for people.
+    pub subject: String,
     /// The stage with its parameters.
     pub stage: Stage,
     pub version: u32,
@@ -191,6 +191,13 @@ pub struct Grant {
     /// Where the lease is in its task's trace, as W3C's trace context writes it; empty if
     /// nobody traces.
     pub traceparent: String,
+}
+
+impl Grant {
+    /// Stage and subject, for people.
+    pub fn label(&self) -> String {
+        self.stage.kind().label(&self.subject)
+    }
 }
 
 /// One input of a [`Grant`], with its artifact resolved.

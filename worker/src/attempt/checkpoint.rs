@@ -14,7 +14,7 @@ impl Attempt<'_> {
     /// nobody announces any more. A checkpoint that cannot be stored costs progress,
     /// not the attempt.
     pub(super) async fn keep_checkpoints(&self, mut announced: watch::Receiver<u64>) {
-        let task = &self.grant.label;
+        let task = self.grant.label();
         while announced.changed().await.is_ok() {
             let step = *announced.borrow_and_update();
             match self.retrying(|| self.save_checkpoint(step)).await {

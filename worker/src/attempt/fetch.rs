@@ -27,7 +27,7 @@ impl Attempt<'_> {
             match &error {
                 Error::Rpc(status) if !is_final(status) => return Err(error),
                 // Without a checkpoint the result is the same, only later.
-                _ => tracing::warn!(task = grant.label, %error, "starts anew: the checkpoint cannot be fetched"),
+                _ => tracing::warn!(task = grant.label(), %error, "starts anew: the checkpoint cannot be fetched"),
             }
             tokio::fs::remove_dir_all(folder.checkpoint()).await.ok();
         }

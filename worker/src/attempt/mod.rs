@@ -57,7 +57,7 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
     let listed = shared.begin(&grant);
     let attempt = Attempt::new(shared, &grant, listed.revoked.clone(), listed.preempted.clone());
     if let Err(failure) = check(&shared.config.offer(), &grant) {
-        tracing::warn!(task = grant.label, reason = failure.message, "a lease is not run");
+        tracing::warn!(task = grant.label(), reason = failure.message, "a lease is not run");
         return attempt.conclude(&Outcome::Failed(failure)).await;
     }
     if let Some(run) = shared.config.in_process {
@@ -67,7 +67,7 @@ pub(crate) async fn run(shared: &Shared, grant: Grant) {
         };
         return attempt.conclude(&outcome).await;
     }
-    tracing::debug!(task = grant.label, attempt = %grant.attempt, token = %grant.token, "attempt");
+    tracing::debug!(task = grant.label(), attempt = %grant.attempt, token = %grant.token, "attempt");
     let ended = CancellationToken::new();
     let working = async {
         let outcome = attempt.work().await;
@@ -255,7 +255,7 @@ mod tests {
             task: TaskKey(Digest::of(b"task")),
             token: FencingToken(1),
             attempt: Attempt(1),
-            label: "report".to_owned(),
+            subject: String::new(),
             stage: Stage::Report,
             version: StageKind::Report.version(),
             slots: 2,

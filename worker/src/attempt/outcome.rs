@@ -32,7 +32,7 @@ impl Outcome {
 impl Attempt<'_> {
     /// Tells how the attempt ended, if anybody still wants to know.
     pub(super) async fn conclude(&self, outcome: &Outcome) {
-        let task = &self.grant.label;
+        let task = self.grant.label();
         if let Outcome::Failed(failure) = outcome {
             tracing::debug!(task, code = failure.code.name(), reason = failure.message, "attempt failed");
         }
@@ -69,7 +69,7 @@ impl Attempt<'_> {
                 Ok(()) => return None,
                 Err(status) if reason(&status) == Some(Reason::Fenced) => return None,
                 Err(status) if is_final(&status) => {
-                    let task = &self.grant.label;
+                    let task = self.grant.label();
                     tracing::warn!(task, reason = status.message(), "the coordinator refuses the outcome");
                     return Some(status);
                 }
