@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::id::TaskKey;
+use domain::runner::task::FencingToken;
+use domain::study::stage::Progress;
 use proto::backoff::Backoff;
 use proto::convert::token;
 use proto::status::{is_final, refused};
@@ -109,17 +111,14 @@ async fn one_session(shared: &Shared, welcomed: &mut bool) -> Result<(), Status>
 }
 
 fn beat(shared: &Shared) -> v1::SessionRequest {
-    let attempt =
-        |(token, task, progress): (domain::runner::task::FencingToken, TaskKey, domain::study::stage::Progress)| {
-            v1::AttemptProgress {
-                task_key: task.to_string(),
-                token: token.0,
-                done: progress.done,
-                total: progress.total,
-                note: progress.note,
-                values: progress.values.into(),
-            }
-        };
+    let attempt = |(token, task, progress): (FencingToken, TaskKey, Progress)| v1::AttemptProgress {
+        task_key: task.to_string(),
+        token: token.0,
+        done: progress.done,
+        total: progress.total,
+        note: progress.note,
+        values: progress.values.into(),
+    };
     let attempts = shared.attempts().into_iter().map(attempt).collect();
     v1::SessionRequest { message: Some(Up::Heartbeat(v1::Heartbeat { attempts })) }
 }
