@@ -227,11 +227,19 @@ async fn a_stage_exports_its_span_below_that_of_its_worker() {
     let receiver = Receiver::start().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("order.json"), r#"{"stage":{"stage":"report"},"seed":1}"#).unwrap();
+    let known = [
+        ("run", "LITHOGEN_RUN", "cd34"),
+        ("trial", "LITHOGEN_TRIAL", "all"),
+        ("task", "LITHOGEN_TASK", "ab12"),
+        ("attempt", "LITHOGEN_ATTEMPT", "2"),
+        ("worker", "LITHOGEN_WORKER", "hand"),
+        ("token", "LITHOGEN_FENCING_TOKEN", "7"),
+    ];
     let mut command = lithogen(["attempt".as_ref(), folder.path().as_os_str()]);
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", receiver.address))
         .env("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        .env("LITHOGEN_TASK", "ab12")
+        .envs(known.map(|(_, variable, value)| (variable, value)))
         .stdin(Stdio::piped());
     // It fails: there is nothing to report. A closed input would end it at once.
     Running::spawn(command).end().says(1, &[]);
@@ -239,7 +247,10 @@ async fn a_stage_exports_its_span_below_that_of_its_worker() {
     let span = only(&spans, "lithogen-attempt", "compute");
     assert_eq!(hex(&span.trace_id), "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(hex(&span.parent_span_id), "b7ad6b7169203331");
-    assert_eq!(["stage", "task"].map(|key| text(&span.attributes, key)), ["report", "ab12"]);
+    assert_eq!(text(&span.attributes, "stage"), "report");
+    for (key, _, value) in known {
+        assert_eq!(text(&span.attributes, key), value, "{key} of {span:#?}");
+    }
 }
 
 /// How often something was said.

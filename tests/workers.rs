@@ -413,7 +413,17 @@ async fn the_process_of_a_stage_finds_what_is_listed_and_what_it_is_told() {
     // A shell adds its own.
     let own = ["PWD", "OLDPWD", "SHLVL", "_"];
     let found: BTreeSet<String> = found.into_iter().filter(|name| !own.contains(&name.as_str())).collect();
-    let ours = ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LITHOGEN_ATTEMPT", "LITHOGEN_TASK", "TOLD"];
+    let ours = [
+        "CUDA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "LITHOGEN_ATTEMPT",
+        "LITHOGEN_FENCING_TOKEN",
+        "LITHOGEN_RUN",
+        "LITHOGEN_TASK",
+        "LITHOGEN_TRIAL",
+        "LITHOGEN_WORKER",
+        "TOLD",
+    ];
     assert_eq!(found, with(passed(), ours));
 }
 

@@ -4,15 +4,29 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use domain::runner::task::Grant;
-use proto::trace;
-use tracing::Span;
+use domain::runner::task::{Grant, WorkerId};
+use proto::trace::{self, put_below};
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 /// Variable with the key of the task.
-pub const TASK: &str = "LITHOGEN_TASK";
+const TASK: &str = "LITHOGEN_TASK";
 
 /// Variable with the number of the attempt.
-pub const ATTEMPT: &str = "LITHOGEN_ATTEMPT";
+const ATTEMPT: &str = "LITHOGEN_ATTEMPT";
+
+/// Variable with a run that wants the task. Like the three that follow, it is for the span of
+/// a stage. A command does not find them, as its result must not depend on them.
+const RUN: &str = "LITHOGEN_RUN";
+
+/// Variable with what the task is about.
+const TRIAL: &str = "LITHOGEN_TRIAL";
+
+/// Variable with the name of the worker's process.
+const WORKER: &str = "LITHOGEN_WORKER";
+
+/// Variable with the fencing token of the attempt's lease, which is no secret.
+const FENCING_TOKEN: &str = "LITHOGEN_FENCING_TOKEN";
 
 /// Variables that are passed on, if they are set. A name that ends in `*` stands for all
 /// that begin so.
@@ -66,13 +80,39 @@ pub(crate) fn pass(command: &mut Command, further: &[String]) {
 /// traces, where the current span is.
 pub(crate) fn of_attempt(grant: &Grant) -> Vec<(String, String)> {
     let place = trace::place(&Span::current());
-    let mut variables = vec![
-        (TASK.to_owned(), grant.task.to_string()),
-        (ATTEMPT.to_owned(), grant.attempt.to_string()),
-        (trace::VARIABLE.to_owned(), place),
-    ];
-    variables.retain(|(_, value)| !value.is_empty());
-    variables
+    told([(TASK, grant.task.to_string()), (ATTEMPT, grant.attempt.to_string()), (trace::VARIABLE, place)])
+}
+
+/// What a stage finds besides: whatever its span tells of the attempt.
+pub(crate) fn of_stage(worker: &WorkerId, grant: &Grant) -> Vec<(String, String)> {
+    let run = grant.run.map(|run| run.to_string()).unwrap_or_default();
+    let (trial, worker, token) = (grant.subject.clone(), worker.to_string(), grant.token.to_string());
+    told([(RUN, run), (TRIAL, trial), (WORKER, worker), (FENCING_TOKEN, token)])
+}
+
+/// The variables that have a value.
+fn told<const N: usize>(variables: [(&str, String); N]) -> Vec<(String, String)> {
+    let set = variables.into_iter().filter(|(_, value)| !value.is_empty());
+    set.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The span of the stage that this process runs, below that of the worker which started it.
+/// The field `stage` is left to whoever reads the order.
+pub fn span() -> Span {
+    let told = |name| std::env::var(name).ok();
+    let number = |name| told(name)?.parse::<u64>().ok();
+    let span = info_span!(
+        "compute",
+        run = told(RUN),
+        trial = told(TRIAL),
+        stage = Empty,
+        task = told(TASK),
+        attempt = number(ATTEMPT),
+        worker = told(WORKER),
+        token = number(FENCING_TOKEN)
+    );
+    put_below(&span, &told(trace::VARIABLE).unwrap_or_default());
+    span
 }
 
 /// Whether a variable is on the list.

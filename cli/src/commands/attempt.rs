@@ -6,13 +6,11 @@ use std::path::Path;
 use anyhow::Context;
 use domain::resources;
 use domain::study::stage::{Failure, FailureCode, Folder};
-use proto::trace::{self, put_below};
 use science::device::Kind;
-use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::Span;
 use worker::child::protocol::{ORDER, Order};
 use worker::child::speaker::{Speaker, fail};
-use worker::environment::{ATTEMPT, TASK};
+use worker::environment;
 
 use crate::exit::Problem;
 
@@ -28,7 +26,7 @@ pub const DEVICE_MEMORY: &str = "LITHOGEN_DEVICE_MEMORY_MIB";
 /// If there is no result; `failure.json` then says why.
 pub fn run(folder: &Path) -> anyhow::Result<()> {
     let speaker = Speaker::start();
-    let _in_its_trace = span().entered();
+    let _in_its_trace = environment::span().entered();
     let order = Order::read(folder).with_context(|| format!("cannot read {}", folder.join(ORDER).display()))?;
     Span::current().record("stage", order.stage.kind().name());
     let kind = Kind::parse(std::env::var(DEVICE).as_deref().unwrap_or("cpu"))?;
@@ -52,14 +50,6 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
         fail(folder, &failure);
         Problem::new(code(&failure), failure.to_string()).into()
     })
-}
-
-/// The span of this process, below the one that started it.
-fn span() -> Span {
-    let (task, attempt) = (std::env::var(TASK).ok(), std::env::var(ATTEMPT).ok());
-    let span = info_span!("compute", task, attempt, stage = Empty);
-    put_below(&span, &std::env::var(trace::VARIABLE).unwrap_or_default());
-    span
 }
 
 fn code(failure: &Failure) -> u8 {

@@ -170,7 +170,10 @@ impl<'a> Attempt<'a> {
                 let pass_env = &shared.config.pass_env;
                 command::run(command, &self.folder, &shared.reaper, pass_env, &environment, self.stop()).await
             }
-            _ => parent::run(&shared.config, self.folder.root(), &environment, self.stop(), tell).await,
+            _ => {
+                environment.extend(environment::of_stage(&shared.id, grant));
+                parent::run(&shared.config, self.folder.root(), &environment, self.stop(), tell).await
+            }
         }
     }
 
