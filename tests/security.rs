@@ -288,11 +288,8 @@ async fn roles_do_what_they_are_for_and_nothing_else() {
         RunServiceClient::new(channel).submit(call(v1::SubmitRequest::default())).await.unwrap_err()
     };
     let acquire = |channel, worker: &str| {
-        let message = v1::AcquireLeasesRequest {
-            worker_id: worker.to_owned(),
-            request: 1,
-            ..v1::AcquireLeasesRequest::default()
-        };
+        let message =
+            v1::AcquireLeasesRequest { worker_id: worker.to_owned(), call: 1, ..v1::AcquireLeasesRequest::default() };
         async move { WorkerServiceClient::new(channel).acquire_leases(call(message)).await.unwrap_err() }
     };
     let viewer = channel(&cluster, &join(&cluster, Role::Viewer, "viewer").await);

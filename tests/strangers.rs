@@ -100,7 +100,7 @@ const ENROL: &str = "/lithogen.v1.RegistrationService/Enrol";
 struct Working {
     channel: Channel,
     id: String,
-    request: u64,
+    call: u64,
     result: ArtifactId,
     _session: (mpsc::Sender<v1::SessionRequest>, Streaming<v1::SessionResponse>),
 }
@@ -128,13 +128,13 @@ impl Working {
         let session = WorkerServiceClient::new(channel.clone()).session(ReceiverStream::new(requests)).await;
         let mut session = session.unwrap().into_inner();
         session.message().await.unwrap();
-        Self { channel, id, request: 0, result, _session: (up, session) }
+        Self { channel, id, call: 0, result, _session: (up, session) }
     }
 
     /// Has a lease, a commit and a status, each of them promptly; returns how long the
     /// slowest took.
     async fn goes_on(&mut self) -> Duration {
-        self.request += 1;
+        self.call += 1;
         let (mut workers, mut slowest) = (WorkerServiceClient::new(self.channel.clone()), Duration::ZERO);
         let mut began = Instant::now();
         let mut note = |what: &str| {
@@ -142,8 +142,7 @@ impl Working {
             assert!(took < PROMPT, "{what} took {took:?}");
             slowest = slowest.max(took);
         };
-        let (worker_id, request) = (self.id.clone(), self.request);
-        let ask = v1::AcquireLeasesRequest { worker_id, request, max: 1, wait_ms: 0 };
+        let ask = v1::AcquireLeasesRequest { worker_id: self.id.clone(), call: self.call, max: 1, wait_ms: 0 };
         let lease = workers.acquire_leases(call(ask)).await.unwrap().into_inner().leases.remove(0);
         note("a lease");
         let end = End::Succeeded(v1::Succeeded { artifact: self.result.to_string(), manifest: vec![] });

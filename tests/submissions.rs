@@ -67,7 +67,7 @@ async fn is_refused(cluster: &Cluster, request: v1::SubmitRequest, words: &str) 
 struct Worker {
     up: mpsc::Sender<v1::SessionRequest>,
     _down: Streaming<v1::SessionResponse>,
-    request: u64,
+    call: u64,
     artifact: ArtifactId,
 }
 
@@ -89,18 +89,18 @@ impl Worker {
         up.send(v1::SessionRequest { message: Some(Message::Hello(hello)) }).await.unwrap();
         let mut down = cluster.workers().session(ReceiverStream::new(requests)).await.unwrap().into_inner();
         down.message().await.unwrap();
-        Self { up, _down: down, request: 0, artifact }
+        Self { up, _down: down, call: 0, artifact }
     }
 
     /// Takes a task and commits it, and asks how the run stands; returns the longest of
     /// the three waits.
     async fn round(&mut self, cluster: &Cluster) -> Duration {
-        self.request += 1;
+        self.call += 1;
         // One that waits to be sent is as good.
         let _ = self.up.try_send(v1::SessionRequest { message: Some(Message::Heartbeat(v1::Heartbeat::default())) });
         let mut longest = Duration::ZERO;
         let mut timed = |began: Instant| longest = longest.max(began.elapsed());
-        let ask = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), request: self.request, max: 1, wait_ms: 0 };
+        let ask = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), call: self.call, max: 1, wait_ms: 0 };
         let began = Instant::now();
         let leases = cluster.workers().acquire_leases(call(ask)).await.unwrap().into_inner().leases;
         timed(began);

@@ -52,12 +52,12 @@ async fn session(cluster: &Cluster, hello: v1::Hello) -> Result<Session, Status>
     Ok(session)
 }
 
-fn ask(worker_id: &str, request: u64) -> tonic::Request<v1::AcquireLeasesRequest> {
-    call(v1::AcquireLeasesRequest { worker_id: worker_id.to_owned(), request, max: 1, wait_ms: 0 })
+fn ask(worker_id: &str, number: u64) -> tonic::Request<v1::AcquireLeasesRequest> {
+    call(v1::AcquireLeasesRequest { worker_id: worker_id.to_owned(), call: number, max: 1, wait_ms: 0 })
 }
 
-async fn acquire(cluster: &Cluster, worker_id: &str, request: u64) -> Option<v1::Lease> {
-    cluster.workers().acquire_leases(ask(worker_id, request)).await.unwrap().into_inner().leases.pop()
+async fn acquire(cluster: &Cluster, worker_id: &str, number: u64) -> Option<v1::Lease> {
+    cluster.workers().acquire_leases(ask(worker_id, number)).await.unwrap().into_inner().leases.pop()
 }
 
 /// Tells how one attempt ended.
@@ -135,7 +135,7 @@ async fn a_call_for_work_waits_for_it() {
     let _session = session(&cluster, hello("w")).await.unwrap();
     let mut workers = cluster.workers();
     let waiting = tokio::spawn(async move {
-        let message = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), request: 1, max: 1, wait_ms: 60_000 };
+        let message = v1::AcquireLeasesRequest { worker_id: "w".to_owned(), call: 1, max: 1, wait_ms: 60_000 };
         workers.acquire_leases(call(message)).await.unwrap().into_inner().leases
     });
     cluster.submit().await;

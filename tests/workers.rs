@@ -82,8 +82,8 @@ impl Speaker {
         Self { client, id, _up: up, _down: Some(down) }
     }
 
-    async fn acquire(&self, request: u64, max: u32) -> Vec<v1::Lease> {
-        let message = v1::AcquireLeasesRequest { worker_id: self.id.clone(), request, max, wait_ms: 0 };
+    async fn acquire(&self, number: u64, max: u32) -> Vec<v1::Lease> {
+        let message = v1::AcquireLeasesRequest { worker_id: self.id.clone(), call: number, max, wait_ms: 0 };
         self.client.clone().acquire_leases(call(message)).await.unwrap().into_inner().leases
     }
 
@@ -260,7 +260,7 @@ fn write_long_messages(path: &Path) {
     ];
     for (token, task) in (1..).map(FencingToken).zip(keys) {
         let (worker, attempt) = (worker.clone(), Attempt(1));
-        events.push(Event::LeaseGranted { task, worker, token, attempt, request: token.0, at_ms: 0, gpus: vec![] });
+        events.push(Event::LeaseGranted { task, worker, token, attempt, call: token.0, at_ms: 0, gpus: vec![] });
         let failure = Failure { code: FailureCode::Exited, message: "x".repeat(15 << 20) };
         events.push(Event::AttemptFailed { task, token, failure, last: true, suspect: false });
     }

@@ -1,7 +1,7 @@
 //! The thread that runs the reactor.
 //!
-//! The driver takes the commands that wait in a bounded queue and lets the reactor take a turn.
-//! The events of the whole batch go to the journal, and only then are the answers sent: nobody
+//! The driver takes the messages that wait in a bounded queue and lets the reactor take a turn.
+//! The events of the whole turn go to the journal, and only then are the answers sent: nobody
 //! learns what is not on disk. If the journal cannot be written, the process ends; a restart
 //! continues from what the journal holds.
 
@@ -24,14 +24,14 @@ use crate::config::Config;
 use crate::history::Tail;
 use crate::journal::snapshot::{self, Snapshot};
 use crate::journal::{self, Journal, Tables};
-use crate::reactor::{Command, Knowledge, Now, Reactor};
+use crate::reactor::{Knowledge, Message, Now, Reactor};
 use crate::sessions::{Sessions, ToWorker};
 use crate::telemetry;
 
 /// Number of requests that may wait in the queue before callers have to wait.
 const QUEUE: usize = 1024;
 
-/// Most commands that share one write.
+/// Most messages that share one write.
 const BATCH: usize = 256;
 
 /// Least number of events between two snapshots; with more tasks than this, the number of
@@ -60,10 +60,10 @@ pub enum Error {
     Panicked,
 }
 
-/// A cloneable handle that sends commands to the driver.
+/// A cloneable handle that sends messages to the driver.
 #[derive(Clone)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    messages: mpsc::Sender<Message>,
     changed: watch::Receiver<u64>,
     tables: Arc<Mutex<Box<dyn Tables>>>,
 }
@@ -90,7 +90,7 @@ impl Handle {
     /// The driver has ended.
     pub async fn requests(&self, requests: Vec<Request>) -> Result<Vec<Result<(), Reject>>, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Requests(requests, reply)).await.map_err(|_| Gone)?;
+        self.messages.send(Message::Requests(requests, reply)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -101,13 +101,13 @@ impl Handle {
     pub async fn acquire(
         &self,
         worker: WorkerId,
-        request: u64,
+        call: u64,
         max: u32,
         wait: Duration,
     ) -> Result<Result<Vec<Grant>, Reject>, Gone> {
         let (reply, answer) = oneshot::channel();
         let until = Instant::now() + wait;
-        self.commands.send(Command::Acquire { worker, request, max, until, reply }).await.map_err(|_| Gone)?;
+        self.messages.send(Message::Acquire { worker, call, max, until, reply }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -118,7 +118,7 @@ impl Handle {
     /// Outer: the driver has ended. Inner: the request is refused.
     pub async fn registry(&self, request: registry::Request) -> Result<Result<(), registry::Reject>, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Registry(request, reply)).await.map_err(|_| Gone)?;
+        self.messages.send(Message::Registry(request, reply)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -132,7 +132,7 @@ impl Handle {
     ) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
         let read = move |knowledge: &Knowledge| drop(reply.send(read(knowledge)));
-        self.commands.send(Command::Read(Box::new(read))).await.map_err(|_| Gone)?;
+        self.messages.send(Message::Read(Box::new(read))).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -156,7 +156,7 @@ impl Handle {
     /// The driver has ended.
     pub async fn open(&self, worker: WorkerId, name: String, offer: Offer, commands: ToWorker) -> Result<u64, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Open { worker, name, offer, commands, reply }).await.map_err(|_| Gone)?;
+        self.messages.send(Message::Open { worker, name, offer, commands, reply }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -165,7 +165,7 @@ impl Handle {
     /// # Errors
     /// The driver has ended.
     pub async fn beat(&self, worker: WorkerId, attempts: Vec<(TaskKey, FencingToken, Progress)>) -> Result<(), Gone> {
-        self.commands.send(Command::Beat(worker, attempts)).await.map_err(|_| Gone)
+        self.messages.send(Message::Beat(worker, attempts)).await.map_err(|_| Gone)
     }
 
     /// Reports that a worker's connection has ended.
@@ -173,17 +173,17 @@ impl Handle {
     /// # Errors
     /// The driver has ended.
     pub async fn close(&self, worker: WorkerId, number: u64) -> Result<(), Gone> {
-        self.commands.send(Command::Close(worker, number)).await.map_err(|_| Gone)
+        self.messages.send(Message::Close(worker, number)).await.map_err(|_| Gone)
     }
 
     /// Ends the driver once everything asked before is answered. Connections that outlive the
     /// server also hold handles, and do not keep the driver running.
     pub async fn end(&self) {
         // One that has ended needs no telling.
-        let _ = self.commands.send(Command::End).await;
+        let _ = self.messages.send(Message::End).await;
     }
 
-    /// A receiver whose value grows with every batch that changed something.
+    /// A receiver whose value grows with every turn that changed something.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.clone()
     }
@@ -216,7 +216,7 @@ pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, 
     let mut tables = journal.tables()?;
     let tail = Tail::new(journal.last(), tables.open_attempts()?);
     let knowledge = Knowledge { scheduler, registry, sessions: Sessions::default(), tail };
-    let (commands, queue) = mpsc::channel(QUEUE);
+    let (messages, queue) = mpsc::channel(QUEUE);
     let (bell, changed) = watch::channel(0);
     let (done, end) = oneshot::channel();
     let (packed, snapshots) = std::sync::mpsc::channel();
@@ -227,7 +227,7 @@ pub fn start(config: &Config, mut journal: Box<dyn Journal>) -> Result<(Handle, 
         let _ = done.send(driver.run(queue));
     };
     std::thread::Builder::new().name("driver".to_owned()).spawn(run)?;
-    Ok((Handle { commands, changed, tables: Arc::new(Mutex::new(tables)) }, End(end)))
+    Ok((Handle { messages, changed, tables: Arc::new(Mutex::new(tables)) }, End(end)))
 }
 
 struct Driver {
@@ -243,7 +243,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Result<(), Error> {
+    fn run(mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), Error> {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut waiting = Vec::with_capacity(BATCH);
         loop {
@@ -254,13 +254,13 @@ impl Driver {
                 return Ok(()); // every handle is gone
             }
             let now = now();
-            let mut batch = self.reactor.turn(now, self.journal.last(), waiting.drain(..));
-            if !batch.events.is_empty() {
-                self.journal.append(now.ms, &batch.events, &batch.rows)?;
+            let mut turn = self.reactor.turn(now, self.journal.last(), waiting.drain(..));
+            if !turn.events.is_empty() {
+                self.journal.append(now.ms, &turn.events, &turn.rows)?;
             }
-            telemetry::count(std::mem::take(&mut batch.happened));
-            let ends = batch.ends;
-            if self.reactor.answer(batch) {
+            telemetry::count(std::mem::take(&mut turn.happened));
+            let ends = turn.ends;
+            if self.reactor.answer(turn) {
                 self.bell.send_modify(|rings| *rings += 1);
             }
             if ends {

@@ -169,7 +169,7 @@ impl AsyncWrite for Connection {
 
 /// Establishes who is at the other end of new connections.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     /// None: plaintext, for this machine only.
     guests: Option<Guests>,
     limits: Limits,
@@ -220,7 +220,7 @@ impl Outgoing {
 pub(crate) fn incoming(
     tcp: TcpListener,
     socket: Option<UnixListener>,
-    door: Door,
+    acceptor: Acceptor,
     background: &Background,
 ) -> Incoming {
     let ((known, known_receiver), (strangers, receiver)) = (mpsc::channel(16), mpsc::channel(16));
@@ -228,11 +228,11 @@ pub(crate) fn incoming(
     if let Some(socket) = socket {
         background.spawn_until_closed(accept_local(socket, outgoing.clone()));
     }
-    background.spawn_until_closed(accept(tcp, door, outgoing, background.clone()));
+    background.spawn_until_closed(accept(tcp, acceptor, outgoing, background.clone()));
     Incoming { known: ReceiverStream::new(known_receiver), strangers: ReceiverStream::new(receiver) }
 }
 
-async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing, background: Background) {
+async fn accept(tcp: TcpListener, acceptor: Acceptor, outgoing: Outgoing, background: Background) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -243,11 +243,11 @@ async fn accept(tcp: TcpListener, door: Door, outgoing: Outgoing, background: Ba
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (door, outgoing, network) = (door.clone(), outgoing.clone(), Network::from(address.ip()));
+        let (acceptor, outgoing, network) = (acceptor.clone(), outgoing.clone(), Network::from(address.ip()));
         // Now: whoever comes next takes the place of whoever came before.
-        let place = door.silent.enter(network);
+        let place = acceptor.silent.enter(network);
         background.spawn_until_closed(async move {
-            match door.meet(stream, network, place).await {
+            match acceptor.meet(stream, network, place).await {
                 Ok(connection) => outgoing.send(connection).await,
                 Err(error) => tracing::debug!(%address, %error, "no connection"),
             }
@@ -277,8 +277,8 @@ async fn accept_local(socket: UnixListener, outgoing: Outgoing) {
     }
 }
 
-impl Door {
-    /// A door for other machines, or without `guests` for this machine only.
+impl Acceptor {
+    /// An acceptor for other machines, or without `guests` for this machine only.
     pub(crate) fn new(guests: Option<Guests>, limits: Limits) -> Self {
         // This machine is one network.
         let of_one = if guests.is_some() { limits.strangers_of_one } else { limits.strangers };

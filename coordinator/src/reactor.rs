@@ -1,4 +1,4 @@
-//! The coordinator's state machine without thread, clock and disk: commands in, events and owed
+//! The coordinator's state machine without thread, clock and disk: messages in, events and owed
 //! answers out. [`Reactor::turn`] holds the rules of one turn. Both the driver and the
 //! simulation run it.
 
@@ -53,7 +53,7 @@ pub struct Now {
 pub type Read = Box<dyn FnOnce(&Knowledge) + Send>;
 
 /// A message to the reactor.
-pub enum Command {
+pub enum Message {
     /// Requests to decide one after the other, in one write.
     Requests(Vec<Request>, oneshot::Sender<Vec<Result<(), Reject>>>),
     /// A request about tokens or identities.
@@ -62,7 +62,7 @@ pub enum Command {
     Acquire {
         worker: WorkerId,
         /// Number of the call among the worker's calls.
-        request: u64,
+        call: u64,
         /// Most leases to grant.
         max: u32,
         /// When to answer that there is no work.
@@ -94,7 +94,7 @@ pub enum Command {
 
 /// The outcome of one turn, which shares one write: the events go to disk, then
 /// [`Reactor::answer`] gives the answers.
-pub struct Batch {
+pub struct Turn {
     /// Number of the first event.
     first: u64,
     pub events: Vec<Event>,
@@ -102,7 +102,7 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// What the metrics count once the events are on disk.
     pub happened: Vec<Happened>,
-    /// Whether the coordinator was told to end after this batch.
+    /// Whether the coordinator was told to end after this turn.
     pub ends: bool,
     /// Answers that are given only after the events are on disk.
     owed: Vec<Read>,
@@ -110,8 +110,8 @@ pub struct Batch {
     is_news: bool,
 }
 
-impl Batch {
-    /// An empty batch whose events follow event number `last`.
+impl Turn {
+    /// An empty turn whose events follow event number `last`.
     fn after(last: u64) -> Self {
         let (events, rows, happened, owed) = (vec![], vec![], vec![], vec![]);
         Self { first: last + 1, events, rows, happened, ends: false, owed, is_news: false }
@@ -121,7 +121,7 @@ impl Batch {
 /// A waiting call for work.
 struct Parked {
     worker: WorkerId,
-    request: u64,
+    call: u64,
     max: u32,
     until: Instant,
     reply: oneshot::Sender<Result<Vec<Grant>, Reject>>,
@@ -136,7 +136,7 @@ pub struct Reactor {
     /// Waiting calls for work, oldest first.
     parked: VecDeque<Parked>,
     next_sweep: Instant,
-    /// When the next turn has to take place without a command.
+    /// When the next turn has to take place without a message.
     due: Instant,
 }
 
@@ -156,70 +156,70 @@ impl Reactor {
         &self.knowledge
     }
 
-    /// When the next turn has to take place, unless a command comes before.
+    /// When the next turn has to take place, unless a message comes before.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// Takes one turn: decides and applies the commands in their order, takes leases back from
+    /// Takes one turn: handles the messages in their order, takes leases back from
     /// workers that are gone, and hands out work to waiting calls. The caller writes the
     /// events, which follow event number `last`, and then calls [`Reactor::answer`].
-    pub fn turn(&mut self, now: Now, last: u64, commands: impl IntoIterator<Item = Command>) -> Batch {
+    pub fn turn(&mut self, now: Now, last: u64, messages: impl IntoIterator<Item = Message>) -> Turn {
         let late = now.instant.saturating_duration_since(self.due);
         if late > SWEEP {
             // The coordinator was stopped or held up, and heard no worker meanwhile.
             self.knowledge.sessions.forgive(late);
         }
-        let mut batch = Batch::after(last);
-        for command in commands {
-            self.take(now, command, &mut batch);
+        let mut turn = Turn::after(last);
+        for message in messages {
+            self.take(now, message, &mut turn);
         }
         if now.instant >= self.due {
-            self.sweep(now, &mut batch);
+            self.sweep(now, &mut turn);
             self.next_sweep = now.instant + SWEEP;
         }
-        self.settle(now, &mut batch);
+        self.settle(now, &mut turn);
         self.due = self.next_deadline(now).map_or(self.next_sweep, |deadline| deadline.min(self.next_sweep));
-        batch
+        turn
     }
 
-    /// Gives the answers of a batch whose events are on disk. Returns whether the batch changed
+    /// Gives the answers of a turn whose events are on disk. Returns whether the turn changed
     /// something that watchers see.
-    pub fn answer(&self, batch: Batch) -> bool {
-        for owed in batch.owed {
+    pub fn answer(&self, turn: Turn) -> bool {
+        for owed in turn.owed {
             owed(&self.knowledge);
         }
-        batch.is_news || !batch.events.is_empty()
+        turn.is_news || !turn.events.is_empty()
     }
 
-    /// Handles one command.
-    fn take(&mut self, now: Now, command: Command, batch: &mut Batch) {
-        match command {
-            Command::Requests(requests, reply) => {
-                let decided = requests.into_iter().map(|request| self.request(now, request, batch)).collect();
+    /// Handles one message.
+    fn take(&mut self, now: Now, message: Message, turn: &mut Turn) {
+        match message {
+            Message::Requests(requests, reply) => {
+                let decided = requests.into_iter().map(|request| self.request(now, request, turn)).collect();
                 // A caller that has gone away needs no reply.
-                batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
+                turn.owed.push(Box::new(move |_| drop(reply.send(decided))));
             }
-            Command::Registry(request, reply) => {
+            Message::Registry(request, reply) => {
                 let decided = self.knowledge.registry.decide(now.ms, request).map(|events| {
                     for event in events.into_iter().map(Event::Registry) {
-                        self.note(now, event, batch);
+                        self.note(now, event, turn);
                     }
                 });
                 // A caller that has gone away needs no reply.
-                batch.owed.push(Box::new(move |_| drop(reply.send(decided))));
+                turn.owed.push(Box::new(move |_| drop(reply.send(decided))));
             }
-            Command::Acquire { worker, request, max, until, reply } => {
+            Message::Acquire { worker, call, max, until, reply } => {
                 // A worker waits in one place.
                 self.parked.retain(|parked| parked.worker != worker);
-                self.acquire(now, Parked { worker, request, max, until, reply }, batch);
+                self.acquire(now, Parked { worker, call, max, until, reply }, turn);
             }
-            Command::Read(read) => batch.owed.push(read),
-            Command::Open { worker, name, offer, commands, reply } => {
-                self.decide(now, Request::Join { worker: worker.clone(), name, offer }, batch);
+            Message::Read(read) => turn.owed.push(read),
+            Message::Open { worker, name, offer, commands, reply } => {
+                self.decide(now, Request::Join { worker: worker.clone(), name, offer }, turn);
                 let number = self.knowledge.sessions.open(worker.clone(), commands, now.instant);
-                batch.is_news = true;
-                batch.owed.push(Box::new(move |knowledge| {
+                turn.is_news = true;
+                turn.owed.push(Box::new(move |knowledge| {
                     // A caller that has gone away needs no reply.
                     let _ = reply.send(number);
                     if knowledge.scheduler.worker(&worker).is_ok_and(|known| known.draining)
@@ -229,17 +229,17 @@ impl Reactor {
                     }
                 }));
             }
-            Command::Beat(worker, attempts) => self.beat(now, &worker, attempts, batch),
-            Command::Close(worker, number) => {
+            Message::Beat(worker, attempts) => self.beat(now, &worker, attempts, turn),
+            Message::Close(worker, number) => {
                 self.knowledge.sessions.close(&worker, number, now.instant);
-                batch.is_news = true;
+                turn.is_news = true;
             }
-            Command::End => batch.ends = true,
+            Message::End => turn.ends = true,
         }
     }
 
     /// Hands out available work to the waiting calls, oldest call first.
-    fn settle(&mut self, now: Now, batch: &mut Batch) {
+    fn settle(&mut self, now: Now, turn: &mut Turn) {
         for parked in std::mem::take(&mut self.parked) {
             if parked.reply.is_closed() {
                 continue;
@@ -248,12 +248,12 @@ impl Reactor {
                 self.parked.push_back(parked);
                 continue;
             }
-            self.acquire(now, parked, batch);
+            self.acquire(now, parked, turn);
         }
     }
 
     /// Takes leases back from workers that are gone.
-    fn sweep(&mut self, now: Now, batch: &mut Batch) {
+    fn sweep(&mut self, now: Now, turn: &mut Turn) {
         let mut gone = vec![];
         let mut lost = vec![];
         for (worker, session) in self.knowledge.sessions.iter() {
@@ -276,13 +276,13 @@ impl Reactor {
             }
         }
         for (task, token) in lost {
-            self.decide(now, Request::Release { task, token, why: Released::Lost }, batch);
+            self.decide(now, Request::Release { task, token, why: Released::Lost }, turn);
         }
         for worker in gone {
             tracing::warn!(%worker, "worker is gone");
-            self.decide(now, Request::Leave { worker: worker.clone() }, batch);
+            self.decide(now, Request::Leave { worker: worker.clone() }, turn);
             self.knowledge.sessions.remove(&worker);
-            batch.is_news = true;
+            turn.is_news = true;
         }
     }
 
@@ -308,21 +308,21 @@ impl Reactor {
         worth.clamp(self.patience.reattach.min(self.patience.lease_ttl), self.patience.lease_ttl)
     }
 
-    fn acquire(&mut self, now: Now, call: Parked, batch: &mut Batch) {
-        let request = Request::Acquire { worker: call.worker.clone(), request: call.request, max: call.max };
-        let decided = self.request(now, request, batch);
-        let grants = decided.map(|()| self.grants(&call.worker, call.request));
+    fn acquire(&mut self, now: Now, parked: Parked, turn: &mut Turn) {
+        let request = Request::Acquire { worker: parked.worker.clone(), call: parked.call, max: parked.max };
+        let decided = self.request(now, request, turn);
+        let grants = decided.map(|()| self.grants(&parked.worker, parked.call));
         // One that leases came of before, which are over, waits for nothing.
-        let is_open = self.knowledge.scheduler.worker(&call.worker).is_ok_and(|worker| worker.is_new(call.request));
+        let is_open = self.knowledge.scheduler.worker(&parked.worker).is_ok_and(|worker| worker.is_new(parked.call));
         match grants {
-            Ok(grants) if grants.is_empty() && is_open && now.instant < call.until => self.parked.push_back(call),
+            Ok(grants) if grants.is_empty() && is_open && now.instant < parked.until => self.parked.push_back(parked),
             // A caller that has gone away asks again.
-            answer => batch.owed.push(Box::new(move |_| drop(call.reply.send(answer)))),
+            answer => turn.owed.push(Box::new(move |_| drop(parked.reply.send(answer)))),
         }
     }
 
     /// The leases granted to a call, with the artifacts of their inputs.
-    fn grants(&mut self, worker: &WorkerId, request: u64) -> Vec<Grant> {
+    fn grants(&mut self, worker: &WorkerId, call: u64) -> Vec<Grant> {
         let (scheduler, traces) = (&self.knowledge.scheduler, &mut self.traces);
         let artifact = |source: Source| match source {
             Source::Artifact(artifact) => Some(artifact),
@@ -351,17 +351,11 @@ impl Reactor {
                 traceparent: traces.lease(task, lease, run),
             })
         };
-        scheduler.leases_for(worker, request).filter_map(grant).collect()
+        scheduler.leases_for(worker, call).filter_map(grant).collect()
     }
 
     /// Notes what a worker runs, and stops attempts whose leases are over.
-    fn beat(
-        &mut self,
-        now: Now,
-        worker: &WorkerId,
-        attempts: Vec<(TaskKey, FencingToken, Progress)>,
-        batch: &mut Batch,
-    ) {
+    fn beat(&mut self, now: Now, worker: &WorkerId, attempts: Vec<(TaskKey, FencingToken, Progress)>, turn: &mut Turn) {
         let Knowledge { scheduler, sessions, .. } = &mut self.knowledge;
         if let Some(session) = sessions.get(worker) {
             for (task, token, _) in &attempts {
@@ -377,11 +371,11 @@ impl Reactor {
         }
         let held: Vec<FencingToken> = scheduler.leases_of(worker).map(|(_, lease)| lease.token).collect();
         let progress = attempts.into_iter().map(|(_, token, progress)| (token, progress)).collect();
-        batch.is_news |= sessions.beat(worker, &held, progress, now.instant);
+        turn.is_news |= sessions.beat(worker, &held, progress, now.instant);
     }
 
     /// Decides a request, applies its events, and tells workers whose attempts have ended.
-    fn request(&mut self, now: Now, request: Request, batch: &mut Batch) -> Result<(), Reject> {
+    fn request(&mut self, now: Now, request: Request, turn: &mut Turn) -> Result<(), Reject> {
         let drained = match &request {
             Request::Drain { worker } => Some(worker.clone()),
             _ => None,
@@ -403,7 +397,7 @@ impl Reactor {
             vec![]
         };
         for event in decided {
-            self.note(now, event, batch);
+            self.note(now, event, turn);
         }
         for (worker, task, token) in before {
             let Some(session) = self.knowledge.sessions.get(&worker) else { continue };
@@ -421,26 +415,26 @@ impl Reactor {
         Ok(())
     }
 
-    /// Adds an event to the batch and applies it.
-    fn note(&mut self, now: Now, event: Event, batch: &mut Batch) {
+    /// Adds an event to the turn and applies it.
+    fn note(&mut self, now: Now, event: Event, turn: &mut Turn) {
         let Knowledge { scheduler, registry, tail, .. } = &mut self.knowledge;
-        let number = batch.first + batch.events.len() as u64;
+        let number = turn.first + turn.events.len() as u64;
         let rows = history::rows(number, now.ms, &event, scheduler);
         tail.note(number, &rows, scheduler);
-        batch.happened.extend(self.meter.before(&event, &rows, scheduler, now.ms));
+        turn.happened.extend(self.meter.before(&event, &rows, scheduler, now.ms));
         if let Event::Registry(event) = &event {
             registry.apply(event);
         }
         scheduler.apply(&event);
         self.meter.after(&event, scheduler, now.ms);
         self.traces.follow(&rows);
-        batch.rows.extend(rows);
-        batch.events.push(event);
+        turn.rows.extend(rows);
+        turn.events.push(event);
     }
 
     /// Decides a request that the reactor itself makes; see [`Reactor::request`].
-    fn decide(&mut self, now: Now, request: Request, batch: &mut Batch) {
-        if let Err(reject) = self.request(now, request, batch) {
+    fn decide(&mut self, now: Now, request: Request, turn: &mut Turn) {
+        if let Err(reject) = self.request(now, request, turn) {
             tracing::error!(%reject, "a request of the coordinator's own was refused");
         }
     }

@@ -22,18 +22,18 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::admission::RoleCheck;
-use crate::api::{Artifacts, Cluster, Entrance, Registration, Runs, Tasks, Workers};
+use crate::api::{Artifacts, CertAuthority, Cluster, Registration, Runs, Tasks, Workers};
 use crate::background::Background;
 use crate::blobs::{self, Blobs};
 use crate::config::{Config, Limits};
 use crate::driver::{self, Handle};
 use crate::gc;
 use crate::journal;
-use crate::listen::{self, Connections, Door, Guests, Incoming};
+use crate::listen::{self, Acceptor, Connections, Guests, Incoming};
 use crate::logs::{self, Logs};
 use crate::pki::{self, Pki};
 use crate::seats::Hall;
-use crate::standby::{self, Turn};
+use crate::standby::{self, Tenure};
 use crate::window::{self, View};
 
 /// Why the coordinator could not start or continue.
@@ -145,11 +145,11 @@ pub async fn run(
         let address = http.local_addr().map_err(Error::Listen)?;
         window::open(&config, limits, http, address, connections.clone(), view, &background)?;
     }
-    let Some((listener, turn)) = standby::wait(&config, limits, listener, tell, shutdown.as_mut()).await? else {
+    let Some((listener, tenure)) = standby::wait(&config, limits, listener, tell, shutdown.as_mut()).await? else {
         return Ok(());
     };
     let common = Common { background, connections, knows };
-    let (mut core, face) = build(&config, limits, listener, turn, common).await?;
+    let (mut core, face) = build(&config, limits, listener, tenure, common).await?;
     let served = core.serve(face, shutdown).await?;
     core.drain().await?;
     Ok(served?)
@@ -167,7 +167,7 @@ struct Common {
 struct Core {
     driver: Handle,
     driver_end: driver::End,
-    turn: Turn,
+    tenure: Tenure,
     background: Background,
 }
 
@@ -183,35 +183,35 @@ async fn build(
     config: &Config,
     limits: Limits,
     listener: TcpListener,
-    turn: Turn,
+    tenure: Tenure,
     common: Common,
 ) -> Result<(Core, Face), Error> {
     let Common { background, connections, knows } = common;
     let blobs = Blobs::open(&config.state, config.blobs.as_deref()).await?;
     let (driver, driver_end) = {
-        let (config, open) = (config.clone(), turn.opener());
+        let (config, open) = (config.clone(), tenure.opener());
         // Reads the journal, which takes its time.
         tokio::task::spawn_blocking(move || driver::start(&config, open()?)).await??
     };
     let logs = config.state.join("logs");
     let logs = tokio::task::spawn_blocking(move || Logs::open(logs)).await??;
     let address = listener.local_addr().map_err(Error::Listen)?;
-    let entrance = entrance(config, address)?.map(Arc::new);
-    let socket = local_socket(config, entrance.is_some())?;
-    let tls = match &entrance {
-        Some(entrance) => Some(TlsAcceptor::from(entrance.pki.server(pki::names(address, &config.tls_names))?)),
+    let ca = cert_authority(config, address)?.map(Arc::new);
+    let socket = local_socket(config, ca.is_some())?;
+    let tls = match &ca {
+        Some(ca) => Some(TlsAcceptor::from(ca.pki.server(pki::names(address, &config.tls_names))?)),
         None => None,
     };
     knows.send_replace(Some(driver.clone()));
     let guests = tls.map(|tls| Guests { driver: knows.subscribe(), connections: connections.clone(), tls });
-    let incoming = listen::incoming(listener, socket, Door::new(guests, limits), &background);
+    let incoming = listen::incoming(listener, socket, Acceptor::new(guests, limits), &background);
 
     let runs = Runs::new(driver.clone(), blobs.clone(), background.clone(), &limits);
     let tasks = Tasks::new(driver.clone(), blobs.clone(), logs.clone(), background.clone());
     let cluster = Cluster::new(driver.clone());
     let heartbeat = config.patience.heartbeat;
     let workers = Workers::new(driver.clone(), blobs.clone(), logs, heartbeat, background.clone());
-    let registration = Registration::new(driver.clone(), connections, entrance);
+    let registration = Registration::new(driver.clone(), connections, ca);
     let artifacts = Artifacts::new(driver.clone(), blobs.clone(), background.clone(), &limits);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<WorkerServiceServer<Workers>>().await;
@@ -238,7 +238,7 @@ async fn build(
         background.spawn_until_closed(gc::repeat(driver.clone(), blobs, period));
     }
     let face = Face { routes: routes.routes(), guard: RoleCheck { hall: Hall::new(limits), limits }, incoming };
-    Ok((Core { driver, driver_end, turn, background }, face))
+    Ok((Core { driver, driver_end, tenure, background }, face))
 }
 
 impl Core {
@@ -274,7 +274,7 @@ impl Core {
             served = serving => return Ok(served),
             () = goodbye => return Ok(Ok(())),
             ended = self.driver_end.wait() => ended.map_err(Error::Driver),
-            error = self.turn.lost() => Err(Error::Lost(error)),
+            error = self.tenure.lost() => Err(Error::Lost(error)),
         };
         self.background.close();
         failed.map(Ok)
@@ -295,7 +295,7 @@ impl Core {
             // As if it had been killed: what is answered is on disk.
             Err(_) => tracing::warn!("ends although the journal is being written; what was not answered may be lost"),
         }
-        self.turn.release().await;
+        self.tenure.release().await;
         Ok(())
     }
 }
@@ -313,7 +313,7 @@ fn file_handles() -> usize {
 
 /// The CA of a coordinator that other machines can reach. A coordinator that only this machine
 /// can reach speaks plaintext and needs none.
-fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Error> {
+fn cert_authority(config: &Config, address: SocketAddr) -> Result<Option<CertAuthority>, Error> {
     if config.is_plain(address) {
         return Ok(None);
     }
@@ -322,7 +322,7 @@ fn entrance(config: &Config, address: SocketAddr) -> Result<Option<Entrance>, Er
         SocketAddr::V6(address) => format!("[{}]", address.ip()),
     });
     let pki = Pki::open(&config.state, config.certificate_life)?;
-    Ok(Some(Entrance { pki, url: format!("https://{host}:{}", address.port()) }))
+    Ok(Some(CertAuthority { pki, url: format!("https://{host}:{}", address.port()) }))
 }
 
 /// The Unix socket of the state folder. Where the port asks for certificates, the socket is the

@@ -16,7 +16,7 @@ use crate::config::{Config, Limits};
 use crate::journal::leader::{Candidacy, Candidate, Lead};
 use crate::journal::postgres::Server;
 use crate::journal::{self, Journal, Location, Sqlite};
-use crate::listen::{self, Door};
+use crate::listen::{self, Acceptor};
 
 /// Pause between two attempts to lead.
 const POLL: Duration = Duration::from_millis(200);
@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 /// The right to serve, which comes from the journal that this coordinator may write to.
-pub enum Turn {
+pub enum Tenure {
     /// The journal is a file that only this coordinator uses.
     File(PathBuf),
     /// The journal is shared, and this coordinator leads.
@@ -52,7 +52,7 @@ pub enum Turn {
 /// A function that opens a journal; it waits for disk or network.
 pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>;
 
-impl Turn {
+impl Tenure {
     /// The function that opens this coordinator's journal.
     pub fn opener(&self) -> Open {
         match self {
@@ -72,7 +72,7 @@ impl Turn {
         }
     }
 
-    /// Gives the turn back, so that the next coordinator can lead at once.
+    /// Gives the tenure back, so that the next coordinator can lead at once.
     pub async fn release(self) {
         if let Self::Lead(lead) = self {
             // If it cannot be given back, it ends by itself.
@@ -92,9 +92,9 @@ pub(crate) async fn wait(
     listener: TcpListener,
     tell: watch::Sender<String>,
     shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
-) -> Result<Option<(TcpListener, Turn)>, Error> {
+) -> Result<Option<(TcpListener, Tenure)>, Error> {
     match &config.journal {
-        Location::File(path) => Ok(Some((listener, Turn::File(path.clone())))),
+        Location::File(path) => Ok(Some((listener, Tenure::File(path.clone())))),
         Location::Postgres(server) => {
             let is_plain = config.is_plain(listener.local_addr()?);
             let scheme = if is_plain { "http" } else { "https" };
@@ -107,7 +107,7 @@ pub(crate) async fn wait(
             } else {
                 hang_up_until(listener, stand(server, address, tell), shutdown).await?
             };
-            Ok(lead.map(|(listener, lead)| (listener, Turn::Lead(lead))))
+            Ok(lead.map(|(listener, lead)| (listener, Tenure::Lead(lead))))
         }
     }
 }
@@ -127,7 +127,7 @@ async fn answer_until(
     let (_, health) = tonic_health::server::health_reporter();
     // Whoever says nothing is gone as soon as where this coordinator leads.
     let tcp = TcpListener::from_std(listener.try_clone()?)?;
-    let incoming = listen::incoming(tcp, None, Door::new(None, limits), &answering);
+    let incoming = listen::incoming(tcp, None, Acceptor::new(None, limits), &answering);
     let serving = proto::channel::server()
         // Who knows another address turns to it when the connection ends.
         .max_connection_age(WELCOME)

@@ -29,7 +29,7 @@ use crate::access::Peer;
 use crate::background::Background;
 use crate::config::{Config, Limits};
 use crate::driver::Handle;
-use crate::listen::{self, Connections, Door, Guests};
+use crate::listen::{self, Acceptor, Connections, Guests};
 use crate::pki::{self, Pki};
 use crate::room;
 use crate::standby;
@@ -145,7 +145,7 @@ pub(crate) fn open(
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Some(Guests { driver: view.driver.clone(), connections, tls: TlsAcceptor::from(Arc::new(tls)) })
     };
-    let incoming = listen::incoming(listener, None, Door::new(guests, limits.for_window()), background);
+    let incoming = listen::incoming(listener, None, Acceptor::new(guests, limits.for_window()), background);
     if let Some(recorder) = view.recorder.clone() {
         background.spawn_until_closed(async move {
             loop {

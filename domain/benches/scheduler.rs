@@ -47,9 +47,9 @@ fn many_runs() {
     let stages = [StageKind::Command.offered()].into_iter().collect();
     let offer = Offer { stages, slots: 1024, ..Offer::default() };
     decide(&mut scheduler, Request::Join { worker: worker.clone(), name: "worker".to_owned(), offer });
-    for (request, max) in [(1, 1), (2, 256)] {
+    for (call, max) in [(1, 1), (2, 256)] {
         let began = Instant::now();
-        let granted = decide(&mut scheduler, Request::Acquire { worker: worker.clone(), request, max });
+        let granted = decide(&mut scheduler, Request::Acquire { worker: worker.clone(), call, max });
         println!(
             "{RUNS} runs of one task: a call for {max} of them was answered with {} in {:.1} ms",
             granted.len(),
@@ -134,14 +134,14 @@ fn measure(tasks: u64) {
         act(&mut scheduler, &mut journal, Request::Join { worker, name, offer: offer.clone() });
     }
     let artifact = ArtifactId(Digest::of(b"result"));
-    let (mut decisions, mut request, mut deciding) = (0u64, 1, 0.0);
+    let (mut decisions, mut call, mut deciding) = (0u64, 1, 0.0);
     loop {
         let mut granted = 0;
         for worker in &names {
             let began = Instant::now();
-            let acquire = Request::Acquire { worker: worker.clone(), request, max: 1 };
+            let acquire = Request::Acquire { worker: worker.clone(), call, max: 1 };
             let events = decide(&mut scheduler, acquire);
-            let lease = scheduler.leases_for(worker, request).next();
+            let lease = scheduler.leases_for(worker, call).next();
             let Some((task, token)) = lease.map(|(task, lease)| (task.spec.key, lease.token)) else { continue };
             let committed = decide(&mut scheduler, Request::Commit { task, token, artifact });
             deciding += began.elapsed().as_secs_f64();
@@ -149,7 +149,7 @@ fn measure(tasks: u64) {
             journal.write(&committed);
             (decisions, granted) = (decisions + 2, granted + 1);
         }
-        request += 1;
+        call += 1;
         if granted == 0 {
             break;
         }

@@ -188,8 +188,8 @@ async fn rest(channel: tonic::transport::Channel, worker_id: String) {
     let mut down = client.session(ReceiverStream::new(requests)).await.unwrap().into_inner();
     down.message().await.unwrap();
     let asking = async {
-        for request in 1.. {
-            let ask = v1::AcquireLeasesRequest { worker_id: worker_id.clone(), request, max: 1, wait_ms: 30_000 };
+        for call in 1.. {
+            let ask = v1::AcquireLeasesRequest { worker_id: worker_id.clone(), call, max: 1, wait_ms: 30_000 };
             client.acquire_leases(blob_call(ask)).await.unwrap();
         }
     };

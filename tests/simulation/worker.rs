@@ -32,7 +32,7 @@ pub(super) struct Worker {
     pub(super) connection: Option<u64>,
     pub(super) commands: Option<mpsc::Receiver<Result<Message, tonic::Status>>>,
     pub(super) attempts: BTreeMap<FencingToken, Attempt>,
-    pub(super) request: u64,
+    pub(super) call: u64,
     /// Whether a call for work is out.
     pub(super) asking: bool,
     /// It does nothing until then, and does not know.
@@ -46,19 +46,19 @@ impl Worker {
             connection: None,
             commands: None,
             attempts: BTreeMap::new(),
-            request: 1,
+            call: 1,
             asking: false,
             frozen_until: 0,
         }
     }
 
     /// Takes what a call for work was answered with, if it is the call that is out.
-    pub(super) fn granted(&mut self, request: u64, grants: Vec<Grant>, steps: impl Fn(&Grant) -> u64) {
-        if request != self.request {
+    pub(super) fn granted(&mut self, call: u64, grants: Vec<Grant>, steps: impl Fn(&Grant) -> u64) {
+        if call != self.call {
             return;
         }
         self.asking = false;
-        self.request += 1;
+        self.call += 1;
         for grant in grants {
             let left = steps(&grant);
             self.attempts.insert(grant.token, Attempt { task: grant.task, left, done: 0, end: None });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use coordinator::config::Patience;
 use coordinator::history::Tail;
 use coordinator::journal::mark::Refusal;
-use coordinator::reactor::{Command, Knowledge, Now, Reactor};
+use coordinator::reactor::{self, Knowledge, Now, Reactor};
 use coordinator::sessions::{self, Sessions};
 use domain::digest::Digest;
 use domain::id::{ArtifactId, TaskKey};
@@ -323,7 +323,7 @@ impl World {
         // A call whose answer was lost is repeated.
         if !self.workers[place].asking || self.dice.one_in(40) {
             self.workers[place].asking = true;
-            messages.push(Message::Acquire(id, self.workers[place].request));
+            messages.push(Message::Acquire(id, self.workers[place].call));
         }
         messages.into_iter().for_each(|message| self.send(message));
     }
@@ -351,14 +351,14 @@ impl World {
         }
     }
 
-    /// The coordinator takes what has arrived, in one batch.
+    /// The coordinator takes what has arrived, in one turn.
     fn turn(&mut self) {
         let later = self.network.split_off(&(self.clock + 1, 0));
         let arrived = std::mem::replace(&mut self.network, later);
         let now = self.now();
         let Some(mut reactor) = self.reactor.take() else { return };
         let mut forged = vec![];
-        let mut commands = vec![];
+        let mut messages = vec![];
         for message in arrived.into_values() {
             if self.fault == Some(Fault::TakesOldLeases)
                 && let Message::End(_, task, token, End::Succeeded) = message
@@ -367,34 +367,34 @@ impl World {
                 self.stored.insert(result_of(task));
                 forged.push(Event::TaskCommitted { task, token, artifact: result_of(task) });
             }
-            commands.push(self.command(message, now));
+            messages.push(self.for_reactor(message, now));
         }
-        let mut batch = reactor.turn(now, self.journal.len() as u64, commands);
-        batch.events.splice(0..0, forged);
+        let mut turn = reactor.turn(now, self.journal.len() as u64, messages);
+        turn.events.splice(0..0, forged);
         if self.troubled && self.dice.one_in(150) {
-            // It crashes before its write: nothing of the batch has happened.
-            drop((batch, reactor));
+            // It crashes before its write: nothing of the turn has happened.
+            drop((turn, reactor));
             return self.crash(true);
         }
-        for event in &batch.events {
+        for event in &turn.events {
             self.invariants.journaled(event, &self.stored);
         }
-        let told = self.journal.len() + batch.events.len();
-        if !batch.events.is_empty() && (self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20)) {
-            self.disk.append(batch.events.len());
-            self.journal.extend(batch.events.iter().cloned());
+        let told = self.journal.len() + turn.events.len();
+        if !turn.events.is_empty() && (self.fault != Some(Fault::LosesBatches) || !self.dice.one_in(20)) {
+            self.disk.append(turn.events.len());
+            self.journal.extend(turn.events.iter().cloned());
             if self.troubled && self.dice.one_in(150) {
                 // It crashes while it writes the mark: all of it has happened and nobody knows.
                 let torn = self.dice.below(200) as usize;
                 self.disk.note(Some(torn));
-                drop((batch, reactor));
+                drop((turn, reactor));
                 return self.crash(true);
             }
             self.disk.note(None);
         }
         if self.troubled && self.dice.one_in(150) {
             // It crashes after its writes, and nobody knows either.
-            drop((batch, reactor));
+            drop((turn, reactor));
             return self.crash(true);
         }
         self.acknowledged = told as u64;
@@ -402,33 +402,33 @@ impl World {
         if self.dice.one_in(30) {
             self.disk.fold();
         }
-        reactor.answer(batch);
+        reactor.answer(turn);
         if self.thorough {
             reactor.knowledge().scheduler.check();
         }
         self.reactor = Some(reactor);
     }
 
-    fn command(&mut self, message: Message, now: Now) -> Command {
+    fn for_reactor(&mut self, message: Message, now: Now) -> reactor::Message {
         let request = |request, world: &mut Self, owed: fn(Decided) -> Owed| {
             let (reply, answer) = oneshot::channel();
             world.owed.push(owed(answer));
-            Command::Requests(vec![request], reply)
+            reactor::Message::Requests(vec![request], reply)
         };
         match message {
             Message::Open(worker) => {
                 let ((reply, answer), (commands, heard)) = (oneshot::channel(), mpsc::channel(64));
                 self.owed.push(Owed::Number(worker.clone(), answer, heard));
                 let offer = Offer { stages: BTreeSet::from([("command".to_owned(), 1)]), slots: 2, ..Offer::default() };
-                Command::Open { name: worker.to_string(), worker, offer, commands, reply }
+                reactor::Message::Open { name: worker.to_string(), worker, offer, commands, reply }
             }
-            Message::Beat(worker, attempts) => Command::Beat(worker, attempts),
-            Message::Close(worker, number) => Command::Close(worker, number),
+            Message::Beat(worker, attempts) => reactor::Message::Beat(worker, attempts),
+            Message::Close(worker, number) => reactor::Message::Close(worker, number),
             Message::Acquire(worker, number) => {
                 let (reply, answer) = oneshot::channel();
                 self.owed.push(Owed::Grants(worker.clone(), number, answer));
                 let until = now.instant + Duration::from_millis(500);
-                Command::Acquire { worker, request: number, max: 4, until, reply }
+                reactor::Message::Acquire { worker, call: number, max: 4, until, reply }
             }
             Message::End(worker, task, token, end) => {
                 let (reply, answer) = oneshot::channel();
@@ -448,7 +448,7 @@ impl World {
                     }
                     End::HandedBack => Request::Release { task, token, why: Released::Preempted },
                 };
-                Command::Requests(vec![request], reply)
+                reactor::Message::Requests(vec![request], reply)
             }
             Message::Checkpoint(task, token, step) => {
                 let artifact = ArtifactId(Digest::of(&[task.0.as_bytes().as_slice(), &step.to_le_bytes()].concat()));
@@ -489,18 +489,18 @@ impl World {
                     Err(oneshot::error::TryRecvError::Empty) => waiting.push(Owed::Number(id, answer, commands)),
                     Err(oneshot::error::TryRecvError::Closed) => {}
                 },
-                Owed::Grants(id, request, mut answer) => match answer.try_recv() {
+                Owed::Grants(id, call, mut answer) => match answer.try_recv() {
                     Ok(answer) => {
                         if let Some(worker) = self.worker(&id) {
                             match answer {
-                                Ok(grants) if !lost => worker.granted(request, grants, steps),
+                                Ok(grants) if !lost => worker.granted(call, grants, steps),
                                 Ok(_) => {}
                                 // It has to say hello again.
                                 Err(_) => (worker.connection, worker.asking) = (None, false),
                             }
                         }
                     }
-                    Err(oneshot::error::TryRecvError::Empty) => waiting.push(Owed::Grants(id, request, answer)),
+                    Err(oneshot::error::TryRecvError::Empty) => waiting.push(Owed::Grants(id, call, answer)),
                     Err(oneshot::error::TryRecvError::Closed) => {
                         if let Some(worker) = self.worker(&id) {
                             worker.asking = false;

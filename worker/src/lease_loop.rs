@@ -68,7 +68,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 async fn acquire(shared: &Shared, call: u64, max: u32, wait: Duration) -> Result<Vec<Grant>, Status> {
     let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     let worker_id = shared.id.0.clone();
-    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, request: call, max, wait_ms });
+    let mut message = Request::new(v1::AcquireLeasesRequest { worker_id, call, max, wait_ms });
     message.set_timeout(wait + CALL_DEADLINE);
     let mut client = WorkerServiceClient::new(shared.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
     let answer = client.acquire_leases(message).await?;

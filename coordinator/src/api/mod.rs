@@ -14,7 +14,7 @@ mod workers;
 
 pub use artifacts::Artifacts;
 pub use cluster::Cluster;
-pub(crate) use registration::Entrance;
+pub(crate) use registration::CertAuthority;
 pub use registration::Registration;
 pub use runs::Runs;
 pub use tasks::Tasks;

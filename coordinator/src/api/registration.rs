@@ -22,7 +22,7 @@ use crate::pki::{self, Pki, SigningRequest};
 
 /// The CA, and the address at which those who join find the coordinator.
 #[derive(Debug)]
-pub(crate) struct Entrance {
+pub(crate) struct CertAuthority {
     pub(crate) pki: Pki,
     pub(crate) url: String,
 }
@@ -32,17 +32,17 @@ pub struct Registration {
     driver: Handle,
     connections: Connections,
     /// None where nobody can join: plaintext on loopback.
-    entrance: Option<Arc<Entrance>>,
+    ca: Option<Arc<CertAuthority>>,
     tries: Tries,
 }
 
 impl Registration {
-    pub(crate) fn new(driver: Handle, connections: Connections, entrance: Option<Arc<Entrance>>) -> Self {
-        Self { driver, connections, entrance, tries: Tries::default() }
+    pub(crate) fn new(driver: Handle, connections: Connections, ca: Option<Arc<CertAuthority>>) -> Self {
+        Self { driver, connections, ca, tries: Tries::default() }
     }
 
-    fn entrance(&self) -> Result<&Entrance, Status> {
-        self.entrance.as_deref().ok_or_else(|| {
+    fn ca(&self) -> Result<&CertAuthority, Status> {
+        self.ca.as_deref().ok_or_else(|| {
             let problem = "this coordinator serves its own machine only, so nobody can join from elsewhere; start it \
                            with --listen and an address that other machines reach";
             status(Reason::LoopbackOnly, problem)
@@ -69,7 +69,7 @@ impl Registration {
     }
 
     async fn join(&self, message: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
-        let pki = &self.entrance()?.pki;
+        let pki = &self.ca()?.pki;
         let secret: Secret =
             message.secret.parse().map_err(|_| invalid("secret", "has to be 32 hexadecimal digits"))?;
         let asked = signing_request(&message.csr_pem)?;
@@ -148,7 +148,7 @@ impl RegistrationService for Registration {
         &self,
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
-        let entrance = self.entrance()?;
+        let ca = self.ca()?;
         let message = request.into_inner();
         let token = digest("secret_digest", &message.secret_digest)?;
         let role = Role::parse(&message.role)
@@ -159,8 +159,8 @@ impl RegistrationService for Registration {
         self.decide(RegistryRequest::CreateToken { token, role, uses: message.uses, expires_ms, labels }).await?;
         Ok(Response::new(v1::CreateTokenResponse {
             token: Some(self.token(token).await?),
-            ca_fingerprint: entrance.pki.fingerprint().to_string(),
-            url: entrance.url.clone(),
+            ca_fingerprint: ca.pki.fingerprint().to_string(),
+            url: ca.url.clone(),
         }))
     }
 
@@ -205,7 +205,7 @@ impl RegistrationService for Registration {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        let pki = &self.entrance()?.pki;
+        let pki = &self.ca()?.pki;
         let Caller::Joined { identity, .. } = Caller::of(&request) else {
             let problem = "only who has joined has a certificate to renew";
             return Err(status(Reason::NotJoined, problem));

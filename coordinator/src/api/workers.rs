@@ -197,12 +197,12 @@ impl WorkerService for Workers {
         request: Request<v1::AcquireLeasesRequest>,
     ) -> Result<Response<v1::AcquireLeasesResponse>, Status> {
         let caller = Caller::of(&request);
-        let v1::AcquireLeasesRequest { worker_id: id, request, max, wait_ms } = request.into_inner();
+        let v1::AcquireLeasesRequest { worker_id: id, call, max, wait_ms } = request.into_inner();
         let worker = worker_id(&id)?;
         caller.speaks_for(&worker)?;
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let grants = tokio::select! {
-            grants = self.driver.acquire(worker, request, max.min(LEASES_MAX), wait) => grants?,
+            grants = self.driver.acquire(worker, call, max.min(LEASES_MAX), wait) => grants?,
             () = self.background.closed() => return Err(Status::unavailable("the coordinator is shutting down")),
         };
         let leases = grants.map_err(of_reject)?.into_iter().map(v1::Lease::from).collect();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::sessions::Message;
+use crate::sessions;
 
 const PATIENCE: Patience = Patience {
     heartbeat: Duration::from_secs(2),
@@ -20,11 +20,11 @@ const PATIENCE: Patience = Patience {
     worth_waiting: 200,
 };
 
-type Heard = mpsc::Receiver<Result<Message, tonic::Status>>;
+type Heard = mpsc::Receiver<Result<sessions::Message, tonic::Status>>;
 
 type Answer<T> = oneshot::Receiver<T>;
 
-/// A reactor with a manual clock whose batches count as written.
+/// A reactor with a manual clock whose turns count as written.
 struct Desk {
     reactor: Reactor,
     now: Now,
@@ -44,20 +44,20 @@ impl Desk {
         Self { reactor: Reactor::new(PATIENCE, knowledge, now), now, journal: vec![] }
     }
 
-    /// Takes one turn and returns its batch without answers, as if the batch were being
+    /// Takes one turn and returns it without answers, as if its events were being
     /// written.
-    fn turn(&mut self, commands: Vec<Command>) -> Batch {
-        let batch = self.reactor.turn(self.now, self.journal.len() as u64, commands);
-        self.journal.extend(batch.events.iter().cloned());
+    fn turn(&mut self, messages: Vec<Message>) -> Turn {
+        let turn = self.reactor.turn(self.now, self.journal.len() as u64, messages);
+        self.journal.extend(turn.events.iter().cloned());
         self.reactor.knowledge().scheduler.check();
-        batch
+        turn
     }
 
     /// Takes one turn with all its answers. Returns its events.
-    fn take(&mut self, commands: Vec<Command>) -> Vec<Event> {
-        let batch = self.turn(commands);
-        let events = batch.events.clone();
-        self.reactor.answer(batch);
+    fn take(&mut self, messages: Vec<Message>) -> Vec<Event> {
+        let turn = self.turn(messages);
+        let events = turn.events.clone();
+        self.reactor.answer(turn);
         events
     }
 
@@ -85,15 +85,15 @@ impl Desk {
         let ((commands, heard), (reply, mut number)) = (mpsc::channel(8), oneshot::channel());
         let stages = [StageKind::Command.offered()].into_iter().collect();
         let offer = Offer { stages, slots: 1, ..Offer::default() };
-        self.take(vec![Command::Open { worker: id(worker), name: worker.to_owned(), offer, commands, reply }]);
+        self.take(vec![Message::Open { worker: id(worker), name: worker.to_owned(), offer, commands, reply }]);
         (number.try_recv().unwrap(), heard)
     }
 
     /// A call for work that waits for a minute.
-    fn acquire(&self, worker: &str) -> (Command, Answer<Result<Vec<Grant>, Reject>>) {
+    fn acquire(&self, worker: &str) -> (Message, Answer<Result<Vec<Grant>, Reject>>) {
         let (reply, answer) = oneshot::channel();
         let until = self.now.instant + Duration::from_secs(60);
-        (Command::Acquire { worker: id(worker), request: 1, max: 1, until, reply }, answer)
+        (Message::Acquire { worker: id(worker), call: 1, max: 1, until, reply }, answer)
     }
 
     fn token(&self, task: TaskKey) -> FencingToken {
@@ -112,19 +112,19 @@ fn plan(tasks: u64) -> Plan {
     command::plan(&command::Commands { id: String::new(), command: vec![spec] }).unwrap()
 }
 
-fn request(request: Request) -> (Command, Answer<Vec<Result<(), Reject>>>) {
+fn request(request: Request) -> (Message, Answer<Vec<Result<(), Reject>>>) {
     let (reply, answer) = oneshot::channel();
-    (Command::Requests(vec![request], reply), answer)
+    (Message::Requests(vec![request], reply), answer)
 }
 
-fn submit(plan: &Plan) -> Command {
+fn submit(plan: &Plan) -> Message {
     let work = Work::Commands { commands: command::Commands::default().into() };
     let (run, tasks) = (plan.id(), plan.tasks.clone());
     request(Request::Submit { work, run, tasks, more: 0, priority: 0, by: None }).0
 }
 
 /// All messages to a worker that were not taken yet.
-fn heard(heard: &mut Heard) -> Vec<Message> {
+fn heard(heard: &mut Heard) -> Vec<sessions::Message> {
     std::iter::from_fn(|| heard.try_recv().ok()).map(Result::unwrap).collect()
 }
 
@@ -149,10 +149,10 @@ fn work_that_comes_is_handed_out_in_the_same_turn_and_told_once_it_is_written() 
     let (call, mut grants) = desk.acquire("a");
     assert_eq!(desk.take(vec![call]), []);
     assert!(matches!(grants.try_recv(), Err(TryRecvError::Empty)), "it waits");
-    let batch = desk.turn(vec![submit(&plan)]);
-    assert_eq!(names(&batch.events), ["submitted", "granted"]);
+    let turn = desk.turn(vec![submit(&plan)]);
+    assert_eq!(names(&turn.events), ["submitted", "granted"]);
     assert!(matches!(grants.try_recv(), Err(TryRecvError::Empty)), "nobody learns what is not on disk");
-    assert!(desk.reactor.answer(batch), "watchers have something to look at");
+    assert!(desk.reactor.answer(turn), "watchers have something to look at");
     let tasks: Vec<TaskKey> = grants.try_recv().unwrap().unwrap().iter().map(|grant| grant.task).collect();
     assert_eq!(tasks, [plan.tasks[0].key]);
     assert_eq!(heard(&mut ears), []);
@@ -161,10 +161,10 @@ fn work_that_comes_is_handed_out_in_the_same_turn_and_told_once_it_is_written() 
 }
 
 #[test]
-fn a_batch_that_is_not_written_answers_nobody() {
+fn a_turn_that_is_not_written_answers_nobody() {
     let mut desk = Desk::new();
-    let (command, mut answer) = request(Request::Cancel { run: RunId(Digest::of(b"none")) });
-    drop(desk.turn(vec![command]));
+    let (message, mut answer) = request(Request::Cancel { run: RunId(Digest::of(b"none")) });
+    drop(desk.turn(vec![message]));
     assert!(matches!(answer.try_recv(), Err(TryRecvError::Closed)));
 }
 
@@ -176,10 +176,10 @@ fn a_cancelled_run_is_told_to_the_worker_that_runs_it_and_to_no_other() {
     let (call, _grants) = desk.acquire("a");
     desk.take(vec![submit(&plan), call]);
     let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
-    let (command, mut answer) = request(Request::Cancel { run: plan.id() });
-    assert_eq!(names(&desk.take(vec![command])), ["cancelled"]);
+    let (message, mut answer) = request(Request::Cancel { run: plan.id() });
+    assert_eq!(names(&desk.take(vec![message])), ["cancelled"]);
     assert_eq!(answer.try_recv().unwrap(), [Ok(())]);
-    assert_eq!(heard(&mut busy), [Message::Stop { task, token }]);
+    assert_eq!(heard(&mut busy), [sessions::Message::Stop { task, token }]);
     assert_eq!(heard(&mut idle), []);
 }
 
@@ -187,9 +187,9 @@ fn a_cancelled_run_is_told_to_the_worker_that_runs_it_and_to_no_other() {
 fn a_worker_that_is_drained_hears_of_it_once() {
     let mut desk = Desk::new();
     let ((_, mut drained), (_, mut other)) = (desk.open("a"), desk.open("b"));
-    let command = request(Request::Drain { worker: id("a") }).0;
-    assert_eq!(names(&desk.take(vec![command])), ["draining"]);
-    assert_eq!(heard(&mut drained), [Message::Drain]);
+    let message = request(Request::Drain { worker: id("a") }).0;
+    assert_eq!(names(&desk.take(vec![message])), ["draining"]);
+    assert_eq!(heard(&mut drained), [sessions::Message::Drain]);
     assert_eq!(heard(&mut other), []);
 }
 
@@ -201,12 +201,12 @@ fn a_beat_under_a_lease_that_is_over_is_told_to_stop() {
     desk.take(vec![submit(&plan), call]);
     let (task, token) = (plan.tasks[0].key, desk.token(plan.tasks[0].key));
     let progress = Progress { total: 1, ..Progress::default() };
-    let beat = |token| Command::Beat(id("a"), vec![(task, token, progress.clone())]);
+    let beat = |token| Message::Beat(id("a"), vec![(task, token, progress.clone())]);
     assert_eq!(desk.take(vec![beat(token)]), []);
     assert_eq!(heard(&mut ears), []);
     let old = FencingToken(token.0 + 1);
     assert_eq!(desk.take(vec![beat(old)]), []);
-    assert_eq!(heard(&mut ears), [Message::Stop { task, token: old }]);
+    assert_eq!(heard(&mut ears), [sessions::Message::Stop { task, token: old }]);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_turn_is_due_when_the_patience_with_a_broken_connection_ends() {
     let (plan, (number, _ears)) = (plan(1), desk.open("a"));
     let (call, _grants) = desk.acquire("a");
     desk.take(vec![submit(&plan), call]);
-    assert_eq!(desk.take(vec![Command::Close(id("a"), number)]), []);
+    assert_eq!(desk.take(vec![Message::Close(id("a"), number)]), []);
     assert_eq!(desk.pass(PATIENCE.reattach), []);
     assert_eq!(names(&desk.pass(Duration::from_millis(1))), ["released"]);
 }
@@ -251,7 +251,7 @@ fn a_turn_is_due_when_the_patience_with_a_broken_connection_ends() {
 fn what_was_asked_before_the_end_is_decided_and_answered() {
     let mut desk = Desk::new();
     let plan = plan(1);
-    let batch = desk.turn(vec![submit(&plan), Command::End]);
-    assert!(batch.ends);
-    assert_eq!(names(&batch.events), ["submitted"]);
+    let turn = desk.turn(vec![submit(&plan), Message::End]);
+    assert!(turn.ends);
+    assert_eq!(names(&turn.events), ["submitted"]);
 }

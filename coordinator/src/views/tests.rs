@@ -61,10 +61,10 @@ impl Desk {
         worker
     }
 
-    /// What call number `request` of the worker is granted.
-    fn acquire(&mut self, worker: &WorkerId, request: u64) -> Vec<(TaskKey, FencingToken)> {
-        self.decide(Request::Acquire { worker: worker.clone(), request, max: 256 });
-        let leases = self.knowledge.scheduler.leases_for(worker, request);
+    /// What call number `call` of the worker is granted.
+    fn acquire(&mut self, worker: &WorkerId, call: u64) -> Vec<(TaskKey, FencingToken)> {
+        self.decide(Request::Acquire { worker: worker.clone(), call, max: 256 });
+        let leases = self.knowledge.scheduler.leases_for(worker, call);
         leases.map(|(task, lease)| (task.spec.key, lease.token)).collect()
     }
 
@@ -177,8 +177,8 @@ fn a_study_has_results_and_a_report_once_its_last_tasks_made_them() {
     let run = desk.submit((work, plan));
     let worker = desk.join(256);
     let made = |desk: &Desk| (desk.view(run).results, desk.view(run).report);
-    for request in 1.. {
-        let leases = desk.acquire(&worker, request);
+    for call in 1.. {
+        let leases = desk.acquire(&worker, call);
         if leases.is_empty() {
             break;
         }

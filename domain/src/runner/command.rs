@@ -112,11 +112,11 @@ pub enum Problem {
     /// The name is empty or has characters that paths and subjects cannot have.
     Name,
     /// Another command has the same name.
-    Twice,
+    DuplicateName,
     /// There is no program.
     Empty,
     /// The command has both an array and lines.
-    Both,
+    ArrayAndLines,
     /// The last index is smaller than the first.
     Range,
     /// Together with those before it, there are more commands than [`COMMANDS_MAX`].
@@ -139,16 +139,16 @@ pub enum Problem {
     /// The requested resources are invalid.
     Resources(InvalidResources),
     /// The command is the same as the one of that name.
-    Same(String),
+    DuplicateWork(String),
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Name => f.write_str("a name has 1 to 60 letters, digits, `-`, `_` or `.`"),
-            Problem::Twice => f.write_str("the name stands twice"),
+            Problem::DuplicateName => f.write_str("the name stands twice"),
             Problem::Empty => f.write_str("argv names no program"),
-            Problem::Both => f.write_str("has both an array and lines; give one of them"),
+            Problem::ArrayAndLines => f.write_str("has both an array and lines; give one of them"),
             Problem::Range => f.write_str("the array's last index is smaller than its first"),
             Problem::Commands(count) => {
                 write!(f, "is one of {count} commands, a submission has at most {COMMANDS_MAX}; submit them in parts")
@@ -184,7 +184,7 @@ impl fmt::Display for Problem {
                 "input {input}: a name without slashes and `artifact:<digest>` or `task:<name of a command above>`"
             ),
             Problem::Resources(problem) => problem.fmt(f),
-            Problem::Same(other) => {
+            Problem::DuplicateWork(other) => {
                 write!(
                     f,
                     "does just what {other:?} does, whose result it would get; leave it out, or let something differ"
@@ -225,7 +225,7 @@ pub fn plan(commands: &Commands) -> Result<Plan, InvalidCommand> {
             let mut task = TaskSpec::new(subject, stage, inputs, Seed(index.unwrap_or(0)));
             task.resources = resources.clone();
             if let Some(other) = seen.insert(task.key, &spec.name) {
-                return Err(wrong(Problem::Same(other.to_owned())));
+                return Err(wrong(Problem::DuplicateWork(other.to_owned())));
             }
             keys.push((suffix, task.key));
             plan.tasks.push(task);
@@ -259,7 +259,7 @@ fn measure(commands: &Commands) -> Result<(), InvalidCommand> {
             inputs += count * each.inputs;
             bytes += count * each.bytes + spec.lines.iter().map(|line| line.len() as u64).sum::<u64>();
             if made.insert(&spec.name, count).is_some() {
-                return Err(Problem::Twice);
+                return Err(Problem::DuplicateName);
             }
             let longest_line = spec.lines.iter().map(String::len).max().unwrap_or(0) as u64;
             match each.bytes + longest_line {
@@ -336,7 +336,7 @@ fn check(spec: &CommandSpec) -> Result<(), Problem> {
     }
     spec.resources.check().map_err(Problem::Resources)?;
     match spec.array {
-        Some(_) if !spec.lines.is_empty() => Err(Problem::Both),
+        Some(_) if !spec.lines.is_empty() => Err(Problem::ArrayAndLines),
         Some([first, last]) if last < first => Err(Problem::Range),
         Some([first, last]) if last - first >= TASKS_MAX => Err(Problem::Tasks((last - first).saturating_add(1))),
         _ => Ok(()),
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn two_commands_that_do_the_same_are_refused() {
         let refused = plan(&of(vec![echo("first"), echo("second")])).unwrap_err();
-        assert_eq!((refused.name.as_str(), &refused.problem), ("second", &Problem::Same("first".to_owned())));
+        assert_eq!((refused.name.as_str(), &refused.problem), ("second", &Problem::DuplicateWork("first".to_owned())));
     }
 
     #[test]
@@ -476,7 +476,7 @@ mod tests {
             spec.array = Some([1, 2]);
             spec.lines = vec!["x".to_owned()];
         };
-        assert_eq!(problem(both), Problem::Both);
+        assert_eq!(problem(both), Problem::ArrayAndLines);
         let input = |source: &'static str| {
             let mut spec = echo("a");
             spec.inputs = BTreeMap::from([("in".to_owned(), source.to_owned())]);
@@ -485,7 +485,7 @@ mod tests {
         for source in ["task:a", "artifact:12", "elsewhere"] {
             assert!(matches!(input(source), Problem::Input(_)), "{source}");
         }
-        assert_eq!(plan(&of(vec![echo("a"), echo("a")])).unwrap_err().problem, Problem::Twice);
+        assert_eq!(plan(&of(vec![echo("a"), echo("a")])).unwrap_err().problem, Problem::DuplicateName);
     }
 
     fn refused(commands: &Commands) -> String {

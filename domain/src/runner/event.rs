@@ -58,7 +58,8 @@ pub enum Event {
         token: FencingToken,
         attempt: Attempt,
         /// Number of the worker's call that asked for the lease.
-        request: u64,
+        #[serde(rename = "request")]
+        call: u64,
         /// When the lease was granted, in milliseconds since 1970.
         #[serde(default)]
         at_ms: i64,

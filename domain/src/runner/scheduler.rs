@@ -216,8 +216,8 @@ impl Scheduler {
     }
 
     /// The leases granted to a worker's call that the worker still holds.
-    pub fn leases_for<'a>(&'a self, worker: &'a WorkerId, request: u64) -> impl Iterator<Item = (&'a Task, &'a Lease)> {
-        self.leases_of(worker).filter(move |(_, lease)| lease.request == request)
+    pub fn leases_for<'a>(&'a self, worker: &'a WorkerId, call: u64) -> impl Iterator<Item = (&'a Task, &'a Lease)> {
+        self.leases_of(worker).filter(move |(_, lease)| lease.call == call)
     }
 
     /// All leases of a worker, oldest first.

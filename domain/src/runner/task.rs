@@ -54,7 +54,8 @@ pub struct Lease {
     pub token: FencingToken,
     pub attempt: Attempt,
     /// Number of the worker's call, so that a repeated call gets the same lease.
-    pub request: u64,
+    #[serde(rename = "request")]
+    pub call: u64,
     /// When the lease was granted, in milliseconds since 1970.
     pub granted_ms: i64,
     /// The parts of the worker's GPUs that the attempt has.

@@ -38,19 +38,19 @@ impl Scheduler {
                     self.add_tasks(*id, tasks);
                 }
             }
-            Event::LeaseGranted { task, worker, token, attempt, request, at_ms, gpus } => {
+            Event::LeaseGranted { task, worker, token, attempt, call, at_ms, gpus } => {
                 let Some(id) = self.ids.get(task) else { return };
                 self.last_token = self.last_token.max(token.0);
                 self.tasks[id as usize].task.attempts = attempt.0;
                 if let Some(worker) = self.workers.get_mut(worker) {
                     let entry = &self.tasks[id as usize];
-                    worker.begin(*token, *request, &entry.task.spec.resources, gpus, &entry.needs);
+                    worker.begin(*token, *call, &entry.task.spec.resources, gpus, &entry.needs);
                 }
                 let lease = Lease {
                     worker: worker.clone(),
                     token: *token,
                     attempt: *attempt,
-                    request: *request,
+                    call: *call,
                     granted_ms: *at_ms,
                     gpus: gpus.clone(),
                 };

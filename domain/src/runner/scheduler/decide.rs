@@ -94,10 +94,10 @@ impl Scheduler {
                 let takes_work = self.worker(&worker)?.takes_work();
                 Ok(if takes_work { vec![] } else { vec![Event::WorkerReadmitted { worker }] })
             }
-            Request::Acquire { worker, request, max } => {
+            Request::Acquire { worker, call, max } => {
                 let known = self.worker(&worker)?;
-                let is_new = known.is_new(request) && known.takes_work();
-                Ok(if is_new { self.grants(now_ms, &worker, known, request, max) } else { vec![] })
+                let is_new = known.is_new(call) && known.takes_work();
+                Ok(if is_new { self.grants(now_ms, &worker, known, call, max) } else { vec![] })
             }
             Request::Checkpoint { task: key, token, artifact, step } => {
                 let task = self.task(key)?;
@@ -195,7 +195,7 @@ impl Scheduler {
         Ok(open)
     }
 
-    fn grants(&self, now_ms: i64, worker: &WorkerId, known: &Worker, request: u64, max: u32) -> Vec<Event> {
+    fn grants(&self, now_ms: i64, worker: &WorkerId, known: &Worker, call: u64, max: u32) -> Vec<Event> {
         let mut picking = Picking::new(self, worker, known);
         let mut room = GRANT_BYTES;
         (1..=u64::from(max))
@@ -208,7 +208,7 @@ impl Scheduler {
                     worker: worker.clone(),
                     token: FencingToken(self.last_token + number),
                     attempt: Attempt(task.attempts + 1),
-                    request,
+                    call,
                     at_ms: now_ms,
                     gpus,
                 })

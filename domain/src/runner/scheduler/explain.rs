@@ -316,7 +316,7 @@ mod tests {
         assert!(first(&scheduler, make).contains("no worker is there"));
         assert!(first(&scheduler, then).contains("waits for command make"));
         let worker = join(&mut scheduler, "w");
-        act(&mut scheduler, Request::Acquire { worker: worker.clone(), request: 1, max: 1 });
+        act(&mut scheduler, Request::Acquire { worker: worker.clone(), call: 1, max: 1 });
         assert!(first(&scheduler, make).contains("attempt 1 runs on w"));
         let (_, lease) = scheduler.leases().next().unwrap();
         let failure = Failure::new(FailureCode::InvalidInput, "bad");

@@ -70,7 +70,7 @@ pub enum Request {
         worker: WorkerId,
         /// Number of the call among the worker's calls: a repeated call has the same number,
         /// and a call after one that was answered has a larger one.
-        request: u64,
+        call: u64,
         /// Most leases to grant.
         max: u32,
     },

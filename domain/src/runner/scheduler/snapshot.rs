@@ -50,7 +50,8 @@ struct WorkerData {
     draining: bool,
     quarantined: Option<String>,
     leases: BTreeSet<FencingToken>,
-    last_request: u64,
+    #[serde(rename = "last_request")]
+    last_call: u64,
     fast_failures: BTreeSet<TaskKey>,
     has: VecDeque<Id>,
 }
@@ -79,7 +80,7 @@ impl From<&Scheduler> for Snapshot {
                 draining: worker.draining,
                 quarantined: worker.quarantined.clone(),
                 leases: worker.leases.clone(),
-                last_request: worker.last_request,
+                last_call: worker.last_call,
                 fast_failures: worker.fast_failures.clone(),
                 has: worker.has.clone(),
             };
@@ -147,7 +148,7 @@ impl TryFrom<Snapshot> for Scheduler {
         for (id, data) in snapshot.workers {
             let mut worker = Worker::new(data.name, data.offer, &scheduler.classes);
             (worker.draining, worker.quarantined) = (data.draining, data.quarantined);
-            (worker.last_request, worker.fast_failures, worker.has) = (data.last_request, data.fast_failures, data.has);
+            (worker.last_call, worker.fast_failures, worker.has) = (data.last_call, data.fast_failures, data.has);
             for token in &data.leases {
                 let (task, lease) = scheduler.lease(*token).ok_or(InvalidSnapshot("lease"))?;
                 worker.free.take(&task.spec.resources, &lease.gpus);

@@ -100,10 +100,10 @@ impl World {
         self.acquire_again(worker, self.requests)
     }
 
-    fn acquire_again(&mut self, worker: &str, request: u64) -> Option<Held> {
+    fn acquire_again(&mut self, worker: &str, call: u64) -> Option<Held> {
         let worker = id(worker);
-        self.request(Request::Acquire { worker: worker.clone(), request, max: 1 }).unwrap();
-        self.scheduler.leases_for(&worker, request).map(|(task, lease)| (task.spec.key, lease.token)).next()
+        self.request(Request::Acquire { worker: worker.clone(), call, max: 1 }).unwrap();
+        self.scheduler.leases_for(&worker, call).map(|(task, lease)| (task.spec.key, lease.token)).next()
     }
 
     fn label(&self, held: Held) -> String {
@@ -189,7 +189,7 @@ fn repeated_calls_change_nothing_more() {
 fn one_call_gets_as_many_leases_as_fit() {
     let mut world = World::with(&["a"], 3);
     world.submit_plan(plain(5, Resources::default()), 0);
-    let acquire = |request| Request::Acquire { worker: id("a"), request, max: 8 };
+    let acquire = |call| Request::Acquire { worker: id("a"), call, max: 8 };
     assert_eq!(world.request(acquire(1)), Ok(3));
     assert_eq!(world.request(acquire(1)), Ok(0));
     assert_eq!(world.scheduler.leases_for(&id("a"), 1).count(), 3);
@@ -562,9 +562,9 @@ fn a_call_for_work_is_given_no_more_than_fits_a_message() {
     let argv = vec!["true".to_owned(), "x".repeat(400_000)];
     let spec = CommandSpec { name: "wide".to_owned(), argv, array: Some([1, 10]), ..CommandSpec::default() };
     world.submit_plan(command::plan(&Commands { id: String::new(), command: vec![spec] }).unwrap(), 0);
-    world.request(Request::Acquire { worker: id("a"), request: 1, max: 100 }).unwrap();
+    world.request(Request::Acquire { worker: id("a"), call: 1, max: 100 }).unwrap();
     assert_eq!(world.scheduler.leases_of(&id("a")).count(), 3);
-    world.request(Request::Acquire { worker: id("a"), request: 2, max: 100 }).unwrap();
+    world.request(Request::Acquire { worker: id("a"), call: 2, max: 100 }).unwrap();
     assert_eq!(world.scheduler.leases_of(&id("a")).count(), 6);
 }
 

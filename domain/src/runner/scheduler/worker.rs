@@ -25,7 +25,7 @@ pub struct Worker {
     /// Fencing tokens of the worker's leases.
     pub(super) leases: BTreeSet<FencingToken>,
     /// Number of the worker's last call that was answered with leases.
-    pub(super) last_request: u64,
+    pub(super) last_call: u64,
     /// Tasks that failed fast on the worker since its last success.
     pub(super) fast_failures: BTreeSet<TaskKey>,
     /// Tasks whose results the worker made or fetched, oldest first.
@@ -45,7 +45,7 @@ impl Worker {
             draining: false,
             quarantined: None,
             leases: BTreeSet::new(),
-            last_request: 0,
+            last_call: 0,
             fast_failures: BTreeSet::new(),
             has: VecDeque::new(),
             could_run: vec![],
@@ -60,8 +60,8 @@ impl Worker {
     }
 
     /// Whether the call has not been answered with leases yet.
-    pub fn is_new(&self, request: u64) -> bool {
-        request > self.last_request
+    pub fn is_new(&self, call: u64) -> bool {
+        call > self.last_call
     }
 
     /// Number of the worker's leases.
@@ -86,13 +86,13 @@ impl Worker {
     pub(super) fn begin(
         &mut self,
         token: FencingToken,
-        request: u64,
+        call: u64,
         resources: &Resources,
         gpus: &[GpuPart],
         needs: &[Id],
     ) {
         self.leases.insert(token);
-        self.last_request = request;
+        self.last_call = call;
         self.free.take(resources, gpus);
         for need in needs {
             self.remember(*need);
