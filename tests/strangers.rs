@@ -232,9 +232,10 @@ async fn silent_tls_connections_are_few_and_the_oldest_go_first() {
     let mut newest = vec![];
     for number in 0..24 {
         let stream = silent(&cluster).await.unwrap();
-        match number < 16 {
-            true => drop(oldest.spawn(closed(stream))),
-            false => newest.push(stream),
+        if number < 16 {
+            oldest.spawn(closed(stream));
+        } else {
+            newest.push(stream);
         }
     }
     assert_eq!(tokio::time::timeout(PROMPT, oldest.join_all()).await.unwrap().len(), 16);

@@ -160,7 +160,9 @@ pub async fn stop_signal() {
     let terminate = async {
         use tokio::signal::unix::{SignalKind, signal};
         match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
             Err(_) => std::future::pending().await,
         }
     };

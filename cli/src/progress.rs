@@ -117,7 +117,10 @@ impl View {
         match &self.kind {
             Kind::Silent => {}
             Kind::Lines { .. } => note!("{text}"),
-            Kind::Bars { all, .. } => drop(all.println(shown(text))),
+            Kind::Bars { all, .. } => {
+                // A terminal that is gone shows nothing.
+                let _ = all.println(shown(text));
+            }
         }
     }
 

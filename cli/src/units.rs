@@ -83,7 +83,9 @@ pub fn resources(text: &str) -> Result<Resources, String> {
             "gpu-memory" => resources.gpu_memory_mib = bytes(value)?.div_ceil(MIB),
             "memory" => resources.memory_mib = bytes(value)?.div_ceil(MIB),
             _ => match key.strip_prefix("label.") {
-                Some(label) => drop(resources.labels.insert(label.to_owned(), value.to_owned())),
+                Some(label) => {
+                    resources.labels.insert(label.to_owned(), value.to_owned());
+                }
                 None => return Err(wrong("slots, gpus, gpu-memory, memory or label.NAME")),
             },
         }

@@ -229,10 +229,9 @@ fn make_ca() -> Result<(String, KeyPair), Error> {
 pub fn names(listen: SocketAddr, more: &[String]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     names.extend(more.iter().cloned());
-    match listen.ip() {
-        ip if ip.is_unspecified() => names.extend(outward().map(|ip| ip.to_string())),
-        ip => drop(names.insert(ip.to_string())),
-    }
+    let ip = listen.ip();
+    let reached = if ip.is_unspecified() { outward() } else { Some(ip) };
+    names.extend(reached.map(|ip| ip.to_string()));
     names
 }
 

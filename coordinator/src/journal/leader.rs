@@ -139,7 +139,9 @@ impl Renewal {
         while stopped.recv_timeout(self.patience / SIGNS) == Err(RecvTimeoutError::Timeout) {
             let asked = Instant::now();
             match self.renew(millis(self.patience)) {
-                Ok(true) => drop(self.tell.send_replace(Some(asked + self.patience))),
+                Ok(true) => {
+                    self.tell.send_replace(Some(asked + self.patience));
+                }
                 Ok(false) => {
                     tracing::error!("another coordinator leads");
                     self.tell.send_replace(None);

@@ -380,10 +380,14 @@ fn inputs(
     for (name, source) in &spec.inputs {
         let whole = |from| Input { from, only: vec![] };
         match Reads::parse(name, source)? {
-            Reads::Artifact(digest) => drop(inputs.insert(name.clone(), whole(Source::Artifact(digest)))),
+            Reads::Artifact(digest) => {
+                inputs.insert(name.clone(), whole(Source::Artifact(digest)));
+            }
             Reads::Command(task) => match made.get(task).map(Vec::as_slice) {
                 None => return Err(Reads::wrong(name, source)),
-                Some([(_, key)]) => drop(inputs.insert(name.clone(), whole(Source::Task(*key)))),
+                Some([(_, key)]) => {
+                    inputs.insert(name.clone(), whole(Source::Task(*key)));
+                }
                 Some(keys) if keys.len() == count => {
                     inputs.insert(name.clone(), whole(Source::Task(keys[place].1)));
                 }

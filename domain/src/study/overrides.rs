@@ -157,7 +157,9 @@ fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
-            (_, value) => drop(into.insert(key, value)),
+            (_, value) => {
+                into.insert(key, value);
+            }
         }
     }
 }

@@ -122,12 +122,15 @@ fn length(part: &Path) -> u64 {
 
 fn client(url: &Url) -> anyhow::Result<Client> {
     let is_encrypted = url.scheme() == "https";
-    let policy =
-        Policy::custom(move |step| match step.url().scheme() == "https" || !is_encrypted && is_safe(step.url()) {
-            _ if step.previous().len() > 10 => step.error("it leads on and on"),
-            true => step.follow(),
-            false => step.error("it leads to where nothing is encrypted"),
-        });
+    let policy = Policy::custom(move |step| {
+        if step.previous().len() > 10 {
+            step.error("it leads on and on")
+        } else if step.url().scheme() == "https" || !is_encrypted && is_safe(step.url()) {
+            step.follow()
+        } else {
+            step.error("it leads to where nothing is encrypted")
+        }
+    });
     let client = Client::builder()
         .user_agent(concat!("lithogen/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(SILENCE)

@@ -141,7 +141,9 @@ impl Scheduler {
                 }
                 self.workers.insert(worker.clone(), joined);
             }
-            Event::WorkerLeft { worker } => drop(self.workers.remove(worker)),
+            Event::WorkerLeft { worker } => {
+                self.workers.remove(worker);
+            }
             Event::WorkerDraining { worker } => {
                 if let Some(worker) = self.workers.get_mut(worker) {
                     worker.draining = true;

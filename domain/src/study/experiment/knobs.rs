@@ -118,7 +118,9 @@ pub fn values(experiment: &Experiment) -> BTreeMap<String, Value> {
                     below(value, name, values);
                 }
             }
-            value => drop(values.insert(name, value)),
+            value => {
+                values.insert(name, value);
+            }
         }
     }
     let mut values = BTreeMap::new();
@@ -227,7 +229,9 @@ mod tests {
                     leaves(property, root, name, found);
                 }
             }
-            None => drop(found.insert(name)),
+            None => {
+                found.insert(name);
+            }
         }
     }
 

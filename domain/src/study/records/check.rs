@@ -65,9 +65,10 @@ fn refuse(field: impl Into<String>, problem: impl Into<String>) -> Checked {
 }
 
 fn within<T: PartialOrd + Display>(field: &str, value: T, low: T, high: T) -> Checked {
-    match low <= value && value <= high {
-        true => Ok(()),
-        false => refuse(field, format!("is {value}, has to lie between {low} and {high}")),
+    if low <= value && value <= high {
+        Ok(())
+    } else {
+        refuse(field, format!("is {value}, has to lie between {low} and {high}"))
     }
 }
 
@@ -77,10 +78,7 @@ fn finite(field: &str, value: f64) -> Checked {
 
 /// A list with an entry for each of something else.
 fn as_many(field: &str, found: usize, wanted: usize) -> Checked {
-    match found == wanted {
-        true => Ok(()),
-        false => refuse(field, format!("has {found} entries, has to have {wanted}")),
-    }
+    if found == wanted { Ok(()) } else { refuse(field, format!("has {found} entries, has to have {wanted}")) }
 }
 
 /// The same, or none at all.
@@ -109,10 +107,10 @@ fn id(field: &str, id: u32) -> Checked {
 
 /// A name that is joined to a folder.
 fn file_name(field: &str, name: &str) -> Checked {
-    match matches!(name, "" | "." | "..") || name.contains(['/', '\\', '\0']) {
-        true => refuse(field, format!("is {name:?}, which is no plain name of a file")),
-        false => Ok(()),
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\\', '\0']) {
+        return refuse(field, format!("is {name:?}, which is no plain name of a file"));
     }
+    Ok(())
 }
 
 fn image(field: &str, image: &ImageRef) -> Checked {
@@ -130,10 +128,10 @@ pub fn sinddm(sinddm: &Sinddm) -> Result<(), Misfit> {
 /// What a network of that width keeps of one picture.
 fn activation(field: &str, [width, height]: [u32; 2], channels: u32) -> Checked {
     let pixels = u64::from(width) * u64::from(height);
-    match pixels.saturating_mul(u64::from(channels)) <= ACTIVATION_MAX {
-        true => Ok(()),
-        false => refuse(field, format!("is {width}x{height}, too large for a network of {channels} channels")),
+    if pixels.saturating_mul(u64::from(channels)) > ACTIVATION_MAX {
+        return refuse(field, format!("is {width}x{height}, too large for a network of {channels} channels"));
     }
+    Ok(())
 }
 
 fn traits(field: &str, it: &Traits) -> Checked {
@@ -325,10 +323,10 @@ impl Record for PatchesRecord {
 }
 
 fn class(field: &str, class: Class, dataset: Dataset) -> Checked {
-    match dataset.classes().contains(&class) {
-        true => Ok(()),
-        false => refuse(format!("{field}.class"), format!("is {class}, which {dataset} does not have")),
+    if !dataset.classes().contains(&class) {
+        return refuse(format!("{field}.class"), format!("is {class}, which {dataset} does not have"));
     }
+    Ok(())
 }
 
 impl Record for Metrics {

@@ -328,12 +328,12 @@ impl Claim {
         self.detectable_difference = Some(smallest).filter(|smallest| *smallest <= range[1]);
         let looks_equivalent = self.kind == ClaimKind::Equivalent && estimate.value.abs() < by;
         let bound = if self.kind == ClaimKind::Equivalent { by.copysign(estimate.value) } else { by };
-        (self.p, self.p_wilcoxon) = match looks_equivalent {
-            true => {
-                (Some(estimate.p_equivalent(0.0, by)), Some(wilcoxon(-by, Side::Greater).max(wilcoxon(by, Side::Less))))
-            }
-            false => (Some(estimate.p(bound)), Some(wilcoxon(bound, Side::Both))),
+        let (p, p_wilcoxon) = if looks_equivalent {
+            (estimate.p_equivalent(0.0, by), wilcoxon(-by, Side::Greater).max(wilcoxon(by, Side::Less)))
+        } else {
+            (estimate.p(bound), wilcoxon(bound, Side::Both))
         };
+        (self.p, self.p_wilcoxon) = (Some(p), Some(p_wilcoxon));
         if matches!(self.kind, ClaimKind::NoGain | ClaimKind::Equivalent) {
             self.equivalence_std = Some(std / estimate.std_error * estimate.error_for_equivalence(LEVEL, by));
         }

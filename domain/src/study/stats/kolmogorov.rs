@@ -36,9 +36,10 @@ pub fn ks_quantile(n: usize, m: usize, share: f64) -> f64 {
     let (mut low, mut high) = (0, n * m / gcd(n, m));
     while low < high {
         let middle = low + (high - low) / 2;
-        match within(n, m, middle as f64 * step) >= share {
-            true => high = middle,
-            false => low = middle + 1,
+        if within(n, m, middle as f64 * step) >= share {
+            high = middle;
+        } else {
+            low = middle + 1;
         }
     }
     high as f64 * step / units(n, m)

@@ -66,10 +66,12 @@ impl Transfer {
         let damaged = |_| Error::Damaged { digest };
         let raw = start.encoding.decode(io::Cursor::new(stored)).map_err(damaged)?;
         raw.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(damaged)?;
-        match Digest::of(&bytes) == digest {
-            _ if bytes.len() as u64 > most => Err(Error::TooLarge { digest, most }),
-            true => Ok(bytes),
-            false => Err(Error::Damaged { digest }),
+        if bytes.len() as u64 > most {
+            Err(Error::TooLarge { digest, most })
+        } else if Digest::of(&bytes) == digest {
+            Ok(bytes)
+        } else {
+            Err(Error::Damaged { digest })
         }
     }
 
