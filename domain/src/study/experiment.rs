@@ -22,6 +22,7 @@ pub mod knob;
 pub mod knobs;
 mod pad;
 mod patch;
+mod protocol;
 pub(crate) mod range;
 mod sinddm;
 mod tl;
@@ -36,12 +37,13 @@ pub use evaluation::{
 pub use geometry::Geometry;
 pub use pad::{Anchor, Canvas, CanvasRule, Fill, Oversize, Pad};
 pub use patch::{Patch, PatchMethod, PatchSource};
+pub use protocol::{Protocol, Trials, Varied};
 pub use sinddm::{
     BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
 };
 pub use tl::{
-    Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Protocol, Select, Stem,
-    TransferLearning, Trials, Validation, Varied, Whiten,
+    Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Select, Stem, TransferLearning,
+    Validation, Whiten,
 };
 pub use upscale::{Reduction, Swin2srTraining, Swin2srVariant, Upscale, UpscaleMethod, UpscaleWeights};
 
