@@ -26,6 +26,7 @@ pub mod replay;
 pub mod snapshot;
 mod sql;
 pub mod sqlite;
+mod sqlite_rows;
 
 use std::path::{Path, PathBuf};
 
