@@ -18,6 +18,7 @@ mod crash;
 mod determinism;
 mod devices;
 mod disk;
+mod environment;
 mod faults;
 mod history;
 mod logs;
