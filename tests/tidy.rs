@@ -41,7 +41,8 @@ fn crates_import_only_those_that_they_may() {
         ("domain", vec![]),
         ("proto", vec!["domain"]),
         ("report", vec!["domain"]),
-        ("science", vec!["domain", "report"]),
+        ("kernels", vec![]),
+        ("science", vec!["domain", "kernels", "report"]),
         ("coordinator", vec!["domain", "proto"]),
         ("worker", vec!["domain", "proto"]),
         ("cli", vec!["coordinator", "domain", "proto", "report", "science", "worker"]),
@@ -75,7 +76,7 @@ fn only_the_science_and_what_starts_it_know_burn() {
         }
         seen.iter().any(|id| names[id] == "burn" || names[id].starts_with("burn-"))
     };
-    for without in ["domain", "report", "proto", "coordinator", "worker", "tests"] {
+    for without in ["domain", "report", "kernels", "proto", "coordinator", "worker", "tests"] {
         assert!(!burns(without), "{without} pulls burn in");
     }
     for with in ["science", "cli"] {
@@ -267,7 +268,7 @@ fn circles(modules: &BTreeMap<Vec<String>, String>) -> Vec<String> {
 
 #[test]
 fn imports_within_a_crate_form_no_circle() {
-    for krate in ["domain", "report", "proto", "science", "coordinator", "worker", "cli"] {
+    for krate in ["domain", "report", "proto", "kernels", "science", "coordinator", "worker", "cli"] {
         assert_eq!(circles(&modules(krate)), Vec::<String>::new(), "in {krate}");
     }
     let module = |name: &str, code: &str| (name.split('/').map(str::to_owned).collect::<Vec<_>>(), code.to_owned());

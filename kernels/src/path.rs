@@ -1,0 +1,136 @@
+//! Which instructions of the processor the kernels use.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use pulp::Simd;
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::{V3, V4};
+
+/// A set of instructions that this processor has.
+#[derive(Clone, Copy, Debug)]
+pub enum Path {
+    /// What every processor of its architecture has.
+    Portable,
+    /// The vectors of 64-bit ARM.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// AVX2 with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(V3),
+    /// AVX-512 with its extensions BW, CD, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(V4),
+}
+
+/// The path of [`Path::current`].
+static CURRENT: OnceLock<Path> = OnceLock::new();
+
+impl Path {
+    /// The names of all paths on this architecture, from the most general.
+    #[cfg(target_arch = "x86_64")]
+    pub const NAMES: &[&str] = &["portable", "avx2", "avx512"];
+    /// The names of all paths on this architecture, from the most general.
+    #[cfg(target_arch = "aarch64")]
+    pub const NAMES: &[&str] = &["portable", "neon"];
+    /// The names of all paths on this architecture, from the most general.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub const NAMES: &[&str] = &["portable"];
+
+    /// All paths that this processor has, from the most general to the fastest.
+    pub fn all() -> Vec<Path> {
+        Self::NAMES.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// The path that the process uses: the one that was [chosen](Path::choose), otherwise the
+    /// fastest.
+    pub fn current() -> Path {
+        *CURRENT.get_or_init(|| Self::all().pop().unwrap_or(Path::Portable))
+    }
+
+    /// Makes this the path of the process.
+    ///
+    /// # Errors
+    /// If another one is in use already.
+    pub fn choose(self) -> Result<(), PathError> {
+        let current = *CURRENT.get_or_init(|| self);
+        if current.name() == self.name() { Ok(()) } else { Err(PathError::InUse(current.name())) }
+    }
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Does the work, compiled for these instructions as far as it is inlined: the closure and
+    /// what it calls carry `#[inline(always)]`.
+    #[inline]
+    pub(crate) fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        match self {
+            Path::Portable => work(),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => work(),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2(simd) => Simd::vectorize(simd, work),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512(simd) => Simd::vectorize(simd, work),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Path {
+    type Err = PathError;
+
+    fn from_str(name: &str) -> Result<Self, PathError> {
+        let path = match name {
+            "portable" => Some(Path::Portable),
+            #[cfg(target_arch = "aarch64")]
+            "neon" => Some(Path::Neon),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => V3::try_new().map(Path::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => V4::try_new().map(Path::Avx512),
+            _ => return Err(PathError::Unknown(name.to_owned())),
+        };
+        path.ok_or_else(|| PathError::Missing(name.to_owned()))
+    }
+}
+
+/// Why a path cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathError {
+    /// No path of this architecture has the name.
+    Unknown(String),
+    /// This processor lacks the instructions.
+    Missing(String),
+    /// The process computes by another one.
+    InUse(&'static str),
+}
+
+impl fmt::Display for PathError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PathError::Unknown(name) => write!(f, "{name:?} is none of {}", Path::NAMES.join(", ")),
+            PathError::Missing(name) => write!(f, "this processor lacks {name}"),
+            PathError::InUse(name) => write!(f, "this process computes by {name} already"),
+        }
+    }
+}
+
+impl std::error::Error for PathError {}
