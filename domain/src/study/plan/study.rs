@@ -279,8 +279,9 @@ impl Study<'_> {
             let model = Model::Class(view, class);
             let pad = InputMap::from([(InputName::Pad(None), all_of(pad))]);
             let train = self.add(Subject::Model(model), stage, pad, &model.to_string());
-            let sheets: Vec<String> = sinddm.sheets().into_iter().map(milestone_path).collect();
+            let mut sheets: Vec<String> = sinddm.sheets().into_iter().map(milestone_path).collect();
             if !sheets.is_empty() {
+                sheets.push(SinddmRecord::FILE.to_owned());
                 let sheets = Input { from: Source::Task(train), only: sheets };
                 report.pictures.insert(InputName::MilestonesOf(model), sheets);
             }

@@ -448,7 +448,7 @@ fn losses_reach_the_results_and_sheets_of_milestones_the_report() {
     assert_eq!(enlarging.into_keys().collect::<Vec<_>>(), ["swin2sr.train.SEC", "swin2sr.train.SUR"]);
 
     let sheets = inputs(|it| it.sinddm.milestones = vec![500, 0, 200, 120_001, 500], "report", "milestones.");
-    let expected = ["milestones/000200.png", "milestones/000500.png"].map(str::to_owned);
+    let expected = ["milestones/000200.png", "milestones/000500.png", "training.json"].map(str::to_owned);
     assert_eq!((sheets.len(), sheets["milestones.SUR.IVa"].as_slice()), (12, &expected[..]));
     assert_eq!(inputs(|it| it.sinddm.milestones.clear(), "report", "milestones.").len(), 0);
 }

@@ -1,9 +1,10 @@
 //! The pictures of the page, copied beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use domain::study::records::SinddmRecord;
 use domain::study::stage::{Failure, Folder, InputName, milestone_path};
 use domain::study::stone::{Class, Dataset, View};
 use domain::study::system::{Model, System};
@@ -53,17 +54,14 @@ fn copy_picture(folder: &Folder, source: &Path, name: &str) -> Result<Option<Str
 
 /// Puts the contact sheets of a model's milestones, if it has left any, into one picture.
 fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milestones>, Failure> {
-    let sheets = folder.input(InputName::MilestonesOf(Model::Class(view, class))).join("milestones");
-    if !sheets.is_dir() {
+    let model = folder.input(InputName::MilestonesOf(Model::Class(view, class)));
+    if !model.is_dir() {
         return Ok(None);
     }
-    let (mut steps, mut rows) = (Vec::new(), Vec::new());
-    let sheets: BTreeMap<u32, PathBuf> =
-        picture::files(&sheets)?.into_iter().filter_map(|path| Some((step_of(&path)?, path))).collect();
-    for (step, path) in spread_out(sheets.into_iter().collect()) {
-        steps.push(step);
-        rows.push(picture::open_rgb8(&path)?.image);
-    }
+    let record: SinddmRecord = files::read(&model.join(SinddmRecord::FILE))?;
+    let steps: Vec<u32> = spread_out(record.sinddm.sheets().into_iter().collect());
+    let open = |step: &u32| picture::open_rgb8(&model.join(milestone_path(*step))).map(|picture| picture.image);
+    let rows = steps.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let width = rows.iter().map(RgbImage::width).max().unwrap_or(0);
     let mut all = RgbImage::new(width, rows.iter().map(RgbImage::height).sum());
     let mut top = 0;
@@ -74,13 +72,6 @@ fn milestones(folder: &Folder, view: View, class: Class) -> Result<Option<Milest
     let path = format!("pictures/milestones-{view}-{class}.png");
     picture::save_png(&folder.output(&path), &all)?;
     Ok(Some(Milestones { view, class, steps, path }))
-}
-
-/// The step that a contact sheet was drawn after. The report is given no record of the
-/// training, so the name that [`milestone_path`] gave the sheet is all that tells.
-fn step_of(sheet: &Path) -> Option<u32> {
-    let step = sheet.file_stem()?.to_str()?.parse().ok()?;
-    sheet.ends_with(milestone_path(step)).then_some(step)
 }
 
 /// At most [`ROWS`] of `sheets`, evenly spaced, with the first and the last.
@@ -104,20 +95,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sheet_is_known_by_the_name_that_its_training_gave_it() {
-        for step in [200, 120_000, 1_234_567] {
-            assert_eq!(step_of(&Path::new("inputs").join(milestone_path(step))), Some(step));
-        }
-        assert_eq!(step_of(Path::new("milestones/200.png")), None);
-        assert_eq!(step_of(Path::new("milestones/sheet.png")), None);
-    }
-
-    #[test]
     fn of_many_milestones_the_first_the_last_and_some_between_are_shown() {
-        let paths = |count: u32| (0..count).map(|step| PathBuf::from(step.to_string())).collect::<Vec<_>>();
-        assert_eq!(spread_out(paths(6)), paths(6));
-        assert_eq!(spread_out(paths(0)), paths(0));
-        let shown: Vec<String> = spread_out(paths(50)).iter().map(|path| path.display().to_string()).collect();
-        assert_eq!(shown, ["0", "9", "19", "29", "39", "49"]);
+        let steps = |count: u32| (0..count).collect::<Vec<_>>();
+        assert_eq!(spread_out(steps(6)), steps(6));
+        assert_eq!(spread_out(steps(0)), steps(0));
+        assert_eq!(spread_out(steps(50)), [0, 9, 19, 29, 39, 49]);
     }
 }

@@ -44,10 +44,16 @@ fn study() -> TempDir {
                 &folder.input(InputName::SamplesOf(System::Sinddm, Model::Class(view, class))).join("sheet.png"),
                 tint,
             );
+            let model = folder.input(InputName::MilestonesOf(Model::Class(view, class)));
             for step in [200, 600] {
-                let model = folder.input(InputName::MilestonesOf(Model::Class(view, class)));
                 save(&model.join(milestone_path(step)), tint);
             }
+            let record = serde_json::json!({
+                "sinddm": { "finest": [40, 40], "steps": 1000, "milestones": [200, 600, 1000] }, "sizes": [[40, 40]],
+                "scale_factor": 1.4, "rescale_losses": [], "sampling_steps": [100], "parameters": 1,
+                "final_loss": 0.5, "determinism": "bitwise",
+            });
+            files::write(&model.join("training.json"), &record).unwrap();
         }
     }
     root
