@@ -2,8 +2,9 @@
 //! be compiled in.
 
 use burn::tensor::Device;
-
 use domain::study::records::Determinism;
+use kernels::memory;
+use kernels::path::{Path, PathError};
 
 /// A kind of processor that this build may or may not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,30 @@ pub enum Error {
     /// The kind was left out at build time.
     #[error("this build has no {0} support: build with `--features {0}`")]
     NotBuilt(&'static str),
+    /// The processor cannot compute by what was asked for.
+    #[error("LITHOGEN_CPU: {0}")]
+    Instructions(#[from] PathError),
+}
+
+/// The instructions of the processor by that name.
+///
+/// # Errors
+/// [`Error::Instructions`] if there are none, or this processor lacks them.
+pub fn instructions(name: &str) -> Result<Path, Error> {
+    Ok(name.parse()?)
+}
+
+/// Readies the process for computing and nothing else until it ends, with these instructions of
+/// the processor or, if none are named, the fastest. Its memory does not shrink any more.
+///
+/// # Errors
+/// As [`instructions`], and if it has computed with others.
+pub fn dedicate(name: Option<&str>) -> Result<(), Error> {
+    if let Some(name) = name {
+        instructions(name)?.choose()?;
+    }
+    memory::keep();
+    Ok(())
 }
 
 /// The agreement that two runs of one task on this device have.
@@ -36,7 +61,7 @@ pub fn determinism(device: &Device) -> Determinism {
 
 /// The name of the device in records.
 pub fn name(device: &Device) -> String {
-    if *device == Device::flex() { "cpu".to_owned() } else { format!("{device:?}") }
+    if *device == Device::flex() { format!("cpu, {}", Path::current()) } else { format!("{device:?}") }
 }
 
 impl Kind {

@@ -32,6 +32,7 @@ mod parity;
 pub mod progress;
 pub mod random;
 pub mod stages;
+pub mod steps;
 pub mod training;
 pub mod weights;
 

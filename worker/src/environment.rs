@@ -30,7 +30,7 @@ const FENCING_TOKEN: &str = "LITHOGEN_FENCING_TOKEN";
 
 /// Variables that are passed on, if they are set. A name that ends in `*` stands for all
 /// that begin so.
-pub const PASSED: [&str; 33] = [
+pub const PASSED: [&str; 34] = [
     // Who and where somebody is, and how they read and write.
     "PATH",
     "HOME",
@@ -65,6 +65,7 @@ pub const PASSED: [&str; 33] = [
     "MESA_*",
     // How this program talks about it.
     "LITHOGEN_LOG",
+    "LITHOGEN_CPU",
     "LITHOGEN_DEVICE_MEMORY_MIB",
     "RUST_BACKTRACE",
     "NO_COLOR",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use domain::resources;
 use domain::study::stage::{Failure, FailureCode, Folder};
-use science::device::Kind;
+use science::device::{self, Kind};
 use tracing::Span;
 use worker::child::protocol::{ORDER, Order};
 use worker::child::speaker::{Speaker, fail};
@@ -16,6 +16,9 @@ use crate::exit::Problem;
 
 /// Environment variable with the kind of processor to compute on.
 pub const DEVICE: &str = "LITHOGEN_DEVICE";
+
+/// Environment variable with the instructions of the processor to compute with.
+pub const CPU: &str = "LITHOGEN_CPU";
 
 /// Environment variable with the memory of the GPU, MiB.
 pub const DEVICE_MEMORY: &str = "LITHOGEN_DEVICE_MEMORY_MIB";
@@ -31,6 +34,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     Span::current().record("stage", order.stage.kind().name());
     let kind = Kind::parse(std::env::var(DEVICE).as_deref().unwrap_or("cpu"))?;
     let device = kind.open()?;
+    device::dedicate(std::env::var(CPU).ok().as_deref())?;
     let of_gpu = || std::env::var(DEVICE_MEMORY).ok()?.parse().ok().map(|mib: u64| mib << 20);
     let memory = match kind {
         Kind::Cpu => resources::CPU_MEMORY_BYTES,

@@ -5,6 +5,8 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use super::kernels;
+
 pub use burn::nn::{LeakyRelu, Relu};
 pub use burn::tensor::activation::{leaky_relu, log_softmax, relu, sigmoid, silu, softmax};
 
@@ -21,6 +23,9 @@ pub fn leaky() -> LeakyRelu {
 /// more than the rounding of 32-bit numbers: gradients of SinDDM by up to 3.5e-4 of
 /// their largest. So it is put together from its parts there.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if kernels::serve(&x) {
+        return kernels::gelu(x);
+    }
     if x.device().without_autodiff() == Device::flex() {
         return burn::tensor::activation::gelu(x);
     }

@@ -12,10 +12,12 @@
 //! | [`linear`] | fully connected layers |
 //! | [`norm`] | normalisations |
 //! | [`activation`] | functions of single values, and softmax |
+//! | `kernels` | those of them that our own kernels compute on processors |
 //! | [`resample`] | maps of another size: pooling, interpolation, pixel shuffling |
 
 pub mod activation;
 pub mod conv;
+mod kernels;
 pub mod linear;
 pub mod norm;
 pub mod resample;

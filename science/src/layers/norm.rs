@@ -6,6 +6,8 @@ use burn::module::{Initializer, Module, Param, RunningState};
 use burn::tensor::module::{batch_norm, batch_norm_train, layer_norm};
 use burn::tensor::{Device, Tensor};
 
+use super::kernels;
+
 /// The share of the newest batch in the running statistics; PyTorch's default.
 const MOMENTUM: f64 = 0.1;
 
@@ -49,13 +51,16 @@ impl BatchNorm {
         }
         let values = x.shape().num_elements() / x.dims()[1];
         let unbiased = values as f64 / (values as f64 - 1.0).max(1.0);
-        let batch = batch_norm_train(x, weight, bias, self.epsilon);
-        for (running, newest) in
-            [(&self.running_mean, batch.mean.detach()), (&self.running_var, batch.variance.detach() * unbiased)]
-        {
+        let (output, [mean, variance]) = if kernels::serve(&x) {
+            kernels::batch_norm(x, weight, bias, self.epsilon)
+        } else {
+            let batch = batch_norm_train(x, weight, bias, self.epsilon);
+            (batch.output, [batch.mean.detach(), batch.variance.detach()])
+        };
+        for (running, newest) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
             running.update((running.value_sync() * (1.0 - MOMENTUM) + newest * MOMENTUM).detach());
         }
-        batch.output
+        output
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use domain::study::stage::{Cadence, StageKind};
 use proto::status::{Reason, reason};
-use science::device::Kind;
+use science::device::{self, Kind};
 use tokio_util::sync::CancellationToken;
 use worker::config::{Program, unique_id};
 use worker::devices::{self, Choice, Device};
 use worker::memory::limit_mib;
 
 use crate::args::Worker;
-use crate::commands::attempt::DEVICE;
+use crate::commands::attempt::{CPU, DEVICE};
 use crate::commands::coordinator::listen_for_pages;
 use crate::commands::worker::signals::Signals;
 use crate::commands::workers::in_words;
@@ -81,13 +81,18 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
     })
 }
 
-/// Refuses a device that this build cannot use before any work is taken.
+/// Refuses a device that this build cannot use, or instructions that the processor lacks,
+/// before any work is taken.
 ///
 /// # Errors
 /// Exit code 2, saying how to build for it.
 pub fn check_device(name: &str) -> anyhow::Result<()> {
-    let opened = Kind::parse(name).and_then(Kind::open);
-    opened.map(drop).map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
+    let named = std::env::var(CPU).ok();
+    let usable = || {
+        Kind::parse(name)?.open()?;
+        named.as_deref().map(device::instructions).transpose()
+    };
+    usable().map(drop).map_err(|error: device::Error| Problem::new(exit::USAGE, error.to_string()).into())
 }
 
 /// The GPUs to offer. Unless somebody chooses, those that attempts can use: all that

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use domain::study::records::SinddmRecord;
+use domain::study::records::{Record, SinddmRecord};
 use domain::study::stage::{Failure, Folder, InputName, milestone_path};
 use domain::study::stone::{Class, Dataset, View};
 use domain::study::system::{Model, System};
