@@ -11,7 +11,7 @@ use std::time::Instant;
 use kernels::conv::{self, Conv};
 use kernels::norm::{self, Maps};
 use kernels::path::Path;
-use kernels::{activation, memory};
+use kernels::{Finish, activation, memory};
 
 const REPEATS: usize = 5;
 
@@ -41,7 +41,7 @@ const CASES: &[Case] = &[
 
 fn main() {
     memory::keep();
-    let path = std::env::var("LITHOGEN_CPU").map_or(Path::current(), |name| name.parse().unwrap());
+    let path = Path::asked().unwrap().unwrap_or(Path::current());
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     println!("{path} | ms | GFLOP/s");
     for &(name, [inputs, outputs], batch, size, kernel, stride, groups) in CASES {
@@ -54,7 +54,7 @@ fn main() {
         let (weight, gradient) = (noise(outputs * taps), noise(batch * outputs * height * width));
         let gflop = 2e-9 * (gradient.len() * taps) as f64;
         let row = |what: &str, work: &dyn Fn() -> Vec<f32>| time(&part, &format!("{name} {what}"), gflop, work);
-        row("forward", &|| conv::forward(path, &conv, &x, &weight, None));
+        row("forward", &|| conv::forward(path, &conv, &x, &weight, None, Finish::default()));
         row("input gradient", &|| conv::input_gradient(path, &conv, &gradient, &weight));
         row("weight gradient", &|| conv::weight_gradient(path, &conv, &x, &gradient));
     }
@@ -66,7 +66,7 @@ fn main() {
     row("gelu forward", &|| activation::gelu(path, &x));
     row("gelu gradient", &|| activation::gelu_gradient(path, &x, &x));
     row("batch norm forward", &|| {
-        norm::batch_norm(path, maps, &x, &norm::statistics(path, maps, &x), [&weight, &bias], 1e-5)
+        norm::batch_norm(path, maps, &x, &norm::statistics(path, maps, &x), [&weight, &bias], 1e-5, Finish::default())
     });
     row("batch norm gradients", &|| {
         let [by_input, ..] = norm::batch_norm_gradient(path, maps, [&x, &x], &known, &weight, 1e-5);

@@ -85,6 +85,19 @@ pub fn gelu_gradient(path: Path, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     )
 }
 
+/// The gradient of a rectifier by its input, from its output and the gradient by that.
+///
+/// # Panics
+/// If the slices are not of one length.
+pub fn rectifier_gradient(path: Path, output: &[f32], gradient: &[f32]) -> Vec<f32> {
+    map(
+        path,
+        [output, gradient],
+        #[inline(always)]
+        |[y, gradient]| if y > 0.0 { gradient } else { 0.0 },
+    )
+}
+
 /// Applies a function to the values of all slices.
 fn map<const N: usize>(path: Path, slices: [&[f32]; N], function: impl Fn([f32; N]) -> f32 + Sync + Copy) -> Vec<f32> {
     let length = slices[0].len();
@@ -159,6 +172,15 @@ mod tests {
                 let numbers = gelu(path, &vec![f32::NAN; length]);
                 assert!(numbers.iter().chain(&gelu_gradient(path, &numbers, &numbers)).all(|x| x.is_nan()));
             }
+        }
+    }
+
+    #[test]
+    fn a_rectifier_lets_gradients_through_where_its_output_is_above_zero() {
+        for path in Path::all() {
+            let output = [0.0, -0.0, 1e-40, 2.0, f32::INFINITY, f32::NAN].repeat(4);
+            let expected = [0.0, 0.0, 3.0, 3.0, 3.0, 0.0].repeat(4);
+            assert_eq!(rectifier_gradient(path, &output, &[3.0; 24]), expected, "{path}");
         }
     }
 

@@ -16,10 +16,13 @@
 
 pub mod activation;
 pub mod conv;
+mod finish;
 pub mod memory;
 pub mod norm;
 pub mod path;
 mod product;
+
+pub use finish::Finish;
 
 /// Values that are handled side by side: a register of AVX-512, two of AVX2, four of NEON.
 const LANES: usize = 16;

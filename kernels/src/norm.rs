@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::path::Path;
-use crate::{RUN, sum, total};
+use crate::{Finish, RUN, sum, total};
 
 /// Maps of a batch: `[batch, channels, pixels]`.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ pub fn statistics(path: Path, maps: Maps, input: &[f32]) -> Statistics {
     Statistics { mean, variance }
 }
 
-/// Normalises each channel by the statistics, then scales and shifts it.
+/// Normalises each channel by the statistics, then scales, shifts and finishes it.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
@@ -81,8 +81,10 @@ pub fn batch_norm(
     statistics: &Statistics,
     [weight, bias]: [&[f32]; 2],
     epsilon: f32,
+    finish: Finish,
 ) -> Vec<f32> {
     maps.check(input);
+    finish.check(input.len());
     assert!(weight.len() == maps.channels && bias.len() == maps.channels);
     let mut output = vec![0.0; input.len()];
     if output.is_empty() {
@@ -95,7 +97,10 @@ pub fn batch_norm(
             let shift = bias[channel] - statistics.mean[channel] * scale;
             path.run(
                 #[inline(always)]
-                || out.iter_mut().zip(map).for_each(|(out, x)| *out = x * scale + shift),
+                || {
+                    out.iter_mut().zip(map).for_each(|(out, x)| *out = x * scale + shift);
+                    finish.apply(index * maps.pixels, out);
+                },
             );
         },
     );
@@ -207,7 +212,11 @@ mod tests {
             let (weight, bias) = (values(channels, 1, 1.0), values(channels, 2, 0.0));
             for path in Path::all() {
                 let known = statistics(path, maps, &x);
-                let output = batch_norm(path, maps, &x, &known, [&weight, &bias], EPSILON);
+                let output = batch_norm(path, maps, &x, &known, [&weight, &bias], EPSILON, Finish::default());
+                let finish = Finish { residual: Some(&x), rectifies: true };
+                let finished = batch_norm(path, maps, &x, &known, [&weight, &bias], EPSILON, finish);
+                let expected: Vec<f32> = output.iter().zip(&x).map(|(value, more)| (value + more).max(0.0)).collect();
+                prop_assert_eq!(finished, expected);
                 for channel in 0..channels {
                     let (mean, variance) = exact(maps, &x, channel);
                     let rounding = f64::from(offset) * 1e-7 + 1e-6;
@@ -262,7 +271,10 @@ mod tests {
         let known = statistics(Path::Portable, maps, &[]);
         let [by_x, by_weight, by_bias] =
             batch_norm_gradient(Path::Portable, maps, [&[], &[]], &known, &[1.0, 1.0], EPSILON);
-        assert!(by_x.is_empty() && batch_norm(Path::Portable, maps, &[], &known, [&[1.0; 2]; 2], EPSILON).is_empty());
+        assert!(
+            by_x.is_empty()
+                && batch_norm(Path::Portable, maps, &[], &known, [&[1.0; 2]; 2], EPSILON, Finish::default()).is_empty()
+        );
         assert_eq!([by_weight, by_bias], [[0.0; 2]; 2]);
     }
 }

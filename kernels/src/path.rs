@@ -25,8 +25,8 @@ pub enum Path {
     Avx512(V4),
 }
 
-/// The path of [`Path::current`].
-static CURRENT: OnceLock<Path> = OnceLock::new();
+/// Environment variable with the name of the path that a process is to use.
+pub const VARIABLE: &str = "LITHOGEN_CPU";
 
 impl Path {
     /// The names of all paths on this architecture, from the most general.
@@ -44,19 +44,20 @@ impl Path {
         Self::NAMES.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// The path that the process uses: the one that was [chosen](Path::choose), otherwise the
-    /// fastest.
-    pub fn current() -> Path {
-        *CURRENT.get_or_init(|| Self::all().pop().unwrap_or(Path::Portable))
-    }
-
-    /// Makes this the path of the process.
+    /// The path that [`VARIABLE`] names, if it is set.
     ///
     /// # Errors
-    /// If another one is in use already.
-    pub fn choose(self) -> Result<(), PathError> {
-        let current = *CURRENT.get_or_init(|| self);
-        if current.name() == self.name() { Ok(()) } else { Err(PathError::InUse(current.name())) }
+    /// If there is none of that name, or this processor lacks it.
+    pub fn asked() -> Result<Option<Path>, PathError> {
+        std::env::var(VARIABLE).ok().map(|name| name.parse()).transpose()
+    }
+
+    /// The path that the process uses: the one that is [asked](Path::asked) for, otherwise the
+    /// fastest.
+    pub fn current() -> Path {
+        static CURRENT: OnceLock<Path> = OnceLock::new();
+        let chosen = || Self::asked().ok().flatten().or_else(|| Self::all().pop()).unwrap_or(Path::Portable);
+        *CURRENT.get_or_init(chosen)
     }
 
     /// The name by which it is asked for.
@@ -119,18 +120,29 @@ pub enum PathError {
     Unknown(String),
     /// This processor lacks the instructions.
     Missing(String),
-    /// The process computes by another one.
-    InUse(&'static str),
 }
 
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PathError::Unknown(name) => write!(f, "{name:?} is none of {}", Path::NAMES.join(", ")),
-            PathError::Missing(name) => write!(f, "this processor lacks {name}"),
-            PathError::InUse(name) => write!(f, "this process computes by {name} already"),
+            PathError::Unknown(name) => write!(f, "{VARIABLE}: {name:?} is none of {}", Path::NAMES.join(", ")),
+            PathError::Missing(name) => write!(f, "{VARIABLE}: this processor lacks {name}"),
         }
     }
 }
 
 impl std::error::Error for PathError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_known_by_their_names() {
+        let all = Path::all();
+        assert_eq!(all[0].name(), "portable");
+        assert!(all.iter().all(|path| path.name().parse::<Path>().unwrap().name() == path.name()));
+        let problem = "sse9".parse::<Path>().unwrap_err().to_string();
+        assert!(problem.starts_with("LITHOGEN_CPU: \"sse9\" is none of portable"), "{problem}");
+    }
+}

@@ -29,29 +29,30 @@ pub enum Error {
     #[error("this build has no {0} support: build with `--features {0}`")]
     NotBuilt(&'static str),
     /// The processor cannot compute by what was asked for.
-    #[error("LITHOGEN_CPU: {0}")]
+    #[error(transparent)]
     Instructions(#[from] PathError),
 }
 
-/// The instructions of the processor by that name.
+/// Checks that the processor can compute as it is asked to, by the environment variable
+/// `LITHOGEN_CPU`.
 ///
 /// # Errors
-/// [`Error::Instructions`] if there are none, or this processor lacks them.
-pub fn instructions(name: &str) -> Result<Path, Error> {
-    Ok(name.parse()?)
+/// [`Error::Instructions`] if no instructions have the name, or this processor lacks them.
+pub fn check_instructions() -> Result<(), Error> {
+    Path::asked()?;
+    Ok(())
 }
 
-/// Readies the process for computing and nothing else until it ends, with these instructions of
-/// the processor or, if none are named, the fastest. Its memory does not shrink any more.
+/// Does what the process is for, computing and nothing else until it ends. Its memory does not
+/// shrink any more.
 ///
 /// # Errors
-/// As [`instructions`], and if it has computed with others.
-pub fn dedicate(name: Option<&str>) -> Result<(), Error> {
-    if let Some(name) = name {
-        instructions(name)?.choose()?;
-    }
+/// As [`check_instructions`].
+pub fn dedicate<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    check_instructions()?;
     memory::keep();
-    Ok(())
+    // In a thread of the pool: from outside, each of many short tasks would wake one and wait.
+    Ok(rayon::scope(|_| work()))
 }
 
 /// The agreement that two runs of one task on this device have.

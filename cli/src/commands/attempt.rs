@@ -17,9 +17,6 @@ use crate::exit::Problem;
 /// Environment variable with the kind of processor to compute on.
 pub const DEVICE: &str = "LITHOGEN_DEVICE";
 
-/// Environment variable with the instructions of the processor to compute with.
-pub const CPU: &str = "LITHOGEN_CPU";
-
 /// Environment variable with the memory of the GPU, MiB.
 pub const DEVICE_MEMORY: &str = "LITHOGEN_DEVICE_MEMORY_MIB";
 
@@ -34,20 +31,25 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     Span::current().record("stage", order.stage.kind().name());
     let kind = Kind::parse(std::env::var(DEVICE).as_deref().unwrap_or("cpu"))?;
     let device = kind.open()?;
-    device::dedicate(std::env::var(CPU).ok().as_deref())?;
     let of_gpu = || std::env::var(DEVICE_MEMORY).ok()?.parse().ok().map(|mib: u64| mib << 20);
     let memory = match kind {
         Kind::Cpu => resources::CPU_MEMORY_BYTES,
         _ => of_gpu().unwrap_or(resources::GPU_MEMORY_BYTES),
     };
-    let attempt = science::stages::Attempt {
-        seed: order.seed,
-        folder: &Folder::new(folder),
-        monitor: &mut speaker.with_cadence(order.checkpoint),
-        device: &device,
-        memory,
+    let span = Span::current();
+    let mut speaker = speaker.with_cadence(order.checkpoint);
+    let compute = || {
+        let _in_its_trace = span.entered();
+        let attempt = science::stages::Attempt {
+            seed: order.seed,
+            folder: &Folder::new(folder),
+            monitor: &mut speaker,
+            device: &device,
+            memory,
+        };
+        science::run(&order.stage, attempt)
     };
-    science::run(&order.stage, attempt).map_err(|mut failure| {
+    device::dedicate(compute)?.map_err(|mut failure| {
         // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.
         let scratch = format!("{}/", Folder::new(folder).inputs().display());
         failure.message = failure.message.replace(&scratch, "");

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::Conv;
+use crate::Finish;
 use crate::path::Path;
 use crate::product::{Matrix, product};
 
@@ -100,7 +101,14 @@ impl Conv {
     }
 }
 
-pub(super) fn forward(path: Path, conv: &Conv, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(
+    path: Path,
+    conv: &Conv,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    finish: Finish,
+) -> Vec<f32> {
     let (pixels, depth) = (conv.output_pixels(), conv.rows());
     let (group_inputs, group_outputs) = (conv.inputs / conv.groups, conv.outputs / conv.groups);
     let part = conv.part(group_outputs);
@@ -128,14 +136,17 @@ pub(super) fn forward(path: Path, conv: &Conv, input: &[f32], weight: &[f32], bi
                 product(path, [outputs, count, depth], (&mut out[start..], pixels), false, left, right);
             }
         }
-        if let Some(bias) = bias {
-            for (map, bias) in out.chunks_mut(pixels).zip(&bias[channel..]) {
-                path.run(
-                    #[inline(always)]
-                    || map.iter_mut().for_each(|value| *value += bias),
-                );
-            }
-        }
+        path.run(
+            #[inline(always)]
+            || {
+                for (index, map) in out.chunks_mut(pixels).enumerate() {
+                    if let Some(bias) = bias {
+                        map.iter_mut().for_each(|value| *value += bias[channel + index]);
+                    }
+                    finish.apply((group * group_outputs + first + index) * pixels, map);
+                }
+            },
+        );
     };
     let scratch = || vec![0.0; if conv.is_pointwise() { 0 } else { depth * COLUMNS }];
     parts(&mut output, group_outputs, part, pixels).for_each_init(scratch, work);

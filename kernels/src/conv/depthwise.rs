@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Conv;
+use crate::Finish;
 use crate::path::Path;
 
 /// Pixels of a row that are handled at once.
@@ -85,6 +86,7 @@ fn filtered(
     conv: &Conv,
     maps: &[f32],
     bias: Option<&[f32]>,
+    finish: Finish,
     taps: impl Fn(usize) -> Vec<f32> + Sync,
 ) -> Vec<f32> {
     let (pixels, width, kernel) = (conv.pixels(), conv.size[1], conv.kernel[0]);
@@ -95,10 +97,13 @@ fn filtered(
         padded.fill(map, width, kernel);
         path.run(
             #[inline(always)]
-            || match kernel {
-                3 => filter::<3>(padded, &taps, bias, width, out),
-                5 => filter::<5>(padded, &taps, bias, width, out),
-                _ => filter::<7>(padded, &taps, bias, width, out),
+            || {
+                match kernel {
+                    3 => filter::<3>(padded, &taps, bias, width, out),
+                    5 => filter::<5>(padded, &taps, bias, width, out),
+                    _ => filter::<7>(padded, &taps, bias, width, out),
+                }
+                finish.apply(index * pixels, out);
             },
         );
     };
@@ -107,15 +112,22 @@ fn filtered(
     output
 }
 
-pub(super) fn forward(path: Path, conv: &Conv, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(
+    path: Path,
+    conv: &Conv,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    finish: Finish,
+) -> Vec<f32> {
     let taps = conv.taps();
-    filtered(path, conv, input, bias, |channel| weight[channel * taps..][..taps].to_vec())
+    filtered(path, conv, input, bias, finish, |channel| weight[channel * taps..][..taps].to_vec())
 }
 
 pub(super) fn input_gradient(path: Path, conv: &Conv, gradient: &[f32], weight: &[f32]) -> Vec<f32> {
     let taps = conv.taps();
     let turned = |channel: usize| weight[channel * taps..][..taps].iter().rev().copied().collect();
-    filtered(path, conv, gradient, None, turned)
+    filtered(path, conv, gradient, None, Finish::default(), turned)
 }
 
 pub(super) fn weight_gradient(path: Path, conv: &Conv, input: &[f32], gradient: &[f32]) -> Vec<f32> {

@@ -14,6 +14,7 @@ mod winograd;
 
 use rayon::prelude::*;
 
+use crate::Finish;
 use crate::path::Path;
 
 /// The shapes of a convolution. Pairs are height, then width.
@@ -100,19 +101,27 @@ impl Conv {
     }
 }
 
-/// The output of a convolution.
+/// The output of a convolution, finished.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-pub fn forward(path: Path, conv: &Conv, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub fn forward(
+    path: Path,
+    conv: &Conv,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    finish: Finish,
+) -> Vec<f32> {
     conv.check();
+    finish.check(conv.output_len());
     assert_eq!([input.len(), weight.len()], [conv.input_len(), conv.weight_len()]);
     assert!(bias.is_none_or(|bias| bias.len() == conv.outputs));
     match conv.way() {
         _ if conv.output_len() == 0 => Vec::new(),
-        Way::Winograd => winograd::forward(path, conv, input, weight, bias),
-        Way::Depthwise => depthwise::forward(path, conv, input, weight, bias),
-        Way::Columns => columns::forward(path, conv, input, weight, bias),
+        Way::Winograd => winograd::forward(path, conv, input, weight, bias, finish),
+        Way::Depthwise => depthwise::forward(path, conv, input, weight, bias, finish),
+        Way::Columns => columns::forward(path, conv, input, weight, bias, finish),
     }
 }
 

@@ -48,8 +48,8 @@ fn error(ours: &[f32], reference: &[(f64, f64)]) -> f64 {
     ours.iter().zip(reference).map(difference).fold(0.0, f64::max) / largest
 }
 
-/// All four results of a convolution are those of the definition, and the same on any number
-/// of threads.
+/// All four results of a convolution are those of the definition and the same on any number of
+/// threads, and the output can be finished.
 fn check(conv: Conv, seed: u64) {
     let (x, w) = (noise(conv.input_len(), seed), noise(conv.weight_len(), seed + 1));
     let (bias, dy) = (noise(conv.outputs, seed + 2), noise(conv.output_len(), seed + 3));
@@ -76,7 +76,7 @@ fn check(conv: Conv, seed: u64) {
             [
                 input_gradient(path, &conv, &dy, &w),
                 weight_gradient(path, &conv, &x, &dy),
-                forward(path, &conv, &x, &w, Some(&bias)),
+                forward(path, &conv, &x, &w, Some(&bias), Finish::default()),
                 bias_gradient(path, &conv, &dy),
             ]
         };
@@ -85,6 +85,9 @@ fn check(conv: Conv, seed: u64) {
             let error = error(ours, sums);
             assert!(error < 2e-6, "{path}, {conv:?}, {:?}: result {which} is off by {error:e}", conv.way());
         }
+        let finish = Finish { residual: Some(&dy), rectifies: true };
+        let finished: Vec<f32> = ours[2].iter().zip(&dy).map(|(value, more)| (value + more).max(0.0)).collect();
+        assert_eq!(forward(path, &conv, &x, &w, Some(&bias), finish), finished, "{path}, {conv:?}");
         let bits = |all: &[Vec<f32>; 4]| all.each_ref().map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
         assert_eq!(bits(&ours), bits(&three.install(all)), "{path}, {conv:?}");
     }
@@ -126,7 +129,7 @@ fn every_way_is_the_definition_at_the_edges() {
 fn nothing_comes_of_an_empty_batch_or_a_kernel_that_does_not_fit() {
     let empty = Conv { batch: 0, ..square(8, 8, [5, 5], 3) };
     check(empty, 1);
-    assert!(forward(Path::Portable, &empty, &[], &[0.0; 576], None).is_empty());
+    assert!(forward(Path::Portable, &empty, &[], &[0.0; 576], None, Finish::default()).is_empty());
     assert_eq!(weight_gradient(Path::Portable, &empty, &[], &[]), [0.0; 576]);
     check(Conv { padding: [0; 2], ..square(8, 8, [2, 5], 3) }, 2);
     check(Conv { padding: [0; 2], dilation: [4; 2], ..square(2, 3, [5, 5], 3) }, 2);
@@ -144,7 +147,8 @@ fn what_is_not_finite_is_so_wherever_it_reaches() {
         let dy = noise(conv.output_len(), 3);
         x[37] = bad;
         for path in Path::all() {
-            let (out, by_weight) = (forward(path, &conv, &x, &w, None), weight_gradient(path, &conv, &x, &dy));
+            let (out, by_weight) =
+                (forward(path, &conv, &x, &w, None, Finish::default()), weight_gradient(path, &conv, &x, &dy));
             products(&conv, |to, from, tap| {
                 if from == 37 {
                     assert!(!out[to].is_finite() && !by_weight[tap].is_finite(), "{path}, {conv:?}");

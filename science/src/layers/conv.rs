@@ -42,9 +42,28 @@ impl Conv2d {
         if !kernels::serve(&x) {
             return conv2d(x, weight, bias, ConvOptions::new(self.stride, self.padding, [1, 1], self.groups));
         }
+        let shapes = self.shapes(&x);
+        kernels::convolve(x, weight, bias, shapes)
+    }
+
+    /// The output scaled and shifted by channel, with `short` added and rectified, by kernels
+    /// that have no gradients. For convolutions without a bias.
+    pub(super) fn forward_rectified(
+        &self,
+        x: Tensor<4>,
+        scale: Tensor<1>,
+        shift: Tensor<1>,
+        short: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let shapes = self.shapes(&x);
+        let weight = self.weight.val() * scale.reshape([shapes.outputs, 1, 1, 1]);
+        kernels::convolve_rectify(x, weight, shift, short, shapes)
+    }
+
+    fn shapes(&self, x: &Tensor<4>) -> Conv {
         let [batch, inputs, height, width] = x.dims();
-        let [outputs, _, kernel_height, kernel_width] = weight.dims();
-        let shapes = Conv {
+        let [outputs, _, kernel_height, kernel_width] = self.weight.dims();
+        Conv {
             batch,
             inputs,
             outputs,
@@ -54,8 +73,7 @@ impl Conv2d {
             padding: self.padding,
             dilation: [1, 1],
             groups: self.groups,
-        };
-        kernels::convolve(x, weight, bias, shapes)
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Layers that networks are built of: the one door by which convolutions, products and
-//! everything else of `burn::nn` reach them. Another implementation of a layer, for
-//! instance by kernels of our own, enters here; a test keeps other files of the crate from
-//! naming burn's.
+//! everything else of `burn::nn` reach them. Another implementation of a layer enters here, as
+//! our own kernels do; a test keeps other files of the crate from naming burn's.
 //!
 //! Convolutions and products start with all weights zero, normalisations as the identity:
-//! `weights::initialise` or `weights::load` fills them. The names of their parameters are those of PyTorch.
+//! `weights::initialise` or `weights::load` fills them. The names of their parameters are those
+//! of PyTorch.
 //!
 //! | module | what it holds |
 //! |---|---|

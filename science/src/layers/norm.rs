@@ -6,7 +6,9 @@ use burn::module::{Initializer, Module, Param, RunningState};
 use burn::tensor::module::{batch_norm, batch_norm_train, layer_norm};
 use burn::tensor::{Device, Tensor};
 
-use super::kernels;
+use super::activation::relu;
+use super::conv::Conv2d;
+use super::kernels::{self, Rectifier};
 
 /// The share of the newest batch in the running statistics; PyTorch's default.
 const MOMENTUM: f64 = 0.1;
@@ -45,22 +47,52 @@ impl BatchNorm {
     /// # Shapes
     /// - `x`, output: `[batch, channels, …]`; more than one value per channel while training
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_then(x, None)
+    }
+
+    /// A convolution, this normalisation and a rectifier: what classifiers are made of. `short`
+    /// is added before the rectifier.
+    ///
+    /// # Shapes
+    /// - `x`: as [`Conv2d::forward`] takes it
+    /// - `short`, output: as it gives it
+    pub fn rectify(&self, conv: &Conv2d, x: Tensor<4>, short: Option<Tensor<4>>) -> Tensor<4> {
+        if kernels::serve(&x) && !x.device().is_autodiff() {
+            // Normalising by numbers that are known is part of the weights.
+            let scale = self.weight.val() / (self.running_var.value() + self.epsilon).sqrt();
+            let shift = self.bias.val() - self.running_mean.value() * scale.clone();
+            return conv.forward_rectified(x, scale, shift, short);
+        }
+        self.forward_then(conv.forward(x), Some(Rectifier { other: short }))
+    }
+
+    fn forward_then<const D: usize>(&self, x: Tensor<D>, after: Option<Rectifier<D>>) -> Tensor<D> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         if !x.device().is_autodiff() {
-            return batch_norm(x, weight, bias, self.running_mean.value(), self.running_var.value(), self.epsilon);
+            let (mean, variance) = (self.running_mean.value(), self.running_var.value());
+            return applied(after, batch_norm(x, weight, bias, mean, variance, self.epsilon));
         }
         let values = x.shape().num_elements() / x.dims()[1];
         let unbiased = values as f64 / (values as f64 - 1.0).max(1.0);
         let (output, [mean, variance]) = if kernels::serve(&x) {
-            kernels::batch_norm(x, weight, bias, self.epsilon)
+            kernels::batch_norm(x, weight, bias, self.epsilon, after)
         } else {
             let batch = batch_norm_train(x, weight, bias, self.epsilon);
-            (batch.output, [batch.mean.detach(), batch.variance.detach()])
+            (applied(after, batch.output), [batch.mean.detach(), batch.variance.detach()])
         };
         for (running, newest) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
             running.update((running.value_sync() * (1.0 - MOMENTUM) + newest * MOMENTUM).detach());
         }
         output
+    }
+}
+
+/// A rectifier by operations of burn.
+fn applied<const D: usize>(after: Option<Rectifier<D>>, x: Tensor<D>) -> Tensor<D> {
+    match after {
+        None => x,
+        Some(Rectifier { other: None }) => relu(x),
+        Some(Rectifier { other: Some(other) }) => relu(x + other),
     }
 }
 

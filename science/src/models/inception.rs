@@ -13,7 +13,6 @@ use domain::study::stage::Failure;
 use image::RgbImage;
 
 use crate::data::tensors;
-use crate::layers::activation::relu;
 use crate::layers::conv::{Conv2d, bare_conv_rect};
 use crate::layers::linear::{Linear, linear};
 use crate::layers::norm::BatchNorm;
@@ -104,7 +103,7 @@ impl Unit {
 
     /// `[batch, input, height, width]` to `[batch, output, …]`.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        relu(self.bn.forward(self.conv.forward(x)))
+        self.bn.rectify(&self.conv, x, None)
     }
 }
 

@@ -54,14 +54,13 @@ impl Bottleneck {
 
     /// `[batch, input, height, width]` to `[batch, 4 · inner, height/stride, width/stride]`.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = relu(self.bn1.forward(self.conv1.forward(x.clone()))); // [batch, inner, height, width]
-        let h = relu(self.bn2.forward(self.conv2.forward(h))); // [batch, inner, height/stride, width/stride]
-        let h = self.bn3.forward(self.conv3.forward(h)); // [batch, 4 · inner, …]
+        let h = self.bn1.rectify(&self.conv1, x.clone(), None); // [batch, inner, height, width]
+        let h = self.bn2.rectify(&self.conv2, h, None); // [batch, inner, height/stride, width/stride]
         let short = match &self.downsample {
             Some((conv, norm)) => norm.forward(conv.forward(x)),
             None => x,
         };
-        relu(h + short)
+        self.bn3.rectify(&self.conv3, h, Some(short)) // [batch, 4 · inner, …]
     }
 }
 
@@ -245,7 +244,7 @@ impl ResNet {
 
     /// `[batch, 3, height, width]` to `[batch, width, …]`.
     pub(crate) fn stem(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = relu(self.bn1.forward(self.conv1.forward(x)));
+        let h = self.bn1.rectify(&self.conv1, x, None);
         if self.pooled { pool(1).forward(h) } else { h }
     }
 

@@ -14,7 +14,7 @@ use worker::devices::{self, Choice, Device};
 use worker::memory::limit_mib;
 
 use crate::args::Worker;
-use crate::commands::attempt::{CPU, DEVICE};
+use crate::commands::attempt::DEVICE;
 use crate::commands::coordinator::listen_for_pages;
 use crate::commands::worker::signals::Signals;
 use crate::commands::workers::in_words;
@@ -87,12 +87,8 @@ pub(super) async fn work(args: Worker) -> anyhow::Result<()> {
 /// # Errors
 /// Exit code 2, saying how to build for it.
 pub fn check_device(name: &str) -> anyhow::Result<()> {
-    let named = std::env::var(CPU).ok();
-    let usable = || {
-        Kind::parse(name)?.open()?;
-        named.as_deref().map(device::instructions).transpose()
-    };
-    usable().map(drop).map_err(|error: device::Error| Problem::new(exit::USAGE, error.to_string()).into())
+    let opened = Kind::parse(name).and_then(Kind::open).and_then(|_| device::check_instructions());
+    opened.map_err(|error| Problem::new(exit::USAGE, error.to_string()).into())
 }
 
 /// The GPUs to offer. Unless somebody chooses, those that attempts can use: all that
