@@ -138,6 +138,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "worker")]
         Command::Guard => block_on(async { Ok(worker::reaper::run().await?) }),
         #[cfg(feature = "worker")]
+        Command::Bench(args) => commands::bench::run(&args, quiet),
+        #[cfg(feature = "worker")]
         Command::Dataset(args) => commands::dataset::run(&args, quiet),
         #[cfg(feature = "worker")]
         Command::Model(args) => commands::model::run(&args),

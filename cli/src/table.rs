@@ -33,7 +33,8 @@ fn false_claims(results: &Results) -> Table {
     Table { columns: columns.to_vec(), rows: tables::false_claims(results).rows }
 }
 
-fn laid_out(table: Table) -> comfy_table::Table {
+/// A table as text.
+pub fn laid_out(table: Table) -> comfy_table::Table {
     let mut laid_out = comfy_table::Table::new();
     laid_out.load_style(presets::NOTHING);
     laid_out.set_header(table.columns.iter().map(|column| Cell::new(&column.name)));

@@ -8,6 +8,7 @@
 //! | [`norm`] | normalisations |
 //! | [`path`] | which instructions all of it uses |
 //! | [`memory`] | what becomes of memory that is no longer used |
+//! | [`measure`] | how fast all of it is here |
 //!
 //! All functions take and give whole slices in row-major order, the batch first. They use the
 //! threads of the current pool of `rayon`, and give the same bytes whatever their number: work
@@ -17,6 +18,7 @@
 pub mod activation;
 pub mod conv;
 mod finish;
+pub mod measure;
 pub mod memory;
 pub mod norm;
 pub mod path;

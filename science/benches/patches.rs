@@ -1,5 +1,5 @@
 //! Cutting patches from pictures of the paper's size: how many pictures a second, beside
-//! what opening them takes, and how much memory a view needs.
+//! what opening them takes, and how much memory a view needs; then making batches of patches.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on panics")]
 
@@ -8,13 +8,17 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use domain::seed::Seed;
-use domain::study::experiment::{Patch, Pick};
+use domain::study::experiment::{Patch, Pick, Whiten};
 use domain::study::stage::{Choice, Folder, Ingest, Patches, Stage, Unwatched};
 use domain::study::stone::{Dataset, View};
 use domain::study::trial::Split;
-use image::ImageFormat;
+use image::{ImageFormat, Rgb, RgbImage};
 use rayon::prelude::*;
+use science::data::augment::Augmentation;
+use science::data::packed::{self, Row};
+use science::data::patchset::PatchSet;
 use science::data::{batch, phantom, picture};
+use science::random;
 use science::stages::{self, Attempt};
 
 /// As the larger photographs of A.
@@ -64,6 +68,7 @@ fn main() {
         "peak of all above {before:.0} MiB, with 6000 patches of a view {peak:.0} MiB, ÷ wanted {:.2}",
         peak / WANTED.1
     );
+    println!("patches of a mapped file turned, flipped and normalised a second: {:.0}", turned());
 }
 
 /// Draws pictures into the class folders of a view; returns their files.
@@ -82,6 +87,30 @@ fn draw(folder: &Folder, ending: &str, format: ImageFormat) -> Vec<PathBuf> {
 fn run(folder: &Folder, stage: &Stage) {
     let device = Device::flex();
     stages::run(stage, Attempt { seed: Seed(1), folder, monitor: &mut Unwatched, device: &device, memory: 0 }).unwrap();
+}
+
+/// Patches a second that become batches of a training. Wanted: ten times what the training takes.
+fn turned() -> f64 {
+    const SIZE: usize = 256;
+    // More than fit a processor's caches.
+    const PATCHES: usize = 960;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.safetensors");
+    let mut rng = random::stream(Seed(1), "pixels", 0);
+    let patch =
+        RgbImage::from_fn(SIZE as u32, SIZE as u32, |_, _| Rgb([0; 3].map(|_: u8| random::below(&mut rng, 256) as u8)));
+    let rows: Vec<Row<'_>> = (0..PATCHES as u32).map(|id| Row { patch: &patch, label: 0, id }).collect();
+    packed::write(&path, &rows, SIZE).unwrap();
+    let set = PatchSet::open(&path).unwrap();
+    let normalisation = set.normalisation(Whiten::None);
+    let mut order: Vec<usize> = (0..PATCHES).collect();
+    random::shuffle(&mut rng, &mut order);
+    let began = Instant::now();
+    for batch in order.chunks(24) {
+        let drawn: Vec<_> = batch.iter().map(|&index| Augmentation::draw(Seed(1), 0, index, true, false)).collect();
+        std::hint::black_box(set.values(batch, &drawn, &normalisation));
+    }
+    PATCHES as f64 / began.elapsed().as_secs_f64()
 }
 
 fn ingest(folder: &Folder) {

@@ -17,6 +17,7 @@
 //! | [`random`] | generators keyed by (seed, purpose, step) |
 //! | [`files`] | files that stages read and write, records above all |
 //! | [`device`] | which processor computes |
+//! | [`steps`] | what a study spends its time in, ready to be timed |
 //! | `parity` | tests against numbers of the reference implementations |
 
 pub mod checkpoint;
@@ -36,4 +37,5 @@ pub mod steps;
 pub mod training;
 pub mod weights;
 
+pub use kernels;
 pub use stages::run;

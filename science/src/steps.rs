@@ -1,17 +1,21 @@
 //! The steps that a study spends its time in, ready to be timed: each with the network and the
-//! sizes of the paper, on values that are random.
+//! sizes of the paper, on values that are random. `lithogen bench compute` has the same in
+//! PyTorch.
+
+use std::time::Instant;
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
 use domain::seed::Seed;
 use domain::study::experiment::{DdpmTraining, Network, Precision, Sinddm};
 use domain::study::stone::CLASSES;
 use image::RgbImage;
 
+use crate::data::tensors;
 use crate::layers::activation::log_softmax;
 use crate::models::ddpm::Unet;
-use crate::models::inception::{Block, Inception, fid_input};
+use crate::models::inception::{Block, Inception};
 use crate::models::resnet::ResNet;
 use crate::models::sinddm::SinDdm;
 use crate::models::swin2sr::script::Script;
@@ -31,27 +35,27 @@ pub struct Step {
     /// What it is, with batch, height and width: also the name by which others know it.
     pub name: &'static str,
     /// Multiplications and additions of its convolutions and matrix products, in 10⁹, as they
-    /// are defined: a kernel that gets by with fewer may look faster than the processor.
+    /// are defined: a kernel that gets by with fewer may look faster than the processor. Counted
+    /// by `torch.utils.flop_counter` on the same in PyTorch, but for the gradient by the weight
+    /// of depthwise convolutions, which is as much as their output and is counted there as if
+    /// they had no groups.
     pub gflop: f64,
     prepare: fn(&Device) -> Box<dyn FnMut()>,
 }
 
 impl Step {
-    /// All of them, the longest last.
+    /// All of them.
+    #[rustfmt::skip]
     pub const ALL: &[Step] = &[
-        Step { name: "sinddm_train_8x100x132", gflop: 666.0, prepare: |device| sinddm_train(device, Precision::F32) },
-        Step {
-            name: "sinddm_train_bf16_8x100x132",
-            gflop: 666.0,
-            prepare: |device| sinddm_train(device, Precision::Bf16),
-        },
-        Step { name: "sinddm_sample_1x200x264", gflop: 111.0, prepare: |device| sinddm_sample(device, 1) },
-        Step { name: "sinddm_sample_16x200x264", gflop: 1776.0, prepare: |device| sinddm_sample(device, 16) },
-        Step { name: "resnet50_train_24x256", gflop: 770.0, prepare: resnet_train },
-        Step { name: "resnet50_infer_24x256", gflop: 257.0, prepare: resnet_infer },
-        Step { name: "inception_sifid_1056x800", gflop: 0.0, prepare: inception_sifid },
-        Step { name: "ddpm_train_4x128", gflop: 0.0, prepare: ddpm_train },
-        Step { name: "swin2sr_x4_264x200", gflop: 0.0, prepare: swin2sr },
+        Step { name: "sinddm_train_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, Precision::F32) },
+        Step { name: "sinddm_train_bf16_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, Precision::Bf16) },
+        Step { name: "sinddm_sample_1x200x264", gflop: 113.5, prepare: |device| sinddm_sample(device, 1) },
+        Step { name: "sinddm_sample_16x200x264", gflop: 1816.5, prepare: |device| sinddm_sample(device, 16) },
+        Step { name: "resnet50_train_24x256", gflop: 761.6, prepare: resnet_train },
+        Step { name: "resnet50_infer_24x256", gflop: 256.3, prepare: resnet_infer },
+        Step { name: "inception_sifid_1056x800", gflop: 11.9, prepare: inception_sifid },
+        Step { name: "ddpm_train_4x128", gflop: 700.0, prepare: ddpm_train },
+        Step { name: "swin2sr_x4_264x200", gflop: 1508.7, prepare: swin2sr },
     ];
 
     /// The step of that name.
@@ -59,9 +63,16 @@ impl Step {
         Self::ALL.iter().find(|step| step.name == name)
     }
 
-    /// Builds all that the step needs. Each call of what is returned does it once.
-    pub fn prepare(&self, device: &Device) -> Box<dyn FnMut()> {
-        (self.prepare)(device)
+    /// Builds all that the step needs. Each call of what is returned does it once, to its end,
+    /// and says the seconds that it took.
+    pub fn prepare(&self, device: &Device) -> impl FnMut() -> Result<f64, ExecutionError> + use<> {
+        let (mut work, device) = ((self.prepare)(device), device.clone());
+        move || {
+            let began = Instant::now();
+            work();
+            device.sync()?;
+            Ok(began.elapsed().as_secs_f64())
+        }
     }
 }
 
@@ -137,7 +148,7 @@ fn picture(width: u32, height: u32) -> RgbImage {
 
 fn inception_sifid(device: &Device) -> Box<dyn FnMut()> {
     let net = Inception::fixed(device).stem();
-    let x = fid_input(&[picture(1056, 800)], device);
+    let x = tensors::signed(&[picture(1056, 800)], device);
     Box::new(move || {
         let _ = net.forward(x.clone(), Block::C64).sum().into_scalar::<f32>();
     })

@@ -1,6 +1,8 @@
 //! The commands and their options, by noun.
 
 mod artifact;
+#[cfg(feature = "worker")]
+mod bench;
 mod coordinator;
 mod journal;
 #[cfg(feature = "worker")]
@@ -12,6 +14,8 @@ mod weights;
 mod worker;
 
 pub use artifact::*;
+#[cfg(feature = "worker")]
+pub use bench::*;
 pub use coordinator::*;
 pub use journal::*;
 #[cfg(feature = "worker")]
@@ -118,6 +122,9 @@ pub enum Command {
     /// Import, export and sample diffusion models
     #[cfg(feature = "worker")]
     Model(Model),
+    /// Measure this machine, and what of it is made use of
+    #[cfg(feature = "worker")]
+    Bench(Bench),
     /// Get, take in and check the published weights that a study starts from
     #[cfg(feature = "worker")]
     Weights(Weights),

@@ -3,6 +3,8 @@
 pub mod artifact;
 #[cfg(feature = "worker")]
 pub mod attempt;
+#[cfg(feature = "worker")]
+pub mod bench;
 pub mod cancel;
 pub mod cell;
 pub mod check;
