@@ -105,4 +105,7 @@ fn what_cannot_be_measured_is_refused() {
         let told = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
         assert!(told.contains(part), "{told}");
     }
+    let assert = compute(&[]).env("LITHOGEN_CPU", "sse9").assert().code(2).stdout("");
+    let told = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(told.contains("LITHOGEN_CPU: \"sse9\" is none of portable"), "{told}");
 }
