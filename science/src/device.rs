@@ -43,16 +43,15 @@ pub fn check_instructions() -> Result<(), Error> {
     Ok(())
 }
 
-/// Does what the process is for, computing and nothing else until it ends. Its memory does not
-/// shrink any more.
+/// Readies the process for computing and nothing else until it ends: its memory does not shrink
+/// any more.
 ///
 /// # Errors
 /// As [`check_instructions`].
-pub fn dedicate<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+pub fn dedicate() -> Result<(), Error> {
     check_instructions()?;
     memory::keep();
-    // In a thread of the pool: from outside, each of many short tasks would wake one and wait.
-    Ok(rayon::scope(|_| work()))
+    Ok(())
 }
 
 /// The agreement that two runs of one task on this device have.

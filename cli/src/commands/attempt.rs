@@ -36,20 +36,15 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
         Kind::Cpu => resources::CPU_MEMORY_BYTES,
         _ => of_gpu().unwrap_or(resources::GPU_MEMORY_BYTES),
     };
-    let span = Span::current();
-    let mut speaker = speaker.with_cadence(order.checkpoint);
-    let compute = || {
-        let _in_its_trace = span.entered();
-        let attempt = science::stages::Attempt {
-            seed: order.seed,
-            folder: &Folder::new(folder),
-            monitor: &mut speaker,
-            device: &device,
-            memory,
-        };
-        science::run(&order.stage, attempt)
+    device::dedicate()?;
+    let attempt = science::stages::Attempt {
+        seed: order.seed,
+        folder: &Folder::new(folder),
+        monitor: &mut speaker.with_cadence(order.checkpoint),
+        device: &device,
+        memory,
     };
-    device::dedicate(compute)?.map_err(|mut failure| {
+    science::run(&order.stage, attempt).map_err(|mut failure| {
         // The scratch copy is gone when somebody reads this: the file's name in its input is what helps.
         let scratch = format!("{}/", Folder::new(folder).inputs().display());
         failure.message = failure.message.replace(&scratch, "");

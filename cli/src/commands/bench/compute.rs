@@ -88,7 +88,7 @@ async fn measured(args: &Compute, quiet: bool) -> anyhow::Result<Report> {
     let usage = |error: device::Error| Problem::new(exit::USAGE, error.to_string());
     let kind = Kind::parse(&args.device).map_err(usage)?;
     let device = kind.open().map_err(usage)?;
-    device::check_instructions().map_err(usage)?;
+    device::dedicate().map_err(usage)?;
     if let Some(python) = &args.peer {
         check(python, args.timeout).await?;
     }
@@ -100,20 +100,17 @@ async fn measured(args: &Compute, quiet: bool) -> anyhow::Result<Report> {
     // The kernels are the processor's, and so is the peak.
     let path = kernels::path::Path::current();
     let part = args.kernel.as_deref().or(args.step.is_empty().then_some(""));
-    let of_processor = || {
+    let machine = (kind == Kind::Cpu).then(|| {
         progress("machine");
-        let machine = Machine::measure(path);
-        let mut kernels = vec![];
-        if let Some(part) = part {
-            measure::kernels(path, part, &mut |measured| {
-                progress(&measured.name);
-                kernels.push(kernel_row(&machine, measured));
-            });
-        }
-        (Some(machine), kernels)
-    };
-    let (machine, kernels) =
-        if kind == Kind::Cpu { device::dedicate(of_processor).map_err(usage)? } else { (None, vec![]) };
+        Machine::measure(path)
+    });
+    let mut kernels = vec![];
+    if let (Some(machine), Some(part)) = (machine, part) {
+        measure::kernels(path, part, &mut |measured| {
+            progress(&measured.name);
+            kernels.push(kernel_row(&machine, measured));
+        });
+    }
     let of_kernels = args.step.is_empty() && args.kernel.is_some();
     let asked = |step: &&Step| !of_kernels && (args.step.is_empty() || args.step.iter().any(|name| name == step.name));
     let mut steps = vec![];

@@ -12,10 +12,7 @@ use crate::out;
 /// # Errors
 /// If it cannot be done.
 pub(super) fn run(name: &str, device: &str) -> anyhow::Result<()> {
-    device::dedicate(|| answer(name, device))?
-}
-
-fn answer(name: &str, device: &str) -> anyhow::Result<()> {
+    device::dedicate()?;
     let kind = Kind::parse(device)?;
     let device = kind.open()?;
     let mut once = Step::named(name).context("there is no such step")?.prepare(&device);
