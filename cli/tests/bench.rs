@@ -98,6 +98,7 @@ fn what_cannot_be_measured_is_refused() {
         (["--step", "sinddm"], STEP),
         (["--rounds", "0"], "1..=1000"),
         (["--device", "abacus"], "unknown device"),
+        (["--kernel", "fold"], "no kernel has this in its name"),
         (["--peer", "true"], "--peer true: is no Python"),
         (["--peer", nowhere.to_str().unwrap()], "cannot be started"),
     ] {

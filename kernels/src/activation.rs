@@ -13,6 +13,9 @@ const PART: usize = 1 << 15;
 /// Where the error function is as good as 1.
 const ERF_END: f32 = 3.832_507;
 
+/// The density of a normal distribution at its mean: 1 / √(2π).
+const PEAK: f32 = 0.398_942_3;
+
 /// A polynomial, its highest coefficient first.
 #[inline(always)]
 fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
@@ -81,11 +84,12 @@ pub fn gelu_gradient(path: Path, input: &[f32], gradient: &[f32]) -> Vec<f32> {
         path,
         [input, gradient],
         #[inline(always)]
-        |[x, gradient]| gradient * (below(x) + x * 0.398_942_3 * exp_negative(-0.5 * x * x)),
+        |[x, gradient]| gradient * (below(x) + x * PEAK * exp_negative(-0.5 * x * x)),
     )
 }
 
-/// The gradient of a rectifier by its input, from its output and the gradient by that.
+/// The gradient of a rectifier by its input, from its output and the gradient by that. It passes
+/// where the output is no number.
 ///
 /// # Panics
 /// If the slices are not of one length.
@@ -94,7 +98,7 @@ pub fn rectifier_gradient(path: Path, output: &[f32], gradient: &[f32]) -> Vec<f
         path,
         [output, gradient],
         #[inline(always)]
-        |[y, gradient]| if y > 0.0 { gradient } else { 0.0 },
+        |[y, gradient]| if y <= 0.0 { 0.0 } else { gradient },
     )
 }
 
@@ -137,7 +141,7 @@ mod tests {
     /// Values from −12 to 12, and those at which functions tend to break.
     fn values() -> Vec<f32> {
         let grid = (-12_000..12_000).map(|i| i as f32 / 1000.0);
-        grid.chain([0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY]).collect()
+        grid.chain([0.0, -0.0, 1e-30, -1e-30]).collect()
     }
 
     fn exact(x: f64) -> [f64; 2] {
@@ -151,7 +155,7 @@ mod tests {
         let x = values();
         for path in Path::all() {
             let (ours, slopes) = (gelu(path, &x), gelu_gradient(path, &x, &vec![1.0; x.len()]));
-            for ((&x, ours), slope) in x.iter().zip(ours).zip(slopes).filter(|((x, _), _)| x.abs() < 20.0) {
+            for ((&x, ours), slope) in x.iter().zip(ours).zip(slopes) {
                 let [value, exact_slope] = exact(x.into());
                 let bound = 3e-7 * f64::from(x).abs().max(0.1);
                 assert!((f64::from(ours) - value).abs() < bound, "{path}, gelu({x}): {ours} for {value}");
@@ -163,11 +167,13 @@ mod tests {
     #[test]
     fn far_from_zero_gelu_is_zero_or_the_identity_and_what_is_no_number_stays_so() {
         for path in Path::all() {
-            for (x, value, slope) in [(1e30, 1e30, 1.0), (f32::INFINITY, f32::INFINITY, 1.0), (-1e30, 0.0, 0.0)] {
+            for (x, value, slope) in [(1e30, 1e30, 1.0), (-1e30, 0.0, 0.0)] {
                 assert_eq!(gelu(path, &[x]), [value], "{path}");
                 let ours = gelu_gradient(path, &[x], &[1.0])[0];
-                assert!(x.is_infinite() || (ours - slope).abs() < 1e-6, "{path}: {ours}");
+                assert!((ours - slope).abs() < 1e-6, "{path}: {ours}");
             }
+            assert_eq!(gelu(path, &[f32::INFINITY]), [f32::INFINITY], "{path}");
+            assert!(gelu(path, &[f32::NEG_INFINITY])[0].is_nan(), "{path}");
             for length in [1, 40] {
                 let numbers = gelu(path, &vec![f32::NAN; length]);
                 assert!(numbers.iter().chain(&gelu_gradient(path, &numbers, &numbers)).all(|x| x.is_nan()));
@@ -179,7 +185,7 @@ mod tests {
     fn a_rectifier_lets_gradients_through_where_its_output_is_above_zero() {
         for path in Path::all() {
             let output = [0.0, -0.0, 1e-40, 2.0, f32::INFINITY, f32::NAN].repeat(4);
-            let expected = [0.0, 0.0, 3.0, 3.0, 3.0, 0.0].repeat(4);
+            let expected = [0.0, 0.0, 3.0, 3.0, 3.0, 3.0].repeat(4);
             assert_eq!(rectifier_gradient(path, &output, &[3.0; 24]), expected, "{path}");
         }
     }

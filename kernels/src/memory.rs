@@ -1,11 +1,12 @@
 //! What the C library does with memory that is given back.
 
-/// Keeps memory that is given back for later use in this process.
+/// Keeps memory that is given back for later use in this process, which does not shrink after
+/// that.
 ///
 /// GNU's C library returns large blocks to the system, which hands them out again page by
 /// page: on a virtual machine that took four fifths of the time of a function of single
-/// values. For a process that computes with maps of the same sizes until it ends; its memory
-/// does not shrink after that. No effect with other C libraries.
+/// values. It keeps those of the process's first thread only, whose memory is one heap. No
+/// effect with other C libraries.
 pub fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "a function of C")]

@@ -62,6 +62,8 @@ pub fn statistics(path: Path, maps: Maps, input: &[f32]) -> Statistics {
                         count = all;
                     }
                 }
+                // Of equal values, rounding may leave less than nothing.
+                let squares = if squares < 0.0 { 0.0 } else { squares };
                 (mean as f32, (squares / f64::max(count, 1.0)) as f32)
             },
         )
@@ -262,6 +264,22 @@ mod tests {
                     prop_assert!((sum - f64::from(by_bias)).abs() < 1e-4);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_channel_of_equal_values_has_no_variance_and_one_with_no_number_has_none() {
+        for length in [33, 237, 411, 1500] {
+            let maps = Maps { batch: 1, channels: 1, pixels: length };
+            for value in [0.1, 246_526.0, 584_205.0, 1e6] {
+                for path in Path::all() {
+                    let known = statistics(path, maps, &vec![value; length]);
+                    let rounding = value * value * 1e-12;
+                    assert!((0.0..=rounding).contains(&known.variance[0]), "{path}, {length} of {value}: {known:?}");
+                }
+            }
+            let known = statistics(Path::current(), maps, &vec![f32::NAN; length]);
+            assert!(known.mean[0].is_nan() && known.variance[0].is_nan());
         }
     }
 

@@ -139,6 +139,7 @@ mod tests {
 
     #[test]
     fn paths_are_known_by_their_names() {
+        assert!(Path::NAMES.iter().all(|name| !matches!(name.parse::<Path>(), Err(PathError::Unknown(_)))));
         let all = Path::all();
         assert_eq!(all[0].name(), "portable");
         assert!(all.iter().all(|path| path.name().parse::<Path>().unwrap().name() == path.name()));

@@ -7,7 +7,7 @@ use domain::study::experiment::Sampling;
 use domain::study::records::{Record, SinddmRecord};
 use science::data::picture;
 use science::data::pyramid::Pyramid;
-use science::device::Kind;
+use science::device::{self, Kind};
 use science::diffusion::guide::{Guide, Region, Start, with_colors_of};
 use science::diffusion::model::Model as Trained;
 use science::diffusion::published::{self, Which};
@@ -59,8 +59,9 @@ fn export(args: &Export) -> anyhow::Result<()> {
 }
 
 fn sample(args: &Sample) -> anyhow::Result<()> {
-    let device =
-        Kind::parse(&args.device).and_then(Kind::open).map_err(|error| Problem::new(exit::USAGE, error.to_string()))?;
+    let usage = |error: device::Error| Problem::new(exit::USAGE, error.to_string());
+    let device = Kind::parse(&args.device).and_then(Kind::open).map_err(usage)?;
+    device::check_instructions().map_err(usage)?;
     let model = usable(Trained::open(&args.model, &device))?;
     let mut sampling = Sampling { per_model: args.count, ..Sampling::default() };
     if let [height, width] = *args.scale_mul {

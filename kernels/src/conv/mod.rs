@@ -133,7 +133,7 @@ pub fn input_gradient(path: Path, conv: &Conv, gradient: &[f32], weight: &[f32])
     conv.check();
     assert_eq!([gradient.len(), weight.len()], [conv.output_len(), conv.weight_len()]);
     match conv.way() {
-        _ if conv.output_len() == 0 => vec![0.0; conv.input_len()],
+        _ if conv.output_len() == 0 || conv.input_len() == 0 => vec![0.0; conv.input_len()],
         Way::Winograd => winograd::input_gradient(path, conv, gradient, weight),
         Way::Depthwise => depthwise::input_gradient(path, conv, gradient, weight),
         Way::Columns => columns::input_gradient(path, conv, gradient, weight),
@@ -148,7 +148,7 @@ pub fn weight_gradient(path: Path, conv: &Conv, input: &[f32], gradient: &[f32])
     conv.check();
     assert_eq!([input.len(), gradient.len()], [conv.input_len(), conv.output_len()]);
     match conv.way() {
-        _ if conv.output_len() == 0 => vec![0.0; conv.weight_len()],
+        _ if conv.output_len() == 0 || conv.input_len() == 0 => vec![0.0; conv.weight_len()],
         Way::Winograd => winograd::weight_gradient(path, conv, input, gradient),
         Way::Depthwise => depthwise::weight_gradient(path, conv, input, gradient),
         Way::Columns => columns::weight_gradient(path, conv, input, gradient),
@@ -160,6 +160,7 @@ pub fn weight_gradient(path: Path, conv: &Conv, input: &[f32], gradient: &[f32])
 /// # Panics
 /// If the slice has another length than its shape.
 pub fn bias_gradient(path: Path, conv: &Conv, gradient: &[f32]) -> Vec<f32> {
+    conv.check();
     assert_eq!(gradient.len(), conv.output_len());
     let pixels = conv.output_pixels();
     let total = |channel: usize| {

@@ -168,7 +168,7 @@ proptest! {
         batch in 0..4_usize,
         channels in (1..5_usize, 1..5_usize, prop_oneof![4 => Just(1_usize), 1 => 2..4_usize]),
         wide in prop_oneof![Just(1_usize), Just(9)],
-        size in [1..20_usize, 1..20_usize],
+        size in [0..20_usize, 0..20_usize],
         kernel in [1..6_usize, 1..6_usize],
         stride in [1..4_usize, 1..4_usize],
         padding in [0..4_usize, 0..4_usize],
@@ -185,7 +185,7 @@ proptest! {
         batch in 1..4_usize,
         inputs in 8..40_usize,
         outputs in 8..40_usize,
-        size in [1..24_usize, 1..40_usize],
+        size in [0..24_usize, 0..40_usize],
         padding in [0..3_usize, 0..3_usize],
         seed in any::<u32>(),
     ) {

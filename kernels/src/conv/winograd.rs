@@ -8,8 +8,8 @@
 //! maps, so the weights' gradient is 36 products as well, and the input's is a convolution
 //! with the kernel turned around.
 //!
-//! Rounding errors are about twice those of a plain sum of 160 channels, and a value that is no finite
-//! number spreads over its tile.
+//! Rounding errors are about twice those of a plain sum of 160 channels, and a value that is no
+//! finite number spreads over all tiles that reach it.
 //!
 //! Tiles are handled row by row, their columns side by side: a row of pixels is split by
 //! `column mod 4` into four phases, after which every step is the same for all tiles of a row.
@@ -33,7 +33,7 @@ const BLOCK: usize = 256;
 
 /// The points of evaluation but 0 and infinity are ± these two. The reciprocal pair has half
 /// the rounding errors of the usual 1 and 2.
-const NEAR: f32 = 0.707_106_77;
+const NEAR: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const FAR: f32 = std::f32::consts::SQRT_2;
 const NEAR2: f32 = 0.5;
 const FAR2: f32 = 2.0;

@@ -47,7 +47,7 @@ impl Conv2d {
     }
 
     /// The output scaled and shifted by channel, with `short` added and rectified, by kernels
-    /// that have no gradients. For convolutions without a bias.
+    /// that have no gradients.
     pub(super) fn forward_rectified(
         &self,
         x: Tensor<4>,
@@ -56,6 +56,10 @@ impl Conv2d {
         short: Option<Tensor<4>>,
     ) -> Tensor<4> {
         let shapes = self.shapes(&x);
+        let shift = match &self.bias {
+            Some(bias) => shift + bias.val() * scale.clone(),
+            None => shift,
+        };
         let weight = self.weight.val() * scale.reshape([shapes.outputs, 1, 1, 1]);
         kernels::convolve_rectify(x, weight, shift, short, shapes)
     }

@@ -1,6 +1,7 @@
 //! `lithogen bench compute`: what this machine could do, and what kernels and steps get of it.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use report::tables::{Align, Heading, Table};
@@ -112,6 +113,13 @@ async fn measured(args: &Compute, quiet: bool) -> anyhow::Result<Report> {
         });
     }
     let of_kernels = args.step.is_empty() && args.kernel.is_some();
+    if let Some(part) = args.kernel.as_deref().filter(|_| kernels.is_empty()) {
+        let problem = match kind {
+            Kind::Cpu => format!("--kernel {part}: no kernel has this in its name"),
+            _ => "--kernel: kernels are the processor's".to_owned(),
+        };
+        return Err(Problem::new(exit::USAGE, problem).into());
+    }
     let asked = |step: &&Step| !of_kernels && (args.step.is_empty() || args.step.iter().any(|name| name == step.name));
     let mut steps = vec![];
     for step in Step::ALL.iter().filter(asked) {
@@ -132,7 +140,7 @@ async fn measured(args: &Compute, quiet: bool) -> anyhow::Result<Report> {
 async fn check(python: &Path, patience: Duration) -> Result<(), Problem> {
     let problem = |why: String| Problem::new(exit::USAGE, format!("--peer {}: {why}", python.display()));
     let mut command = Command::new(python);
-    let asked = command.args(["-c", "print('lithogen')"]).kill_on_drop(true).output();
+    let asked = command.args(["-c", "print('lithogen')"]).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(patience, asked).await.map_err(|_| problem("does not answer".to_owned()))?;
     let output = output.map_err(|error| problem(format!("cannot be started: {error}")))?;
     if output.stdout.trim_ascii() == b"lithogen" { Ok(()) } else { Err(problem("is no Python".to_owned())) }

@@ -18,6 +18,9 @@ const ANSWER_MAX: u64 = 256;
 /// Bytes of what it says on standard error that are kept, of the end.
 const SAID_MAX: usize = 4096;
 
+/// How long what it has said as it ended is read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Such a process. It ends when this is dropped.
 pub(super) struct Way {
     child: Child,
@@ -67,6 +70,8 @@ impl Way {
     pub(super) async fn end(mut self) -> Result<Option<u64>, String> {
         self.questions = None;
         let answer = self.answer().await?;
+        // What it frees as it ends takes no time of the next.
+        let _ = timeout(self.patience, self.child.wait()).await;
         serde_json::from_str(&answer).map_err(|_| format!("says {answer:?} instead of bytes"))
     }
 
@@ -89,10 +94,14 @@ impl Way {
     /// The last line that it has said, or how it ended.
     async fn why_it_ended(&mut self) -> String {
         let ended = async {
-            drain(&mut self.errors, &mut self.said).await;
-            self.child.wait().await
+            tokio::select! {
+                ended = self.child.wait() => ended,
+                ended = async { drain(&mut self.errors, &mut self.said).await; pending().await } => ended,
+            }
         };
         let ended = timeout(self.patience, ended).await;
+        // Another process may hold its standard error open.
+        let _ = timeout(LAST_WORDS, drain(&mut self.errors, &mut self.said)).await;
         let said = String::from_utf8_lossy(&self.said);
         let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
         match (ended, last) {

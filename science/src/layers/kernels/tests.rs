@@ -63,6 +63,13 @@ fn convolutions_and_their_gradients_are_those_of_burn() {
 }
 
 #[test]
+fn instructions_are_those_that_are_asked_for() {
+    if let Ok(name) = std::env::var(kernels::path::VARIABLE) {
+        assert_eq!(Path::current().name(), name);
+    }
+}
+
+#[test]
 fn gelu_and_its_gradient_are_those_of_burn() {
     let one = [noise([2, 3, 5, 7], "x")];
     let theirs = burn::tensor::activation::gelu(one[0].clone());
