@@ -131,10 +131,13 @@ pub fn batch_norm_gradient(
         path.run(
             #[inline(always)]
             || {
-                maps.of(channel).fold((0.0, 0.0), |(along, all), map| {
+                let (mut along, mut all) = (0.0, 0.0);
+                for map in maps.of(channel) {
                     let (x, dy) = (&input[map.clone()], &gradient[map]);
-                    (along + total([x, dy], |[x, dy]| dy * (x - mean)), all + sum(dy))
-                })
+                    along += total([x, dy], |[x, dy]| dy * (x - mean));
+                    all += sum(dy);
+                }
+                (along, all)
             },
         )
     };

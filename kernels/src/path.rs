@@ -1,13 +1,13 @@
 //! Which instructions of the processor the kernels use.
 
+use std::any::TypeId;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use pulp::Simd;
-#[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
+use pulp::{Scalar128b, Simd, WithSimd};
 
 /// A set of instructions that this processor has.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +86,36 @@ impl Path {
             #[cfg(target_arch = "x86_64")]
             Path::Avx512(simd) => Simd::vectorize(simd, work),
         }
+    }
+}
+
+impl Path {
+    /// Does work that is written for registers of any size.
+    #[inline]
+    pub(crate) fn dispatch<W: WithSimd>(self, work: W) -> W::Output {
+        match self {
+            Path::Portable => work.with_simd(Scalar128b),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => match pulp::aarch64::Neon::try_new() {
+                Some(simd) => Simd::vectorize(simd, work),
+                None => work.with_simd(Scalar128b),
+            },
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2(simd) => Simd::vectorize(simd, work),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512(simd) => Simd::vectorize(simd, work),
+        }
+    }
+}
+
+/// `a * b + c`, rounded once where one instruction does it.
+#[inline(always)]
+pub(crate) fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
+    // The portable registers would call a function for each value.
+    if TypeId::of::<S>() == TypeId::of::<Scalar128b>() {
+        simd.add_f32s(simd.mul_f32s(a, b), c)
+    } else {
+        simd.mul_add_e_f32s(a, b, c)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::Conv;
+use super::{Conv, parts};
 use crate::Finish;
 use crate::path::Path;
 use crate::product::{Matrix, product};
@@ -151,20 +151,6 @@ pub(super) fn forward(
     let scratch = || vec![0.0; if conv.is_pointwise() { 0 } else { depth * COLUMNS }];
     parts(&mut output, group_outputs, part, pixels).for_each_init(scratch, work);
     output
-}
-
-/// The parts of all groups of all pictures: the number of the group, the first channel of the
-/// part within it, and the maps of the part.
-fn parts(
-    maps: &mut [f32],
-    channels: usize,
-    part: usize,
-    pixels: usize,
-) -> impl ParallelIterator<Item = (usize, usize, &mut [f32])> {
-    maps.par_chunks_mut(channels * pixels).enumerate().flat_map(move |(group, maps)| {
-        let parts = maps.par_chunks_mut(part * pixels).enumerate();
-        parts.map(move |(index, maps)| (group, index * part, maps))
-    })
 }
 
 pub(super) fn input_gradient(path: Path, conv: &Conv, gradient: &[f32], weight: &[f32]) -> Vec<f32> {

@@ -2,12 +2,15 @@
 //!
 //! | way | for |
 //! |---|---|
-//! | [`winograd`] | 3×3 kernels that move by one pixel |
+//! | [`direct`] | 3×3 kernels that move by one pixel, of few channels |
+//! | [`winograd`] | 3×3 kernels that move by one pixel, of many |
 //! | [`depthwise`] | one filter per channel, 3×3, 5×5 or 7×7, that moves by one pixel and keeps the size |
 //! | [`columns`] | everything else |
 
 mod columns;
 mod depthwise;
+mod direct;
+mod lines;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -41,6 +44,7 @@ pub struct Conv {
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
+    Direct,
     Winograd,
     Depthwise,
     Columns,
@@ -88,6 +92,8 @@ impl Conv {
         let keeps_size = (0..2).all(|i| self.kernel[i] == 2 * self.padding[i] + 1);
         if steps_by_one && keeps_size && self.groups > 1 && depthwise::takes(self) {
             Way::Depthwise
+        } else if steps_by_one && self.groups == 1 && direct::takes(self) {
+            Way::Direct
         } else if steps_by_one && self.groups == 1 && winograd::takes(self) {
             Way::Winograd
         } else {
@@ -119,6 +125,7 @@ pub fn forward(
     assert!(bias.is_none_or(|bias| bias.len() == conv.outputs));
     match conv.way() {
         _ if conv.output_len() == 0 => Vec::new(),
+        Way::Direct => direct::forward(path, conv, input, weight, bias, finish),
         Way::Winograd => winograd::forward(path, conv, input, weight, bias, finish),
         Way::Depthwise => depthwise::forward(path, conv, input, weight, bias, finish),
         Way::Columns => columns::forward(path, conv, input, weight, bias, finish),
@@ -134,6 +141,7 @@ pub fn input_gradient(path: Path, conv: &Conv, gradient: &[f32], weight: &[f32])
     assert_eq!([gradient.len(), weight.len()], [conv.output_len(), conv.weight_len()]);
     match conv.way() {
         _ if conv.output_len() == 0 || conv.input_len() == 0 => vec![0.0; conv.input_len()],
+        Way::Direct => direct::input_gradient(path, conv, gradient, weight),
         Way::Winograd => winograd::input_gradient(path, conv, gradient, weight),
         Way::Depthwise => depthwise::input_gradient(path, conv, gradient, weight),
         Way::Columns => columns::input_gradient(path, conv, gradient, weight),
@@ -149,6 +157,7 @@ pub fn weight_gradient(path: Path, conv: &Conv, input: &[f32], gradient: &[f32])
     assert_eq!([input.len(), gradient.len()], [conv.input_len(), conv.output_len()]);
     match conv.way() {
         _ if conv.output_len() == 0 || conv.input_len() == 0 => vec![0.0; conv.weight_len()],
+        Way::Direct => direct::weight_gradient(path, conv, input, gradient),
         Way::Winograd => winograd::weight_gradient(path, conv, input, gradient),
         Way::Depthwise => depthwise::weight_gradient(path, conv, input, gradient),
         Way::Columns => columns::weight_gradient(path, conv, input, gradient),
@@ -164,11 +173,30 @@ pub fn bias_gradient(path: Path, conv: &Conv, gradient: &[f32]) -> Vec<f32> {
     assert_eq!(gradient.len(), conv.output_len());
     let pixels = conv.output_pixels();
     let total = |channel: usize| {
-        let maps = (0..conv.batch).map(|item| (item * conv.outputs + channel) * pixels);
         path.run(
             #[inline(always)]
-            || maps.map(|start| crate::sum(&gradient[start..start + pixels])).sum::<f64>() as f32,
+            || {
+                let mut total = 0.0;
+                for item in 0..conv.batch {
+                    total += crate::sum(&gradient[(item * conv.outputs + channel) * pixels..][..pixels]);
+                }
+                total as f32
+            },
         )
     };
     (0..conv.outputs).into_par_iter().map(total).collect()
+}
+
+/// The parts of all groups of all pictures: the number of the group, the first channel of the
+/// part within it, and the maps of the part.
+fn parts(
+    maps: &mut [f32],
+    channels: usize,
+    part: usize,
+    pixels: usize,
+) -> impl ParallelIterator<Item = (usize, usize, &mut [f32])> {
+    maps.par_chunks_mut(channels * pixels).enumerate().flat_map(move |(group, maps)| {
+        let parts = maps.par_chunks_mut(part * pixels).enumerate();
+        parts.map(move |(index, maps)| (group, index * part, maps))
+    })
 }

@@ -105,15 +105,19 @@ fn the_shapes_of_the_networks_take_the_ways_that_are_made_for_them() {
     assert_eq!(way(Conv { groups: 160, ..square(160, 160, [100, 132], 5) }), (Way::Depthwise, [100, 132]));
     assert_eq!(way(square(80, 160, [100, 132], 1)), (Way::Columns, [100, 132]));
     assert_eq!(way(square(3, 80, [100, 132], 3)), (Way::Columns, [100, 132]));
+    assert_eq!(way(square(16, 16, [25, 33], 3)), (Way::Direct, [25, 33]));
     assert_eq!(way(Conv { stride: [2; 2], ..square(3, 64, [256, 256], 7) }), (Way::Columns, [128, 128]));
     assert_eq!(way(Conv { padding: [0; 2], ..square(32, 64, [7, 1], 3) }), (Way::Winograd, [5, 0]));
+    assert_eq!(way(square(8, 8, [0, 7], 3)), (Way::Winograd, [0, 7]));
 }
 
 #[test]
 fn every_way_is_the_definition_at_the_edges() {
     for size in [[1, 1], [1, 9], [4, 4], [5, 3], [8, 17], [13, 66], [2, 70]] {
-        check(square(8, 9, size, 3), 1);
-        check(Conv { padding: [0, 2], ..square(9, 16, size, 3) }, 2);
+        for [inputs, outputs] in [[8, 9], [40, 33]] {
+            check(square(inputs, outputs, size, 3), 1);
+            check(Conv { padding: [0, 2], ..square(inputs, outputs, size, 3) }, 2);
+        }
         for kernel in [3, 5, 7] {
             check(Conv { groups: 3, ..square(3, 3, size, kernel) }, 3);
         }
@@ -183,8 +187,8 @@ proptest! {
     #[test]
     fn small_kernels_that_move_by_one_pixel_are_computed_as_they_are_defined(
         batch in 1..4_usize,
-        inputs in 8..40_usize,
-        outputs in 8..40_usize,
+        inputs in 8..60_usize,
+        outputs in 8..60_usize,
         size in [0..24_usize, 0..40_usize],
         padding in [0..3_usize, 0..3_usize],
         seed in any::<u32>(),

@@ -76,18 +76,21 @@ pub fn state<M: Module>(net: &M, average: &M, adam: &NamedOptimizer<Adam>, losse
     state
 }
 
-/// Every step with what `draw` gives for it, which another thread makes while
-/// the step before is at work.
+/// Every step with what `draw` gives for it. Another thread makes it while the step before is at
+/// work, unless one thread computes: the two would only take turns, and `draw` may need that one.
 pub fn ahead<'scope, D: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     steps: Range<u32>,
     draw: impl Fn(u32) -> D + Send + 'scope,
-) -> impl Iterator<Item = (u32, D)> {
+) -> Box<dyn Iterator<Item = (u32, D)> + 'scope> {
+    if rayon::current_num_threads() == 1 {
+        return Box::new(steps.map(move |step| (step, draw(step))));
+    }
     let (sender, drawn) = mpsc::sync_channel(1);
     let all = steps.clone();
     // A receiver that is gone means that the steps have ended early.
     scope.spawn(move || all.map(draw).try_for_each(|draw| sender.send(draw)));
-    steps.zip(drawn)
+    Box::new(steps.zip(drawn))
 }
 
 /// The averaged weights after the last step. `knob` is what the learning rate comes from.
