@@ -6,6 +6,7 @@
 //! | [`conv`] | convolutions of maps, and their gradients by input, weight and bias |
 //! | [`activation`] | functions of single values |
 //! | [`norm`] | normalisations |
+//! | [`bf16`] | numbers of 16 bits |
 //! | [`path`] | which instructions all of it uses |
 //! | [`memory`] | what becomes of memory that is no longer used |
 //! | [`measure`] | how fast all of it is here |
@@ -16,6 +17,7 @@
 //! [paths](path::Path) round differently.
 
 pub mod activation;
+pub mod bf16;
 pub mod conv;
 mod finish;
 pub mod measure;

@@ -39,7 +39,8 @@ pub use pad::{Anchor, Canvas, CanvasRule, Fill, Oversize, Pad};
 pub use patch::{Patch, PatchMethod, PatchSource};
 pub use protocol::{Protocol, Trials, Varied};
 pub use sinddm::{
-    BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, Pick, Precision, RescaleLoss, Sampling, Sinddm, shrunk,
+    BatchMix, Finest, FinestRule, Fit, LossPool, MultiImage, NoiseLoss, Pick, Precision, RescaleLoss, Sampling, Sinddm,
+    shrunk,
 };
 pub use tl::{
     Correction, HeadStart, ImagenetWeights, Init, LabelOrder, Labels, Mix, Network, Select, Stem, TransferLearning,

@@ -23,7 +23,7 @@ pub fn leaky() -> LeakyRelu {
 /// more than the rounding of 32-bit numbers: gradients of SinDDM by up to 3.5e-4 of
 /// their largest. So it is put together from its parts there.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if kernels::serve(&x) {
+    if kernels::serve_narrow(&x) {
         return kernels::gelu(x);
     }
     if x.device().without_autodiff() == Device::flex() {

@@ -3,6 +3,8 @@
 //! burn has the extension mechanism for it: a trait that the backends implement, and a node of
 //! the graph of gradients for each operation. [`serve`] tells for which tensors they stand in.
 
+use std::borrow::Cow;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -15,7 +17,7 @@ use burn_flex::{Flex, FlexTensor};
 use kernels::conv::Conv;
 use kernels::norm::{Maps, Statistics};
 use kernels::path::Path;
-use kernels::{Finish, activation, conv, norm};
+use kernels::{Finish, activation, bf16, conv, norm};
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,12 @@ mod tests;
 /// Whether a tensor is one that the kernels are made for.
 pub(super) fn serve<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().without_autodiff() == Device::flex()
+}
+
+/// Whether it is one that [`convolve`] and [`gelu`] take: these also compute with values that are
+/// kept in 16 bits.
+pub(super) fn serve_narrow<const D: usize>(x: &Tensor<D>) -> bool {
+    serve(x) || x.dtype() == DType::BF16 && x.device().without_autodiff() == Device::flex()
 }
 
 /// See [`conv::forward`].
@@ -164,6 +172,24 @@ fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+/// The values of a contiguous tensor, in 32 bits.
+fn values(x: &FlexTensor) -> Cow<'_, [f32]> {
+    if x.dtype() == DType::BF16 {
+        Cow::Owned(bf16::widen(Path::current(), x.storage()))
+    } else {
+        Cow::Borrowed(x.storage())
+    }
+}
+
+/// A tensor of the kind of number that another has.
+fn like(other: &FlexTensor, values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
+    if other.dtype() == DType::BF16 {
+        FlexTensor::from_data(TensorData::new(bf16::narrow(Path::current(), &values), shape))
+    } else {
+        tensor(values, shape)
+    }
+}
+
 fn maps(x: &FlexTensor) -> Maps {
     let shape = x.shape();
     Maps { batch: shape[0], channels: shape[1], pixels: shape.iter().skip(2).product() }
@@ -182,9 +208,9 @@ fn conv_of(
     let [bias, other] = [bias, other].map(|tensor| tensor.map(|tensor| tensor.to_contiguous()));
     let [height, width] = shapes.output_size();
     let finish = Finish { residual: other.as_ref().map(FlexTensor::storage), rectifies };
-    let bias = bias.as_ref().map(FlexTensor::storage);
-    let output = conv::forward(Path::current(), shapes, x.storage(), weight.storage(), bias, finish);
-    tensor(output, [shapes.batch, shapes.outputs, height, width])
+    let bias = bias.as_ref().map(values);
+    let output = conv::forward(Path::current(), shapes, &values(&x), &values(&weight), bias.as_deref(), finish);
+    like(&x, output, [shapes.batch, shapes.outputs, height, width])
 }
 
 /// A batch normalisation of tensors, and the statistics.
@@ -219,7 +245,7 @@ impl Kernels for Flex {
 
     fn exact_gelu(x: FlexTensor) -> FlexTensor {
         let x = x.to_contiguous();
-        tensor(activation::gelu(Path::current(), x.storage()), x.shape())
+        like(&x, activation::gelu(Path::current(), &values(&x)), x.shape())
     }
 
     fn normalise(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, epsilon: f64) -> (FlexTensor, FlexTensor) {
@@ -266,25 +292,25 @@ impl KernelGradients for Flex {
     fn conv_by_input(gradient: FlexTensor, weight: FlexTensor, shapes: Conv) -> FlexTensor {
         let (gradient, weight) = (gradient.to_contiguous(), weight.to_contiguous());
         let [height, width] = shapes.size;
-        let input = conv::input_gradient(Path::current(), &shapes, gradient.storage(), weight.storage());
-        tensor(input, [shapes.batch, shapes.inputs, height, width])
+        let input = conv::input_gradient(Path::current(), &shapes, &values(&gradient), &values(&weight));
+        like(&gradient, input, [shapes.batch, shapes.inputs, height, width])
     }
 
     fn conv_by_weight(x: FlexTensor, gradient: FlexTensor, shapes: Conv) -> FlexTensor {
         let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
         let [height, width] = shapes.kernel;
-        let weight = conv::weight_gradient(Path::current(), &shapes, x.storage(), gradient.storage());
-        tensor(weight, [shapes.outputs, shapes.inputs / shapes.groups, height, width])
+        let weight = conv::weight_gradient(Path::current(), &shapes, &values(&x), &values(&gradient));
+        like(&x, weight, [shapes.outputs, shapes.inputs / shapes.groups, height, width])
     }
 
     fn conv_by_bias(gradient: FlexTensor, shapes: Conv) -> FlexTensor {
         let gradient = gradient.to_contiguous();
-        tensor(conv::bias_gradient(Path::current(), &shapes, gradient.storage()), [shapes.outputs])
+        like(&gradient, conv::bias_gradient(Path::current(), &shapes, &values(&gradient)), [shapes.outputs])
     }
 
     fn exact_gelu_by_input(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
-        tensor(activation::gelu_gradient(Path::current(), x.storage(), gradient.storage()), x.shape())
+        like(&x, activation::gelu_gradient(Path::current(), &values(&x), &values(&gradient)), x.shape())
     }
 
     fn rectifier_by_input(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {

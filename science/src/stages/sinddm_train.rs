@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use domain::seed::Seed;
-use domain::study::experiment::{BatchMix, MultiImage, Sampling, Sinddm};
+use domain::study::experiment::{BatchMix, MultiImage, NoiseLoss, Sampling, Sinddm};
 use domain::study::records::gate::Traits;
 use domain::study::records::{PadRecord, Record, SinddmRecord};
 use domain::study::stage::{Failure, InputName, Stage, milestone_path, picture_path};
@@ -78,7 +78,7 @@ pub fn run(sinddm: &Sinddm, mut attempt: Attempt<'_>) -> Result<(), Failure> {
 
             let narrow = precision::cast(&net, sinddm.precision);
             let (loss, gradients) =
-                loss_and_gradients(&narrow, &schedule, &scales[draw.scale], &draw, parts[draw.scale]);
+                loss_and_gradients(&narrow, &schedule, &scales[draw.scale], &draw, parts[draw.scale], sinddm.loss);
             net = adam.step(lr, net, gradients);
 
             if step.is_multiple_of(sinddm.ema_every) {
@@ -187,15 +187,15 @@ impl Draw {
     }
 }
 
-/// The mean absolute error of the predicted noise and its gradients, in 32-bit
-/// numbers. The batch goes through the network, which may compute in others, in
-/// parts of at most so many pictures.
+/// The loss of the predicted noise and its gradients, in 32-bit numbers. The batch goes through
+/// the network, which may compute in others, in parts of at most so many pictures.
 fn loss_and_gradients(
     net: &SinDdm,
     schedule: &Schedule,
     scale: &Scale,
     draw: &Draw,
     part: u32,
+    loss: NoiseLoss,
 ) -> (Tensor<1>, GradientsParams) {
     let (batch, part) = (draw.times.len(), part as usize);
     let of_part = |range: Range<usize>| {
@@ -206,7 +206,11 @@ fn loss_and_gradients(
         let noise = TensorData::new(draw.noise[range.start * each..range.end * each].to_vec(), shape);
         let noise = Tensor::<4>::from_data(noise, &image.device()); // [part, 3, height, width]
         let x = schedule.diffuse(image, blurred, draw.scale, times, noise.clone());
-        (net.forward(x, times, draw.scale) - noise).abs().mean()
+        let off = net.forward(x, times, draw.scale) - noise;
+        match loss {
+            NoiseLoss::L1 => off.abs().mean(),
+            NoiseLoss::L2 => off.square().mean(),
+        }
     };
     let gradients_of = |loss: Tensor<1>| precision::widened(GradientsParams::from_grads(loss.backward(), net), net);
     if part >= batch {
@@ -398,11 +402,11 @@ pub(crate) mod tests {
         let pyramid = Pyramid::new(&textures, &sinddm).unwrap();
         let schedule = Schedule::new(sinddm.timesteps, &pyramid.rescale_losses);
         let net = weights::initialise(SinDdm::new(8, &device), Seed(1));
-        for step in 0..3 {
+        for (step, loss) in [(0, NoiseLoss::L1), (1, NoiseLoss::L1), (2, NoiseLoss::L1), (0, NoiseLoss::L2)] {
             let draw = Draw::new(&sinddm, &pyramid, Seed(2), step);
             let scale = Scale::new(&pyramid.scales[draw.scale], &device);
             let of = |part| {
-                let (loss, gradients) = loss_and_gradients(&net, &schedule, &scale, &draw, part);
+                let (loss, gradients) = loss_and_gradients(&net, &schedule, &scale, &draw, part, loss);
                 let mut moved = NamedOptimizer::new(SgdConfig::new().build());
                 (loss.into_scalar::<f32>(), weights::collect(&moved.step(1.0, net.clone(), gradients).valid()))
             };

@@ -48,6 +48,8 @@ pub struct Sinddm {
     /// up. Without a value, as many as the device's memory holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
+    /// How far the predicted noise is from the noise.
+    pub loss: NoiseLoss,
     /// Number format of the training.
     pub precision: Precision,
     /// Optimiser steps.
@@ -88,6 +90,7 @@ impl Default for Sinddm {
             dim: 160,
             batch: 32,
             micro_batch: None,
+            loss: NoiseLoss::L1,
             precision: Precision::F32,
             steps: 120_001,
             lr: 1e-3,
@@ -182,6 +185,7 @@ pub(super) const KNOBS: &[Knob] = &[
     Knob::deviation("sinddm.dim").multiples(2, 2, 2048),
     Knob::deviation("sinddm.batch").whole(1, BATCH_MAX),
     Knob::execution("sinddm.micro_batch").whole(1, BATCH_MAX),
+    Knob::deviation("sinddm.loss"),
     Knob::reading(
         "sinddm.precision",
         Reading {
@@ -404,6 +408,17 @@ pub enum RescaleLoss {
     U8Wrap,
     /// Signed arithmetic, for study: sampling then starts almost without noise.
     Signed,
+}
+
+/// A distance of the predicted noise from the noise; see [`Sinddm::loss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseLoss {
+    /// The mean absolute error, as in the reference. The best prediction is then a median: where
+    /// fewer than half of the pictures have the object, noise becomes background.
+    L1,
+    /// The mean squared error.
+    L2,
 }
 
 /// A combination of rescale losses; see [`Sinddm::loss_pool`].

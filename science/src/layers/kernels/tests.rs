@@ -1,5 +1,6 @@
 //! The kernels against the operations of burn that they stand in for.
 
+use burn::tensor::FloatDType;
 use burn::tensor::activation::relu;
 use burn::tensor::module::{batch_norm_train, conv2d};
 use burn::tensor::ops::ConvOptions;
@@ -94,4 +95,36 @@ fn normalisations_and_their_gradients_are_those_of_burn() {
     let theirs = batch_norm_train(x.clone(), weight, bias, 1e-5);
     let statistics = |tensors: [Tensor<1>; 2]| tensors.map(Tensor::into_data).to_vec();
     check(statistics([mean, variance]), statistics([theirs.mean, theirs.variance]), "statistics");
+}
+
+#[test]
+fn values_kept_in_16_bits_are_computed_with_in_32() {
+    let narrow = |tensor: Tensor<4>| Tensor::from_inner(tensor.inner().cast(FloatDType::BF16)).require_grad();
+    let wide = |tensor: &Tensor<4>| Tensor::from_inner(tensor.clone().inner().cast(FloatDType::F32)).require_grad();
+    let [x, weight] = [noise([2, 9, 7, 8], "x"), noise([10, 9, 3, 3], "w")].map(narrow);
+    let probe = narrow(noise([2, 10, 7, 8], "probe"));
+    let shapes = Conv {
+        batch: 2,
+        inputs: 9,
+        outputs: 10,
+        size: [7, 8],
+        kernel: [3; 2],
+        stride: [1; 2],
+        padding: [1; 2],
+        dilation: [1; 2],
+        groups: 1,
+    };
+    let all = |x: Tensor<4>, weight: Tensor<4>, probe: Tensor<4>| {
+        let output = convolve(x.clone(), weight.clone(), None, shapes);
+        assert_eq!(output.dtype(), x.dtype());
+        let gradients = (output.clone() * probe.clone()).sum().backward();
+        let of_conv = [x.grad(&gradients), weight.grad(&gradients)].map(Option::unwrap);
+        let active = gelu(probe.clone());
+        let gradients = active.clone().sum().backward();
+        let of_gelu = [active.inner(), probe.grad(&gradients).unwrap()];
+        let all = [output.inner()].into_iter().chain(of_conv).chain(of_gelu);
+        all.map(|tensor| tensor.cast(FloatDType::BF16).into_data()).collect::<Vec<_>>()
+    };
+    let (ours, theirs) = (all(x.clone(), weight.clone(), probe.clone()), all(wide(&x), wide(&weight), wide(&probe)));
+    assert_eq!(ours, theirs);
 }
