@@ -23,6 +23,7 @@ use crate::text::FIELD_BYTES;
 pub mod cost;
 mod data;
 mod lineage;
+pub mod rates;
 mod study;
 
 pub use data::{Data, InvalidData, Missing, RawClass, WEIGHTS_FILE};
