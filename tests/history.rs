@@ -394,6 +394,10 @@ impl Tables for Faulty {
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
         Ok(vec![])
     }
+
+    fn finished(&mut self, _: RunId, _: u32) -> Result<Vec<Attempt>, Error> {
+        Ok(vec![])
+    }
 }
 
 #[tokio::test]

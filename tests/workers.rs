@@ -18,7 +18,8 @@ use domain::runner::registry::Role;
 use domain::runner::scheduler::Scheduler;
 use domain::runner::task::{Attempt, FencingToken, WorkerId};
 use domain::runner::work::Work;
-use domain::study::stage::{Failure, FailureCode, Stage};
+use domain::study::plan::rates::Measurement;
+use domain::study::stage::{Failure, FailureCode, Stage, StageKind};
 use proto::channel::{Credentials, call, connect};
 use proto::identity::Identity;
 use proto::status::{Reason, of_verdict, reason};
@@ -34,9 +35,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::harness::cluster::{Cluster, stages};
+use crate::harness::cluster::{Cluster, stages, tasks};
 use crate::harness::command::{log, shell, submit};
-use crate::harness::program::{Running, is_root, run};
+use crate::harness::program::{Running, is_root, run, run_in};
 use crate::harness::{eventually, soon};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -526,4 +527,43 @@ async fn a_terminal_is_not_steered_and_a_log_in_a_pipe_is_what_was_said() {
         Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap()
     });
     assert_eq!(String::from_utf8_lossy(&seen.stdout), r"\u001b]0;mine\u0007\u001b[2J");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_tasks_took_is_told_of_the_workers_that_are_there() {
+    let cluster = Cluster::start().await;
+    let told = || async {
+        let answer = cluster.cluster().list_measurements(call(v1::ListMeasurementsRequest {})).await;
+        answer.unwrap().into_inner()
+    };
+    assert_eq!(told().await, v1::ListMeasurementsResponse::default());
+    cluster.submit().await;
+    let gate = cluster.path("gate");
+    let one = cluster.worker("one", &[("FAKE_GATE", &gate)]);
+    let two = cluster.worker("two", &[("FAKE_GATE", &gate)]);
+    cluster.until("both have all hands full", |status| status.running == 4).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(cluster.end().await.state(), v1::RunState::Succeeded);
+    let all = told().await;
+    assert_eq!((all.measurements.len(), all.slots), (tasks(), 4));
+    let measured = all.measurements.into_iter().map(|each| Measurement::try_from(each).unwrap());
+    let measured: Vec<Measurement> = measured.collect();
+    assert!(measured.iter().all(|each| each.flop > 0.0 && each.seconds >= 0.0), "{measured:?}");
+    assert_eq!(measured.iter().filter(|each| each.stage == StageKind::SinddmTrain).count(), 12);
+    // What the one that is left has done.
+    one.drain().await;
+    let changes = cluster.changes().await;
+    let of_two = changes.iter().filter(|change| change.state == "succeeded" && change.worker == "two").count();
+    assert!((1..measured.len()).contains(&of_two));
+    let left = soon("one has left", || async { Some(told().await).filter(|told| told.slots == 2) }).await;
+    assert_eq!(left.measurements.len(), of_two);
+    // What those did that there were, if there is nobody.
+    two.drain().await;
+    let nobody = soon("two has left", || async { Some(told().await).filter(|told| told.slots == 0) }).await;
+    assert_eq!(nobody.measurements.len(), measured.len());
+    let state = cluster.path("state");
+    let planned =
+        tokio::task::spawn_blocking(move || run_in(&state, "plan --scale smoke --json")).await.unwrap().json();
+    assert_eq!(planned["estimate"]["source"], "finished_tasks");
+    assert_eq!(planned["estimate"]["finished_tasks"], tasks());
 }

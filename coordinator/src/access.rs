@@ -136,6 +136,7 @@ const METHODS: &[(&str, Allowed, Load)] = &[
     ("/lithogen.v1.ArtifactService/PutBlob", WRITERS, Upload),
     ("/lithogen.v1.ArtifactService/VerifyArtifacts", ADMINS, Waiting),
     ("/lithogen.v1.ClusterService/DrainWorker", ADMINS, Question),
+    ("/lithogen.v1.ClusterService/ListMeasurements", READERS, Question),
     ("/lithogen.v1.ClusterService/ListWorkers", READERS, Question),
     ("/lithogen.v1.ClusterService/ReadmitWorker", ADMINS, Question),
     ("/lithogen.v1.RegistrationService/CreateToken", ADMINS, Small),

@@ -43,6 +43,7 @@ mod intake;
 pub mod journal;
 pub mod listen;
 pub mod logs;
+mod measured;
 pub mod pki;
 pub mod reactor;
 pub mod room;

@@ -11,6 +11,7 @@ use domain::id::{ArtifactId, TaskKey};
 use domain::resources::{self, Gpu, GpuPart, Offer};
 use domain::runner::task::{Attempt, FencingToken, Grant, GrantedInput, WorkerId};
 use domain::seed::Seed;
+use domain::study::plan::rates::Measurement;
 use domain::study::stage::{Failure, FailureCode, Progress, Stage};
 use domain::text::cut;
 use serde_json::from_str;
@@ -165,6 +166,20 @@ pub fn offer(hello: v1::Hello) -> Offer {
 impl From<Gpu> for v1::Gpu {
     fn from(gpu: Gpu) -> Self {
         v1::Gpu { name: gpu.name, memory_mib: gpu.memory_mib }
+    }
+}
+
+impl From<Measurement> for v1::Measurement {
+    fn from(Measurement { stage, flop, seconds }: Measurement) -> Self {
+        Self { stage: stage.name().to_owned(), flop, seconds }
+    }
+}
+
+impl TryFrom<v1::Measurement> for Measurement {
+    type Error = InvalidField;
+
+    fn try_from(v1::Measurement { stage, flop, seconds }: v1::Measurement) -> Result<Self, InvalidField> {
+        Ok(Self { stage: stage.parse().map_err(|error| invalid("stage", error))?, flop, seconds })
     }
 }
 

@@ -46,7 +46,8 @@ messages! {
     SaveCheckpointRequest SaveCheckpointResponse AppendLogRequest AppendLogResponse CreateTokenRequest
     CreateTokenResponse ListTokensRequest ListTokensResponse RevokeTokenRequest RevokeTokenResponse EnrolRequest
     EnrolResponse RenewRequest RenewResponse RevokeIdentityRequest RevokeIdentityResponse ListIdentitiesRequest
-    ListIdentitiesResponse GetServerInfoRequest GetServerInfoResponse
+    ListIdentitiesResponse GetServerInfoRequest GetServerInfoResponse ListMeasurementsRequest
+    ListMeasurementsResponse
 }
 
 fn grant() -> Grant {

@@ -1,6 +1,6 @@
 //! What every journal does. `check` is the whole of it.
 
-use coordinator::history::{self, Change, Tail};
+use coordinator::history::{self, Attempt, Change, Tail};
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{self, Journal};
 use domain::runner::scheduler::Scheduler;
@@ -178,6 +178,7 @@ fn tables_are_what_the_events_say(open: Open<'_>, open_empty: Open<'_>, dump: &d
     }
     // And they are what the scheduler holds.
     let mut tables = journal.tables().unwrap();
+    let mut finished = vec![];
     for key in Story::tasks() {
         let task = scheduler.task(key).unwrap();
         let attempts = tables.attempts(key).unwrap();
@@ -193,6 +194,17 @@ fn tables_are_what_the_events_say(open: Open<'_>, open_empty: Open<'_>, dump: &d
         assert_eq!(*state, [word.to_owned(), artifact.unwrap_or_default()]);
         let under_way = attempts.iter().filter(|attempt| attempt.end.is_none()).count();
         assert_eq!(under_way, usize::from(matches!(task.state, State::Leased(_))));
+        finished.extend(attempts.into_iter().filter(|attempt| {
+            attempt.attempt == 1 && attempt.end.as_ref().is_some_and(|end| end.outcome == "succeeded")
+        }));
+    }
+    finished.sort_by_key(|attempt| std::cmp::Reverse(attempt.token));
+    for run in Story::runs() {
+        let of_run = finished.iter().filter(|attempt| scheduler.runs_of(attempt.task).any(|other| other.id == run));
+        let of_run: Vec<Attempt> = of_run.cloned().collect();
+        assert!(of_run.len() > 3 && of_run.len() < finished.len(), "{}", of_run.len());
+        assert_eq!(tables.finished(run, 10_000).unwrap(), of_run);
+        assert_eq!(tables.finished(run, 3).unwrap(), of_run[..3]);
     }
     let progress = dump(3, "SELECT SUM(tasks), SUM(succeeded + failed + cancelled + open) FROM progress");
     assert_eq!(progress[0][0], progress[0][1]);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use domain::id::RunId;
 use domain::runner::scheduler;
 use domain::runner::task::WorkerId;
 use proto::status::of_reject;
@@ -9,8 +10,12 @@ use proto::v1;
 use proto::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
-use crate::api::find;
+use crate::api::{find, internal};
 use crate::driver::Handle;
+use crate::history::Attempt;
+use crate::journal::Tables;
+use crate::measured::{Question, TASKS};
+use crate::seats::Seat;
 use crate::views::WorkerView;
 
 #[derive(Debug)]
@@ -39,6 +44,23 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let workers = self.driver.read(|knowledge| WorkerView::all(knowledge, Instant::now())).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(v1::Worker::from).collect() }))
+    }
+
+    async fn list_measurements(
+        &self,
+        request: Request<v1::ListMeasurementsRequest>,
+    ) -> Result<Response<v1::ListMeasurementsResponse>, Status> {
+        let seat = Seat::of(&request);
+        let question = self.driver.read(Question::of).await?;
+        let slots = question.slots;
+        let runs: Vec<RunId> = question.runs().collect();
+        let finished = move |tables: &mut dyn Tables| runs.into_iter().map(|run| tables.finished(run, TASKS)).collect();
+        let finished: Vec<Vec<Attempt>> = self.driver.ask(finished).await??;
+        // What is given up by its caller is planned to its end, and counts until then.
+        let planning = tokio::task::spawn_blocking(move || (question.answer(&finished), seat));
+        let (measured, _) = planning.await.map_err(internal)?;
+        let measurements = measured.into_iter().map(v1::Measurement::from).collect();
+        Ok(Response::new(v1::ListMeasurementsResponse { measurements, slots }))
     }
 
     async fn drain_worker(

@@ -213,6 +213,12 @@ pub trait Tables: Send {
     /// # Errors
     /// If the tables cannot be read.
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error>;
+
+    /// The newest first attempts that finished tasks of a run, at most that many.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    fn finished(&mut self, run: RunId, most: u32) -> Result<Vec<Attempt>, Error>;
 }
 
 /// The path whose file name is that of `path` followed by `ending`.

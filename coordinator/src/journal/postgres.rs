@@ -430,6 +430,10 @@ impl Tables for PostgresTables {
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
         self.ask(sql::OPEN, &[])
     }
+
+    fn finished(&mut self, run: RunId, most: u32) -> Result<Vec<Attempt>, Error> {
+        self.ask(sql::FINISHED, &[&run.to_string(), &i64::from(most)])
+    }
 }
 
 fn batch(row: &postgres::Row) -> Result<Batch, postgres::Error> {

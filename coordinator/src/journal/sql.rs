@@ -11,6 +11,11 @@ pub(super) const OPEN: &str = "a.ended IS NULL ORDER BY a.token";
 /// Condition: attempts of a task.
 pub(super) const OF_TASK: &str = "t.task = $1 ORDER BY a.token";
 
+/// Condition: the newest tasks of a run that their first attempt finished.
+pub(super) const FINISHED: &str = "a.outcome = 'succeeded' AND a.attempt = 1 \
+     AND a.task IN (SELECT l.task FROM runs r JOIN run_tasks l ON l.run = r.number WHERE r.run = $1) \
+     ORDER BY a.token DESC LIMIT $2";
+
 /// Condition: attempts of a run that began or ended between two event numbers.
 pub(super) const OF_RUN: &str = "(a.granted >= $1 AND a.granted < $2 OR a.ended >= $1 AND a.ended < $2) \
      AND EXISTS (SELECT 1 FROM runs r JOIN run_tasks l ON l.run = r.number WHERE r.run = $3 AND l.task = a.task) \

@@ -421,6 +421,10 @@ impl Tables for SqliteTables {
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
         self.ask(sql::OPEN, [])
     }
+
+    fn finished(&mut self, run: RunId, most: u32) -> Result<Vec<Attempt>, Error> {
+        self.ask(sql::FINISHED, params![run.to_string(), most])
+    }
 }
 
 fn query<T>(
