@@ -1,16 +1,26 @@
 //! What a study costs: arithmetic, time and memory, as far as can be told before.
 
+use std::time::Duration;
+#[cfg(feature = "worker")]
+use std::time::Instant;
+
+use domain::id::TaskKey;
 use domain::resources::CPU_MEMORY_BYTES;
 use domain::study::experiment::Experiment;
+use domain::study::plan::rates::{Estimate, Measurement, Rates, Span};
 use domain::study::plan::{Plan, cost};
+use proto::channel::call;
+use proto::v1;
+use serde::Serialize;
 
-/// Floating-point operations per second that one core reaches on these stages,
-/// measured on two cores of a server with AVX-512 (docs/benchmarks.md).
-const CORE_FLOPS: f64 = 8e9;
+use crate::remote::Remote;
 
-/// Seconds that each task takes beyond its arithmetic: starting a process,
-/// moving its files.
-const TASK_SECONDS: f64 = 0.1;
+/// Time within which a coordinator has to say how long tasks took.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// About the longest that steps are measured.
+#[cfg(feature = "worker")]
+const MEASURE: Duration = Duration::from_secs(4);
 
 /// Floating-point operations per second that an A100 is expected to sustain: 30 % of its TF32 peak
 /// of 156 TFLOP/s (ALGORITHM 9).
@@ -39,9 +49,108 @@ pub fn total_flop(plan: &Plan) -> f64 {
     cost::flops(plan).iter().sum()
 }
 
-/// Seconds that a plan takes on so many cores, within a factor of two.
-pub fn seconds(plan: &Plan, cores: usize) -> f64 {
-    (total_flop(plan) / CORE_FLOPS + plan.tasks.len() as f64 * TASK_SECONDS) / cores.max(1) as f64
+/// The time that a plan takes, and where its rates are from. With `--json`, this is printed.
+#[derive(Debug, Serialize)]
+pub struct Estimated {
+    #[serde(flatten)]
+    pub estimate: Estimate,
+    #[serde(flatten)]
+    source: Source,
+}
+
+/// Where rates are from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+enum Source {
+    /// Tasks that a coordinator's workers have finished.
+    FinishedTasks { finished_tasks: usize },
+    /// Steps of trainings, in that time.
+    #[cfg(feature = "worker")]
+    MeasuredHere { measured_seconds: f64 },
+    /// Nothing that was measured.
+    Assumed,
+}
+
+/// Rates at which tasks are expected to run.
+#[derive(Debug)]
+pub struct Pace {
+    rates: Rates,
+    source: Source,
+    /// Attempts that run at once, as far as that is known.
+    slots: usize,
+}
+
+impl Pace {
+    /// The rate of what the workers of a coordinator have finished; none if it does not say at
+    /// once, or knows of nothing.
+    pub async fn told_by(remote: &Remote) -> Option<Self> {
+        let mut cluster = remote.cluster();
+        let asked = cluster.list_measurements(call(v1::ListMeasurementsRequest {}));
+        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?.into_inner();
+        // What this version does not know, it does not plan.
+        let measured = answer.measurements.into_iter().filter_map(|each| Measurement::try_from(each).ok());
+        let measured: Vec<Measurement> = measured.collect();
+        let tasks = measured.len();
+        let slots = usize::try_from(answer.slots).unwrap_or(usize::MAX);
+        (tasks > 0).then(|| Self {
+            rates: Rates::of(&measured),
+            source: Source::FinishedTasks { finished_tasks: tasks },
+            slots,
+        })
+    }
+
+    /// The rate of a few steps of the plan's trainings in this process; what is assumed if they
+    /// cannot be measured.
+    #[cfg(feature = "worker")]
+    pub async fn measured_here(experiment: &Experiment, plan: &Plan) -> Self {
+        let began = Instant::now();
+        let (experiment, plan) = (experiment.clone(), plan.clone());
+        let measuring = tokio::task::spawn_blocking(move || science::steps::measure(&experiment, &plan, MEASURE));
+        match measuring.await {
+            Ok(Ok(measured)) if !measured.is_empty() => {
+                let source = Source::MeasuredHere { measured_seconds: began.elapsed().as_secs_f64() };
+                Self { rates: Rates::of(&measured), source, slots: 0 }
+            }
+            _ => Self::assumed(),
+        }
+    }
+
+    /// Programs without the stages measure nothing.
+    #[cfg(not(feature = "worker"))]
+    pub async fn measured_here(_: &Experiment, _: &Plan) -> Self {
+        Self::assumed()
+    }
+
+    /// The rate that is assumed where none is known.
+    pub fn assumed() -> Self {
+        Self { rates: Rates::default(), source: Source::Assumed, slots: 0 }
+    }
+
+    /// The time that a plan takes, but for the tasks that are done: on so many slots, or on
+    /// those that there are.
+    pub fn estimate(&self, plan: &Plan, slots: Option<usize>, is_done: impl Fn(TaskKey) -> bool) -> Estimated {
+        let slots = slots.or(Some(self.slots).filter(|slots| *slots > 0)).unwrap_or_else(cores);
+        Estimated { estimate: self.rates.estimate(plan, slots, is_done), source: self.source }
+    }
+}
+
+impl Estimated {
+    /// The interval of the time and where it is from.
+    pub fn interval(&self) -> String {
+        let Span { low, high, .. } = self.estimate.span;
+        let source = match self.source {
+            Source::FinishedTasks { finished_tasks: 1 } => "from 1 finished task".to_owned(),
+            Source::FinishedTasks { finished_tasks } => format!("from {finished_tasks} finished tasks"),
+            #[cfg(feature = "worker")]
+            Source::MeasuredHere { measured_seconds } => format!("measured here in {measured_seconds:.1} s"),
+            Source::Assumed => "assumed, not measured".to_owned(),
+        };
+        format!("{} – {}; {source}", duration(low), duration(high))
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Floating-point operations with the prefix that fits.
@@ -74,5 +183,13 @@ mod tests {
     fn spans_of_time_read_well() {
         assert_eq!(duration(61.0), "61 s");
         assert_eq!(duration(7200.0), "2.0 h");
+    }
+
+    #[test]
+    fn an_estimate_says_where_it_is_from() {
+        let plan = Plan { tasks: vec![] };
+        let interval = |source| Pace { source, ..Pace::assumed() }.estimate(&plan, None, |_| false).interval();
+        assert_eq!(interval(Source::FinishedTasks { finished_tasks: 166 }), "0 s – 0 s; from 166 finished tasks");
+        assert_eq!(interval(Source::Assumed), "0 s – 0 s; assumed, not measured");
     }
 }

@@ -166,7 +166,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Journal(args) => commands::journal::run(&args.command),
         Command::Cell(args) => block_on(commands::cell::run(&args.command)),
         Command::Paper(args) => commands::paper::run(&args.command),
-        Command::Plan(args) => commands::plan::run(&args),
+        Command::Plan(args) => block_on(commands::plan::run(&args, quiet)),
         Command::Results(args) => block_on(commands::results::run(&args)),
         Command::Status(args) => block_on(commands::status::run(&args)),
         Command::Submit(args) => block_on(commands::submit::run(&args, quiet)),

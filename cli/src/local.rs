@@ -106,22 +106,26 @@ pub async fn ask<T, F: Future<Output = anyhow::Result<T>>>(
         })
         .await;
     match answer {
-        Err(error) if is_in_use(&error) => {
-            if proto::channel::socket_path(state).exists() {
-                question(Remote::of_state(state)?).await
-            } else {
-                // Its path was too long for a socket; then the port is for this machine.
-                let path = address_file(state);
-                let url = std::fs::read_to_string(&path);
-                let url = url.with_context(|| format!("cannot read {}", path.display()))?;
-                question(Remote::new(url.trim())?).await
-            }
-        }
+        Err(error) if is_in_use(&error) => question(running(state)?).await,
         answer => {
             local.stop().await?;
             answer
         }
     }
+}
+
+/// A connection to the coordinator that runs on a state folder.
+///
+/// # Errors
+/// If there is no trace of one.
+pub fn running(state: &Path) -> anyhow::Result<Remote> {
+    if proto::channel::socket_path(state).exists() {
+        return Remote::of_state(state);
+    }
+    // Its path was too long for a socket; then the port is for this machine.
+    let path = address_file(state);
+    let url = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Remote::new(url.trim())
 }
 
 /// Whether a coordinator could not start as another has its folder.

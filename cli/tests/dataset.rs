@@ -49,7 +49,7 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
     assert!(findings(&checkup, "warning").iter().any(|text| text.starts_with(untested)), "{checkup}");
     let brushite = checkup["classes"].as_array().unwrap().iter().find(|class| class["class"] == "IVd").unwrap();
     assert_eq!(brushite["tested"].as_array().unwrap().len(), 5);
-    let planned = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
+    let planned = lithogen(&["plan", "--scale", "smoke", "--data", "stones", "--measure", "never"], root);
     assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
 
     let pictures = |folder: &Path| {
@@ -99,7 +99,7 @@ fn good_data_pass_whatever_their_folders_are_called_and_every_fault_is_named() {
     assert!(alike.iter().any(|text| text.contains("z.png look alike")), "{alike:#?}");
     let class = checkup["classes"].as_array().unwrap().iter().find(|class| class["masks"] == 1).unwrap();
     assert_eq!((class["dataset"].as_str(), class["class"].as_str()), (Some("A"), Some("Va")));
-    let refused = lithogen(&["plan", "--scale", "smoke", "--data", "stones"], root);
+    let refused = lithogen(&["plan", "--scale", "smoke", "--data", "stones", "--measure", "never"], root);
     assert_eq!(refused.status.code(), Some(4));
 }
 

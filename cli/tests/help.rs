@@ -46,7 +46,7 @@ fn completions_are_a_script_for_the_shell() {
 
 #[test]
 fn the_plan_of_the_paper_counts_as_the_paper_does() {
-    let plan = lithogen(&["plan", "--scale", "paper"]);
+    let plan = lithogen(&["plan", "--scale", "paper", "--measure", "never"]);
     has_all(
         &plan,
         &[
@@ -67,6 +67,47 @@ fn a_plan_as_json_names_each_task_once() {
     assert_eq!((tasks.len(), keys.len()), (118, 118));
     let needs = tasks.iter().flat_map(|task| task["needs"].as_array().unwrap());
     assert!(needs.map(|need| need.as_str().unwrap()).all(|need| keys.contains(need)));
+}
+
+#[test]
+fn a_plan_as_json_says_how_long_it_takes_and_by_what() {
+    let plan: Value = serde_json::from_str(&lithogen(&["plan", "--scale", "smoke", "--json"])).unwrap();
+    let estimate = &plan["estimate"];
+    assert_eq!(estimate["source"], "assumed");
+    let number = |name: &str| estimate[name].as_f64().unwrap();
+    assert!(0.0 < number("low") && number("low") < number("seconds") && number("seconds") < number("high"));
+    assert!(number("slots") >= 1.0);
+    let stages = estimate["stages"].as_array().unwrap();
+    let training = stages.iter().find(|of_stage| of_stage["stage"] == "sinddm.train").unwrap();
+    assert_eq!(training["basis"], "assumed");
+    let in_slots: f64 = stages.iter().map(|of_stage| of_stage["seconds"].as_f64().unwrap()).sum();
+    assert!(in_slots >= number("seconds"), "{in_slots}: {estimate}");
+}
+
+#[test]
+fn a_coordinator_that_is_away_does_not_keep_people_from_planning() {
+    // Bound and let go: nobody listens there.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let arguments = ["plan", "--scale", "smoke", "--measure", "never", "--coordinator", &url];
+    let planned = Command::cargo_bin("lithogen").unwrap().args(arguments).assert().success();
+    let [out, err] =
+        [&planned.get_output().stdout, &planned.get_output().stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(err.contains(&format!("no coordinator at {url} tells how long tasks took")), "{err}");
+    assert!(out.contains("assumed, not measured"), "{out}");
+}
+
+#[cfg(feature = "worker")]
+#[test]
+fn a_plan_for_people_is_measured_here_unless_they_say_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let plan = lithogen(&["plan", "--scale", "smoke", "--state", state]);
+    assert!(plan.lines().any(|line| line.starts_with("cost ") && line.contains("; measured here in ")), "{plan}");
+    assert!(
+        lithogen(&["plan", "--scale", "smoke", "--state", state, "--measure", "never"])
+            .contains("; assumed, not measured)")
+    );
 }
 
 #[test]

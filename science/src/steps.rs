@@ -2,13 +2,17 @@
 //! sizes of the paper, on values that are random. `lithogen bench compute` has the same in
 //! PyTorch.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
+use domain::resources::CPU_MEMORY_BYTES;
 use domain::seed::Seed;
-use domain::study::experiment::{DdpmTraining, Network, Precision, Sinddm};
+use domain::study::experiment::{DdpmTraining, Experiment, Network, Precision, Sinddm};
+use domain::study::plan::rates::{Measurement, TASK_SECONDS};
+use domain::study::plan::{Plan, cost};
+use domain::study::stage::{Stage, StageKind};
 use domain::study::stone::CLASSES;
 use image::RgbImage;
 
@@ -47,11 +51,11 @@ impl Step {
     /// All of them.
     #[rustfmt::skip]
     pub const ALL: &[Step] = &[
-        Step { name: "sinddm_train_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, Precision::F32) },
-        Step { name: "sinddm_train_bf16_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, Precision::Bf16) },
+        Step { name: "sinddm_train_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, &Sinddm::default(), [8, 100, 132]) },
+        Step { name: "sinddm_train_bf16_8x100x132", gflop: 681.0, prepare: |device| sinddm_train(device, &Sinddm { precision: Precision::Bf16, ..Sinddm::default() }, [8, 100, 132]) },
         Step { name: "sinddm_sample_1x200x264", gflop: 113.5, prepare: |device| sinddm_sample(device, 1) },
         Step { name: "sinddm_sample_16x200x264", gflop: 1816.5, prepare: |device| sinddm_sample(device, 16) },
-        Step { name: "resnet50_train_24x256", gflop: 761.6, prepare: resnet_train },
+        Step { name: "resnet50_train_24x256", gflop: 761.6, prepare: |device| resnet_train(device, &Network::default(), PATCHES, PATCH) },
         Step { name: "resnet50_infer_24x256", gflop: 256.3, prepare: resnet_infer },
         Step { name: "inception_sifid_1056x800", gflop: 11.9, prepare: inception_sifid },
         Step { name: "ddpm_train_4x128", gflop: 700.0, prepare: ddpm_train },
@@ -76,6 +80,83 @@ impl Step {
     }
 }
 
+/// A training step on a number of pictures, to be timed for an estimate.
+struct SizedStep<'a> {
+    /// Floating-point operations for one picture.
+    flop: f64,
+    /// Most pictures.
+    batch: u32,
+    prepare: Box<dyn Fn(usize) -> Box<dyn FnMut()> + 'a>,
+}
+
+/// How long the trainings of a plan take on one thread of this processor, by a step at each of
+/// their sizes or as many as fit into about so much time.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn measure(
+    experiment: &Experiment,
+    plan: &Plan,
+    most: Duration,
+) -> Result<Vec<Measurement>, rayon::ThreadPoolBuildError> {
+    let first = |stage| plan.tasks.iter().zip(cost::flops(plan)).find(|(task, _)| task.stage.kind() == stage);
+    let trainings = [first(StageKind::SinddmTrain), first(StageKind::ClassifyTrain)];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let measured = trainings.into_iter().flatten().map(|(task, flop)| {
+        let speed = pool.install(|| speed(&sizes(&task.stage, experiment, &Device::flex()), most / 2));
+        let seconds = TASK_SECONDS + flop / speed;
+        Measurement { stage: task.stage.kind(), flop, seconds }
+    });
+    Ok(measured.collect())
+}
+
+/// The steps of a training, small ones first.
+fn sizes<'a>(stage: &'a Stage, experiment: &Experiment, device: &'a Device) -> Vec<SizedStep<'a>> {
+    match stage {
+        Stage::SinddmTrain { sinddm } => {
+            let size = |[width, height]: [u32; 2]| SizedStep {
+                flop: 6.0 * cost::diffusion_mac(sinddm) * f64::from(width) * f64::from(height),
+                batch: sinddm.at_once([width, height], CPU_MEMORY_BYTES),
+                prepare: Box::new(move |batch| sinddm_train(device, sinddm, [batch, height as usize, width as usize])),
+            };
+            sinddm.planned_geometry().sizes.into_iter().map(size).collect()
+        }
+        Stage::ClassifyTrain(training) => {
+            let size = experiment.patch.size;
+            vec![SizedStep {
+                flop: 6.0 * cost::network_mac(&training.network, size),
+                batch: training.batch,
+                prepare: Box::new(move |batch| resnet_train(device, &training.network, batch, size as usize)),
+            }]
+        }
+        _ => vec![],
+    }
+}
+
+/// Floating-point operations per second over one step at each size, as long as there is time.
+fn speed(sizes: &[SizedStep<'_>], most: Duration) -> f64 {
+    let began = Instant::now();
+    let time = |size: &SizedStep<'_>, batch: u32| {
+        let mut step = (size.prepare)(batch as usize);
+        let began = Instant::now();
+        step();
+        (size.flop * f64::from(batch), began.elapsed().as_secs_f64())
+    };
+    let Some(first) = sizes.first() else { return 0.0 };
+    // The first step of a process takes longer than others, and says how much more there is time for.
+    let (mut flop, mut seconds) = time(first, first.batch.min(2));
+    for (at, size) in sizes.iter().enumerate() {
+        let left = most.saturating_sub(began.elapsed()).as_secs_f64() / (sizes.len() - at) as f64;
+        let batch = size.batch.min((left * flop / seconds / size.flop) as u32);
+        if batch == 0 {
+            break;
+        }
+        let (more, took) = time(size, batch);
+        (flop, seconds) = if at == 0 { (more, took) } else { (flop + more, seconds + took) };
+    }
+    flop / seconds
+}
+
 fn noise<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     let values = random::normals(&mut random::stream(Seed(1), "x", 0), shape.iter().product());
     Tensor::from_data(TensorData::new(values, shape), device)
@@ -86,19 +167,19 @@ fn times(batch: usize) -> Vec<u32> {
     (0..batch as u32).collect()
 }
 
-fn sinddm(device: &Device) -> SinDdm {
-    weights::initialise(SinDdm::new(Sinddm::default().dim as usize, device), Seed(1))
+fn sinddm(device: &Device, sinddm: &Sinddm) -> SinDdm {
+    weights::initialise(SinDdm::new(sinddm.dim as usize, device), Seed(1))
 }
 
-fn sinddm_train(device: &Device, precision: Precision) -> Box<dyn FnMut()> {
-    let device = device.clone().autodiff();
-    let x = noise([8, 3, 100, 132], &device);
+fn sinddm_train(device: &Device, knobs: &Sinddm, [batch, height, width]: [usize; 3]) -> Box<dyn FnMut()> {
+    let (device, precision) = (device.clone().autodiff(), knobs.precision);
+    let x = noise([batch, 3, height, width], &device);
     let mut rule = NamedOptimizer::new(adam().build());
-    let mut moving = Some(sinddm(&device));
+    let mut moving = Some(sinddm(&device, knobs));
     Box::new(move || {
         let Some(net) = moving.take() else { return };
         let computing = precision::cast(&net, precision);
-        let loss = (computing.forward(x.clone(), &times(8), 0) - x.clone()).abs().mean();
+        let loss = (computing.forward(x.clone(), &times(batch), 0) - x.clone()).abs().mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &computing);
         moving = Some(rule.step(1e-3, net, precision::widened(gradients, &computing)));
         let _ = loss.into_scalar::<f32>();
@@ -106,28 +187,28 @@ fn sinddm_train(device: &Device, precision: Precision) -> Box<dyn FnMut()> {
 }
 
 fn sinddm_sample(device: &Device, batch: usize) -> Box<dyn FnMut()> {
-    let (net, x) = (sinddm(device), noise([batch, 3, 200, 264], device));
+    let (net, x) = (sinddm(device, &Sinddm::default()), noise([batch, 3, 200, 264], device));
     Box::new(move || {
         let _ = net.forward(x.clone(), &times(batch), 0).sum().into_scalar::<f32>();
     })
 }
 
-fn resnet(device: &Device) -> ResNet {
-    weights::initialise(ResNet::new(&Network::default(), device), Seed(1))
+fn resnet(device: &Device, network: &Network) -> ResNet {
+    weights::initialise(ResNet::new(network, device), Seed(1))
 }
 
-fn resnet_train(device: &Device) -> Box<dyn FnMut()> {
+fn resnet_train(device: &Device, network: &Network, batch: usize, size: usize) -> Box<dyn FnMut()> {
     let device = device.clone().autodiff();
-    let x = noise([PATCHES, 3, PATCH, PATCH], &device);
-    let truth = (0..PATCHES * CLASSES).map(|at| f32::from(at % CLASSES == at / CLASSES % CLASSES)).collect::<Vec<_>>();
-    let truth = Tensor::<2>::from_data(TensorData::new(truth, [PATCHES, CLASSES]), &device);
+    let x = noise([batch, 3, size, size], &device);
+    let truth = (0..batch * CLASSES).map(|at| f32::from(at % CLASSES == at / CLASSES % CLASSES)).collect::<Vec<_>>();
+    let truth = Tensor::<2>::from_data(TensorData::new(truth, [batch, CLASSES]), &device);
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let mut rule = NamedOptimizer::new(SgdConfig::new().with_momentum(Some(momentum)).build());
-    let (mut moving, mut step) = (Some(resnet(&device)), 0);
+    let (mut moving, mut step) = (Some(resnet(&device, network)), 0);
     Box::new(move || {
         let Some(net) = moving.take() else { return };
         let scores = net.forward(x.clone(), Some(&mut random::stream(Seed(1), "dropout", step)));
-        let loss = (log_softmax(scores, 1) * truth.clone()).sum() / -(PATCHES as f64);
+        let loss = (log_softmax(scores, 1) * truth.clone()).sum() / -(batch as f64);
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         moving = Some(rule.step(1e-3, net, gradients));
         step += 1;
@@ -136,7 +217,7 @@ fn resnet_train(device: &Device) -> Box<dyn FnMut()> {
 }
 
 fn resnet_infer(device: &Device) -> Box<dyn FnMut()> {
-    let (net, x) = (resnet(device), noise([PATCHES, 3, PATCH, PATCH], device));
+    let (net, x) = (resnet(device, &Network::default()), noise([PATCHES, 3, PATCH, PATCH], device));
     Box::new(move || {
         let _ = net.forward(x.clone(), None).sum().into_scalar::<f32>();
     })
@@ -175,4 +256,45 @@ fn swin2sr(device: &Device) -> Box<dyn FnMut()> {
     let net = weights::initialise(Swin2Sr::new(&Swin2SrConfig::compressed(), &device), Seed(1));
     let picture = picture(264, 200);
     Box::new(move || drop(net.enlarge(&picture, Script { crop: true, tiling: None }, &device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use domain::study::experiment::Scale;
+    use domain::study::overrides;
+    use domain::study::plan::{Data, plan};
+
+    use super::*;
+
+    #[test]
+    fn the_trainings_of_a_study_are_measured_soon() {
+        let experiment = overrides::resolve(Scale::Smoke, None, &[]).unwrap();
+        let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
+        let measured = measure(&experiment, &plan, Duration::from_secs(1)).unwrap();
+        assert_eq!(
+            measured.iter().map(|each| each.stage).collect::<Vec<_>>(),
+            [StageKind::SinddmTrain, StageKind::ClassifyTrain]
+        );
+        for each in measured {
+            let speed = each.flop / each.seconds;
+            assert!((1e6..1e13).contains(&speed), "{speed} FLOP/s in {each:?}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_time_two_pictures_are_enough() {
+        let taken = RefCell::new(vec![]);
+        let size = |flop| SizedStep {
+            flop,
+            batch: 8,
+            prepare: Box::new(|batch| -> Box<dyn FnMut()> {
+                taken.borrow_mut().push(batch);
+                Box::new(|| ())
+            }),
+        };
+        assert!(speed(&[size(1e9), size(1e10)], Duration::ZERO) > 0.0);
+        assert_eq!(taken.into_inner(), [2]);
+    }
 }

@@ -110,6 +110,22 @@ pub struct Plan {
     /// Where it would live.
     #[command(flatten)]
     pub state: State,
+    /// Whom to ask how long tasks took.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Whether to time a few training steps here if no coordinator tells how long tasks took;
+    /// by default, it is done unless `--json` is given
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub measure: Option<Measure>,
+}
+
+/// See [`Plan::measure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Time them, within about 5 s
+    Always,
+    /// Assume a rate
+    Never,
 }
 
 /// `lithogen submit`.

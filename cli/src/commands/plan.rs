@@ -6,11 +6,13 @@ use domain::study::plan::{self, Data, cost};
 use domain::study::stone::View;
 use domain::study::trial::Training;
 
-use crate::args::Plan;
+use crate::args::{Measure, Plan};
 use crate::dataset::folders;
-use crate::estimate::{A100_FLOPS, arithmetic, duration, memory, seconds, total_flop};
+use crate::estimate::{A100_FLOPS, Pace, arithmetic, duration, memory, total_flop};
 use crate::exit::{self, Problem};
+use crate::local;
 use crate::out;
+use crate::remote::Remote;
 use crate::spec;
 use crate::weights::WeightsFolder;
 
@@ -18,7 +20,7 @@ use crate::weights::WeightsFolder;
 ///
 /// # Errors
 /// Exit code 2 if the spec is wrong, 4 if the data cannot be used.
-pub fn run(args: &Plan) -> anyhow::Result<()> {
+pub async fn run(args: &Plan, quiet: bool) -> anyhow::Result<()> {
     let experiment = spec::resolve(&args.spec)?;
     let folder = WeightsFolder::new(&args.weights, &args.state.state);
     let weights = folder.needed(&experiment)?;
@@ -29,6 +31,7 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     let drawn = args.data.is_none();
     weights.plan_with(&mut data);
     let plan = plan::plan(&experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
+    let estimated = pace(args, quiet, &experiment, &plan).await.estimate(&plan, None, |_| false);
     if args.json {
         let tasks: Vec<_> = plan
             .tasks
@@ -42,7 +45,8 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
             })
             .collect();
         let document = serde_json::json!({
-            "schema_version": 1, "run_id": plan.id(), "absent_weights": weights.absent, "tasks": tasks,
+            "schema_version": 1, "run_id": plan.id(), "absent_weights": weights.absent, "estimate": estimated,
+            "tasks": tasks,
         });
         out::line(serde_json::to_string_pretty(&document)?);
         return Ok(());
@@ -62,13 +66,15 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
     }
     let flop = total_flop(&plan);
     out::line(format_args!(
-        "cost     {} ≈ {} on two cores (within a factor of two)",
+        "cost     {} ≈ {} in {} ({})",
         arithmetic(flop),
-        duration(seconds(&plan, 2))
+        duration(estimated.estimate.span.seconds),
+        counted(u32::try_from(estimated.estimate.slots).unwrap_or(u32::MAX), "slot"),
+        estimated.interval()
     ));
     if flop > 60.0 * A100_FLOPS {
         out::line(format_args!(
-            "         ≈ {} on one A100 at 30 % of its TF32 peak (within a factor of two)",
+            "         ≈ {} on one A100 at 30 % of its TF32 peak (assumed, not measured)",
             duration(flop / A100_FLOPS)
         ));
     }
@@ -88,6 +94,34 @@ pub fn run(args: &Plan) -> anyhow::Result<()> {
         out::line(format_args!("needs    {line}"));
     }
     Ok(())
+}
+
+/// How fast tasks are: as a coordinator tells, or else as they are here. None has to be there.
+async fn pace(args: &Plan, quiet: bool, experiment: &Experiment, plan: &plan::Plan) -> Pace {
+    let say = |text: &str| {
+        if !quiet {
+            note!("{text}");
+        }
+    };
+    let url = args.remote.coordinator.as_ref();
+    let remote = url.map_or_else(|| local::running(&args.state.state), |url| Remote::new(url));
+    let told = match &remote {
+        Ok(remote) => Pace::told_by(remote).await,
+        Err(_) => None,
+    };
+    if let Some(pace) = told {
+        return pace;
+    }
+    if let Some(url) = url {
+        say(&format!("no coordinator at {url} tells how long tasks took"));
+    }
+    // Scripts that read JSON wait for nothing that they did not ask for.
+    let is_wanted = args.measure.map_or(!args.json, |measure| measure == Measure::Always);
+    if is_wanted && cfg!(feature = "worker") {
+        say("timing a few training steps here, for the estimate");
+        return Pace::measured_here(experiment, plan).await;
+    }
+    Pace::assumed()
 }
 
 /// The study in numbers, one line each.

@@ -1,12 +1,13 @@
 //! `lithogen reproduce`: the whole study in one command.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use domain::study::experiment::Experiment;
 use domain::study::overrides;
-use domain::study::plan;
+use domain::study::plan::{self, Plan};
 use domain::study::results::Results;
 use proto::v1;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use super::watch::{conclude, follow};
 use super::worker as worker_command;
 use crate::args::{OnFailure, Reproduce};
 use crate::dataset::folders::Found;
-use crate::estimate;
+use crate::estimate::{Pace, duration};
 use crate::exit::{self, Problem};
 use crate::local::{Local, address_file, stop_signal, surely_end_within};
 use crate::out;
@@ -56,7 +57,9 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             let remote = Remote::new(url)?;
             let found = spec::prepare(args.data.as_deref(), &experiment, weights, &args.state.state, quiet)?;
             let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
-            announce(&experiment, &found, &status, args.data.is_none(), None, &say)?;
+            announce(&experiment, &found, &status, args.data.is_none(), &say)?;
+            let rest = if status.committed == status.tasks { " · nothing to run" } else { "" };
+            say(format!("          {} cached{rest}", status.committed));
             match watch(&remote, &status, args.on_failure, quiet).await? {
                 Ended::Over(status) => finish(args, &remote, &status, quiet).await,
                 Ended::Interrupted => {
@@ -109,7 +112,13 @@ async fn study(
     let workers = usize::from(args.workers);
     let gpus = worker_command::gpus(&args.device, None, false)?;
     let slots = args.slots.map_or_else(|| (worker_command::slots(gpus.len(), cores) / workers).max(1), usize::from);
-    announce(experiment, &found, &status, args.data.is_none(), Some(workers * slots), &say)?;
+    let plan = announce(experiment, &found, &status, args.data.is_none(), &say)?;
+    if status.committed == status.tasks {
+        say(format!("          {} cached · nothing to run", status.committed));
+    } else if !quiet {
+        let expected = expected(args, experiment, &plan, remote, &status, workers * slots).await?;
+        say(format!("          {} cached · est. {expected}", status.committed));
+    }
     if status.state() == v1::RunState::Succeeded {
         return finish(args, remote, &status, quiet).await;
     }
@@ -182,9 +191,8 @@ fn announce(
     found: &Found,
     status: &v1::RunStatus,
     drawn: bool,
-    cores: Option<usize>,
     say: &impl Fn(String),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Plan> {
     for remark in &found.remarks {
         say(format!("          ✓ {remark}"));
     }
@@ -203,23 +211,29 @@ fn announce(
     let plan = plan::plan(experiment, &found.data)?;
     let stages: Vec<String> = plan.by_stage().iter().map(|(stage, tasks)| format!("{tasks} {stage}")).collect();
     say(format!(" plan     run {}: {} tasks = {}", short(&status.run_id), status.tasks, stages.join(" · ")));
-    let left = f64::from(status.tasks - status.committed) / f64::from(status.tasks.max(1));
-    match (status.committed == status.tasks, cores) {
-        (true, _) => say(format!("          {} cached · nothing to run", status.committed)),
-        (false, Some(cores)) => {
-            let seconds = left * estimate::seconds(&plan, cores.min(worker_command::cores()));
-            let duration = estimate::duration;
-            say(format!(
-                "          {} cached · est. {} ({} – {})",
-                status.committed,
-                duration(seconds),
-                duration(seconds / 2.0),
-                duration(seconds * 2.0)
-            ));
-        }
-        (false, None) => say(format!("          {} cached", status.committed)),
-    }
-    Ok(())
+    Ok(plan)
+}
+
+/// The time that the rest of a run takes.
+async fn expected(
+    args: &Reproduce,
+    experiment: &Experiment,
+    plan: &Plan,
+    remote: &Remote,
+    status: &v1::RunStatus,
+    slots: usize,
+) -> anyhow::Result<String> {
+    let done = if status.committed > 0 { remote.tasks_of(&status.run_id, "succeeded").await? } else { vec![] };
+    let done: BTreeSet<String> = done.into_iter().map(|task| task.task_key).collect();
+    let pace = match Pace::told_by(remote).await {
+        Some(pace) => pace,
+        // What other devices do, the processor does not tell.
+        None if args.device == "cpu" => Pace::measured_here(experiment, plan).await,
+        None => Pace::assumed(),
+    };
+    let slots = slots.min(worker_command::cores());
+    let estimated = pace.estimate(plan, Some(slots), |key| done.contains(&key.to_string()));
+    Ok(format!("{} ({})", duration(estimated.estimate.span.seconds), estimated.interval()))
 }
 
 /// Follows the run to its end or to an interrupt.
