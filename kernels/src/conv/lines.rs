@@ -62,38 +62,36 @@ pub(super) struct Block {
 impl Block {
     /// The block of [`Sums`] on a path: of `MANY` outputs or of one.
     pub(super) fn of_sums<const MANY: bool>(path: Path) -> Self {
-        struct Sizes<const MANY: bool>;
-        impl<const MANY: bool> WithSimd for Sizes<MANY> {
-            type Output = Block;
-
-            fn with_simd<S: Simd>(self, _: S) -> Block {
-                let (outputs, registers) = match (MANY, wide::<S>()) {
-                    (true, true) => (8, 3),
-                    (true, false) => (6, 2),
-                    (false, _) => (1, 8),
-                };
-                Block { outputs, places: registers * S::F32_LANES }
-            }
-        }
-        path.dispatch(Sizes::<MANY>)
+        let (is_wide, lanes) = path.dispatch(Registers);
+        let (outputs, registers) = match (MANY, is_wide) {
+            (true, true) => (8, 3),
+            (true, false) => (6, 2),
+            (false, _) => (1, 8),
+        };
+        Self { outputs, places: registers * lanes }
     }
 
     /// The block of [`Products`] on a path: of `MANY` outputs or of one.
     pub(super) fn of_products<const MANY: bool>(path: Path) -> Self {
-        struct Sizes<const MANY: bool>;
-        impl<const MANY: bool> WithSimd for Sizes<MANY> {
-            type Output = Block;
+        let (is_wide, lanes) = path.dispatch(Registers);
+        let outputs = match (MANY, is_wide) {
+            (true, true) => 8,
+            (true, false) => 4,
+            (false, _) => 1,
+        };
+        Self { outputs, places: lanes }
+    }
+}
 
-            fn with_simd<S: Simd>(self, _: S) -> Block {
-                let outputs = match (MANY, wide::<S>()) {
-                    (true, true) => 8,
-                    (true, false) => 4,
-                    (false, _) => 1,
-                };
-                Block { outputs, places: S::F32_LANES }
-            }
-        }
-        path.dispatch(Sizes::<MANY>)
+/// Tells whether a path is [`wide`], and how many values a register of it holds.
+struct Registers;
+
+impl WithSimd for Registers {
+    type Output = (bool, usize);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        (wide::<S>(), S::F32_LANES)
     }
 }
 
