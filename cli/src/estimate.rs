@@ -99,13 +99,14 @@ impl Pace {
         })
     }
 
-    /// The rate of a few steps of the plan's trainings in this process; what is assumed if they
-    /// cannot be measured.
+    /// The rate of a few steps of the plan's trainings in this process, on so many threads; what is
+    /// assumed if they cannot be measured.
     #[cfg(feature = "worker")]
-    pub async fn measured_here(experiment: &Experiment, plan: &Plan) -> Self {
+    pub async fn measured_here(experiment: &Experiment, plan: &Plan, threads: usize) -> Self {
         let began = Instant::now();
         let (experiment, plan) = (experiment.clone(), plan.clone());
-        let measuring = tokio::task::spawn_blocking(move || science::steps::measure(&experiment, &plan, MEASURE));
+        let measuring =
+            tokio::task::spawn_blocking(move || science::steps::measure(&experiment, &plan, threads, MEASURE));
         match measuring.await {
             Ok(Ok(measured)) if !measured.is_empty() => {
                 let source = Source::MeasuredHere { measured_seconds: began.elapsed().as_secs_f64() };
@@ -117,7 +118,7 @@ impl Pace {
 
     /// Programs without the stages measure nothing.
     #[cfg(not(feature = "worker"))]
-    pub async fn measured_here(_: &Experiment, _: &Plan) -> Self {
+    pub async fn measured_here(_: &Experiment, _: &Plan, _: usize) -> Self {
         Self::assumed()
     }
 

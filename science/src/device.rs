@@ -43,17 +43,20 @@ pub fn check_instructions() -> Result<(), Error> {
     Ok(())
 }
 
-/// Readies the process for computing and nothing else until it ends: its memory does not shrink
-/// any more, and the calling thread is the first of the pool. A call into the pool from outside
-/// would wake a thread and wait for it, which takes longer than a small network's kernels do.
+/// Readies the process for computing on such a processor and nothing else until it ends. Its memory
+/// does not shrink any more, and the thread that computes on the central processor is the first of
+/// the pool: a call into it from outside would wake a thread and wait for it, which takes longer
+/// than a small network's kernels do.
 ///
 /// # Errors
 /// As [`check_instructions`].
-pub fn dedicate() -> Result<(), Error> {
+pub fn dedicate(kind: Kind) -> Result<(), Error> {
     check_instructions()?;
     memory::keep();
-    // A pool that is there already serves as well, only more slowly.
-    let _there_is_one = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    if kind == Kind::Cpu {
+        // The pool that is made without this serves as well, only more slowly.
+        let _there_is_one = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    }
     Ok(())
 }
 

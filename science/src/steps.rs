@@ -89,23 +89,30 @@ struct SizedStep<'a> {
     prepare: Box<dyn Fn(usize) -> Box<dyn FnMut()> + 'a>,
 }
 
-/// How long the trainings of a plan take on one thread of this processor, by a step at each of
-/// their sizes or as many as fit into about so much time.
+/// The largest step, in floating-point operations, that is tried without knowing how long it takes:
+/// a second on most processors, eight on the slowest.
+const FIRST_FLOP: f64 = 64e9;
+
+/// How long the trainings of a plan take on so many threads of this processor, by a step at each
+/// of their sizes or as many as fit into about so much time. A training of which a single picture
+/// takes too long is left out.
 ///
 /// # Errors
 /// If the system gives no thread.
 pub fn measure(
     experiment: &Experiment,
     plan: &Plan,
+    threads: usize,
     most: Duration,
 ) -> Result<Vec<Measurement>, rayon::ThreadPoolBuildError> {
-    let first = |stage| plan.tasks.iter().zip(cost::flops(plan)).find(|(task, _)| task.stage.kind() == stage);
+    let flops = cost::flops(plan);
+    let first = |stage| plan.tasks.iter().zip(&flops).find(|(task, _)| task.stage.kind() == stage);
     let trainings = [first(StageKind::SinddmTrain), first(StageKind::ClassifyTrain)];
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-    let measured = trainings.into_iter().flatten().map(|(task, flop)| {
-        let speed = pool.install(|| speed(&sizes(&task.stage, experiment, &Device::flex()), most / 2));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let measured = trainings.into_iter().flatten().filter_map(|(task, flop)| {
+        let speed = pool.install(|| speed(&sizes(&task.stage, experiment, &Device::flex()), most / 2))?;
         let seconds = TASK_SECONDS + flop / speed;
-        Measurement { stage: task.stage.kind(), flop, seconds }
+        Some(Measurement { stage: task.stage.kind(), flop: *flop, seconds })
     });
     Ok(measured.collect())
 }
@@ -133,8 +140,9 @@ fn sizes<'a>(stage: &'a Stage, experiment: &Experiment, device: &'a Device) -> V
     }
 }
 
-/// Floating-point operations per second over one step at each size, as long as there is time.
-fn speed(sizes: &[SizedStep<'_>], most: Duration) -> f64 {
+/// Floating-point operations per second over one step at each size, as long as there is time;
+/// none if a single picture of the first is too large.
+fn speed(sizes: &[SizedStep<'_>], most: Duration) -> Option<f64> {
     let began = Instant::now();
     let time = |size: &SizedStep<'_>, batch: u32| {
         let mut step = (size.prepare)(batch as usize);
@@ -142,9 +150,13 @@ fn speed(sizes: &[SizedStep<'_>], most: Duration) -> f64 {
         step();
         (size.flop * f64::from(batch), began.elapsed().as_secs_f64())
     };
-    let Some(first) = sizes.first() else { return 0.0 };
+    let first = sizes.first()?;
+    let pictures = first.batch.min(2).min((FIRST_FLOP / first.flop) as u32);
+    if pictures == 0 {
+        return None;
+    }
     // The first step of a process takes longer than others, and says how much more there is time for.
-    let (mut flop, mut seconds) = time(first, first.batch.min(2));
+    let (mut flop, mut seconds) = time(first, pictures);
     for (at, size) in sizes.iter().enumerate() {
         let left = most.saturating_sub(began.elapsed()).as_secs_f64() / (sizes.len() - at) as f64;
         let batch = size.batch.min((left * flop / seconds / size.flop) as u32);
@@ -154,7 +166,7 @@ fn speed(sizes: &[SizedStep<'_>], most: Duration) -> f64 {
         let (more, took) = time(size, batch);
         (flop, seconds) = if at == 0 { (more, took) } else { (flop + more, seconds + took) };
     }
-    flop / seconds
+    Some(flop / seconds)
 }
 
 fn noise<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -272,7 +284,7 @@ mod tests {
     fn the_trainings_of_a_study_are_measured_soon() {
         let experiment = overrides::resolve(Scale::Smoke, None, &[]).unwrap();
         let plan = plan(&experiment, &Data::of_the_paper()).unwrap();
-        let measured = measure(&experiment, &plan, Duration::from_secs(1)).unwrap();
+        let measured = measure(&experiment, &plan, 1, Duration::from_secs(1)).unwrap();
         assert_eq!(
             measured.iter().map(|each| each.stage).collect::<Vec<_>>(),
             [StageKind::SinddmTrain, StageKind::ClassifyTrain]
@@ -294,7 +306,9 @@ mod tests {
                 Box::new(|| ())
             }),
         };
-        assert!(speed(&[size(1e9), size(1e10)], Duration::ZERO) > 0.0);
-        assert_eq!(taken.into_inner(), [2]);
+        assert!(speed(&[size(1e9), size(1e10)], Duration::ZERO).is_some());
+        assert!(speed(&[size(50e9)], Duration::ZERO).is_some(), "one picture, where two are too large");
+        assert_eq!(speed(&[size(1e12)], Duration::MAX), None);
+        assert_eq!(taken.take(), [2, 1]);
     }
 }

@@ -36,7 +36,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
         Kind::Cpu => resources::CPU_MEMORY_BYTES,
         _ => of_gpu().unwrap_or(resources::GPU_MEMORY_BYTES),
     };
-    device::dedicate()?;
+    device::dedicate(kind)?;
     let attempt = science::stages::Attempt {
         seed: order.seed,
         folder: &Folder::new(folder),

@@ -31,7 +31,7 @@ pub async fn run(args: &Plan, quiet: bool) -> anyhow::Result<()> {
     let drawn = args.data.is_none();
     weights.plan_with(&mut data);
     let plan = plan::plan(&experiment, &data).map_err(|error| Problem::new(exit::DATA, error.to_string()))?;
-    let estimated = pace(args, quiet, &experiment, &plan).await.estimate(&plan, None, |_| false);
+    let estimated = pace(args, quiet, &experiment, &plan).await?.estimate(&plan, None, |_| false);
     if args.json {
         let tasks: Vec<_> = plan
             .tasks
@@ -97,20 +97,24 @@ pub async fn run(args: &Plan, quiet: bool) -> anyhow::Result<()> {
 }
 
 /// How fast tasks are: as a coordinator tells, or else as they are here. None has to be there.
-async fn pace(args: &Plan, quiet: bool, experiment: &Experiment, plan: &plan::Plan) -> Pace {
+///
+/// # Errors
+/// If what is given is no address of a coordinator.
+async fn pace(args: &Plan, quiet: bool, experiment: &Experiment, plan: &plan::Plan) -> anyhow::Result<Pace> {
     let say = |text: &str| {
         if !quiet {
             note!("{text}");
         }
     };
     let url = args.remote.coordinator.as_ref();
-    let remote = url.map_or_else(|| local::running(&args.state.state), |url| Remote::new(url));
-    let told = match &remote {
-        Ok(remote) => Pace::told_by(remote).await,
-        Err(_) => None,
+    let remote = match url {
+        Some(url) => Some(Remote::new(url)?),
+        None => local::running(&args.state.state).ok(),
     };
-    if let Some(pace) = told {
-        return pace;
+    if let Some(remote) = remote
+        && let Some(pace) = Pace::told_by(&remote).await
+    {
+        return Ok(pace);
     }
     if let Some(url) = url {
         say(&format!("no coordinator at {url} tells how long tasks took"));
@@ -119,9 +123,9 @@ async fn pace(args: &Plan, quiet: bool, experiment: &Experiment, plan: &plan::Pl
     let is_wanted = args.measure.map_or(!args.json, |measure| measure == Measure::Always);
     if is_wanted && cfg!(feature = "worker") {
         say("timing a few training steps here, for the estimate");
-        return Pace::measured_here(experiment, plan).await;
+        return Ok(Pace::measured_here(experiment, plan, 1).await);
     }
-    Pace::assumed()
+    Ok(Pace::assumed())
 }
 
 /// The study in numbers, one line each.

@@ -112,19 +112,21 @@ async fn study(
     let workers = usize::from(args.workers);
     let gpus = worker_command::gpus(&args.device, None, false)?;
     let slots = args.slots.map_or_else(|| (worker_command::slots(gpus.len(), cores) / workers).max(1), usize::from);
+    let threads = (cores / (workers * slots)).max(1);
     let plan = announce(experiment, &found, &status, args.data.is_none(), &say)?;
-    if status.committed == status.tasks {
+    if status.committed < status.tasks && !quiet {
+        let pace = pace(args, experiment, &plan, remote, threads).await;
+        let slots = (workers * slots).min(cores);
+        let expected = expected(&pace, &plan, remote, &status, slots).await;
+        say(format!("          {} cached{expected}", status.committed));
+    } else {
         say(format!("          {} cached · nothing to run", status.committed));
-    } else if !quiet {
-        let expected = expected(args, experiment, &plan, remote, &status, workers * slots).await?;
-        say(format!("          {} cached · est. {expected}", status.committed));
     }
     if status.state() == v1::RunState::Succeeded {
         return finish(args, remote, &status, quiet).await;
     }
     let drain = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let threads = (cores / (workers * slots)).max(1);
     for number in 0..args.workers {
         let name = format!("local-{number}");
         let state = args.state.state.join("workers").join(&name);
@@ -214,26 +216,25 @@ fn announce(
     Ok(plan)
 }
 
-/// The time that the rest of a run takes.
-async fn expected(
-    args: &Reproduce,
-    experiment: &Experiment,
-    plan: &Plan,
-    remote: &Remote,
-    status: &v1::RunStatus,
-    slots: usize,
-) -> anyhow::Result<String> {
-    let done = if status.committed > 0 { remote.tasks_of(&status.run_id, "succeeded").await? } else { vec![] };
-    let done: BTreeSet<String> = done.into_iter().map(|task| task.task_key).collect();
-    let pace = match Pace::told_by(remote).await {
+/// How fast tasks are on the workers that will run them, each with so many threads.
+async fn pace(args: &Reproduce, experiment: &Experiment, plan: &Plan, remote: &Remote, threads: usize) -> Pace {
+    // What other devices do, the processor does not tell, nor what was done on it.
+    if args.device != "cpu" {
+        return Pace::assumed();
+    }
+    match Pace::told_by(remote).await {
         Some(pace) => pace,
-        // What other devices do, the processor does not tell.
-        None if args.device == "cpu" => Pace::measured_here(experiment, plan).await,
-        None => Pace::assumed(),
-    };
-    let slots = slots.min(worker_command::cores());
+        None => Pace::measured_here(experiment, plan, threads).await,
+    }
+}
+
+/// The time that the rest of a run takes, in words; nothing if the rest is not known.
+async fn expected(pace: &Pace, plan: &Plan, remote: &Remote, status: &v1::RunStatus, slots: usize) -> String {
+    let done = if status.committed > 0 { remote.tasks_of(&status.run_id, "succeeded").await } else { Ok(vec![]) };
+    let Ok(done) = done else { return String::new() };
+    let done: BTreeSet<String> = done.into_iter().map(|task| task.task_key).collect();
     let estimated = pace.estimate(plan, Some(slots), |key| done.contains(&key.to_string()));
-    Ok(format!("{} ({})", duration(estimated.estimate.span.seconds), estimated.interval()))
+    format!(" · est. {} ({})", duration(estimated.estimate.span.seconds), estimated.interval())
 }
 
 /// Follows the run to its end or to an interrupt.

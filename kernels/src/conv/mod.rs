@@ -2,8 +2,8 @@
 //!
 //! | way | for |
 //! |---|---|
-//! | [`direct`] | 3×3 kernels that move by one pixel, of few channels |
-//! | [`winograd`] | 3×3 kernels that move by one pixel, of many |
+//! | [`direct`] | 3×3 kernels that move by one pixel, of few channels on small maps |
+//! | [`winograd`] | other 3×3 kernels that move by one pixel |
 //! | [`depthwise`] | one filter per channel, 3×3, 5×5 or 7×7, that moves by one pixel and keeps the size |
 //! | [`columns`] | everything else |
 

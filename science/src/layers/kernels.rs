@@ -1,7 +1,8 @@
 //! The crate `kernels` as operations of burn, with their gradients, for its backend `flex`.
 //!
 //! burn has the extension mechanism for it: a trait that the backends implement, and a node of
-//! the graph of gradients for each operation. [`serve`] tells for which tensors they stand in.
+//! the graph of gradients for each operation. [`serve`] and [`serve_narrow`] tell for which tensors
+//! they stand in.
 
 use std::borrow::Cow;
 
@@ -27,8 +28,8 @@ pub(super) fn serve<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().without_autodiff() == Device::flex()
 }
 
-/// Whether it is one that [`convolve`] and [`gelu`] take: these also compute with values that are
-/// kept in 16 bits.
+/// Whether a tensor is one that [`convolve`] and [`gelu`] take: these also compute with values that
+/// are kept in 16 bits.
 pub(super) fn serve_narrow<const D: usize>(x: &Tensor<D>) -> bool {
     serve(x) || x.dtype() == DType::BF16 && x.device().without_autodiff() == Device::flex()
 }

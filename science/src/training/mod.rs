@@ -77,13 +77,13 @@ pub fn state<M: Module>(net: &M, average: &M, adam: &NamedOptimizer<Adam>, losse
 }
 
 /// Every step with what `draw` gives for it. Another thread makes it while the step before is at
-/// work, unless one thread computes: the two would only take turns, and `draw` may need that one.
+/// work, unless the caller is the only thread of its pool, which `draw` may need.
 pub fn ahead<'scope, D: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     steps: Range<u32>,
     draw: impl Fn(u32) -> D + Send + 'scope,
 ) -> Box<dyn Iterator<Item = (u32, D)> + 'scope> {
-    if rayon::current_num_threads() == 1 {
+    if rayon::current_num_threads() == 1 && rayon::current_thread_index().is_some() {
         return Box::new(steps.map(move |step| (step, draw(step))));
     }
     let (sender, drawn) = mpsc::sync_channel(1);
@@ -125,6 +125,8 @@ pub fn finish<R: Record + Serialize>(
 mod tests {
     use std::thread;
 
+    use rayon::prelude::*;
+
     use super::*;
 
     #[test]
@@ -132,5 +134,13 @@ mod tests {
         let seen: Vec<(u32, u32)> = thread::scope(|scope| ahead(scope, 3..9, |step| step * step).collect());
         assert_eq!(seen, [(3, 9), (4, 16), (5, 25), (6, 36), (7, 49), (8, 64)]);
         assert_eq!(thread::scope(|scope| ahead(scope, 0..1_000_000, |step| step).next()), Some((0, 0)));
+    }
+
+    #[test]
+    fn the_only_thread_of_a_pool_does_not_wait_for_itself() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let in_pool = |step: u32| (0..step).into_par_iter().sum::<u32>();
+        let seen: Vec<(u32, u32)> = pool.install(|| thread::scope(|scope| ahead(scope, 2..5, in_pool).collect()));
+        assert_eq!(seen, [(2, 1), (3, 3), (4, 6)]);
     }
 }

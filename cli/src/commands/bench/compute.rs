@@ -89,7 +89,7 @@ async fn measured(args: &Compute, quiet: bool) -> anyhow::Result<Report> {
     let usage = |error: device::Error| Problem::new(exit::USAGE, error.to_string());
     let kind = Kind::parse(&args.device).map_err(usage)?;
     let device = kind.open().map_err(usage)?;
-    device::dedicate().map_err(usage)?;
+    device::dedicate(kind).map_err(usage)?;
     if let Some(python) = &args.peer {
         check(python, args.timeout).await?;
     }

@@ -12,8 +12,8 @@ use crate::out;
 /// # Errors
 /// If it cannot be done.
 pub(super) fn run(name: &str, device: &str) -> anyhow::Result<()> {
-    device::dedicate()?;
     let kind = Kind::parse(device)?;
+    device::dedicate(kind)?;
     let device = kind.open()?;
     let mut once = Step::named(name).context("there is no such step")?.prepare(&device);
     out::line(format_args!("ready lithogen {}, {}", env!("CARGO_PKG_VERSION"), device::name(&device)));

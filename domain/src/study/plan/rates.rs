@@ -34,13 +34,13 @@ const ASSUMED: Rate = Rate { typical: 1.0, low: 0.05, high: 2.0, largest: f64::I
 /// Fewest tasks that say by themselves how far tasks are apart.
 const FEW: usize = 5;
 
-/// What is added to the interval below and above fewer tasks.
+/// How far the ends of the interval are moved out where fewer than [`FEW`] tasks were measured.
 const FEW_FACTOR: f64 = 1.5;
 
 /// A task with that many times the arithmetic of the largest that was measured is unlike it.
 const FAR: f64 = 10.0;
 
-/// What is added to the interval below and above for such a task.
+/// How far they are moved out for a task more than [`FAR`] times as large as all that were measured.
 const FAR_FACTOR: f64 = 3.0;
 
 /// How long one task took.
