@@ -21,8 +21,8 @@ const STUDIES: usize = 4;
 /// Most tasks of a study that is planned again.
 const PLANNED: usize = 20_000;
 
-/// Most tasks of one study that are told of.
-pub(crate) const TASKS: u32 = 1000;
+/// Most tasks of each stage of one study that are told of.
+pub(crate) const TASKS: u32 = 100;
 
 /// What there is to be told of.
 pub(crate) struct Question {

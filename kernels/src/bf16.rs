@@ -10,18 +10,12 @@ const PART: usize = 1 << 15;
 
 /// The values in 32 bits.
 pub fn widen(path: Path, values: &[bf16]) -> Vec<f32> {
-    map(path, values, |value| f32::from_bits(u32::from(value.to_bits()) << 16))
+    map(path, values, bf16::to_f32)
 }
 
 /// The values in 16 bits: the nearest, of two that are as near the even one.
 pub fn narrow(path: Path, values: &[f32]) -> Vec<bf16> {
-    map(path, values, |value| {
-        let bits = value.to_bits();
-        let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1))) >> 16;
-        // What is no number must not be rounded to infinity.
-        let quiet = bits >> 16 | 0x40;
-        bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
-    })
+    map(path, values, bf16::from_f32)
 }
 
 /// Applies a function to all values.

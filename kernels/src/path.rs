@@ -87,9 +87,7 @@ impl Path {
             Path::Avx512(simd) => Simd::vectorize(simd, work),
         }
     }
-}
 
-impl Path {
     /// Does work that is written for registers of any size.
     #[inline]
     pub(crate) fn dispatch<W: WithSimd>(self, work: W) -> W::Output {

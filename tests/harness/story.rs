@@ -7,6 +7,7 @@ use domain::id::{ArtifactId, RunId, TaskKey};
 use domain::runner::event::Event;
 use domain::runner::scheduler::{Phase, Scheduler};
 use domain::runner::task::{FencingToken, State, Task};
+use domain::study::experiment::Sinddm;
 use domain::study::plan::TaskSpec;
 use domain::study::stage::Stage;
 use serde_json::{Value, json};
@@ -126,8 +127,10 @@ fn event(value: Value) -> Event {
     serde_json::from_value(value).unwrap()
 }
 
+/// One of two stages.
 fn task(number: u32) -> TaskSpec {
+    let stage = if number.is_multiple_of(2) { Stage::Report } else { Stage::SinddmTrain { sinddm: Sinddm::default() } };
     let task = json!({ "key": Digest::of(&number.to_le_bytes()), "subject": format!("{number}"),
-        "stage": Stage::Report, "version": 1, "inputs": {}, "seed": domain::seed::Seed(1) });
+        "stage": stage, "version": 1, "inputs": {}, "seed": domain::seed::Seed(1) });
     serde_json::from_value(task).unwrap()
 }

@@ -1,5 +1,7 @@
 //! What every journal does. `check` is the whole of it.
 
+use std::collections::BTreeMap;
+
 use coordinator::history::{self, Attempt, Change, Tail};
 use coordinator::journal::snapshot::Snapshot;
 use coordinator::journal::{self, Journal};
@@ -204,7 +206,15 @@ fn tables_are_what_the_events_say(open: Open<'_>, open_empty: Open<'_>, dump: &d
         let of_run: Vec<Attempt> = of_run.cloned().collect();
         assert!(of_run.len() > 3 && of_run.len() < finished.len(), "{}", of_run.len());
         assert_eq!(tables.finished(run, 10_000).unwrap(), of_run);
-        assert_eq!(tables.finished(run, 3).unwrap(), of_run[..3]);
+        let mut of_stage: BTreeMap<String, u32> = BTreeMap::new();
+        let newest = of_run.into_iter().filter(|attempt| {
+            let number = of_stage.entry(attempt.label.split(' ').next().unwrap().to_owned()).or_default();
+            *number += 1;
+            *number <= 2
+        });
+        let newest: Vec<Attempt> = newest.collect();
+        assert!(newest.len() > 2, "several stages");
+        assert_eq!(tables.finished(run, 2).unwrap(), newest);
     }
     let progress = dump(3, "SELECT SUM(tasks), SUM(succeeded + failed + cancelled + open) FROM progress");
     assert_eq!(progress[0][0], progress[0][1]);

@@ -58,8 +58,7 @@ pub async fn run(args: &Reproduce, quiet: bool) -> anyhow::Result<()> {
             let found = spec::prepare(args.data.as_deref(), &experiment, weights, &args.state.state, quiet)?;
             let status = remote.submit(&experiment, &found.data, &found.folders, 0).await?;
             announce(&experiment, &found, &status, args.data.is_none(), &say)?;
-            let rest = if status.committed == status.tasks { " · nothing to run" } else { "" };
-            say(format!("          {} cached{rest}", status.committed));
+            say(cached(&status, ""));
             match watch(&remote, &status, args.on_failure, quiet).await? {
                 Ended::Over(status) => finish(args, &remote, &status, quiet).await,
                 Ended::Interrupted => {
@@ -114,14 +113,13 @@ async fn study(
     let slots = args.slots.map_or_else(|| (worker_command::slots(gpus.len(), cores) / workers).max(1), usize::from);
     let threads = (cores / (workers * slots)).max(1);
     let plan = announce(experiment, &found, &status, args.data.is_none(), &say)?;
+    let mut estimate = String::new();
+    // Nobody waits for a number that nobody reads.
     if status.committed < status.tasks && !quiet {
         let pace = pace(args, experiment, &plan, remote, threads).await;
-        let slots = (workers * slots).min(cores);
-        let expected = expected(&pace, &plan, remote, &status, slots).await;
-        say(format!("          {} cached{expected}", status.committed));
-    } else {
-        say(format!("          {} cached · nothing to run", status.committed));
+        estimate = expected(&pace, &plan, remote, &status, (workers * slots).min(cores)).await;
     }
+    say(cached(&status, &estimate));
     if status.state() == v1::RunState::Succeeded {
         return finish(args, remote, &status, quiet).await;
     }
@@ -214,6 +212,12 @@ fn announce(
     let stages: Vec<String> = plan.by_stage().iter().map(|(stage, tasks)| format!("{tasks} {stage}")).collect();
     say(format!(" plan     run {}: {} tasks = {}", short(&status.run_id), status.tasks, stages.join(" · ")));
     Ok(plan)
+}
+
+/// How much of a run is done already, and what is said of the rest.
+fn cached(status: &v1::RunStatus, rest: &str) -> String {
+    let rest = if status.committed == status.tasks { " · nothing to run" } else { rest };
+    format!("          {} cached{rest}", status.committed)
 }
 
 /// How fast tasks are on the workers that will run them, each with so many threads.

@@ -214,7 +214,7 @@ pub trait Tables: Send {
     /// If the tables cannot be read.
     fn open_attempts(&mut self) -> Result<Vec<Attempt>, Error>;
 
-    /// The newest first attempts that finished tasks of a run, at most that many.
+    /// The newest first attempts that finished tasks of a run, at most that many of each stage.
     ///
     /// # Errors
     /// If the tables cannot be read.

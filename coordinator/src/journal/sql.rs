@@ -11,10 +11,12 @@ pub(super) const OPEN: &str = "a.ended IS NULL ORDER BY a.token";
 /// Condition: attempts of a task.
 pub(super) const OF_TASK: &str = "t.task = $1 ORDER BY a.token";
 
-/// Condition: the newest tasks of a run that their first attempt finished.
-pub(super) const FINISHED: &str = "a.outcome = 'succeeded' AND a.attempt = 1 \
-     AND a.task IN (SELECT l.task FROM runs r JOIN run_tasks l ON l.run = r.number WHERE r.run = $1) \
-     ORDER BY a.token DESC LIMIT $2";
+/// Condition: the newest tasks of each stage of a run that their first attempt finished.
+pub(super) const FINISHED: &str = "a.token IN (SELECT token FROM (SELECT b.token, \
+     ROW_NUMBER() OVER (PARTITION BY s.stage ORDER BY b.token DESC) AS place FROM runs r \
+     JOIN run_tasks l ON l.run = r.number JOIN tasks s ON s.number = l.task JOIN attempts b ON b.task = l.task \
+     WHERE r.run = $1 AND b.outcome = 'succeeded' AND b.attempt = 1) AS finished WHERE place <= $2) \
+     ORDER BY a.token DESC";
 
 /// Condition: attempts of a run that began or ended between two event numbers.
 pub(super) const OF_RUN: &str = "(a.granted >= $1 AND a.granted < $2 OR a.ended >= $1 AND a.ended < $2) \

@@ -21,7 +21,7 @@ fn filtered(
     finish: Finish,
     taps: impl Fn(usize) -> Vec<f32> + Sync,
 ) -> Vec<f32> {
-    let (pixels, width, kernel) = (conv.pixels(), conv.size[1], conv.kernel[0]);
+    let (pixels, kernel) = (conv.pixels(), conv.kernel[0]);
     let layout = Layout::new(conv.size, conv.padding, kernel, Block::of_sums::<false>(path).places);
     let mut output = vec![0.0; maps.len()];
     let work = |(line, sums): &mut (Vec<f32>, Vec<f32>), ((index, out), map): ((usize, &mut [f32]), &[f32])| {
@@ -36,9 +36,7 @@ fn filtered(
         path.run(
             #[inline(always)]
             || {
-                for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks(layout.stride)) {
-                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum + bias);
-                }
+                layout.gather(sums, bias, out);
                 finish.apply(index * pixels, out);
             },
         );
@@ -75,7 +73,7 @@ pub(super) fn weight_gradient(path: Path, conv: &Conv, input: &[f32], gradient: 
 }
 
 fn correlated<const K: usize>(path: Path, conv: &Conv, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let (pixels, width) = (conv.pixels(), conv.size[1]);
+    let pixels = conv.pixels();
     let layout = Layout::new(conv.size, conv.padding, K, Block::of_products::<false>(path).places);
     let mut weight = vec![0.0; conv.weight_len()];
     let work = |(lines, gradients): &mut (Vec<f32>, Vec<f32>), (channel, out): (usize, &mut [f32])| {
@@ -83,7 +81,7 @@ fn correlated<const K: usize>(path: Path, conv: &Conv, input: &[f32], gradient: 
         for (item, (line, values)) in items.enumerate() {
             let map = (item * conv.inputs + channel) * pixels..(item * conv.inputs + channel + 1) * pixels;
             layout.fill(&input[map.clone()], line);
-            layout.spread(width, &gradient[map], values);
+            layout.fill_output(&gradient[map], values);
         }
         let (lines, gradients) = ((&lines[..], layout.line()), (&gradients[..], layout.places));
         let sums = path.dispatch(Products::<K, false> { layout, lines, gradients, batch: conv.batch });

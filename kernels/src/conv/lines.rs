@@ -18,16 +18,21 @@ pub(super) struct Layout {
     /// Length of the kernel in both directions.
     kernel: usize,
     /// From the beginning of one row to that of the next; zeros between rows are shared.
-    pub(super) stride: usize,
+    stride: usize,
     /// Places of output pixels and of what is between their rows, by whole blocks.
     pub(super) places: usize,
 }
 
 impl Layout {
     pub(super) fn new(size: [usize; 2], padding: [usize; 2], kernel: usize, block: usize) -> Self {
-        let stride = size[1] + padding[1];
-        let rows = size[0] + 2 * padding[0] + 1 - kernel;
-        Self { size, padding, kernel, stride, places: (rows * stride).next_multiple_of(block) }
+        let mut layout = Self { size, padding, kernel, stride: size[1] + padding[1], places: 0 };
+        layout.places = (layout.output_size()[0] * layout.stride).next_multiple_of(block);
+        layout
+    }
+
+    /// Height and width of the output.
+    pub(super) fn output_size(&self) -> [usize; 2] {
+        [0, 1].map(|i| self.size[i] + 2 * self.padding[i] + 1 - self.kernel)
     }
 
     /// Values of a line of input.
@@ -42,13 +47,25 @@ impl Layout {
 
     /// Lays out a map of the input; what is around it stays zero.
     pub(super) fn fill(&self, map: &[f32], line: &mut [f32]) {
-        self.spread(self.size[1], map, &mut line[self.padding[0] * self.stride + self.padding[1]..]);
+        self.rows(self.size[1], map, &mut line[self.padding[0] * self.stride + self.padding[1]..]);
     }
 
-    /// Lays out a map of the output, whose rows are of this `width`.
-    pub(super) fn spread(&self, width: usize, map: &[f32], line: &mut [f32]) {
+    /// Lays out a map of the output; what is between its rows stays zero.
+    pub(super) fn fill_output(&self, map: &[f32], line: &mut [f32]) {
+        self.rows(self.output_size()[1], map, line);
+    }
+
+    fn rows(&self, width: usize, map: &[f32], line: &mut [f32]) {
         let rows = line.chunks_mut(self.stride).zip(map.chunks_exact(width));
         rows.for_each(|(line, row)| line[..width].copy_from_slice(row));
+    }
+
+    /// Writes the map of an output channel from its line, with the bias added.
+    #[inline(always)]
+    pub(super) fn gather(&self, line: &[f32], bias: f32, map: &mut [f32]) {
+        for (row, line) in map.chunks_exact_mut(self.output_size()[1]).zip(line.chunks(self.stride)) {
+            row.iter_mut().zip(line).for_each(|(value, sum)| *value = sum + bias);
+        }
     }
 }
 
@@ -123,6 +140,8 @@ impl<const K: usize, const MANY: bool> Sums<'_, K, MANY> {
     #[inline(always)]
     fn of<S: Simd, const O: usize, const V: usize>(self, simd: S) {
         let Self { layout, lines, weights, out } = self;
+        let inputs = lines.len() / layout.line();
+        assert_eq!([weights.len(), out.len()], [inputs * K * K * O, O * layout.places], "of another block");
         let offsets: [[usize; K]; K] = std::array::from_fn(|y| std::array::from_fn(|x| layout.tap(y, x)));
         for first in (0..layout.places).step_by(V * S::F32_LANES) {
             let mut sums = [[simd.splat_f32s(0.0); V]; O];
